@@ -1,0 +1,227 @@
+"""The layout of a result: the one place that knows the DataTree's groups, names and files."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from mixture_models.validation import InputError, one_of
+
+#: Version of the layout that `open` reads.
+LAYOUT = 1
+
+_LONG_NAME_AND_UNITS = {
+    "old_weight": ("weight of the component called old", "1"),
+    "old_logit": ("log odds of the component called old", "nat"),
+    "retention": ("old behaviour left", "1"),
+    "old_drift": ("distance of the old mean from the target's", "Mahalanobis"),
+    "new_gap": ("distance of the new mean from the target's", "Mahalanobis"),
+    "old_mean": ("mean of the component called old", "feature"),
+    "new_mean": ("mean of the component called new", "feature"),
+    "mean": ("mean of the single mode", "feature"),
+    "scale": ("square root of the covariance", "feature"),
+    "old_scale": ("square root of the old component's covariance", "feature"),
+    "new_scale": ("square root of the new component's covariance", "feature"),
+    "old_overlap": ("share of the target's old mode that is covered", "1"),
+    "new_overlap": ("share of the target's new mode that is covered", "1"),
+    "loss": ("divergence, minibatch estimate", "nat"),
+    "diverged_step": ("first step with a non-finite parameter, -1: none", "step"),
+    "chain": ("chain", "1"),
+    "draw": ("replicate training", "1"),
+    "step": ("training step", "step"),
+    "feature": ("coordinate of a behaviour", "1"),
+    "feature_bis": ("coordinate of a behaviour", "1"),
+    "objective": ("post-training objective", "1"),
+    "objective_model": ("what the learner is pulled toward", "1"),
+    "sampling_law": ("whose behaviours are seen", "1"),
+    "divergence": ("divergence that is minimised", "1"),
+    "direction": ("direction of the divergence", "1"),
+}
+
+_SUFFIXES = (".zarr", ".nc")
+
+
+def describe(dataset: xr.Dataset) -> xr.Dataset:
+    """Give every variable and coordinate of the layout its ``long_name`` and ``units``, in place."""
+    for name, variable in dataset.variables.items():
+        if name in _LONG_NAME_AND_UNITS:
+            variable.attrs["long_name"], variable.attrs["units"] = _LONG_NAME_AND_UNITS[str(name)]
+    return dataset
+
+
+def training_tree(
+    objectives: Sequence[Any],
+    trajectories: Sequence[Mapping[str, np.ndarray]],
+    diverged_steps: Sequence[np.ndarray],
+    steps: np.ndarray,
+    settings: Mapping[str, Any],
+) -> xr.DataTree:
+    """Assemble the result of a training.
+
+    Args:
+        objectives: one `mixture_models.Objective` an entry.
+        trajectories: for each objective its variables, each of shape (replicate, step, *event).
+        diverged_steps: for each objective an integer array of shape (replicate,).
+        steps: the recorded steps, shape (step,).
+        settings: the arguments of the training, for the root's attributes.
+
+    Returns:
+        DataTree with groups ``/trajectory``, ``/final`` and ``/trajectory_stats``.
+    """
+    first = trajectories[0]
+    num_replicates = len(diverged_steps[0])
+    dim = max((array.shape[2] for array in first.values() if array.ndim > 2), default=1)
+    coords: dict[str, Any] = {
+        "objective": [objective.name for objective in objectives],
+        "chain": [0],
+        "draw": np.arange(num_replicates),
+        "objective_model": ("objective", [objective.description for objective in objectives]),
+        "sampling_law": ("objective", [_word(objective.divergence, "sampling") for objective in objectives]),
+        "divergence": ("objective", [type(objective.divergence).__name__ for objective in objectives]),
+        "direction": ("objective", [_word(objective.divergence, "direction") for objective in objectives]),
+    }
+    events = ("feature", "feature_bis")
+    variables = {
+        name: (
+            ("objective", "chain", "draw", "step", *events[: array.ndim - 2]),
+            np.stack([trajectory[name] for trajectory in trajectories])[:, None],
+        )
+        for name, array in first.items()
+    }
+    used = {dimension for dimensions, _ in variables.values() for dimension in dimensions}
+    features = {event: np.arange(dim) for event in events if event in used}
+    trajectory = xr.Dataset(variables, coords | features | {"step": steps})
+    stats = xr.Dataset(
+        {"diverged_step": (("objective", "chain", "draw"), np.stack(diverged_steps)[:, None])}, coords
+    )
+    final = trajectory.isel(step=-1, drop=True)
+    root = xr.Dataset(attrs=provenance(settings))
+    groups = {"trajectory": trajectory, "final": final, "trajectory_stats": stats}
+    return xr.DataTree.from_dict(
+        {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
+    )
+
+
+def provenance(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """Return the root attributes: settings, versions and backend, as str, int or float."""
+    packages = ("massdrift", "jax", "numpyro", "optax", "arviz", "xarray", "numpy")
+    flat = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
+    return {
+        "massdrift_layout": LAYOUT,
+        **{name: int(value) if isinstance(value, bool) else value for name, value in flat.items()},
+        "settings": json.dumps(settings, default=_jsonable),
+        "versions": json.dumps({package: _version(package) for package in packages}),
+        "backend": jax.default_backend(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def converged(tree: xr.DataTree) -> xr.DataArray:
+    """Return which replicates stayed finite, booleans over (objective, chain, draw)."""
+    return tree["trajectory_stats"]["diverged_step"] < 0
+
+
+def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a result to ``path`` (``.zarr`` or ``.nc``) whole or not at all.
+
+    Raises:
+        InputError: another suffix, no such parent folder, or an existing output without ``overwrite``.
+    """
+    path = Path(path)
+    one_of("the suffix of a result", path.suffix, _SUFFIXES)
+    new_output(path, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        part = Path(folder) / path.name
+        if path.suffix == ".zarr":
+            tree.to_zarr(part, zarr_format=3, consolidated=False)
+        else:
+            tree.to_netcdf(part, engine="netcdf4")
+        replace(part, path)
+    return path
+
+
+def open(path: str | Path) -> xr.DataTree:
+    """Read a result that `save` wrote, whole, into memory.
+
+    Raises:
+        InputError: no such file, not readable, or not a massdrift result of this layout.
+    """
+    path = Path(path)
+    one_of("the suffix of a result", path.suffix, _SUFFIXES)
+    if not path.exists():
+        raise InputError(f"{path} must be a massdrift result; there is no such file")
+    try:
+        options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {}
+        with xr.open_datatree(path, **options) as lazy:
+            tree = lazy.load()
+    except Exception as error:  # whatever a backend raises on a damaged or foreign file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} must be a massdrift result; it cannot be read: {reason}") from error
+    layout = tree.attrs.get("massdrift_layout")
+    if layout != LAYOUT:
+        found = "another file" if layout is None else f"layout {layout}"
+        raise InputError(f"{path} must be a massdrift result of layout {LAYOUT}; got {found}")
+    return tree
+
+
+def new_output(path: Path, *, overwrite: bool = False) -> None:
+    """Check that ``path`` can be written before anything is computed.
+
+    Raises:
+        InputError: it exists and may not be overwritten, or its parent folder does not exist.
+    """
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} must not exist yet, or be overwritten explicitly; it exists")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
+
+
+def replace(part: Path, path: Path) -> None:
+    """Move a finished file or folder to its name; what stood there is put aside first, then deleted."""
+    if path.is_dir() and not path.is_symlink():
+        aside = part.with_name(part.name + ".old")
+        path.rename(aside)
+        try:
+            part.rename(path)
+        except OSError:
+            aside.rename(path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        part.replace(path)
+
+
+def names(objectives: Iterable[Any]) -> list[str]:
+    """Return the objectives' names, or refuse two of one name, which a result could not tell apart."""
+    result = [objective.name for objective in objectives]
+    twice = sorted({name for name in result if result.count(name) > 1})
+    if twice:
+        raise InputError(f"objectives must have different names; got {', '.join(twice)} more than once")
+    return result
+
+
+def _word(owner: Any, name: str) -> str:
+    return str(getattr(owner, name, "not stated"))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return str(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,288 @@
+"""Finite-batch training: thousands of SVI runs of an objective at once, in one compiled program."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import xarray as xr
+from jax.tree_util import PyTreeDef
+from jaxtyping import Array
+from numpyro.infer import SVI
+from tqdm.auto import tqdm
+
+from inference import results
+from mixture_models.objectives import Objective
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import InputError, finite_array, integer, positive
+
+# A training is cut into this many programs calls, so that progress shows and Ctrl-C is heard.
+_NUM_CHUNKS = 20
+
+
+def train(
+    objectives: Objective | Sequence[Objective],
+    start: TwoMode,
+    target: TwoMode,
+    *,
+    num_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    num_replicates: int,
+    seed: int,
+    record_every: int = 1,
+    optimizer: optax.GradientTransformation | None = None,
+    learning_rate_factors: Mapping[str, float] | None = None,
+    common_random_numbers: bool = True,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Train every objective from ``start``, ``num_replicates`` times, on fresh batches.
+
+    One step is θ ← θ - η f ∘ ĝ(θ), where ĝ is the minibatch gradient of the objective's divergence, η the
+    learning rate and f the learning rate factors. Arithmetic is float64, whatever the caller's
+    setting, on float32 random numbers.
+
+    Args:
+        objectives: one objective or several; those that differ in numbers only share a program.
+        start: the learner's parameters at step 0.
+        target: the true target; its modes must differ.
+        num_steps: number of updates, at least 1.
+        batch_size: behaviours seen in an update, at least 1 (2 for a leave-one-out baseline).
+        learning_rate: η > 0.
+        num_replicates: number of independent trainings of each objective.
+        seed: whole number; equal seeds give equal numbers.
+        record_every: steps between two records; step 0 and the last step are always recorded.
+        optimizer: an optax transformation in the place of plain SGD; it holds its own learning rate.
+        learning_rate_factors: multiplies the updates of the params it names; 0 freezes one.
+        common_random_numbers: whether replicate i of every objective sees the same random numbers, so that
+            differences between objectives are paired.
+        progress: whether a terminal shows a progress bar.
+
+    Returns:
+        DataTree with ``/trajectory`` (dims objective, chain, draw, step, and feature), ``/final`` and
+        ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite is NaN
+        from then on. ``loss`` is the divergence's estimate at the recorded parameters, in nats.
+
+    Raises:
+        InputError: an argument out of range, before anything is computed.
+    """
+    chosen = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    if not chosen:
+        raise InputError("objectives must hold at least one objective; got none")
+    results.names(chosen)
+    num_steps, record_every = integer("num_steps", num_steps), integer("record_every", record_every)
+    num_replicates, seed = integer("num_replicates", num_replicates), integer("seed", seed, at_least=0)
+    batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
+    _check_setting(start, target)
+    factors = _check_factors(learning_rate_factors or {})
+    settings = {
+        "start": start,
+        "target": target,
+        "objectives": [objective.name for objective in chosen],
+        "num_steps": num_steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "num_replicates": num_replicates,
+        "seed": seed,
+        "record_every": record_every,
+        "optimizer": "sgd" if optimizer is None else "given by the caller",
+        "learning_rate_factors": factors,
+        "common_random_numbers": bool(common_random_numbers),
+    }
+    steps = np.unique(np.append(np.arange(0, num_steps, record_every), num_steps))
+    trajectories, diverged_steps = [], []
+    with (
+        jax.enable_x64(True),
+        # On a CPU these random numbers cost about half of the partitionable ones.
+        jax.threefry_partitionable(False),
+        tqdm(total=num_steps * len(chosen), unit="step", disable=None if progress else True) as bar,
+    ):
+        programs = [_program(objective, batch_size, optimizer, factors) for objective in chosen]
+        for index, program in enumerate(programs):
+            bar.set_description(chosen[index].name)
+            keys = jax.random.split(
+                jax.random.fold_in(jax.random.key(seed), 0 if common_random_numbers else index),
+                num_replicates,
+            )
+            trajectory, diverged = _run(program, keys, (start, target), learning_rate, steps, bar)
+            trajectories.append(trajectory)
+            diverged_steps.append(diverged)
+    if any(set(trajectory) != set(trajectories[0]) for trajectory in trajectories):
+        raise InputError("objectives trained together must have learners that record the same variables")
+    return results.training_tree(chosen, trajectories, diverged_steps, steps, settings)
+
+
+class _Program(NamedTuple):
+    """An objective split into what is compiled (structure) and what is passed in (numbers)."""
+
+    numbers: tuple[Any, ...]
+    structure: PyTreeDef
+    constants: tuple[Any, ...]
+    optimizer: optax.GradientTransformation | None
+
+    def parts(self, numbers: tuple[Any, ...]) -> Any:
+        """Return (model, guide, divergence, learning rate factors)."""
+        leaves = [c if n is None else n for n, c in zip(numbers, self.constants, strict=True)]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+class _State(NamedTuple):
+    """What is carried from step to step by every replicate."""
+
+    svi: Any
+    step: Array
+    diverged_step: Array
+
+
+def _program(
+    objective: Objective,
+    batch_size: int,
+    optimizer: optax.GradientTransformation | None,
+    factors: Mapping[str, float],
+) -> _Program:
+    if not hasattr(objective.guide, "observables"):
+        raise InputError(
+            f"the guide of {objective.name} must have a method observables(params, start, target); "
+            f"got a {type(objective.guide).__name__}"
+        )
+    divergence = objective.divergence
+    if hasattr(divergence, "with_samples"):
+        divergence = divergence.with_samples(batch_size)
+    else:  # one of NumPyro's own ELBOs
+        divergence = copy.copy(divergence)
+        divergence.num_particles = batch_size
+    leaves, structure = jax.tree.flatten((objective.model, objective.guide, divergence, dict(factors)))
+    numeric = [isinstance(leaf, int | float | np.ndarray | jax.Array) for leaf in leaves]
+    numbers = tuple(jnp.asarray(leaf, float) if n else None for leaf, n in zip(leaves, numeric, strict=True))
+    constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
+    return _Program(numbers, structure, constants, optimizer)
+
+
+def _run(
+    program: _Program,
+    keys: Array,
+    setting: tuple[TwoMode, TwoMode],
+    learning_rate: float,
+    steps: np.ndarray,
+    bar: Any,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Train one objective chunk by chunk; return its variables and the steps of divergence."""
+    # The last record takes one more update, for its loss; the state after it is not used.
+    counts = np.append(np.diff(steps), 1)
+    length = -(-len(counts) // _NUM_CHUNKS)
+    padded = np.pad(counts, (0, -len(counts) % length)).reshape(-1, length)
+    setting = jax.tree.map(jnp.asarray, setting)
+    static = program._replace(numbers=(None,) * len(program.numbers))
+    rate = jnp.asarray(learning_rate)
+    state = _initialise(static, program.numbers, keys, setting, rate)
+    chunks = []
+    for chunk in padded:
+        state, records = _advance(static, program.numbers, state, chunk, steps[-1], setting, rate)
+        chunks.append(jax.device_get(records))
+        bar.update(min(int(chunk.sum()), bar.total - bar.n))
+    joined = {name: np.concatenate([c[name] for c in chunks], axis=1)[:, : len(steps)] for name in chunks[0]}
+    return joined, np.asarray(state.diverged_step)
+
+
+def _svi(
+    program: _Program, numbers: Any, key: Array, setting: Any, learning_rate: Array
+) -> tuple[SVI, Any, Any]:
+    """Build the SVI of a program with its parameter transforms; return it, its first state and the guide."""
+    model, guide, divergence, factors = program.parts(numbers)
+    descent = optax.sgd(learning_rate) if program.optimizer is None else program.optimizer
+    svi = SVI(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
+    state = svi.init(key, *setting)
+    unknown = sorted(set(factors) - set(svi.get_params(state)))
+    if unknown:
+        raise InputError(
+            f"learning_rate_factors must name params of the learner ({', '.join(sorted(svi.get_params(state)))}); "
+            f"got {', '.join(unknown)}"
+        )
+    return svi, state, guide
+
+
+@partial(jax.jit, static_argnums=0)
+def _initialise(program: _Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> _State:
+    def one(key: Array) -> _State:
+        _, state, _ = _svi(program, numbers, key, setting, learning_rate)
+        return _State(state, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+    return jax.vmap(one)(keys)
+
+
+@partial(jax.jit, static_argnums=0)
+def _advance(
+    program: _Program,
+    numbers: Any,
+    states: _State,
+    counts: Array,
+    num_steps: Array,
+    setting: Any,
+    learning_rate: Array,
+) -> tuple[_State, dict[str, Array]]:
+    """Take ``counts[i]`` updates after record i, for every replicate; return the state and the records."""
+
+    def one(state: _State) -> tuple[_State, dict[str, Array]]:
+        svi, _, guide = _svi(program, numbers, jax.random.key(0), setting, learning_rate)
+
+        def update(i: Array, carry: tuple[_State, Array]) -> tuple[_State, Array]:
+            state, first_loss = carry
+            svi_state, loss = svi.update(state.svi, *setting)
+            finite = jnp.isfinite(loss) & _all_finite(svi.get_params(svi_state))
+            stumbled = (state.diverged_step < 0) & ~finite & (state.step < num_steps)
+            diverged_step = jnp.where(stumbled, state.step + 1, state.diverged_step)
+            return _State(svi_state, state.step + 1, diverged_step), jnp.where(i == 0, loss, first_loss)
+
+        def record(state: _State, count: Array) -> tuple[_State, tuple[Any, Array, Array]]:
+            params, diverged = svi.get_params(state.svi), state.diverged_step >= 0
+            state, loss = jax.lax.fori_loop(0, count, update, (state, jnp.full((), jnp.nan, float)))
+            return state, (params, loss, diverged)
+
+        state, (params, loss, diverged) = jax.lax.scan(record, state, counts)
+        observed = jax.vmap(lambda p: guide.observables(p, *setting))(params) | {"loss": loss}
+        return state, {name: _mask(value, diverged) for name, value in observed.items()}
+
+    return jax.vmap(one)(states)
+
+
+def scale_by_name(factors: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Return an optax transformation that multiplies the updates of the params that ``factors`` names."""
+    return optax.stateless(
+        lambda updates, params: {name: update * factors.get(name, 1.0) for name, update in updates.items()}
+    )
+
+
+def _all_finite(params: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in jax.tree.leaves(params)]))
+
+
+def _mask(value: Array, diverged: Array) -> Array:
+    """Return ``value`` (step, *event) with NaN from the divergence on."""
+    return jnp.where(diverged.reshape(-1, *(1,) * (value.ndim - 1)) | ~jnp.isfinite(value), jnp.nan, value)
+
+
+def _check_setting(start: TwoMode, target: TwoMode) -> None:
+    for name, mixture in (("start", start), ("target", target)):
+        if not isinstance(mixture, TwoMode):
+            raise InputError(f"{name} must be a TwoMode; got {type(mixture).__name__}")
+    if start.dim != target.dim:
+        raise InputError(f"start and target must have one dimension; got {start.dim} and {target.dim}")
+    if target.new_scale is None and not target.separation > 0.0:
+        raise InputError("the target's modes must differ; got separation 0")
+
+
+def _check_factors(factors: Mapping[str, float]) -> dict[str, float]:
+    checked = {
+        name: float(finite_array(f"learning_rate_factors[{name!r}]", value))
+        for name, value in factors.items()
+    }
+    negative = sorted(name for name, value in checked.items() if value < 0.0)
+    if negative:
+        raise InputError(
+            f"learning_rate_factors must not be negative; got {checked[negative[0]]:g} for {negative[0]}"
+        )
+    return checked

@@ -1,0 +1,28 @@
+"""What is trained, toward what, by which divergence: NumPyro models, guides and ELBOs."""
+
+from mixture_models import objectives
+from mixture_models.divergences import ForwardKL, ReverseKL
+from mixture_models.expectations import MonteCarlo
+from mixture_models.learners import SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
+from mixture_models.mixture_law import MixtureLaw
+from mixture_models.objectives import Objective
+from mixture_models.two_mode import TwoMode, bhattacharyya, mahalanobis, responsibilities
+from mixture_models.validation import InputError
+
+__all__ = [
+    "ForwardKL",
+    "InputError",
+    "MixtureLaw",
+    "MonteCarlo",
+    "Objective",
+    "ReverseKL",
+    "SingleModeLearner",
+    "TwoMode",
+    "TwoModeLearner",
+    "bhattacharyya",
+    "mahalanobis",
+    "objectives",
+    "responsibilities",
+    "single_mode_learner",
+    "two_mode_learner",
+]

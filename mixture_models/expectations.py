@@ -1,0 +1,15 @@
+"""Where the expectation of a divergence comes from."""
+
+from dataclasses import dataclass
+
+from mixture_models.validation import integer
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """The mean over a fresh batch of ``num_samples`` behaviours at every evaluation."""
+
+    num_samples: int = 256
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_samples", integer("num_samples", self.num_samples))

@@ -1,0 +1,139 @@
+"""The guides: what is trained. A learner's ``numpyro.param`` sites are its coordinates under training."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array
+from numpyro.distributions import constraints
+
+from mixture_models import covariance as cov
+from mixture_models.divergences import BEHAVIOUR
+from mixture_models.mixture_law import MixtureLaw
+from mixture_models.observables import drift, retention
+from mixture_models.overlap import single_mode_overlaps
+from mixture_models.two_mode import TwoMode, expit
+from mixture_models.validation import one_of
+
+_CONSTRAINTS = (
+    constraints.positive,
+    constraints.independent(constraints.positive, 1),
+    constraints.lower_cholesky,
+)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["train_scales"])
+@dataclass(frozen=True)
+class TwoModeLearner:
+    """The two-mode learner q = β N(m_o, Σ) + (1-β) N(m_n, Σ), started at ``start``.
+
+    Param sites ``old_logit`` (φ), ``old_mean`` and ``new_mean``: plain SGD moves these. With
+    ``train_scales`` also ``scale`` (shared), or ``old_scale`` and ``new_scale`` where ``start`` has two
+    covariances, each with a NumPyro constraint (SGD then moves the unconstrained value).
+
+    Args:
+        train_scales: whether the covariances are trained too.
+    """
+
+    train_scales: bool = False
+
+    def __call__(self, start: TwoMode, target: TwoMode) -> None:
+        """Run the guide."""
+        law = TwoMode(
+            numpyro.param("old_logit", start.old_logit),
+            numpyro.param("old_mean", start.old_mean),
+            numpyro.param("new_mean", start.new_mean),
+            **self._scales(start),
+        ).law()
+        numpyro.sample(BEHAVIOUR, law)
+
+    def _scales(self, start: TwoMode) -> dict[str, Any]:
+        given = {"scale": start.scale, "new_scale": start.new_scale}
+        if not self.train_scales:
+            return given
+        site = {"scale": "scale" if start.new_scale is None else "old_scale", "new_scale": "new_scale"}
+        return {
+            name: value
+            if value is None
+            else numpyro.param(site[name], value, constraint=_CONSTRAINTS[value.ndim])
+            for name, value in given.items()
+        }
+
+    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+        """Return what is recorded of one state of the parameters, by variable name."""
+        learner = TwoMode(
+            params["old_logit"],
+            params["old_mean"],
+            params["new_mean"],
+            params.get("scale", params.get("old_scale", start.scale)),
+            params.get("new_scale", start.new_scale),
+        )
+        return two_mode_observables(learner, target) | {
+            n: v for n, v in params.items() if n.endswith("scale")
+        }
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["train_scale"])
+@dataclass(frozen=True)
+class SingleModeLearner:
+    """The single-mode learner q = N(m, Σ), started at the old mode of ``start``: one behaviour at a time.
+
+    Param sites ``mean`` and, with ``train_scale``, ``scale`` with a NumPyro constraint.
+
+    Args:
+        train_scale: whether the covariance is trained too.
+
+    Source: Chen et al. 2025 (arXiv:2510.18874), the uni-modal policy.
+    """
+
+    train_scale: bool = True
+
+    def __call__(self, start: TwoMode, target: TwoMode) -> None:
+        """Run the guide."""
+        mean = numpyro.param("mean", start.old_mean)
+        scale = start.scale
+        if self.train_scale:
+            scale = numpyro.param("scale", scale, constraint=_CONSTRAINTS[scale.ndim])
+        numpyro.sample(BEHAVIOUR, MixtureLaw(jnp.zeros(1), mean[None], (scale,)))
+
+    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+        """Return what is recorded of one state of the parameters, by variable name."""
+        mean, scale = params["mean"], params.get("scale", start.scale)
+        return {
+            "retention": retention(MixtureLaw(jnp.zeros(1), mean[None], (scale,)), target),
+            "old_drift": drift(mean, target, "old"),
+            "new_gap": drift(mean, target, "new"),
+            "mean": mean,
+            "scale": scale,
+        } | single_mode_overlaps(mean, scale, target)
+
+
+#: The learner with a free logit and free means: the guide of every objective unless told otherwise.
+two_mode_learner = TwoModeLearner()
+
+#: The learner that is one Gaussian.
+single_mode_learner = SingleModeLearner()
+
+
+_BY_NAME: dict[str, Any] = {"two_mode": two_mode_learner, "single_mode": single_mode_learner}
+
+
+def resolve(learner: Any) -> Any:
+    """Return the guide that a name stands for, or a NumPyro program as it is."""
+    return learner if callable(learner) else _BY_NAME[one_of("learner", learner, _BY_NAME)]
+
+
+def two_mode_observables(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
+    """Return the reported variables of a two-mode learner: weights, drift, gap, retention and means."""
+    return {
+        "old_weight": expit(learner.old_logit),
+        "old_logit": learner.old_logit,
+        "retention": retention(learner.law(), target),
+        "old_drift": drift(learner.old_mean, target, "old"),
+        "new_gap": drift(learner.new_mean, target, "new"),
+        "old_mean": learner.old_mean,
+        "new_mean": learner.new_mean,
+    }

@@ -1,0 +1,97 @@
+"""What is reported of a learner: how far its modes are from the target's, and how old it still behaves."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mixture_models import covariance as cov
+from mixture_models.logistic_normal import logistic_normal_mean
+from mixture_models.mixture_law import MixtureLaw
+from mixture_models.two_mode import TwoMode
+
+# Nodes of the inversion integral, and where 1/sinh(πt) has fallen below 1e-16.
+_NUM_NODES, _CUTOFF = 1024, 12.0
+
+
+def drift(mean: Float[Array, "d"], target: TwoMode, mode: str) -> Float[Array, ""]:
+    """Return δ(mean, μ_k) in the metric of the target's mode ``"old"`` or ``"new"``."""
+    index = ("old", "new").index(mode)
+    return cov.length(target.scales[index], mean - (target.old_mean, target.new_mean)[index])
+
+
+def retention(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
+    """Return how much old behaviour is left, (E_q[s_o] - b_n) / (b_o - b_n), b_k = E_{N(μ_k)}[s_o].
+
+    s_o is the target's responsibility of its old mode. The value equals β where the learner's modes are
+    the target's, and is 0 where only new behaviour is left, whatever the component weights say.
+
+    Args:
+        law: the learner's law q.
+        target: the true target, whose modes must differ.
+    """
+    modes = [expected_old_responsibility(target, law.means[k], law.scale(k)) for k in range(law.num_modes)]
+    old, new = (
+        expected_old_responsibility(target, mean, scale)
+        for mean, scale in zip((target.old_mean, target.new_mean), target.scales, strict=True)
+    )
+    return (jnp.exp(law.log_weights) @ jnp.stack(modes) - new) / (old - new)
+
+
+def expected_old_responsibility(
+    target: TwoMode, mean: Float[Array, "d"], scale: cov.Scale
+) -> Float[Array, ""]:
+    """Return E[s_o(y)] for y ~ N(mean, scale scaleᵀ), s_o the target's responsibility of its old mode.
+
+    One covariance: the log odds are linear in y and the value is a logistic-normal mean. Two
+    covariances: the log odds T are a quadratic form with a known characteristic function ϕ, and
+    E[sigmoid(T)] = ½ + ∫₀^∞ Im ϕ(t) / sinh(πt) dt. Either way one integral, in any dimension.
+    """
+    if target.new_scale is None:
+        slope = cov.whiten_transposed(
+            target.scale, cov.whiten(target.scale, target.old_mean - target.new_mean)
+        )
+        spread = cov.colour_transposed(scale, slope)
+        return logistic_normal_mean(target.log_odds(mean), jnp.sum(spread * spread))
+    return _quadratic_logistic_mean(*_log_odds_form(target, mean, scale))
+
+
+def _log_odds_form(target: TwoMode, mean: Array, scale: Array) -> tuple[Array, Array, Array]:
+    """Return (c, g, λ) with log odds T = c + Σ_j (g_j x_j + λ_j x_j²), x ~ N(0, I), for y = mean + scale x."""
+    dim = target.dim
+    constant = target.log_odds(mean)
+    gradient = jnp.zeros_like(mean)
+    curvature: Any = 0.0
+    structured = all(s.ndim < 2 for s in (*target.scales, scale))
+    for s, m, sign in zip(target.scales, (target.old_mean, target.new_mean), (-1.0, 1.0), strict=True):
+        gradient = gradient + sign * cov.whiten_transposed(s, cov.whiten(s, mean - m))
+        if structured:
+            curvature = curvature + sign * 0.5 * (scale / s) ** 2 * jnp.ones(dim)
+        else:
+            ratio = cov.whiten(s, cov.dense(scale, dim).T).T
+            curvature = curvature + sign * 0.5 * ratio.T @ ratio
+    gradient = cov.colour_transposed(scale, gradient)
+    if structured:
+        return constant, gradient, curvature
+    eigenvalues, vectors = jnp.linalg.eigh(curvature)
+    return constant, vectors.T @ gradient, eigenvalues
+
+
+def _quadratic_logistic_mean(constant: Array, gradient: Array, curvature: Array) -> Array:
+    """Return E[sigmoid(c + Σ_j (g_j x_j + λ_j x_j²))] for x ~ N(0, I) by its characteristic function.
+
+    The trapezoid rule with step h periodises sigmoid with period 2π/h, so h follows the range of T.
+    """
+    spread = (
+        9.0 * jnp.linalg.norm(gradient) + 80.0 * jnp.max(jnp.abs(curvature)) + jnp.sum(jnp.abs(curvature))
+    )
+    step = jnp.minimum(_CUTOFF / _NUM_NODES, np.pi / (jnp.abs(constant) + spread + 40.0))
+    t = step * np.arange(1, _NUM_NODES + 1)[:, None]
+    shrink = 1.0 - 2.0j * t * curvature
+    exponent = 1.0j * t[:, 0] * constant - 0.5 * jnp.sum(
+        (t * gradient) ** 2 / shrink + jnp.log(shrink), axis=-1
+    )
+    at_zero = (constant + jnp.sum(curvature)) / np.pi
+    inside = jnp.sum(jnp.imag(jnp.exp(exponent)) / jnp.sinh(np.pi * t[:, 0]))
+    return 0.5 + step * (0.5 * at_zero + inside)

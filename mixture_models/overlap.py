@@ -1,0 +1,83 @@
+"""The overlap area of two weighted normal densities: the retention measure of the published simulation."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float
+
+from mixture_models import covariance as cov
+from mixture_models.two_mode import TwoMode, expit
+
+
+def overlap_area(
+    weight: Any, mean: Any, scale: Any, other_weight: Any, other_mean: Any, other_scale: Any
+) -> Float[Array, "..."]:
+    """Return ∫ min(w N(x; m, s²), w' N(x; m', s'²)) dx in closed form.
+
+    The densities cross where a quadratic vanishes, at most twice. Between crossings one density is
+    below the other throughout, so the area is the sum over intervals of the smaller of the two masses.
+
+    Args:
+        weight, mean, scale: w > 0, m and s > 0 of the first density, arrays of one shape (...).
+        other_weight, other_mean, other_scale: the same of the second.
+    """
+    # log ratio of the densities as a x² + b x + c, x measured from the first mean in units of its scale
+    ratio, shift = other_scale / scale, (other_mean - mean) / scale
+    a = 0.5 * (1.0 / ratio**2 - 1.0)
+    b = -shift / ratio**2
+    c = jnp.log(weight / other_weight) + jnp.log(ratio) + 0.5 * (shift / ratio) ** 2
+    # Without a crossing the root is any point: splitting an interval leaves the sum as it is.
+    root = jnp.sqrt(jnp.maximum(b * b - 4.0 * a * c, 0.0))
+    q = -0.5 * (b + jnp.where(b < 0.0, -root, root))
+    first = jnp.where(q == 0.0, 0.0, c / jnp.where(q == 0.0, 1.0, q))
+    second = jnp.where(a == 0.0, jnp.inf, q / jnp.where(a == 0.0, 1.0, a))
+    low, high = jnp.minimum(first, second), jnp.maximum(first, second)
+    below = jnp.stack([ndtr(low), ndtr(high) - ndtr(low), ndtr(-high)])
+    other_below = jnp.stack(
+        [
+            ndtr((low - shift) / ratio),
+            ndtr((high - shift) / ratio) - ndtr((low - shift) / ratio),
+            ndtr((shift - high) / ratio),
+        ]
+    )
+    return jnp.sum(jnp.minimum(weight * below, other_weight * other_below), axis=0)
+
+
+def single_mode_overlaps(mean: Float[Array, "d"], scale: cov.Scale, target: TwoMode) -> dict[str, Array]:
+    """Return the share of each target mode that a learner N(mean, scale²) covers; empty unless d = 1.
+
+    ``old_overlap`` = ∫ min(p_o, q) dx / ∫ p_o dx with p_o the weighted old mode of the target, and
+    ``new_overlap`` likewise.
+
+    Source: Chen et al. 2025 (arXiv:2510.18874).
+    """
+    if target.dim != 1:
+        return {}
+    return {
+        name: overlap_area(weight, centre[0], width.reshape(()), 1.0, mean[0], scale.reshape(())) / weight
+        for name, weight, centre, width in _weighted_modes(target)
+    }
+
+
+def two_mode_overlaps(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
+    """Return the share of each target mode that the learner's own mode covers; empty unless d = 1.
+
+    Both densities carry their mixture weights, as in the published simulation.
+    """
+    if target.dim != 1:
+        return {}
+    return {
+        name: overlap_area(weight, centre[0], width.reshape(()), own, mean[0], scale.reshape(())) / weight
+        for (name, weight, centre, width), (_, own, mean, scale) in zip(
+            _weighted_modes(target), _weighted_modes(learner), strict=True
+        )
+    }
+
+
+def _weighted_modes(mixture: TwoMode) -> list[tuple[str, Any, Any, Any]]:
+    old_scale, new_scale = mixture.scales
+    return [
+        ("old_overlap", expit(mixture.old_logit), mixture.old_mean, old_scale),
+        ("new_overlap", expit(-mixture.old_logit), mixture.new_mean, new_scale),
+    ]

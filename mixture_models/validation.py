@@ -1,0 +1,79 @@
+"""Checks at the boundary: one sentence that says what was expected and what came."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+class InputError(ValueError):
+    """An input that cannot be used; its message is one sentence for the user."""
+
+
+def number(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float, or raise `InputError`."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number; got {value!r}") from None
+    if not math.isfinite(result):
+        raise InputError(f"{name} must be finite; got {result}")
+    return result
+
+
+def positive(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float greater than zero, or raise `InputError`."""
+    result = number(name, value)
+    if result <= 0.0:
+        raise InputError(f"{name} must be greater than 0; got {result:g}")
+    return result
+
+
+def open_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> float:
+    """Return ``value`` as a float strictly between ``low`` and ``high``, or raise `InputError`."""
+    result = number(name, value)
+    if not low < result < high:
+        raise InputError(f"{name} must lie in ({low:g}, {high:g}); got {result:.17g}")
+    return result
+
+
+def fraction(name: str, value: Any) -> float:
+    """Return ``value`` as a float in [0, 1), or raise `InputError`."""
+    result = number(name, value)
+    if not 0.0 <= result < 1.0:
+        raise InputError(f"{name} must lie in [0, 1); got {result:.17g}")
+    return result
+
+
+def integer(name: str, value: Any, *, at_least: int = 1) -> int:
+    """Return ``value`` as an int of at least ``at_least``, or raise `InputError`."""
+    try:
+        result = int(value)
+        exact = not isinstance(value, bool) and result == float(value)
+    except (TypeError, ValueError, OverflowError):
+        exact = False
+    if not exact:
+        raise InputError(f"{name} must be a whole number; got {value!r}")
+    if result < at_least:
+        raise InputError(f"{name} must be at least {at_least}; got {result}")
+    return result
+
+
+def finite_array(name: str, value: Any) -> np.ndarray:
+    """Return ``value`` as a float64 array of finite entries, or raise `InputError`."""
+    try:
+        result = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be numeric with one shape; got {value!r}") from None
+    if not np.all(np.isfinite(result)):
+        raise InputError(f"{name} must be finite; got {np.array2string(result, threshold=8)}")
+    return result
+
+
+def one_of(name: str, value: Any, known: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``known``, or raise `InputError` that lists them."""
+    known = list(known)
+    if value not in known:
+        raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    return value
