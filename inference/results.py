@@ -126,7 +126,7 @@ def provenance(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
 
 def converged(tree: xr.DataTree) -> xr.DataArray:
     """Return which replicates stayed finite, booleans over (objective, chain, draw)."""
-    return tree["trajectory_stats"]["diverged_step"] < 0
+    return tree["trajectory_stats"].to_dataset()["diverged_step"] < 0
 
 
 def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -20,7 +20,7 @@ from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, finite_array, integer, positive
 
-# A training is cut into this many programs calls, so that progress shows and Ctrl-C is heard.
+# A training is cut into this many calls of one program, so that progress shows and Ctrl-C is heard.
 _NUM_CHUNKS = 20
 
 
@@ -196,10 +196,11 @@ def _svi(
     descent = optax.sgd(learning_rate) if program.optimizer is None else program.optimizer
     svi = SVI(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
     state = svi.init(key, *setting)
-    unknown = sorted(set(factors) - set(svi.get_params(state)))
+    known = svi.get_params(state)
+    unknown = sorted(set(factors) - set(known))
     if unknown:
         raise InputError(
-            f"learning_rate_factors must name params of the learner ({', '.join(sorted(svi.get_params(state)))}); "
+            f"learning_rate_factors must name params of the learner ({', '.join(sorted(known))}); "
             f"got {', '.join(unknown)}"
         )
     return svi, state, guide

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from mixture_models.validation import InputError, finite_array
 
 #: A rank-0, rank-1 or rank-2 scale, see the module's docstring.
-Scale = Float[Array, ""] | Float[Array, "d"] | Float[Array, "d d"]
+Scale = Float[Any, "..."]
 
 
 def scale_of(name: str, covariance: Any, dim: int) -> np.ndarray:

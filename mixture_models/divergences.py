@@ -88,8 +88,8 @@ class ReverseKL(ELBO):
     w = q/b ≤ 1/(1-λ): the value and the gradient keep their expectation.
 
     ``estimator="score"`` is what reinforcement learning uses, the score function with a leave-one-out
-    baseline: Σ_i w_i (ℓ_i - c_i) ∇ log q(y_i) / n, where c_i = Σ_{j≠i} w_j ℓ_j / Σ_{j≠i} w_j does not depend on
-    y_i, so that the estimate is unbiased and unchanged by a constant added to ℓ.
+    baseline: Σ_i w_i (ℓ_i - c_i) ∇ log q(y_i) / n, where c_i = Σ_{j≠i} w_j ℓ_j / Σ_{j≠i} w_j does not
+    depend on y_i, so that the estimate is unbiased and unchanged by a constant added to ℓ.
     ``estimator="pathwise"`` differentiates through the behaviours, drawn in equal numbers from every
     mode and weighted by the mode's share, so that no gradient is lost through the choice of a mode.
 
@@ -159,7 +159,7 @@ class ReverseKL(ELBO):
     ) -> Array:
         if not hasattr(learner, "strata"):
             raise InputError(
-                f"the pathwise estimator needs a learner that draws every mode apart; got {type(learner).__name__}"
+                f"the pathwise estimator needs a learner whose law is a MixtureLaw; got {type(learner).__name__}"
             )
         sampler = learner if old is None else self._replayed(learner, old)
         if self.expectation.num_samples < sampler.num_modes:

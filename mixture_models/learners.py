@@ -10,7 +10,6 @@ import numpyro
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
-from mixture_models import covariance as cov
 from mixture_models.divergences import BEHAVIOUR
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.observables import drift, retention
@@ -101,7 +100,8 @@ class SingleModeLearner:
 
     def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
-        mean, scale = params["mean"], params.get("scale", start.scale)
+        mean = params["mean"]
+        scale: Any = params.get("scale", start.scale)
         return {
             "retention": retention(MixtureLaw(jnp.zeros(1), mean[None], (scale,)), target),
             "old_drift": drift(mean, target, "old"),

@@ -11,7 +11,8 @@ NumPyro's ``MixtureSameFamily`` costs about ten times more here. Three things ma
 import operator
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class MixtureLaw(Distribution):
         scales: one scale for all modes, or one a mode; see `mixture_models.covariance`.
     """
 
-    arg_constraints = {
+    arg_constraints: ClassVar[dict[str, Any]] = {
         "log_weights": constraints.real_vector,
         "means": constraints.independent(constraints.real, 2),
     }
@@ -87,7 +88,7 @@ class MixtureLaw(Distribution):
         """
         _, z = self._noise(key, (num_samples,))
         bounds = np.linspace(0, num_samples, self.num_modes + 1).round().astype(int)
-        parts = [slice(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+        parts = [slice(low, high) for low, high in pairwise(bounds)]
         y = [self._behaviours(mode, z[part]) for mode, part in enumerate(parts)]
         weights = jnp.exp(self.log_weights)
         shares = [

@@ -58,7 +58,7 @@ def expected_old_responsibility(
 
 
 def _log_odds_form(target: TwoMode, mean: Array, scale: Array) -> tuple[Array, Array, Array]:
-    """Return (c, g, λ) with log odds T = c + Σ_j (g_j x_j + λ_j x_j²), x ~ N(0, I), for y = mean + scale x."""
+    """Return (c, g, λ): log odds T = c + Σ_j (g_j x_j + λ_j x_j²), x ~ N(0, I), for y = mean + scale x."""
     dim = target.dim
     constant = target.log_odds(mean)
     gradient = jnp.zeros_like(mean)

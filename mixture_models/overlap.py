@@ -19,8 +19,12 @@ def overlap_area(
     below the other throughout, so the area is the sum over intervals of the smaller of the two masses.
 
     Args:
-        weight, mean, scale: w > 0, m and s > 0 of the first density, arrays of one shape (...).
-        other_weight, other_mean, other_scale: the same of the second.
+        weight: w > 0 of the first density, shape (...), as all that follow.
+        mean: m.
+        scale: s > 0.
+        other_weight: w' > 0 of the second density.
+        other_mean: m'.
+        other_scale: s' > 0.
     """
     # log ratio of the densities as a x² + b x + c, x measured from the first mean in units of its scale
     ratio, shift = other_scale / scale, (other_mean - mean) / scale

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from numpyro.distributions import Distribution
 
 from mixture_models import covariance as cov
@@ -38,9 +38,9 @@ class TwoMode:
         new_scale: square root of the new mode's own covariance, or None where it is shared.
     """
 
-    old_logit: Float[Array, ""]
-    old_mean: Float[Array, "d"]
-    new_mean: Float[Array, "d"]
+    old_logit: Float[Any, ""]
+    old_mean: Float[Any, "d"]
+    new_mean: Float[Any, "d"]
     scale: cov.Scale
     new_scale: cov.Scale | None = None
 
@@ -91,12 +91,10 @@ class TwoMode:
         unknown = set(changes) - set(_ARGUMENTS)
         if unknown:
             raise InputError(f"replace takes {', '.join(_ARGUMENTS)}; got {', '.join(sorted(unknown))}")
-        weight = {name: changes[name] for name in ("old_weight", "old_logit") if name in changes}
-        new = self.create(
-            **{"old_mean": self.old_mean, "new_mean": self.new_mean}
-            | (weight or {"old_logit": self.old_logit})
-            | {name: value for name, value in changes.items() if name not in ("old_weight", "old_logit")}
-        )
+        weight: dict[str, Any] = {n: changes[n] for n in ("old_weight", "old_logit") if n in changes}
+        others: dict[str, Any] = {n: value for n, value in changes.items() if n not in weight}
+        means = {"old_mean": self.old_mean, "new_mean": self.new_mean}
+        new = self.create(**(weight or {"old_logit": self.old_logit}), **(means | others))
         kept = {}
         if "covariance" not in changes:
             kept["scale"] = self.scale
@@ -104,7 +102,7 @@ class TwoMode:
             kept["new_scale"] = self.new_scale
         if kept and new.dim != self.dim and any(s is not None and s.ndim for s in kept.values()):
             raise InputError(
-                f"means of dimension {new.dim} need a covariance of that dimension; kept {self.dim}"
+                f"covariance must be given too with means of dimension {new.dim}; it has {self.dim}"
             )
         return replace(new, **kept)
 
