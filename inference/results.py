@@ -13,23 +13,24 @@ import jax
 import numpy as np
 import xarray as xr
 
+from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, one_of
 
 #: Version of the layout that `open` reads.
 LAYOUT = 1
 
 _LONG_NAME_AND_UNITS = {
-    "old_weight": ("weight of the component called old", "1"),
-    "old_logit": ("log odds of the component called old", "nat"),
-    "retention": ("old behaviour left", "1"),
-    "old_drift": ("distance of the old mean from the target's", "Mahalanobis"),
-    "new_gap": ("distance of the new mean from the target's", "Mahalanobis"),
-    "old_mean": ("mean of the component called old", "feature"),
-    "new_mean": ("mean of the component called new", "feature"),
+    "old_weight": ("old weight, β", "1"),
+    "old_logit": ("old logit, φ", "nat"),
+    "retention": ("retention of old behaviour", "1"),
+    "old_drift": ("old drift, δ(m_o, μ_o)", "Mahalanobis"),
+    "new_gap": ("new gap, δ(m_n, μ_n)", "Mahalanobis"),
+    "old_mean": ("old mean, m_o", "feature"),
+    "new_mean": ("new mean, m_n", "feature"),
     "mean": ("mean of the single mode", "feature"),
     "scale": ("square root of the covariance", "feature"),
-    "old_scale": ("square root of the old component's covariance", "feature"),
-    "new_scale": ("square root of the new component's covariance", "feature"),
+    "old_scale": ("square root of the old mode's covariance", "feature"),
+    "new_scale": ("square root of the new mode's covariance", "feature"),
     "old_overlap": ("share of the target's old mode that is covered", "1"),
     "new_overlap": ("share of the target's new mode that is covered", "1"),
     "loss": ("divergence, minibatch estimate", "nat"),
@@ -46,14 +47,20 @@ _LONG_NAME_AND_UNITS = {
     "direction": ("direction of the divergence", "1"),
 }
 
+_EVENT_DIMS = ("feature", "feature_bis")
+
 _SUFFIXES = (".zarr", ".nc")
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:
     """Give every variable and coordinate of the layout its ``long_name`` and ``units``, in place."""
     for name, variable in dataset.variables.items():
+        owner, _, field = str(name).partition("_")
         if name in _LONG_NAME_AND_UNITS:
             variable.attrs["long_name"], variable.attrs["units"] = _LONG_NAME_AND_UNITS[str(name)]
+        elif field in _LONG_NAME_AND_UNITS:
+            long_name, variable.attrs["units"] = _LONG_NAME_AND_UNITS[field]
+            variable.attrs["long_name"] = f"{owner}: {long_name}"
     return dataset
 
 
@@ -62,6 +69,7 @@ def training_tree(
     trajectories: Sequence[Mapping[str, np.ndarray]],
     diverged_steps: Sequence[np.ndarray],
     steps: np.ndarray,
+    mixtures: Mapping[str, TwoMode],
     settings: Mapping[str, Any],
 ) -> xr.DataTree:
     """Assemble the result of a training.
@@ -71,14 +79,14 @@ def training_tree(
         trajectories: for each objective its variables, each of shape (replicate, step, *event).
         diverged_steps: for each objective an integer array of shape (replicate,).
         steps: the recorded steps, shape (step,).
-        settings: the arguments of the training, for the root's attributes.
+        mixtures: ``"start"`` and ``"target"``, kept in ``/constant_data``.
+        settings: the other arguments of the training, for the root's attributes.
 
     Returns:
-        DataTree with groups ``/trajectory``, ``/final`` and ``/trajectory_stats``.
+        DataTree with groups ``/trajectory``, ``/final``, ``/trajectory_stats`` and ``/constant_data``.
     """
     first = trajectories[0]
     num_replicates = len(diverged_steps[0])
-    dim = max((array.shape[2] for array in first.values() if array.ndim > 2), default=1)
     coords: dict[str, Any] = {
         "objective": [objective.name for objective in objectives],
         "chain": [0],
@@ -88,26 +96,35 @@ def training_tree(
         "divergence": ("objective", [type(objective.divergence).__name__ for objective in objectives]),
         "direction": ("objective", [_word(objective.divergence, "direction") for objective in objectives]),
     }
-    events = ("feature", "feature_bis")
     variables = {
         name: (
-            ("objective", "chain", "draw", "step", *events[: array.ndim - 2]),
+            ("objective", "chain", "draw", "step", *_EVENT_DIMS[: array.ndim - 2]),
             np.stack([trajectory[name] for trajectory in trajectories])[:, None],
         )
         for name, array in first.items()
     }
-    used = {dimension for dimensions, _ in variables.values() for dimension in dimensions}
-    features = {event: np.arange(dim) for event in events if event in used}
-    trajectory = xr.Dataset(variables, coords | features | {"step": steps})
+    trajectory = _with_features(xr.Dataset(variables, coords | {"step": steps}))
     stats = xr.Dataset(
         {"diverged_step": (("objective", "chain", "draw"), np.stack(diverged_steps)[:, None])}, coords
     )
     final = trajectory.isel(step=-1, drop=True)
     root = xr.Dataset(attrs=provenance(settings))
-    groups = {"trajectory": trajectory, "final": final, "trajectory_stats": stats}
+    groups = {
+        "trajectory": trajectory,
+        "final": final,
+        "trajectory_stats": stats,
+        "constant_data": _constant_data(mixtures),
+    }
     return xr.DataTree.from_dict(
         {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
     )
+
+
+def two_mode(tree: xr.DataTree, name: str) -> TwoMode:
+    """Return the ``"start"`` or the ``"target"`` that a training used."""
+    data = tree["constant_data"].to_dataset()
+    stored = {field: data.get(f"{name}_{field}") for field in TwoMode.__dataclass_fields__}
+    return TwoMode(**{field: None if array is None else array.to_numpy() for field, array in stored.items()})
 
 
 def provenance(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
@@ -124,6 +141,22 @@ def provenance(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
     }
 
 
+def _constant_data(mixtures: Mapping[str, TwoMode]) -> xr.Dataset:
+    """Return the parameters of the start and the target; scales keep their structure."""
+    arrays = {
+        f"{name}_{field}": getattr(mixture, field)
+        for name, mixture in mixtures.items()
+        for field in TwoMode.__dataclass_fields__
+        if getattr(mixture, field) is not None
+    }
+    return _with_features(xr.Dataset({name: (_EVENT_DIMS[: a.ndim], a) for name, a in arrays.items()}))
+
+
+def _with_features(dataset: xr.Dataset) -> xr.Dataset:
+    """Give the event dimensions their coordinates."""
+    return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in _EVENT_DIMS if d in dataset.sizes})
+
+
 def converged(tree: xr.DataTree) -> xr.DataArray:
     """Return which replicates stayed finite, booleans over (objective, chain, draw)."""
     return tree["trajectory_stats"].to_dataset()["diverged_step"] < 0
@@ -137,7 +170,9 @@ def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Pat
     """
     path = Path(path)
     one_of("the suffix of a result", path.suffix, _SUFFIXES)
-    new_output(path, overwrite=overwrite)
+    new_output(path, "zarr.json" if path.suffix == ".zarr" else None, overwrite=overwrite)
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         part = Path(folder) / path.name
         if path.suffix == ".zarr":
@@ -172,16 +207,24 @@ def open(path: str | Path) -> xr.DataTree:
     return tree
 
 
-def new_output(path: Path, *, overwrite: bool = False) -> None:
+def new_output(path: Path, marker: str | None = None, *, overwrite: bool = False) -> None:
     """Check that ``path`` can be written before anything is computed.
 
+    Args:
+        path: the file or folder to be written.
+        marker: a file that an earlier output in this place holds, where outputs are folders.
+        overwrite: whether an earlier output may be replaced; a folder of anything else never is.
+
     Raises:
-        InputError: it exists and may not be overwritten, or its parent folder does not exist.
+        InputError: something stands there that may not be replaced.
     """
-    if path.exists() and not overwrite:
+    if not path.exists() and not path.is_symlink():
+        return
+    if not overwrite:
         raise InputError(f"{path} must not exist yet, or be overwritten explicitly; it exists")
-    if not path.resolve().parent.is_dir():
-        raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
+    if path.is_dir() != (marker is not None) or (marker and not (path / marker).exists()):
+        expected = "a file" if marker is None else f"an earlier result (a folder with {marker})"
+        raise InputError(f"{path} must be {expected} to be overwritten; it is something else")
 
 
 def replace(part: Path, path: Path) -> None:
@@ -215,8 +258,6 @@ def _word(owner: Any, name: str) -> str:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
     return str(value)
 
 

@@ -80,8 +80,6 @@ def train(
     _check_setting(start, target)
     factors = _check_factors(learning_rate_factors or {})
     settings = {
-        "start": start,
-        "target": target,
         "objectives": [objective.name for objective in chosen],
         "num_steps": num_steps,
         "batch_size": batch_size,
@@ -113,7 +111,9 @@ def train(
             diverged_steps.append(diverged)
     if any(set(trajectory) != set(trajectories[0]) for trajectory in trajectories):
         raise InputError("objectives trained together must have learners that record the same variables")
-    return results.training_tree(chosen, trajectories, diverged_steps, steps, settings)
+    return results.training_tree(
+        chosen, trajectories, diverged_steps, steps, {"start": start, "target": target}, settings
+    )
 
 
 class _Program(NamedTuple):

@@ -158,9 +158,8 @@ class ReverseKL(ELBO):
         self, key: Array, target: Distribution, learner: Distribution, old: Distribution | None
     ) -> Array:
         if not hasattr(learner, "strata"):
-            raise InputError(
-                f"the pathwise estimator needs a learner whose law is a MixtureLaw; got {type(learner).__name__}"
-            )
+            kind = type(learner).__name__
+            raise InputError(f"the pathwise estimator needs a learner whose law is a MixtureLaw; got {kind}")
         sampler = learner if old is None else self._replayed(learner, old)
         if self.expectation.num_samples < sampler.num_modes:
             raise InputError(

@@ -1,0 +1,102 @@
+"""The ``massdrift`` command."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib
+import typer
+from rich.console import Console
+
+from analyses import compare as compare_objectives
+from analyses import outputs
+from analyses.settings import Settings
+from mixture_models.validation import InputError
+
+app = typer.Typer(
+    help="How much a generative model forgets in post-training, in which way, and under which objective.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+reproduce = typer.Typer(help="Reproduce a published simulation.", no_args_is_help=True)
+app.add_typer(reproduce, name="reproduce")
+
+
+def main() -> None:
+    """Run the command; an unusable input is one sentence and exit code 2."""
+    matplotlib.use("Agg")
+    try:
+        app()
+    except InputError as error:
+        print(f"massdrift: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show:
+        print(f"massdrift {version('massdrift')}")
+        raise typer.Exit
+
+
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
+
+
+def _setting(name: str, text: str) -> Any:
+    """Return an option of `compare` that is None unless given, and shows the setting's default."""
+    default = getattr(Settings, name)
+    return typer.Option(help=text, show_default=str(default).lower() if default is True else str(default))
+
+
+@app.command()
+def compare(
+    objectives: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Objectives and their arguments, as sft:replay=0.2; others are held against the first.",
+            show_default=" ".join(Settings.objectives),
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path("runs/compare"),
+    config: Annotated[
+        Path | None, typer.Option(help="settings.toml of an earlier run; options given here win.")
+    ] = None,
+    old_weight: Annotated[float | None, _setting("old_weight", "Target's mass of the old mode.")] = None,
+    separation: Annotated[float | None, _setting("separation", "Distance of the target's modes.")] = None,
+    dimension: Annotated[int | None, _setting("dimension", "Dimension of a behaviour.")] = None,
+    start_old_weight: Annotated[
+        float | None, _setting("start_old_weight", "Old weight at the start.")
+    ] = None,
+    start_new_gap: Annotated[
+        float | None, _setting("start_new_gap", "Distance of the new mean from the target's at the start.")
+    ] = None,
+    start_old_drift: Annotated[
+        float | None, _setting("start_old_drift", "Distance of the old mean from the target's at the start.")
+    ] = None,
+    num_steps: Annotated[int | None, _setting("num_steps", "Updates of a training.")] = None,
+    batch_size: Annotated[int | None, _setting("batch_size", "Behaviours seen in an update.")] = None,
+    learning_rate: Annotated[float | None, _setting("learning_rate", "Learning rate of plain SGD.")] = None,
+    num_replicates: Annotated[int | None, _setting("num_replicates", "Trainings of each objective.")] = None,
+    seed: Annotated[int | None, _setting("seed", "Seed of all random numbers.")] = None,
+    record_every: Annotated[int | None, _setting("record_every", "Steps between two records.")] = None,
+    common_random_numbers: Annotated[
+        bool | None, _setting("common_random_numbers", "Give every objective of a replicate the same draws.")
+    ] = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Compare post-training objectives: what is left of the old task, and what has moved."""
+    given = {name: value for name, value in locals().items() if name in Settings.names()}
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = Settings(**changes) if config is None else Settings.read(config, **changes)
+    outputs.check(out, overwrite=overwrite)
+    tree = compare_objectives.run(settings, progress=not quiet)
+    with outputs.folder(out, overwrite=overwrite) as folder:
+        compare_objectives.write(tree, settings, folder)
+    Console().print(compare_objectives.table(tree))
+    print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as PNG and SVG.")

@@ -1,0 +1,28 @@
+"""Where a command writes: one folder, whole or not at all."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inference import results
+
+#: Every output folder holds this file; a folder without it is never overwritten.
+MARKER = "results.zarr"
+
+
+def check(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder that may not be written, before anything is computed."""
+    results.new_output(path, MARKER, overwrite=overwrite)
+
+
+@contextmanager
+def folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write into; it moves to ``path`` when the block ends without an error."""
+    check(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
+        part = Path(temporary) / path.name
+        part.mkdir()
+        yield part
+        results.replace(part, path)

@@ -1,0 +1,112 @@
+"""Everything that determines a comparison, as one file that reproduces it."""
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tomli_w
+
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import InputError, integer, number, open_interval, positive
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that determines a comparison; written to and read from ``settings.toml``.
+
+    The covariance is the identity and the target's old mode lies at the origin, which loses no
+    generality: everything reported is affine invariant.
+
+    Attributes:
+        objectives: texts such as ``"sft:replay=0.2"``; the first is what the others are held against.
+        old_weight: α, the target's mass of the old mode.
+        separation: δ, distance of the target's modes [Mahalanobis].
+        dimension: d of a behaviour.
+        start_old_weight: β at step 0.
+        start_new_gap: distance of the learner's new mean from the target's at step 0, toward the old mode.
+        start_old_drift: distance of the learner's old mean from the target's at step 0, toward the new mode.
+        num_steps: updates of a training.
+        batch_size: behaviours an update.
+        learning_rate: of plain SGD.
+        num_replicates: trainings of each objective.
+        seed: of all random numbers.
+        record_every: steps between two records.
+        common_random_numbers: whether replicate i of every objective sees the same random numbers.
+    """
+
+    objectives: tuple[str, ...] = ("sft", "sft:replay=0.2", "reverse_kl", "reverse_kl:replay=0.2")
+    old_weight: float = 0.5
+    separation: float = 4.0
+    dimension: int = 2
+    start_old_weight: float = 0.9
+    start_new_gap: float = 1.5
+    start_old_drift: float = 0.0
+    num_steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    num_replicates: int = 64
+    seed: int = 0
+    record_every: int = 10
+    common_random_numbers: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.objectives, str) or not all(isinstance(text, str) for text in self.objectives):
+            raise InputError(f"objectives must be a list of texts; got {self.objectives!r}")
+        if not isinstance(self.common_random_numbers, bool):
+            raise InputError(
+                f"common_random_numbers must be true or false; got {self.common_random_numbers!r}"
+            )
+        checked: dict[str, Any] = {
+            "objectives": tuple(self.objectives),
+            "old_weight": open_interval("old_weight", self.old_weight),
+            "separation": positive("separation", self.separation),
+            "start_old_weight": open_interval("start_old_weight", self.start_old_weight),
+            "start_new_gap": number("start_new_gap", self.start_new_gap),
+            "start_old_drift": number("start_old_drift", self.start_old_drift),
+            "learning_rate": positive("learning_rate", self.learning_rate),
+            "seed": integer("seed", self.seed, at_least=0),
+        }
+        for name in ("dimension", "num_steps", "batch_size", "num_replicates", "record_every"):
+            checked[name] = integer(name, getattr(self, name))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all settings."""
+        return [field.name for field in fields(cls)]
+
+    @classmethod
+    def read(cls, path: Path, **changes: Any) -> Self:
+        """Read ``settings.toml``; settings that it leaves out have their defaults, ``changes`` win.
+
+        Raises:
+            InputError: the file is missing, is not TOML, or holds an unknown or unusable setting.
+        """
+        try:
+            stored = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise InputError(f"{path} must be a readable settings file: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} must be a TOML file: {error}") from None
+        unknown = sorted(set(stored) - set(cls.names()))
+        if unknown:
+            raise InputError(f"{path} may set {', '.join(cls.names())}; got {', '.join(unknown)}")
+        return cls(**(stored | changes))
+
+    def write(self, path: Path) -> None:
+        """Write ``settings.toml``, from which `read` restores exactly these settings."""
+        path.write_text(tomli_w.dumps(asdict(self)))
+
+    def mixtures(self) -> tuple[TwoMode, TwoMode]:
+        """Return the start and the target."""
+        axis = np.eye(self.dimension)[0]
+        target = TwoMode.create(self.old_weight, 0.0 * axis, self.separation * axis)
+        start = target.replace(
+            old_weight=self.start_old_weight,
+            old_mean=self.start_old_drift * axis,
+            new_mean=(self.separation - self.start_new_gap) * axis,
+        )
+        return start, target

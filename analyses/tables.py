@@ -1,0 +1,54 @@
+"""How tables are printed: a quantity a row, an objective a column, means above their intervals."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+#: What a cell shows where a value does not exist.
+MISSING = "n/a"
+
+
+def number(value: float) -> str:
+    """Write a number with three significant digits, ``n/a`` where there is none."""
+    if math.isnan(value):
+        return MISSING
+    return f"{value:.3g}" if value == 0.0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
+
+
+def with_interval(row: Mapping[str, Any], name: str) -> str:
+    """Write a mean above its interval."""
+    low, high = number(row[f"{name}_lower"]), number(row[f"{name}_upper"])
+    return number(row[name]) + ("" if MISSING in (low, high) else f"\n[{low}, {high}]")
+
+
+def with_error(row: Mapping[str, Any], name: str) -> str:
+    """Write a value above its error."""
+    error = number(row[f"{name}_error"])
+    return number(row[name]) + ("" if error == MISSING else f"\n± {error}")
+
+
+def transposed(
+    frame: pd.DataFrame,
+    rows: Iterable[tuple[str, str, Callable[[Mapping[str, Any], str], str]]],
+    **options: Any,
+) -> Table:
+    """Build a table of ``frame``, one of its rows a column.
+
+    Args:
+        frame: one row an objective, as the analyses' ``summary`` returns it.
+        rows: label, column of ``frame`` and how a cell is written; absent columns are left out.
+        options: of `rich.table.Table`.
+    """
+    table = Table(show_lines=True, box=box.HORIZONTALS, padding=(0, 1, 0, 0), **options)
+    table.add_column("", no_wrap=False)
+    for name in frame.index:
+        # An objective's name may break after its colon or comma.
+        table.add_column(str(name).replace(":", ":\n").replace(",", ",\n"), justify="right")
+    for label, column, write in rows:
+        if column in frame:
+            table.add_row(label, *(write(row, column) for _, row in frame.iterrows()))
+    return table
