@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -176,7 +177,10 @@ def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Pat
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         part = Path(folder) / path.name
         if path.suffix == ".zarr":
-            tree.to_zarr(part, zarr_format=3, consolidated=False)
+            with warnings.catch_warnings():
+                # Without it a bare `xarray.open_datatree` warns on every reading.
+                warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+                tree.to_zarr(part, zarr_format=3, consolidated=True)
         else:
             tree.to_netcdf(part, engine="netcdf4")
         replace(part, path)
@@ -194,8 +198,7 @@ def open(path: str | Path) -> xr.DataTree:
     if not path.exists():
         raise InputError(f"{path} must be a massdrift result; there is no such file")
     try:
-        options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if path.suffix == ".zarr" else {}
-        with xr.open_datatree(path, **options) as lazy:
+        with xr.open_datatree(path) as lazy:
             tree = lazy.load()
     except Exception as error:  # whatever a backend raises on a damaged or foreign file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -100,6 +100,9 @@ def train(
         tqdm(total=num_steps * len(chosen), unit="step", disable=None if progress else True) as bar,
     ):
         programs = [_program(objective, batch_size, optimizer, factors) for objective in chosen]
+        recorded = [_recorded(program, (start, target)) for program in programs]
+        if any(names != recorded[0] for names in recorded):
+            raise InputError("objectives trained together must have learners that record the same variables")
         for index, program in enumerate(programs):
             bar.set_description(chosen[index].name)
             keys = jax.random.split(
@@ -109,8 +112,6 @@ def train(
             trajectory, diverged = _run(program, keys, (start, target), learning_rate, steps, bar)
             trajectories.append(trajectory)
             diverged_steps.append(diverged)
-    if any(set(trajectory) != set(trajectories[0]) for trajectory in trajectories):
-        raise InputError("objectives trained together must have learners that record the same variables")
     return results.training_tree(
         chosen, trajectories, diverged_steps, steps, {"start": start, "target": target}, settings
     )
@@ -186,6 +187,16 @@ def _run(
         bar.update(min(int(chunk.sum()), bar.total - bar.n))
     joined = {name: np.concatenate([c[name] for c in chunks], axis=1)[:, : len(steps)] for name in chunks[0]}
     return joined, np.asarray(state.diverged_step)
+
+
+def _recorded(program: _Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
+    """Return the names of a learner's variables, by shapes alone: refuses what cannot be trained early."""
+
+    def first(setting: Any) -> dict[str, Array]:
+        svi, state, guide = _svi(program, program.numbers, jax.random.key(0), setting, jnp.ones(()))
+        return guide.observables(svi.get_params(state), *setting)
+
+    return set(jax.eval_shape(first, setting))
 
 
 def _svi(

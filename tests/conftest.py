@@ -1,0 +1,29 @@
+"""What several test files share."""
+
+import matplotlib
+import pytest
+
+from inference import train
+from mixture_models import TwoMode, objectives
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """A small comparison of two objectives, for tests of what is done with a result."""
+    target = TwoMode.create(0.4, [0.0, 0.0], [3.0, 0.0], covariance=[[1.0, 0.2], [0.2, 2.0]])
+    start = target.replace(old_weight=0.8, new_mean=[2.0, 0.5])
+    chosen = [objectives.sft(), objectives.sft(replay=0.2)]
+    return train(
+        chosen,
+        start,
+        target,
+        num_steps=20,
+        batch_size=16,
+        learning_rate=0.1,
+        num_replicates=6,
+        seed=3,
+        record_every=5,
+        progress=False,
+    )
