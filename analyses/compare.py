@@ -1,6 +1,5 @@
 """Which objective forgets, how much, and in which of the two ways? The main comparison."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +87,10 @@ def table(tree: xr.DataTree) -> Table:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     first = frame.index[0]
+
+    def against_first(write: tables.Cell) -> tables.Cell:
+        return lambda row, name: "(reference)" if row["objective"] == first else write(row, name)
+
     kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
     replicates = tree["final"].sizes["draw"]
     return tables.transposed(
@@ -99,9 +102,13 @@ def table(tree: xr.DataTree) -> Table:
             ("final old drift", "old_drift", tables.with_interval),
             ("old drift of the mean displacement", "mean_displacement", tables.with_error),
             ("final new gap", "new_gap", tables.with_interval),
-            (f"probability to retain more than {first}", "probability_retains_more", _plain),
-            (f"retention minus that of {first}", "retention_difference", tables.with_interval),
-            ("diverged replicates, left out", "num_diverged", _plain),
+            (
+                f"probability to retain more than {first}",
+                "probability_retains_more",
+                against_first(tables.plain),
+            ),
+            (f"retention minus that of {first}", "retention_difference", against_first(tables.with_interval)),
+            ("diverged replicates, left out", "num_diverged", tables.plain),
         ],
         title="What is left of the old task, and what has moved",
         caption=(
@@ -131,10 +138,6 @@ def write(tree: xr.DataTree, settings: Settings, folder: Path) -> None:
     settings.write(folder / "settings.toml")
     for name, figure in plot(tree).items():
         figures.save(figure, folder, name)
-
-
-def _plain(row: Mapping[str, Any], name: str) -> str:
-    return tables.number(row[name])
 
 
 def _kept(tree: xr.DataTree) -> xr.Dataset:

@@ -101,7 +101,7 @@ def test_bad_input_is_one_sentence_exit_code_2_and_no_output(massdrift, tmp_path
 def test_a_bad_settings_file_is_one_sentence(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text("learning_rat = 0.1")
-    with pytest.raises(InputError, match="may set objectives, old_weight.*; got learning_rat$"):
+    with pytest.raises(InputError, match=r"may set objectives, old_weight.*; got learning_rat$"):
         Settings.read(path)
     path.write_text("learning_rate = ")
     with pytest.raises(InputError, match="must be a TOML file"):
