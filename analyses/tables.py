@@ -8,6 +8,9 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+#: How a cell is written, from a row of the summary and the name of its column.
+Cell = Callable[[Mapping[str, Any], str], str]
+
 #: What a cell shows where a value does not exist.
 MISSING = "n/a"
 
@@ -17,6 +20,11 @@ def number(value: float) -> str:
     if math.isnan(value):
         return MISSING
     return f"{value:.3g}" if value == 0.0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
+
+
+def plain(row: Mapping[str, Any], name: str) -> str:
+    """Write a value alone."""
+    return number(row[name])
 
 
 def with_interval(row: Mapping[str, Any], name: str) -> str:
@@ -31,11 +39,7 @@ def with_error(row: Mapping[str, Any], name: str) -> str:
     return number(row[name]) + ("" if error == MISSING else f"\n± {error}")
 
 
-def transposed(
-    frame: pd.DataFrame,
-    rows: Iterable[tuple[str, str, Callable[[Mapping[str, Any], str], str]]],
-    **options: Any,
-) -> Table:
+def transposed(frame: pd.DataFrame, rows: Iterable[tuple[str, str, Cell]], **options: Any) -> Table:
     """Build a table of ``frame``, one of its rows a column.
 
     Args:
@@ -50,5 +54,6 @@ def transposed(
         table.add_column(str(name).replace(":", ":\n").replace(",", ",\n"), justify="right")
     for label, column, write in rows:
         if column in frame:
-            table.add_row(label, *(write(row, column) for _, row in frame.iterrows()))
+            cells = [write({"objective": name} | dict(row), column) for name, row in frame.iterrows()]
+            table.add_row(label, *cells)
     return table
