@@ -157,7 +157,8 @@ def _program(
         divergence = copy.copy(divergence)
         divergence.num_particles = batch_size
     leaves, structure = jax.tree.flatten((objective.model, objective.guide, divergence, dict(factors)))
-    numeric = [isinstance(leaf, int | float | np.ndarray | jax.Array) for leaf in leaves]
+    kinds = int | float | np.ndarray | jax.Array
+    numeric = [isinstance(leaf, kinds) and not isinstance(leaf, bool) for leaf in leaves]
     numbers = tuple(jnp.asarray(leaf, float) if n else None for leaf, n in zip(leaves, numeric, strict=True))
     constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
     return _Program(numbers, structure, constants, optimizer)
