@@ -9,6 +9,7 @@ import matplotlib
 import typer
 from rich.console import Console
 
+from analyses import chen2025 as chen
 from analyses import compare as compare_objectives
 from analyses import outputs
 from analyses.settings import Settings
@@ -100,3 +101,22 @@ def compare(
         compare_objectives.write(tree, settings, folder)
     Console().print(compare_objectives.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as PNG and SVG.")
+
+
+@reproduce.command()
+def chen2025(
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path(
+        "runs/chen2025"
+    ),
+    num_replicates: Annotated[int, typer.Option(help="Trainings of each run.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Reproduce Chen et al. 2025 (arXiv:2510.18874): what retains, the objective or a factor of 0.005?"""
+    outputs.check(out, overwrite=overwrite)
+    tree = chen.run(num_replicates, seed, progress=not quiet)
+    with outputs.folder(out, overwrite=overwrite) as folder:
+        chen.write(tree, folder)
+    Console().print(chen.table(tree))
+    print(f"{chen.conclusion(tree)}\n\nWritten to {out}.")
