@@ -66,8 +66,6 @@ class Run:
     ) -> xr.DataTree:
         """Train the replicates by clipped plain gradient steps on the published coordinates."""
         model, description, divergence = _METHODS[self.method]
-        slowed = dict.fromkeys(("old_weight", "old_mean", "old_scale"), self.factor)
-        steps = optax.chain(optax.sgd(self.learning_rate), scale_by_name(slowed), clip_to_bounds())
         tree = train(
             Objective(self.name, model, learner, divergence, description),
             START,
@@ -77,7 +75,7 @@ class Run:
             learning_rate=self.learning_rate,
             num_replicates=num_replicates,
             seed=seed,
-            optimizer=steps,
+            optimizer=published_steps(self.learning_rate, self.factor),
             progress=progress,
         )
         labels = {"method": self.method, "learning_rate": self.learning_rate, "factor": self.factor}
@@ -204,6 +202,32 @@ def write(tree: xr.DataTree, folder: Path) -> None:
     (folder / "conclusion.txt").write_text(conclusion(tree) + "\n")
     for name, figure in chen2025_figures.plot(tree).items():
         figures.save(figure, folder, name)
+
+
+def published_steps(learning_rate: float, factor: float) -> optax.GradientTransformation:
+    """Return plain gradient steps: slowed for the weight and the old mode, then clipped.
+
+    Rate and factor are numbers of the compiled program, so that all runs of a method share one.
+
+    Args:
+        learning_rate: of every param.
+        factor: multiplies the updates of the weight, the old mean and the old scale, before the clip.
+    """
+    numbers = (learning_rate, factor)
+    return optax.GradientTransformation(Partial(_first_state, *numbers), Partial(_step, *numbers))
+
+
+def _first_state(learning_rate: Any, factor: Any, params: Any) -> Any:
+    return _chain(learning_rate, factor).init(params)
+
+
+def _step(learning_rate: Any, factor: Any, updates: Any, state: Any, params: Any = None) -> Any:
+    return _chain(learning_rate, factor).update(updates, state, params)
+
+
+def _chain(learning_rate: Any, factor: Any) -> optax.GradientTransformation:
+    slowed = dict.fromkeys(("old_weight", "old_mean", "old_scale"), factor)
+    return optax.chain(optax.sgd(learning_rate), scale_by_name(slowed), clip_to_bounds())
 
 
 def _labelled(data: xr.Dataset, **labels: Any) -> xr.Dataset:

@@ -66,7 +66,7 @@ class Settings:
             "start_new_gap": number("start_new_gap", self.start_new_gap),
             "start_old_drift": number("start_old_drift", self.start_old_drift),
             "learning_rate": positive("learning_rate", self.learning_rate),
-            "seed": integer("seed", self.seed, at_least=0),
+            "seed": integer("seed", self.seed, at_least=0, at_most=2**63 - 1),
         }
         for name in ("dimension", "num_steps", "batch_size", "num_replicates", "record_every"):
             checked[name] = integer(name, getattr(self, name))

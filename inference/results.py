@@ -42,7 +42,7 @@ _LONG_NAME_AND_UNITS = {
     "learning_rate": ("learning rate", "1"),
     "factor": ("factor on the updates of the old mode and of the weight", "1"),
     "loss": ("divergence, minibatch estimate", "nat"),
-    "diverged_step": ("first step with a non-finite parameter, -1: none", "step"),
+    "diverged_step": ("first step with a value that is not finite, -1: none", "step"),
     "chain": ("chain", "1"),
     "draw": ("replicate training", "1"),
     "step": ("training step", "step"),

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +18,16 @@ from tqdm.auto import tqdm
 from inference import results
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, finite_array, integer, positive
+from mixture_models.validation import InputError, integer, number, positive
 
 # A training is cut into this many calls of one program, so that progress shows and Ctrl-C is heard.
 _NUM_CHUNKS = 20
+
+# Without the first, XLA hands sums to a library and computes their terms anew for each sum.
+_COMPILER_OPTIONS: dict[str, Any] = {
+    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_cpu_prefer_vector_width": 512,
+}
 
 
 def train(
@@ -71,11 +77,15 @@ def train(
         InputError: an argument out of range, before anything is computed.
     """
     chosen = [objectives] if isinstance(objectives, Objective) else list(objectives)
-    if not chosen:
-        raise InputError("objectives must hold at least one objective; got none")
+    if not chosen or not all(isinstance(objective, Objective) for objective in chosen):
+        kinds = ", ".join(type(objective).__name__ for objective in chosen) or "none"
+        raise InputError(
+            f"objectives must be at least one Objective, see mixture_models.objectives; got {kinds}"
+        )
     results.names(chosen)
     num_steps, record_every = integer("num_steps", num_steps), integer("record_every", record_every)
-    num_replicates, seed = integer("num_replicates", num_replicates), integer("seed", seed, at_least=0)
+    num_replicates = integer("num_replicates", num_replicates)
+    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
     batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     _check_setting(start, target)
     factors = _check_factors(learning_rate_factors or {})
@@ -106,7 +116,9 @@ def train(
         for index, program in enumerate(programs):
             bar.set_description(chosen[index].name)
             keys = jax.random.split(
-                jax.random.fold_in(jax.random.key(seed), 0 if common_random_numbers else index),
+                jax.random.fold_in(
+                    jax.random.key(seed, impl="threefry2x32"), 0 if common_random_numbers else index
+                ),
                 num_replicates,
             )
             trajectory, diverged = _run(program, keys, (start, target), learning_rate, steps, bar)
@@ -123,10 +135,9 @@ class _Program(NamedTuple):
     numbers: tuple[Any, ...]
     structure: PyTreeDef
     constants: tuple[Any, ...]
-    optimizer: optax.GradientTransformation | None
 
     def parts(self, numbers: tuple[Any, ...]) -> Any:
-        """Return (model, guide, divergence, learning rate factors)."""
+        """Return (model, guide, divergence, learning rate factors, optimizer)."""
         leaves = [c if n is None else n for n, c in zip(numbers, self.constants, strict=True)]
         return jax.tree.unflatten(self.structure, leaves)
 
@@ -154,14 +165,23 @@ def _program(
     if hasattr(divergence, "with_samples"):
         divergence = divergence.with_samples(batch_size)
     else:  # one of NumPyro's own ELBOs
-        divergence = copy.copy(divergence)
-        divergence.num_particles = batch_size
-    leaves, structure = jax.tree.flatten((objective.model, objective.guide, divergence, dict(factors)))
+        divergence = _with_particles(divergence, batch_size)
+    # An optimizer made of `jax.tree_util.Partial` has numbers too; of plain functions, it is a constant.
+    parts = (objective.model, objective.guide, divergence, dict(factors), optimizer)
+    leaves, structure = jax.tree.flatten(parts)
     kinds = int | float | np.ndarray | jax.Array
     numeric = [isinstance(leaf, kinds) and not isinstance(leaf, bool) for leaf in leaves]
     numbers = tuple(jnp.asarray(leaf, float) if n else None for leaf, n in zip(leaves, numeric, strict=True))
     constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
-    return _Program(numbers, structure, constants, optimizer)
+    return _Program(numbers, structure, constants)
+
+
+@lru_cache(maxsize=64)
+def _with_particles(divergence: Any, num_particles: int) -> Any:
+    """Return a copy of one of NumPyro's ELBOs, the same at every call, so that programs are found again."""
+    divergence = copy.copy(divergence)
+    divergence.num_particles = num_particles
+    return divergence
 
 
 def _run(
@@ -180,10 +200,11 @@ def _run(
     setting = jax.tree.map(jnp.asarray, setting)
     static = program._replace(numbers=(None,) * len(program.numbers))
     rate = jnp.asarray(learning_rate)
+    advance = _compiled_advance()
     state = _initialise(static, program.numbers, keys, setting, rate)
     chunks = []
     for chunk in padded:
-        state, records = _advance(static, program.numbers, state, chunk, steps[-1], setting, rate)
+        state, records = advance(static, program.numbers, state, chunk, steps[-1], setting, rate)
         chunks.append(jax.device_get(records))
         bar.update(min(int(chunk.sum()), bar.total - bar.n))
     joined = {name: np.concatenate([c[name] for c in chunks], axis=1)[:, : len(steps)] for name in chunks[0]}
@@ -204,8 +225,8 @@ def _svi(
     program: _Program, numbers: Any, key: Array, setting: Any, learning_rate: Array
 ) -> tuple[SVI, Any, Any]:
     """Build the SVI of a program with its parameter transforms; return it, its first state and the guide."""
-    model, guide, divergence, factors = program.parts(numbers)
-    descent = optax.sgd(learning_rate) if program.optimizer is None else program.optimizer
+    model, guide, divergence, factors, optimizer = program.parts(numbers)
+    descent = optax.sgd(learning_rate) if optimizer is None else optimizer
     svi = SVI(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
     state = svi.init(key, *setting)
     known = svi.get_params(state)
@@ -227,7 +248,6 @@ def _initialise(program: _Program, numbers: Any, keys: Array, setting: Any, lear
     return jax.vmap(one)(keys)
 
 
-@partial(jax.jit, static_argnums=0)
 def _advance(
     program: _Program,
     numbers: Any,
@@ -245,21 +265,40 @@ def _advance(
         def update(i: Array, carry: tuple[_State, Array]) -> tuple[_State, Array]:
             state, first_loss = carry
             svi_state, loss = svi.update(state.svi, *setting)
-            finite = jnp.isfinite(loss) & _all_finite(svi.get_params(svi_state))
-            stumbled = (state.diverged_step < 0) & ~finite & (state.step < num_steps)
-            diverged_step = jnp.where(stumbled, state.step + 1, state.diverged_step)
+            diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
+            after_last = state.step == num_steps  # the update for the last loss is not taken
+            lost = ~_all_finite(svi.get_params(svi_state)) & ~after_last
+            diverged_step = _earlier(diverged_step, state.step + 1, lost)
             return _State(svi_state, state.step + 1, diverged_step), jnp.where(i == 0, loss, first_loss)
 
         def record(state: _State, count: Array) -> tuple[_State, tuple[Any, Array, Array]]:
-            params, diverged = svi.get_params(state.svi), state.diverged_step >= 0
+            params, step = svi.get_params(state.svi), state.step
             state, loss = jax.lax.fori_loop(0, count, update, (state, jnp.full((), jnp.nan, float)))
-            return state, (params, loss, diverged)
+            return state, (params, loss, step)
 
-        state, (params, loss, diverged) = jax.lax.scan(record, state, counts)
+        state, (params, loss, steps) = jax.lax.scan(record, state, counts)
         observed = jax.vmap(lambda p: guide.observables(p, *setting))(params) | {"loss": loss}
-        return state, {name: _mask(value, diverged) for name, value in observed.items()}
+        # Finite parameters can be too far off for what is reported of them.
+        lost = ~jax.vmap(_all_finite)(observed) & (counts > 0)
+        first_lost = steps[jnp.argmax(lost)]
+        lost_before = (state.diverged_step < 0) | (first_lost < state.diverged_step)
+        diverged_step = jnp.where(jnp.any(lost) & lost_before, first_lost, state.diverged_step)
+        diverged = (diverged_step >= 0) & (steps >= diverged_step)
+        masked = {name: jnp.where(_like(diverged, value), jnp.nan, value) for name, value in observed.items()}
+        return state._replace(diverged_step=diverged_step), masked
 
     return jax.vmap(one)(states)
+
+
+@cache
+def _compiled_advance() -> Any:
+    """Return `_advance` under jit, with the compiler options where this version of XLA has them."""
+    try:
+        jax.jit(lambda: 0, compiler_options=_COMPILER_OPTIONS).lower().compile()
+        options: dict[str, Any] | None = _COMPILER_OPTIONS
+    except jax.errors.JaxRuntimeError:
+        options = None
+    return jax.jit(_advance, static_argnums=0, compiler_options=options)
 
 
 def scale_by_name(factors: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -273,9 +312,14 @@ def _all_finite(params: Any) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in jax.tree.leaves(params)]))
 
 
-def _mask(value: Array, diverged: Array) -> Array:
-    """Return ``value`` (step, *event) with NaN from the divergence on."""
-    return jnp.where(diverged.reshape(-1, *(1,) * (value.ndim - 1)) | ~jnp.isfinite(value), jnp.nan, value)
+def _earlier(diverged_step: Array, step: Array, lost: Array) -> Array:
+    """Return ``step`` if something was lost there and nothing before."""
+    return jnp.where((diverged_step < 0) & lost, step, diverged_step)
+
+
+def _like(flags: Array, value: Array) -> Array:
+    """Give flags (step,) the rank of ``value`` (step, *event)."""
+    return flags.reshape(-1, *(1,) * (value.ndim - 1))
 
 
 def _check_setting(start: TwoMode, target: TwoMode) -> None:
@@ -290,8 +334,7 @@ def _check_setting(start: TwoMode, target: TwoMode) -> None:
 
 def _check_factors(factors: Mapping[str, float]) -> dict[str, float]:
     checked = {
-        name: float(finite_array(f"learning_rate_factors[{name!r}]", value))
-        for name, value in factors.items()
+        name: float(number(f"learning_rate_factors[{name!r}]", value)) for name, value in factors.items()
     }
     negative = sorted(name for name, value in checked.items() if value < 0.0)
     if negative:

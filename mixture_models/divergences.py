@@ -25,7 +25,7 @@ from numpyro.infer.elbo import ELBO
 from mixture_models.expectations import MonteCarlo
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, one_of
+from mixture_models.validation import InputError, fraction, one_of
 
 #: The site of a behaviour in every model and guide.
 BEHAVIOUR = "y"
@@ -99,7 +99,8 @@ class ReverseKL(ELBO):
         expectation: where the expectation comes from.
 
     Raises:
-        InputError: an unknown estimator, or a score estimator with fewer than two behaviours.
+        InputError: an unknown estimator, a share outside [0, 1), or a score estimator with fewer than two
+            behaviours.
     """
 
     estimator: str = "score"
@@ -110,6 +111,8 @@ class ReverseKL(ELBO):
     def __post_init__(self) -> None:
         super().__init__()
         one_of("estimator", self.estimator, ESTIMATORS)
+        if isinstance(self.replay, int | float):  # not while JAX passes its own leaves through
+            self.replay = fraction("replay", self.replay) or None
         if self.estimator == "score" and self.expectation.num_samples < 2:
             raise InputError(
                 "the score estimator's leave-one-out baseline needs a batch of at least 2; got 1"

@@ -47,7 +47,7 @@ class MixtureLaw(Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {
-        "log_weights": constraints.real_vector,
+        "log_weights": constraints.independent(constraints.less_than(1e-5), 1),
         "means": constraints.independent(constraints.real, 2),
     }
     support = constraints.real_vector
@@ -128,23 +128,35 @@ class MixtureLaw(Distribution):
         return self.means[mode] + cov.colour(self.scale(mode), z)
 
 
+@jax.custom_jvp
 def log_add(a: Array, b: Array) -> Array:
     """Return log(exp(a) + exp(b)), made of operations that a CPU vectorises."""
     return jnp.maximum(a, b) + _log1p(jnp.exp(-jnp.abs(a - b)))
 
 
-@jax.custom_jvp
+@log_add.defjvp
+def _log_add_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    first, second = shares(*primals)
+    return log_add(*primals), first * tangents[0] + second * tangents[1]
+
+
+def shares(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return exp(a)/(exp(a) + exp(b)) and exp(b)/(exp(a) + exp(b)), each without cancellation."""
+    # The exponential is that of `log_add`: compiled together, both cost one.
+    small = jnp.exp(-jnp.abs(a - b))
+    large = 1.0 / (1.0 + small)
+    first = a >= b
+    return jnp.where(first, large, small * large), jnp.where(first, small * large, large)
+
+
 def _log1p(x: Array) -> Array:
-    """Return log(1 + x) for x in [0, 1], relative error below 1e-15, as the series of artanh(x/(2 + x))."""
+    """Return log(1 + x) for x in [0, 1], relative error below 2e-15, as the series of artanh(x/(2 + x))."""
     t = x / (2.0 + x)
     v = 18.0 * t * t - 1.0
-    return t * reduce(lambda total, c: total * v + c, _LOG1P_SERIES[-2::-1], jnp.full_like(x, _LOG1P_SERIES[-1]))
-
-
-@_log1p.defjvp
-def _log1p_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
-    return _log1p(x), dx / (1.0 + x)
+    series = reduce(
+        lambda total, c: total * v + c, _LOG1P_SERIES[-2::-1], jnp.full_like(x, _LOG1P_SERIES[-1])
+    )
+    return t * series
 
 
 def _largest_uint32(dtype: Any) -> float:
@@ -176,12 +188,7 @@ def _log_density(
     if len(joint) == 1:
         return lax.optimization_barrier(joint[0]), [jnp.ones_like(joint[0])], u
     if len(joint) == 2:
-        # One exponential serves the value and both responsibilities.
-        small = jnp.exp(-jnp.abs(joint[0] - joint[1]))
-        large = 1.0 / (1.0 + small)
-        first = joint[0] >= joint[1]
-        r = [jnp.where(first, large, small * large), jnp.where(first, small * large, large)]
-        return jnp.maximum(joint[0], joint[1]) + _log1p(small), r, u
+        return log_add(*joint), list(shares(*joint)), u
     log_q = reduce(log_add, joint)
     return log_q, [jnp.exp(log_joint - log_q) for log_joint in joint], u
 

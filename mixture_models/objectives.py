@@ -80,12 +80,14 @@ def parse(text: str) -> Objective:
     name, _, settings = text.partition(":")
     constructor = registry[one_of("objective", name.strip(), registry)]
     known = inspect.signature(constructor).parameters
-    arguments = {}
+    arguments: dict[str, Any] = {}
     for setting in filter(None, (part.strip() for part in settings.split(","))):
         key, equals, value = setting.partition("=")
         one_of(f"the argument of {name}", key.strip(), known)
         if not equals:
             raise InputError(f"an argument of {name} must be written {key}=VALUE; got {setting!r}")
+        if key.strip() in arguments:
+            raise InputError(f"an argument of {name} may be given once; got {key.strip()} twice")
         arguments[key.strip()] = _literal(value.strip())
     return constructor(**arguments)
 
@@ -130,7 +132,7 @@ def reverse_kl(replay: float = 0.0, estimator: str = "score", learner: Any = "tw
         name="reverse_kl",
         model=Partial(true_target),
         guide=learners.resolve(learner),
-        divergence=ReverseKL(estimator=estimator, replay=_share(replay)),
+        divergence=ReverseKL(estimator=estimator, replay=fraction("replay", replay)),
         description="the true target",
     )
 

@@ -11,8 +11,8 @@ from mixture_models.logistic_normal import logistic_normal_mean
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.two_mode import TwoMode
 
-# Nodes of the inversion integral, and where 1/sinh(πt) has fallen below 1e-16.
-_NUM_NODES, _CUTOFF = 1024, 12.0
+# Nodes of the inversion integral.
+_NUM_NODES = 2048
 
 
 def drift(mean: Float[Array, "d"], target: TwoMode, mode: str) -> Float[Array, ""]:
@@ -79,19 +79,20 @@ def _log_odds_form(target: TwoMode, mean: Array, scale: Array) -> tuple[Array, A
 
 
 def _quadratic_logistic_mean(constant: Array, gradient: Array, curvature: Array) -> Array:
-    """Return E[sigmoid(c + Σ_j (g_j x_j + λ_j x_j²))] for x ~ N(0, I) by its characteristic function.
+    """Return E[sigmoid(T)], T = c + Σ_j (g_j x_j + λ_j x_j²), x ~ N(0, I), by T's characteristic function ϕ.
 
-    The trapezoid rule with step h periodises sigmoid with period 2π/h, so h follows the range of T.
+    The trapezoid rule after t = log(1 + e^w): as fine near 0 as a wide T needs, and equidistant where a
+    far extremum of T makes ϕ oscillate. Where 0 is 30 standard deviations off, the value is 0 or 1. Error
+    below 1e-6 for separations up to 12 and variance ratios from 1/4 to 4.
     """
-    spread = (
-        9.0 * jnp.linalg.norm(gradient) + 80.0 * jnp.max(jnp.abs(curvature)) + jnp.sum(jnp.abs(curvature))
-    )
-    step = jnp.minimum(_CUTOFF / _NUM_NODES, np.pi / (jnp.abs(constant) + spread + 40.0))
-    t = step * np.arange(1, _NUM_NODES + 1)[:, None]
-    shrink = 1.0 - 2.0j * t * curvature
-    exponent = 1.0j * t[:, 0] * constant - 0.5 * jnp.sum(
-        (t * gradient) ** 2 / shrink + jnp.log(shrink), axis=-1
-    )
-    at_zero = (constant + jnp.sum(curvature)) / np.pi
-    inside = jnp.sum(jnp.imag(jnp.exp(exponent)) / jnp.sinh(np.pi * t[:, 0]))
-    return 0.5 + step * (0.5 * at_zero + inside)
+    w = np.linspace(-30.0, 12.0, _NUM_NODES)
+    t = np.logaddexp(0.0, w)
+    weights = (w[1] - w[0]) * np.exp(-np.logaddexp(0.0, -w)) / np.sinh(np.pi * t)
+    x = 2.0 * t[:, None] * curvature
+    pull = 0.5 * (t[:, None] * gradient) ** 2 / (1.0 + x * x)
+    log_modulus = -jnp.sum(0.25 * jnp.log1p(x * x) + pull, axis=-1)
+    phase = t * constant + jnp.sum(0.5 * jnp.arctan(x) - pull * x, axis=-1)
+    value = 0.5 + jnp.sum(weights * jnp.exp(log_modulus) * jnp.sin(phase))
+    mean = constant + jnp.sum(curvature)
+    deviation = jnp.sqrt(jnp.sum(gradient**2 + 2.0 * curvature**2))
+    return jnp.where(jnp.abs(mean) > 40.0 + 30.0 * deviation, (mean > 0.0).astype(value.dtype), value)

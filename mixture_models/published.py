@@ -24,7 +24,7 @@ from numpyro.infer.elbo import ELBO
 
 from mixture_models.divergences import BEHAVIOUR, ForwardKL, behaviour_law, weighted_log_prob
 from mixture_models.expectations import MonteCarlo
-from mixture_models.mixture_law import MixtureLaw
+from mixture_models.mixture_law import MixtureLaw, log_add, shares
 from mixture_models.observables import drift
 from mixture_models.overlap import single_mode_overlaps, two_mode_overlaps
 from mixture_models.two_mode import TwoMode
@@ -32,6 +32,8 @@ from mixture_models.validation import InputError
 
 #: Added to every density that divides, and inside every logarithm of a reward.
 FLOOR = 1e-12
+
+_LOG_FLOOR = np.log(FLOOR)
 
 #: β of the reward log(p_new / (β q_new)).
 REWARD_SCALE = 0.1
@@ -141,9 +143,8 @@ class FlooredForwardKL(ForwardKL):
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(rng_key, (n,)))
         log_q = stop_gradient(learner.log_prob(y))
-        log_floored = jnp.log(jnp.exp(log_q) + FLOOR)
-        surrogate = -weighted_log_prob(learner, y, jnp.exp(log_q - log_floored) / n)
-        value = jnp.mean(stop_gradient(target.log_prob(y)) - log_floored)
+        surrogate = -weighted_log_prob(learner, y, shares(log_q, _LOG_FLOOR)[0] / n)
+        value = jnp.mean(stop_gradient(target.log_prob(y)) - log_add(log_q, _LOG_FLOOR))
         return {"loss": value + surrogate - stop_gradient(surrogate), "mutable_state": None}
 
 
@@ -157,9 +158,9 @@ class PublishedRL(ELBO):
     -mean(w R ∇ log q) with importance weight w = q/(q_n + ε) and no baseline. A learner of one mode has
     q_n = q, hence w = 1.
 
-    Its expectation is an integral over the whole of q, but the old mode's share of that integral rests on
-    behaviours that N_n practically never shows: the weights are heavy-tailed, with no finite variance once
-    the old scale exceeds √2 times the new one, and already without one that a batch could see before.
+    Its expectation is an integral over the whole of q, but where the old mode lies N_n shows practically no
+    behaviours: the weights are heavy-tailed, without a finite variance once the old scale exceeds √2 times
+    the new one, as at the published start.
 
     Args:
         expectation: how many behaviours are drawn.
@@ -197,9 +198,10 @@ class PublishedRL(ELBO):
         n = self.expectation.num_samples
         new_mode = stop_gradient(_last_mode(learner))
         y = new_mode.sample(rng_key, (n,))
-        q_new = jnp.exp(stop_gradient(learner.log_weights[-1]) + new_mode.log_prob(y)) + FLOOR
-        reward = jnp.log(jnp.exp(target.log_prob(y)) / (REWARD_SCALE * q_new) + FLOOR)
-        weighted_reward = jnp.exp(stop_gradient(learner.log_prob(y))) / q_new * reward
+        log_q_new = stop_gradient(learner.log_weights[-1]) + new_mode.log_prob(y)
+        log_floored = lax.optimization_barrier(log_add(log_q_new, _LOG_FLOOR))
+        reward = log_add(target.log_prob(y) - np.log(REWARD_SCALE) - log_floored, _LOG_FLOOR)
+        weighted_reward = jnp.exp(stop_gradient(learner.log_prob(y)) - log_floored) * reward
         surrogate = -weighted_log_prob(learner, y, weighted_reward / n)
         loss = -jnp.mean(weighted_reward) + surrogate - stop_gradient(surrogate)
         return {"loss": loss, "mutable_state": None}

@@ -218,7 +218,13 @@ def responsibilities(mixture: TwoMode, y: Any) -> tuple[Any, Any]:
 
     Returns:
         Two arrays of shape (...): the posterior probability of the old and of the new mode.
+
+    Raises:
+        InputError: behaviours of another dimension, or not finite.
     """
+    y = y if isinstance(y, jax.Array) else finite_array("y", y)
+    if y.ndim == 0 or y.shape[-1] != mixture.dim:
+        raise InputError(f"y must be of shape (..., {mixture.dim}); got shape {y.shape}")
     log_odds = mixture.log_odds(y)
     return expit(log_odds), expit(-log_odds)
 

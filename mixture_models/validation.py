@@ -46,8 +46,8 @@ def fraction(name: str, value: Any) -> float:
     return result
 
 
-def integer(name: str, value: Any, *, at_least: int = 1) -> int:
-    """Return ``value`` as an int of at least ``at_least``, or raise `InputError`."""
+def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """Return ``value`` as an int between the bounds, or raise `InputError`."""
     try:
         result = int(value)
         exact = not isinstance(value, bool) and result == float(value)
@@ -57,6 +57,8 @@ def integer(name: str, value: Any, *, at_least: int = 1) -> int:
         raise InputError(f"{name} must be a whole number; got {value!r}")
     if result < at_least:
         raise InputError(f"{name} must be at least {at_least}; got {result}")
+    if at_most is not None and result > at_most:
+        raise InputError(f"{name} must be at most {at_most}; got {result}")
     return result
 
 
