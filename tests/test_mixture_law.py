@@ -11,8 +11,10 @@ import pytest
 from numpyro import handlers
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_density
+from scipy.special import expit
 
 from mixture_models import MixtureLaw, TwoMode
+from mixture_models.mixture_law import log_add
 
 #: A scale of every structure in 1-D and 2-D: its array, and its dense square root.
 TRIANGLE = np.array([[1.3, 0.0], [-0.7, 0.6]])
@@ -103,6 +105,26 @@ def test_a_mode_of_weight_zero_is_left_out(weights, x64):
     sharp = far_apart(weights, [np.eye(2)] * k)
     drawn = MixtureLaw(logs, sharp.means, [np.ones(())]).sample(jax.random.key(0), (2000,))
     assert set(modes_of(drawn, sharp)) == set(kept)
+
+
+def test_log_add_and_its_gradient(x64):
+    # The smaller term is kept relatively: log(e⁰ + e^-x) = log1p(e^-x), down to the smallest numbers.
+    x = np.concatenate([np.linspace(0.0, 3.0, 301), np.linspace(3.0, 700.0, 201)])
+    both = jax.jit(jax.vmap(jax.value_and_grad(log_add, argnums=(0, 1))))
+    for swap in (False, True):
+        value, gradient = both(*((-x, 0.0 * x) if swap else (0.0 * x, -x)))
+        np.testing.assert_allclose(value, np.log1p(np.exp(-x)), rtol=4e-15)
+        small, large = (gradient[0], gradient[1]) if swap else (gradient[1], gradient[0])
+        np.testing.assert_allclose(small, expit(-x), rtol=4e-15)
+        np.testing.assert_allclose(large, expit(x), rtol=4e-15)
+
+
+def test_log_add_of_nothing(x64):
+    inf = jnp.inf
+    for a, b, expected in ((-inf, -inf, -inf), (-inf, 1.5, 1.5), (1.5, -inf, 1.5)):
+        value, gradient = jax.value_and_grad(log_add, argnums=(0, 1))(a, b)
+        assert float(value) == expected
+        assert np.all(np.isfinite(gradient))
 
 
 # The fast gradient

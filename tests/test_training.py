@@ -332,9 +332,10 @@ def test_a_diverged_replicate_is_flagged_and_the_others_are_untouched(calm):
                 assert np.all(np.isnan(values[name][i, step:])), name
 
 
-def test_thinned_records_flag_the_same_steps(calm):
+@pytest.mark.parametrize("in_loss", [0.0, 1.0], ids=["parameters", "loss"])
+def test_thinned_records_flag_the_same_steps(calm, in_loss):
     threshold = np.median(calm["loss"][:, :-1].max(axis=1))
-    full, thin = (run(explosive(threshold), record_every=every) for every in (1, 5))
+    full, thin = (run(explosive(threshold, in_loss), record_every=every) for every in (1, 5))
     np.testing.assert_array_equal(diverged_steps(full), diverged_steps(thin))
     for name, value in variables(full).items():
         np.testing.assert_array_equal(value[:, [0, 5, 10, 12]], variables(thin)[name])
