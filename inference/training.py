@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jax.tree_util import PyTreeDef
 from jaxtyping import Array
 from numpyro.infer import SVI
 from tqdm.auto import tqdm
 
 from inference import results
+from inference.programs import Program, program_of
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, positive
@@ -129,19 +129,6 @@ def train(
     )
 
 
-class _Program(NamedTuple):
-    """An objective split into what is compiled (structure) and what is passed in (numbers)."""
-
-    numbers: tuple[Any, ...]
-    structure: PyTreeDef
-    constants: tuple[Any, ...]
-
-    def parts(self, numbers: tuple[Any, ...]) -> Any:
-        """Return (model, guide, divergence, learning rate factors, optimizer)."""
-        leaves = [c if n is None else n for n, c in zip(numbers, self.constants, strict=True)]
-        return jax.tree.unflatten(self.structure, leaves)
-
-
 class _State(NamedTuple):
     """What is carried from step to step by every replicate."""
 
@@ -155,7 +142,7 @@ def _program(
     batch_size: int,
     optimizer: optax.GradientTransformation | None,
     factors: Mapping[str, float],
-) -> _Program:
+) -> Program:
     if not hasattr(objective.guide, "observables"):
         raise InputError(
             f"the guide of {objective.name} must have a method observables(params, start, target); "
@@ -167,13 +154,7 @@ def _program(
     else:  # one of NumPyro's own ELBOs
         divergence = _with_particles(divergence, batch_size)
     # An optimizer made of `jax.tree_util.Partial` has numbers too; of plain functions, it is a constant.
-    parts = (objective.model, objective.guide, divergence, dict(factors), optimizer)
-    leaves, structure = jax.tree.flatten(parts)
-    kinds = int | float | np.ndarray | jax.Array
-    numeric = [isinstance(leaf, kinds) and not isinstance(leaf, bool) for leaf in leaves]
-    numbers = tuple(jnp.asarray(leaf, float) if n else None for leaf, n in zip(leaves, numeric, strict=True))
-    constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
-    return _Program(numbers, structure, constants)
+    return program_of((objective.model, objective.guide, divergence, dict(factors), optimizer))
 
 
 @lru_cache(maxsize=64)
@@ -185,7 +166,7 @@ def _with_particles(divergence: Any, num_particles: int) -> Any:
 
 
 def _run(
-    program: _Program,
+    program: Program,
     keys: Array,
     setting: tuple[TwoMode, TwoMode],
     learning_rate: float,
@@ -198,20 +179,19 @@ def _run(
     length = -(-len(counts) // _NUM_CHUNKS)
     padded = np.pad(counts, (0, -len(counts) % length)).reshape(-1, length)
     setting = jax.tree.map(jnp.asarray, setting)
-    static = program._replace(numbers=(None,) * len(program.numbers))
     rate = jnp.asarray(learning_rate)
     advance = _compiled_advance()
-    state = _initialise(static, program.numbers, keys, setting, rate)
+    state = _initialise(program.static, program.numbers, keys, setting, rate)
     chunks = []
     for chunk in padded:
-        state, records = advance(static, program.numbers, state, chunk, steps[-1], setting, rate)
+        state, records = advance(program.static, program.numbers, state, chunk, steps[-1], setting, rate)
         chunks.append(jax.device_get(records))
         bar.update(min(int(chunk.sum()), bar.total - bar.n))
     joined = {name: np.concatenate([c[name] for c in chunks], axis=1)[:, : len(steps)] for name in chunks[0]}
     return joined, np.asarray(state.diverged_step)
 
 
-def _recorded(program: _Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
+def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
     """Return the names of a learner's variables, by shapes alone: refuses what cannot be trained early."""
 
     def first(setting: Any) -> dict[str, Array]:
@@ -222,7 +202,7 @@ def _recorded(program: _Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
 
 
 def _svi(
-    program: _Program, numbers: Any, key: Array, setting: Any, learning_rate: Array
+    program: Program, numbers: Any, key: Array, setting: Any, learning_rate: Array
 ) -> tuple[SVI, Any, Any]:
     """Build the SVI of a program with its parameter transforms; return it, its first state and the guide."""
     model, guide, divergence, factors, optimizer = program.parts(numbers)
@@ -240,7 +220,7 @@ def _svi(
 
 
 @partial(jax.jit, static_argnums=0)
-def _initialise(program: _Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> _State:
+def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> _State:
     def one(key: Array) -> _State:
         _, state, _ = _svi(program, numbers, key, setting, learning_rate)
         return _State(state, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
@@ -249,7 +229,7 @@ def _initialise(program: _Program, numbers: Any, keys: Array, setting: Any, lear
 
 
 def _advance(
-    program: _Program,
+    program: Program,
     numbers: Any,
     states: _State,
     counts: Array,

@@ -2,7 +2,7 @@
 
 from mixture_models import objectives
 from mixture_models.divergences import ForwardKL, ReverseKL
-from mixture_models.expectations import MonteCarlo
+from mixture_models.expectations import MonteCarlo, Quadrature
 from mixture_models.learners import SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.objectives import Objective
@@ -15,6 +15,7 @@ __all__ = [
     "MixtureLaw",
     "MonteCarlo",
     "Objective",
+    "Quadrature",
     "ReverseKL",
     "SingleModeLearner",
     "TwoMode",

@@ -22,7 +22,8 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.infer.elbo import ELBO
 
-from mixture_models.expectations import MonteCarlo
+from mixture_models.exact import kl_divergence
+from mixture_models.expectations import MonteCarlo, Quadrature
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, fraction, one_of
@@ -44,7 +45,7 @@ class ForwardKL(ELBO):
         expectation: where E_p comes from.
     """
 
-    expectation: MonteCarlo = field(default_factory=MonteCarlo)
+    expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "forward"
 
     def __post_init__(self) -> None:
@@ -59,6 +60,10 @@ class ForwardKL(ELBO):
         """Return a copy that sees a batch of ``num_samples`` behaviours."""
         return replace(self, expectation=MonteCarlo(num_samples))
 
+    def exact(self, num_nodes: int = 32) -> Self:
+        """Return a copy whose value and gradient are those of the population."""
+        return replace(self, expectation=Quadrature(num_nodes))
+
     def loss_with_mutable_state(
         self,
         rng_key: Array,
@@ -71,6 +76,9 @@ class ForwardKL(ELBO):
         """Estimate the divergence; its derivative is the gradient's estimate (see `ELBO`)."""
         target = behaviour_law(model, param_map, *args, **kwargs)
         learner = behaviour_law(guide, param_map, *args, **kwargs)
+        if isinstance(self.expectation, Quadrature):
+            loss = kl_divergence(target, learner, self.expectation.num_nodes)
+            return {"loss": loss, "mutable_state": None}
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(rng_key, (n,)))
         cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n))
@@ -105,7 +113,7 @@ class ReverseKL(ELBO):
 
     estimator: str = "score"
     replay: Any = None
-    expectation: MonteCarlo = field(default_factory=MonteCarlo)
+    expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "reverse"
 
     def __post_init__(self) -> None:
@@ -113,7 +121,7 @@ class ReverseKL(ELBO):
         one_of("estimator", self.estimator, ESTIMATORS)
         if isinstance(self.replay, int | float):  # not while JAX passes its own leaves through
             self.replay = fraction("replay", self.replay) or None
-        if self.estimator == "score" and self.expectation.num_samples < 2:
+        if self.estimator == "score" and self.expectation == MonteCarlo(1):
             raise InputError(
                 "the score estimator's leave-one-out baseline needs a batch of at least 2; got 1"
             )
@@ -127,6 +135,10 @@ class ReverseKL(ELBO):
         """Return a copy that sees a batch of ``num_samples`` behaviours."""
         return replace(self, expectation=MonteCarlo(num_samples))
 
+    def exact(self, num_nodes: int = 32) -> Self:
+        """Return a copy whose value and gradient are those of the population."""
+        return replace(self, expectation=Quadrature(num_nodes))
+
     def loss_with_mutable_state(
         self,
         rng_key: Array,
@@ -139,14 +151,17 @@ class ReverseKL(ELBO):
         """Estimate the divergence; its derivative is the gradient's estimate (see `ELBO`)."""
         target = behaviour_law(model, param_map, *args, **kwargs)
         learner = behaviour_law(guide, param_map, *args, **kwargs)
+        if isinstance(self.expectation, Quadrature):  # which replay leaves as it is
+            loss = kl_divergence(learner, target, self.expectation.num_nodes)
+            return {"loss": loss, "mutable_state": None}
         old = None if self.replay is None else _replayed_law(learner, args)
         estimate = self._score if self.estimator == "score" else self._pathwise
-        return {"loss": estimate(rng_key, target, learner, old), "mutable_state": None}
+        loss = estimate(rng_key, self.expectation.num_samples, target, learner, old)
+        return {"loss": loss, "mutable_state": None}
 
     def _score(
-        self, key: Array, target: Distribution, learner: Distribution, old: Distribution | None
+        self, key: Array, n: int, target: Distribution, learner: Distribution, old: Distribution | None
     ) -> Array:
-        n = self.expectation.num_samples
         sampler = stop_gradient(learner if old is None else self._replayed(learner, old))
         y = sampler.sample(key, (n,))
         log_q = stop_gradient(learner.log_prob(y))
@@ -158,18 +173,18 @@ class ReverseKL(ELBO):
         return jnp.mean(weight * log_ratio) + surrogate - stop_gradient(surrogate)
 
     def _pathwise(
-        self, key: Array, target: Distribution, learner: Distribution, old: Distribution | None
+        self, key: Array, n: int, target: Distribution, learner: Distribution, old: Distribution | None
     ) -> Array:
         if not hasattr(learner, "strata"):
             kind = type(learner).__name__
             raise InputError(f"the pathwise estimator needs a learner whose law is a MixtureLaw; got {kind}")
         sampler = learner if old is None else self._replayed(learner, old)
-        if self.expectation.num_samples < sampler.num_modes:
+        if n < sampler.num_modes:
             raise InputError(
                 f"the pathwise estimator needs a behaviour for each of {sampler.num_modes} modes; "
-                f"got a batch of {self.expectation.num_samples}"
+                f"got a batch of {n}"
             )
-        y, share = sampler.strata(key, self.expectation.num_samples)
+        y, share = sampler.strata(key, n)
         log_q = learner.log_prob(y)
         weight = share if old is None else share * self._importance(log_q, old.log_prob(y))
         return jnp.sum(weight * (log_q - target.log_prob(y)))

@@ -1,4 +1,4 @@
-"""Where the expectation of a divergence comes from."""
+"""Where the expectation of a divergence comes from: a batch, or an integral."""
 
 from dataclasses import dataclass
 
@@ -13,3 +13,13 @@ class MonteCarlo:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_samples", integer("num_samples", self.num_samples))
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """The expectation itself, by integrals with ``num_nodes`` nodes; see `mixture_models.exact`."""
+
+    num_nodes: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_nodes", integer("num_nodes", self.num_nodes, at_least=8))

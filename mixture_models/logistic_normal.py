@@ -1,10 +1,15 @@
-"""The logistic-normal mean E[sigmoid(a + √v Z)], Z ~ N(0, 1): every responsibility's expectation.
+"""Logistic-normal integrals: every expectation of a log mixture density, and of a responsibility.
 
-Between Gaussian modes with one covariance the log odds of a behaviour are linear in it, so the mean of
-a responsibility is this one-dimensional integral in any dimension.
+Between Gaussian modes with one covariance the log odds of a behaviour are linear in it, so under any
+Gaussian they are a scalar Gaussian, and what remains of an expectation in any dimension is
+
+    S(a, v) = E[softplus(a + √v Z)],  Z ~ N(0, 1),
+
+and its derivatives S_k = ∂^k S/∂a^k = E[softplus^(k)(a + √v Z)]. By the heat equation ∂S_k/∂v = ½ S_{k+2}, so
+all derivatives are such integrals too. Derivation: docs/theory.md.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,46 +17,120 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
+from numpy.polynomial import Polynomial
 
-# Below this s = √v the trapezoid rule is the better of the two, above it the Gauss rule is.
+# Below this s = √v the trapezoid rule is the better of the two, above it the Gauss rules are.
 _SWITCH = 2.0
 
 
-def logistic_normal_mean(a: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return E[sigmoid(a + √v Z)], absolute error below 1e-11 in float64.
-
-    For s = √v < 2 by the trapezoid rule in z (the integrand's poles lie at distance π/s, so it converges
-    geometrically). For s ≥ 2 by the split into a step and a remainder of width 1,
-    Φ(a/s) + ∫₀^∞ sigmoid(-u) [N(-u; a, s²) - N(u; a, s²)] du, with a Gauss rule for the weight sigmoid(-u).
+def softplus_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int = 32) -> Float[Array, "..."]:
+    """Return S(a, v) = E[softplus(a + √v Z)], Z ~ N(0, 1).
 
     Args:
         a: mean of the log odds, shape (...).
         v: variance of the log odds, at least 0, same shape.
+        num_nodes: of the Gauss rule; the trapezoid rule has twice as many.
     """
-    a, v = jnp.asarray(a)[..., None], jnp.asarray(v)[..., None]
+    return _integral(0, num_nodes, a, v)
+
+
+def sigmoid_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int = 32) -> Float[Array, "..."]:
+    """Return ∂S/∂a = E[sigmoid(a + √v Z)], accurate relatively: every misassignment is one.
+
+    For a < -v/2 by the tilt sigmoid(x) = e^x sigmoid(-x), which gives e^(a+v/2) E[sigmoid(-a-v + √v Z)].
+
+    Args:
+        a: mean of the log odds, shape (...).
+        v: variance of the log odds, at least 0, same shape.
+        num_nodes: of the Gauss rule; the trapezoid rule has twice as many.
+    """
+    return _integral(1, num_nodes, a, v)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _integral(k: int, num_nodes: int, a: Array, v: Array) -> Array:
+    """Return S_k(a, v)."""
+    a, v = jnp.broadcast_arrays(jnp.asarray(a, float), jnp.asarray(v, float))
+    if k != 1:
+        return _untilted(k, num_nodes, a, v)
+    tilted = a < -0.5 * v
+    factor = jnp.exp(jnp.where(tilted, a + 0.5 * v, 0.0))
+    return factor * _untilted(1, num_nodes, jnp.where(tilted, -a - v, a), v)
+
+
+@_integral.defjvp
+def _integral_jvp(k: int, num_nodes: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    a, v = primals
+    by_a, by_v = (_integral(k + j, num_nodes, a, v) for j in (1, 2))
+    return _integral(k, num_nodes, a, v), by_a * tangents[0] + 0.5 * by_v * tangents[1]
+
+
+def _untilted(k: int, num_nodes: int, a: Array, v: Array) -> Array:
     narrow = v < _SWITCH**2
-    z = np.linspace(-8.0, 8.0, 57)
-    density = np.exp(-0.5 * z * z)
-    s = jnp.sqrt(jnp.where(narrow, v, 1.0))
-    trapezoid = jnp.sum(density / density.sum() * jax.nn.sigmoid(a + s * z), axis=-1)
-    nodes, weights = _sigmoid_rule(32)
-    s = jnp.sqrt(jnp.where(narrow, 4.0, v))
-    density_difference = jnp.exp(-0.5 * ((nodes + a) / s) ** 2) - jnp.exp(-0.5 * ((nodes - a) / s) ** 2)
-    remainder = jnp.sum(weights * density_difference / (s * np.sqrt(2.0 * np.pi)), axis=-1)
-    return jnp.where(narrow[..., 0], trapezoid, ndtr(a / s)[..., 0] + remainder)
+    below = _trapezoid(k, 2 * num_nodes, a, jnp.sqrt(jnp.where(narrow, v, 1.0)))
+    above = _gauss(k, num_nodes, a, jnp.sqrt(jnp.where(narrow, _SWITCH**2, v)))
+    return jnp.where(narrow, below, above)
+
+
+def _trapezoid(k: int, num_nodes: int, a: Array, s: Array) -> Array:
+    """Sum over equidistant z around the bulk of the integrand; its poles lie at distance π/s."""
+    centre = jnp.clip(-a / jnp.maximum(s, 1e-12), 0.0, s)[..., None]
+    z = centre + np.linspace(-8.5, 8.5, num_nodes)
+    weights = jnp.exp(-0.5 * z * z) * (17.0 / (num_nodes - 1) / np.sqrt(2.0 * np.pi))
+    x = a[..., None] + s[..., None] * z
+    return jnp.sum(weights * _softplus_derivative(k, x), axis=-1)
+
+
+def _gauss(k: int, num_nodes: int, a: Array, s: Array) -> Array:
+    """Split softplus^(k) into what it is far from 0 and a remainder of width 1 with its own Gauss rule."""
+    u, weights = _rule(min(k, 2), num_nodes)
+    x, y = ((sign * u - a[..., None]) / s[..., None] for sign in (1.0, -1.0))
+    # Beyond k = 2 the derivatives fall on the normal density, whose m-th is He_m(t) N / s^m.
+    order = max(k - 2, 0)
+    norm = np.sqrt(2.0 * np.pi) * s[..., None] ** (order + 1)
+    right, left = (jnp.exp(-0.5 * t * t) * _hermite(order, t) / norm for t in (x, y))
+    if k == 1:
+        return ndtr(a / s) + jnp.sum(weights * (left - right), axis=-1)
+    remainder = jnp.sum(weights * (left + right), axis=-1)
+    if k == 0:
+        ratio = a / s
+        return a * ndtr(ratio) + s * jnp.exp(-0.5 * ratio * ratio) / np.sqrt(2.0 * np.pi) + remainder
+    return remainder
+
+
+def _hermite(order: int, t: Any) -> Any:
+    """Return the probabilists' Hermite polynomial He_order(t)."""
+    previous: Any = 0.0
+    current: Any = 1.0
+    for m in range(order):
+        previous, current = current, t * current - m * previous
+    return current
+
+
+def _softplus_derivative(k: int, x: Array) -> Array:
+    """Return softplus^(k)(x); from k = 1 on a polynomial in sigmoid(x)."""
+    if k == 0:
+        return jax.nn.softplus(x)
+    polynomial = Polynomial([0.0, 1.0])
+    for _ in range(k - 1):
+        polynomial = polynomial.deriv() * Polynomial([0.0, 1.0, -1.0])
+    return jnp.polyval(jnp.asarray(polynomial.coef[::-1]), jax.nn.sigmoid(x))
 
 
 @lru_cache
-def _sigmoid_rule(num_nodes: int) -> tuple[Any, Any]:
-    """Return nodes and weights of the Gauss rule for ∫₀^∞ sigmoid(-u) f(u) du.
+def _rule(kind: int, num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights of the Gauss rule on [0, ∞) for a remainder of softplus^(kind).
 
-    By the Stieltjes procedure on a fine discretisation of the weight (Gautschi 2004, "Orthogonal
-    Polynomials", section 2.2), then the eigenvalues of the Jacobi matrix (Golub and Welsch 1969).
+    The weights are log1p(e^-u), sigmoid(-u) and sigmoid'(u). By the Stieltjes procedure on a fine
+    discretisation (Gautschi 2004, "Orthogonal Polynomials", section 2.2), then the eigenvalues of the
+    Jacobi matrix (Golub and Welsch 1969).
     """
     points, steps = np.polynomial.legendre.leggauss(64)
-    edges = np.arange(0.0, 128.0, 4.0)
+    edges = np.arange(0.0, 160.0, 4.0)
     u = (edges[:, None] + 2.0 * (points + 1.0)).ravel()
-    w = np.tile(2.0 * steps, edges.size) * np.exp(-np.logaddexp(0.0, u))
+    sigmoid = np.exp(-np.logaddexp(0.0, u))
+    weight = (np.log1p(np.exp(-u)), sigmoid, sigmoid * (1.0 - sigmoid))[kind]
+    w = np.tile(2.0 * steps, edges.size) * weight
     previous, current = np.zeros_like(u), np.ones_like(u) / np.sqrt(w.sum())
     diagonal, coupling = np.zeros(num_nodes), np.zeros(num_nodes)
     for k in range(num_nodes):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mixture_models import covariance as cov
-from mixture_models.logistic_normal import logistic_normal_mean
+from mixture_models.logistic_normal import sigmoid_mean
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.two_mode import TwoMode
 
@@ -53,7 +53,7 @@ def expected_old_responsibility(
             target.scale, cov.whiten(target.scale, target.old_mean - target.new_mean)
         )
         spread = cov.colour_transposed(scale, slope)
-        return logistic_normal_mean(target.log_odds(mean), jnp.sum(spread * spread))
+        return sigmoid_mean(target.log_odds(mean), jnp.sum(spread * spread))
     return _quadratic_logistic_mean(*_log_odds_form(target, mean, scale))
 
 

@@ -22,7 +22,7 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 from numpyro.infer.elbo import ELBO
 
-from mixture_models.divergences import BEHAVIOUR, ForwardKL, behaviour_law, weighted_log_prob
+from mixture_models.divergences import BEHAVIOUR, behaviour_law, weighted_log_prob
 from mixture_models.expectations import MonteCarlo
 from mixture_models.mixture_law import MixtureLaw, log_add, shares
 from mixture_models.observables import drift
@@ -115,18 +115,35 @@ class PublishedSingleModeLearner:
         } | single_mode_overlaps(params["mean"], params["scale"], target)
 
 
+@dataclass
+class _Published(ELBO):
+    """What the published losses share: a batch, and no exact form."""
+
+    expectation: MonteCarlo = field(default_factory=MonteCarlo)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def with_samples(self, num_samples: int) -> Self:
+        """Return a copy that sees a batch of ``num_samples`` behaviours."""
+        return replace(self, expectation=MonteCarlo(num_samples))
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass
-class FlooredForwardKL(ForwardKL):
+class FlooredForwardKL(_Published):
     """E_p[log p(y) - log(q(y) + ε)], ε = 1e-12: forward KL with the published floor, in nats.
 
     Its gradient is -E_p[q/(q+ε) ∇ log q(y)]: behaviours that the learner hardly knows do not pull.
 
     Args:
-        expectation: where E_p comes from.
+        expectation: how many behaviours are drawn.
 
     Source: Chen et al. 2025 (arXiv:2510.18874), the bi-modal forward KL.
     """
+
+    direction = "forward"
+    sampling = "the model"
 
     def loss_with_mutable_state(
         self,
@@ -150,7 +167,7 @@ class FlooredForwardKL(ForwardKL):
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass
-class PublishedRL(ELBO):
+class PublishedRL(_Published):
     """The published reinforcement learning: reward for new behaviour, seen from the new mode only.
 
     Behaviours y are drawn from the learner's last mode N_n, whose weighted density is q_n. With
@@ -168,16 +185,8 @@ class PublishedRL(ELBO):
     Source: Chen et al. 2025 (arXiv:2510.18874).
     """
 
-    expectation: MonteCarlo = field(default_factory=MonteCarlo)
     direction = "reverse"
     sampling = "the learner's new mode"
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def with_samples(self, num_samples: int) -> Self:
-        """Return a copy that sees a batch of ``num_samples`` behaviours."""
-        return replace(self, expectation=MonteCarlo(num_samples))
 
     def loss_with_mutable_state(
         self,

@@ -10,7 +10,7 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from mixture_models import MixtureLaw, TwoMode
-from mixture_models.logistic_normal import logistic_normal_mean
+from mixture_models.logistic_normal import sigmoid_mean
 from mixture_models.observables import drift, expected_old_responsibility, retention
 from mixture_models.overlap import overlap_area, single_mode_overlaps, two_mode_overlaps
 
@@ -29,7 +29,7 @@ def retained(learner, target):
     return retention(learner.law(), target)
 
 
-mean_of_sigmoid = jax.jit(logistic_normal_mean)
+mean_of_sigmoid = jax.jit(sigmoid_mean)
 responsible = jax.jit(expected_old_responsibility)
 
 

@@ -1,0 +1,37 @@
+"""What is compiled, and what is passed in: objectives that differ in numbers only share a program."""
+
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import PyTreeDef
+
+_NUMBERS = int | float | np.ndarray | jax.Array
+
+
+class Program(NamedTuple):
+    """A pytree split into its numbers and everything else; hashable, for ``jit``, once `static`."""
+
+    numbers: tuple[Any, ...]
+    structure: PyTreeDef
+    constants: tuple[Any, ...]
+
+    @property
+    def static(self) -> Self:
+        """The program without its numbers."""
+        return self._replace(numbers=(None,) * len(self.numbers))
+
+    def parts(self, numbers: tuple[Any, ...]) -> Any:
+        """Return the pytree with these numbers in it."""
+        leaves = [c if n is None else n for n, c in zip(numbers, self.constants, strict=True)]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+def program_of(parts: Any) -> Program:
+    """Split a pytree: numbers and arrays, but not flags, are passed in; all other leaves are constants."""
+    leaves, structure = jax.tree.flatten(parts)
+    numeric = [isinstance(leaf, _NUMBERS) and not isinstance(leaf, bool) for leaf in leaves]
+    numbers = tuple(jnp.asarray(leaf, float) if n else None for leaf, n in zip(leaves, numeric, strict=True))
+    constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
+    return Program(numbers, structure, constants)

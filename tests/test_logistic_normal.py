@@ -1,0 +1,82 @@
+"""The integrals S_k(a, v) against adaptive quadrature, their derivatives, and their extremes."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate
+from scipy.special import expit
+from scipy.stats import norm
+
+from mixture_models.logistic_normal import sigmoid_mean, softplus_mean
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def adaptive(function, a, v):
+    """E[function(a + √v Z)] by SciPy's adaptive quadrature, cut where the integrand bends."""
+    s = np.sqrt(v)
+    inner = np.clip([-a / s - 3.0 / s, -a / s, -a / s + 3.0 / s, 0.0, s], -13.0, 13.0 + s)
+    edges = np.unique([-13.0, *inner, 13.0 + s])
+    pieces = [
+        integrate.quad(
+            lambda z: function(a + s * z) * norm.pdf(z), low, high, epsabs=1e-15, epsrel=1e-13, limit=200
+        )
+        for low, high in pairwise(edges)
+    ]
+    return sum(piece[0] for piece in pieces)
+
+
+SPREADS = (1e-3, 0.5, 3.99, 4.01, 9.0, 64.0, 144.0)
+
+
+@pytest.mark.parametrize("v", SPREADS)
+def test_softplus_mean(v):
+    for a in (-30.0, -0.5 * v, -1.0, 0.0, 2.0, 0.5 * v, 30.0):
+        exact = adaptive(lambda x: np.logaddexp(0.0, x), a, v)
+        assert float(softplus_mean(a, v)) == pytest.approx(exact, rel=1e-10, abs=2e-13)
+
+
+@pytest.mark.parametrize("v", SPREADS)
+def test_sigmoid_mean_is_right_relatively(v):
+    for a in (-0.9 * v - 5.0, -0.75 * v, -0.5 * v, -0.25 * v, 0.0, 3.0):
+        assert float(sigmoid_mean(a, v)) == pytest.approx(adaptive(expit, a, v), rel=1e-10)
+
+
+@pytest.mark.parametrize("v", [0.5, 3.9, 4.1, 50.0])
+def test_derivatives_are_the_next_integrals(v):
+    """∂S/∂a = S_1, ∂S/∂v = ½ S_2, and so on, against central differences of one order less."""
+    a, h = 0.7, 1e-4
+    for function in (softplus_mean, sigmoid_mean, jax.grad(sigmoid_mean)):
+        for k in (0, 1):
+            step = [h * (k == 0), h * (k == 1)]
+            up, down = (float(function(a + sign * step[0], v + sign * step[1])) for sign in (1.0, -1.0))
+            assert float(jax.grad(function, k)(a, v)) == pytest.approx(
+                (up - down) / (2.0 * h), rel=1e-5, abs=1e-9
+            )
+    assert float(jax.grad(softplus_mean)(a, v)) == pytest.approx(float(sigmoid_mean(a, v)), rel=1e-12)
+
+
+def test_two_resolutions_agree():
+    a = jnp.linspace(-20.0, 20.0, 41)
+    for v in SPREADS:
+        fine, coarse = (softplus_mean(a, jnp.full(41, v), nodes) for nodes in (32, 24))
+        np.testing.assert_allclose(fine, coarse, rtol=1e-10, atol=5e-11)
+
+
+def test_nothing_overflows():
+    a, v = (x.ravel() for x in np.meshgrid([-1e4, -1.0, 0.0, 1e4], [0.0, 1e-12, 1.0, 1e4]))
+    for function in (softplus_mean, sigmoid_mean):
+        for derivative in (function, *(jax.grad(function, k) for k in (0, 1))):
+            assert np.all(np.isfinite(jax.vmap(derivative)(jnp.asarray(a), jnp.asarray(v))))
+    assert float(softplus_mean(1e4, 1e4)) == pytest.approx(1e4, rel=1e-12)
+    assert float(sigmoid_mean(-1e4, 1.0)) == 0.0
+    np.testing.assert_allclose(
+        sigmoid_mean(jnp.asarray([-2.0, 3.0]), jnp.zeros(2)), expit([-2.0, 3.0]), rtol=1e-14
+    )
