@@ -44,7 +44,7 @@ def two_mode(weight, old, new, s_old, s_new):
 
 
 def trained(learner, divergence, start=published.START, *, rate, factor=1.0, **settings):
-    """Train one objective, by default so that tests share a program; return its variables (replicate, step)."""
+    """Train one objective, by default in a shared program; return its variables (replicate, step)."""
     defaults = {"num_steps": 12, "batch_size": 1000, "num_replicates": 1000, "seed": 0, "progress": False}
     tree = train(
         Objective("published", NEW_DATA, learner, divergence),
