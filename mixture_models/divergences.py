@@ -11,7 +11,7 @@ arguments; the guide's ``numpyro.param`` sites are what training moves.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,35 +34,23 @@ BEHAVIOUR = "y"
 ESTIMATORS = ("score", "pathwise")
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
-@dataclass
-class ForwardKL(ELBO):
-    """KL(p ‖ q) = E_p[log p(y) - log q(y)] of the model's law p from the learner's law q, in nats.
+class Divergence(ELBO):
+    """A loss between the law of a model and the law of a guide, on behaviours ``"y"``.
 
-    Its gradient is -E_p[∇ log q(y)]: what supervised fine-tuning on samples of p follows.
-
-    Args:
-        expectation: where E_p comes from.
+    A subclass is a dataclass with a field ``expectation``, registered as a JAX pytree; it defines `between`,
+    and says in ``direction`` and ``sampling`` what results call it.
     """
 
-    expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
-    direction = "forward"
+    expectation: Any
+    direction: str
+    sampling: Any
 
     def __post_init__(self) -> None:
         super().__init__()
 
-    @property
-    def sampling(self) -> str:
-        """Whose behaviours are seen, in words."""
-        return "the model"
-
     def with_samples(self, num_samples: int) -> Self:
         """Return a copy that sees a batch of ``num_samples`` behaviours."""
-        return replace(self, expectation=MonteCarlo(num_samples))
-
-    def exact(self, num_nodes: int = 32) -> Self:
-        """Return a copy whose value and gradient are those of the population."""
-        return replace(self, expectation=Quadrature(num_nodes))
+        return replace(cast(Any, self), expectation=MonteCarlo(num_samples))
 
     def loss_with_mutable_state(
         self,
@@ -73,22 +61,59 @@ class ForwardKL(ELBO):
         *args: Any,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Estimate the divergence; its derivative is the gradient's estimate (see `ELBO`)."""
+        """Evaluate the loss; its derivative is the gradient's estimate (see `ELBO`)."""
         target = behaviour_law(model, param_map, *args, **kwargs)
         learner = behaviour_law(guide, param_map, *args, **kwargs)
+        return {"loss": self.between(rng_key, target, learner, args), "mutable_state": None}
+
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the loss, whose derivative in the learner's params is the gradient's estimate.
+
+        Args:
+            key: for the batch.
+            target: the model's law.
+            learner: the guide's law.
+            args: the positional arguments of model and guide.
+        """
+        raise NotImplementedError
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
+@dataclass
+class ForwardKL(Divergence):
+    """KL(p ‖ q) = E_p[log p(y) - log q(y)] of the model's law p from the learner's law q, in nats.
+
+    Its gradient is -E_p[∇ log q(y)]: what supervised fine-tuning on samples of p follows.
+
+    Args:
+        expectation: where E_p comes from.
+    """
+
+    expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
+    direction = "forward"
+    sampling = "the model"
+
+    def exact(self, num_nodes: int = 32) -> Self:
+        """Return a copy whose value and gradient are those of the population."""
+        return replace(self, expectation=Quadrature(num_nodes))
+
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the divergence, see `Divergence.between`."""
         if isinstance(self.expectation, Quadrature):
-            loss = kl_divergence(target, learner, self.expectation.num_nodes)
-            return {"loss": loss, "mutable_state": None}
+            return kl_divergence(target, learner, self.expectation.num_nodes)
         n = self.expectation.num_samples
-        y = stop_gradient(target.sample(rng_key, (n,)))
+        y = stop_gradient(target.sample(key, (n,)))
         cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n))
-        loss = jnp.mean(stop_gradient(target.log_prob(y))) + cross_entropy
-        return {"loss": loss, "mutable_state": None}
+        return jnp.mean(stop_gradient(target.log_prob(y))) + cross_entropy
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["replay"], meta_fields=["expectation", "estimator"])
 @dataclass
-class ReverseKL(ELBO):
+class ReverseKL(Divergence):
     """KL(q ‖ p) = E_q[ℓ(y)], ℓ = log q - log p, of the learner's law q from the model's law p, in nats.
 
     With replay λ the batch is drawn from b = (1-λ) q + λ N(μ_o, Σ), the old mode of the target (the
@@ -131,33 +156,19 @@ class ReverseKL(ELBO):
         """Whose behaviours are seen, in words."""
         return "the learner" if self.replay is None else "the learner and replay of the target's old mode"
 
-    def with_samples(self, num_samples: int) -> Self:
-        """Return a copy that sees a batch of ``num_samples`` behaviours."""
-        return replace(self, expectation=MonteCarlo(num_samples))
-
     def exact(self, num_nodes: int = 32) -> Self:
         """Return a copy whose value and gradient are those of the population."""
         return replace(self, expectation=Quadrature(num_nodes))
 
-    def loss_with_mutable_state(
-        self,
-        rng_key: Array,
-        param_map: dict[str, Array],
-        model: Callable[..., None],
-        guide: Callable[..., None],
-        *args: Any,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Estimate the divergence; its derivative is the gradient's estimate (see `ELBO`)."""
-        target = behaviour_law(model, param_map, *args, **kwargs)
-        learner = behaviour_law(guide, param_map, *args, **kwargs)
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the divergence, see `Divergence.between`."""
         if isinstance(self.expectation, Quadrature):  # which replay leaves as it is
-            loss = kl_divergence(learner, target, self.expectation.num_nodes)
-            return {"loss": loss, "mutable_state": None}
+            return kl_divergence(learner, target, self.expectation.num_nodes)
         old = None if self.replay is None else _replayed_law(learner, args)
         estimate = self._score if self.estimator == "score" else self._pathwise
-        loss = estimate(rng_key, self.expectation.num_samples, target, learner, old)
-        return {"loss": loss, "mutable_state": None}
+        return estimate(key, self.expectation.num_samples, target, learner, old)
 
     def _score(
         self, key: Array, n: int, target: Distribution, learner: Distribution, old: Distribution | None

@@ -7,10 +7,9 @@ inside every logarithm. The floors matter: far from the new task they bound the 
 Source: Chen et al. 2025 (arXiv:2510.18874).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +19,9 @@ import optax
 from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float
-from numpyro.infer.elbo import ELBO
+from numpyro.distributions import Distribution
 
-from mixture_models.divergences import BEHAVIOUR, behaviour_law, weighted_log_prob
+from mixture_models.divergences import BEHAVIOUR, Divergence, weighted_log_prob
 from mixture_models.expectations import MonteCarlo
 from mixture_models.mixture_law import MixtureLaw, log_add, shares
 from mixture_models.observables import drift
@@ -115,23 +114,9 @@ class PublishedSingleModeLearner:
         } | single_mode_overlaps(params["mean"], params["scale"], target)
 
 
-@dataclass
-class _Published(ELBO):
-    """What the published losses share: a batch, and no exact form."""
-
-    expectation: MonteCarlo = field(default_factory=MonteCarlo)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def with_samples(self, num_samples: int) -> Self:
-        """Return a copy that sees a batch of ``num_samples`` behaviours."""
-        return replace(self, expectation=MonteCarlo(num_samples))
-
-
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass
-class FlooredForwardKL(_Published):
+class FlooredForwardKL(Divergence):
     """E_p[log p(y) - log(q(y) + ε)], ε = 1e-12: forward KL with the published floor, in nats.
 
     Its gradient is -E_p[q/(q+ε) ∇ log q(y)]: behaviours that the learner hardly knows do not pull.
@@ -142,32 +127,25 @@ class FlooredForwardKL(_Published):
     Source: Chen et al. 2025 (arXiv:2510.18874), the bi-modal forward KL.
     """
 
+    expectation: MonteCarlo = field(default_factory=MonteCarlo)
     direction = "forward"
     sampling = "the model"
 
-    def loss_with_mutable_state(
-        self,
-        rng_key: Array,
-        param_map: dict[str, Array],
-        model: Callable[..., None],
-        guide: Callable[..., None],
-        *args: Any,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Estimate the divergence; its derivative is the gradient's estimate (see `ELBO`)."""
-        target = behaviour_law(model, param_map, *args, **kwargs)
-        learner = behaviour_law(guide, param_map, *args, **kwargs)
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the loss, see `Divergence.between`."""
         n = self.expectation.num_samples
-        y = stop_gradient(target.sample(rng_key, (n,)))
+        y = stop_gradient(target.sample(key, (n,)))
         log_q = stop_gradient(learner.log_prob(y))
         surrogate = -weighted_log_prob(learner, y, shares(log_q, _LOG_FLOOR)[0] / n)
         value = jnp.mean(stop_gradient(target.log_prob(y)) - log_add(log_q, _LOG_FLOOR))
-        return {"loss": value + surrogate - stop_gradient(surrogate), "mutable_state": None}
+        return value + surrogate - stop_gradient(surrogate)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass
-class PublishedRL(_Published):
+class PublishedRL(Divergence):
     """The published reinforcement learning: reward for new behaviour, seen from the new mode only.
 
     Behaviours y are drawn from the learner's last mode N_n, whose weighted density is q_n. With
@@ -185,35 +163,27 @@ class PublishedRL(_Published):
     Source: Chen et al. 2025 (arXiv:2510.18874).
     """
 
+    expectation: MonteCarlo = field(default_factory=MonteCarlo)
     direction = "reverse"
     sampling = "the learner's new mode"
 
-    def loss_with_mutable_state(
-        self,
-        rng_key: Array,
-        param_map: dict[str, Array],
-        model: Callable[..., None],
-        guide: Callable[..., None],
-        *args: Any,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Estimate the loss; its derivative is the gradient's estimate (see `ELBO`)."""
-        target = behaviour_law(model, param_map, *args, **kwargs)
-        learner = behaviour_law(guide, param_map, *args, **kwargs)
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the loss, see `Divergence.between`."""
         if not isinstance(learner, MixtureLaw):
             raise InputError(
                 f"PublishedRL needs a learner whose law is a MixtureLaw; got a {type(learner).__name__}"
             )
         n = self.expectation.num_samples
         new_mode = stop_gradient(_last_mode(learner))
-        y = new_mode.sample(rng_key, (n,))
+        y = new_mode.sample(key, (n,))
         log_q_new = stop_gradient(learner.log_weights[-1]) + new_mode.log_prob(y)
         log_floored = lax.optimization_barrier(log_add(log_q_new, _LOG_FLOOR))
         reward = log_add(target.log_prob(y) - np.log(REWARD_SCALE) - log_floored, _LOG_FLOOR)
         weighted_reward = jnp.exp(stop_gradient(learner.log_prob(y)) - log_floored) * reward
         surrogate = -weighted_log_prob(learner, y, weighted_reward / n)
-        loss = -jnp.mean(weighted_reward) + surrogate - stop_gradient(surrogate)
-        return {"loss": loss, "mutable_state": None}
+        return -jnp.mean(weighted_reward) + surrogate - stop_gradient(surrogate)
 
 
 def clip_to_bounds() -> optax.GradientTransformation:
