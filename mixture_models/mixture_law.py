@@ -130,8 +130,8 @@ class MixtureLaw(Distribution):
 
 @jax.custom_jvp
 def log_add(a: Array, b: Array) -> Array:
-    """Return log(exp(a) + exp(b)), made of operations that a CPU vectorises."""
-    return jnp.maximum(a, b) + _log1p(jnp.exp(-jnp.abs(a - b)))
+    """Return log(exp(a) + exp(b)), made of operations that a CPU vectorises; -inf stands for nothing."""
+    return jnp.maximum(a, b) + _log1p(jnp.exp(-_distance(a, b)))
 
 
 @log_add.defjvp
@@ -143,10 +143,15 @@ def _log_add_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]
 def shares(a: Array, b: Array) -> tuple[Array, Array]:
     """Return exp(a)/(exp(a) + exp(b)) and exp(b)/(exp(a) + exp(b)), each without cancellation."""
     # The exponential is that of `log_add`: compiled together, both cost one.
-    small = jnp.exp(-jnp.abs(a - b))
+    small = jnp.exp(-_distance(a, b))
     large = 1.0 / (1.0 + small)
     first = a >= b
     return jnp.where(first, large, small * large), jnp.where(first, small * large, large)
+
+
+def _distance(a: Array, b: Array) -> Array:
+    """Return |a - b|, 0 where both are -inf."""
+    return jnp.where(a == b, 0.0, jnp.abs(a - b))
 
 
 def _log1p(x: Array) -> Array:
