@@ -13,7 +13,10 @@ from numpyro.distributions import Distribution
 
 from mixture_models import covariance as cov
 from mixture_models.mixture_law import MixtureLaw
-from mixture_models.validation import InputError, finite_array, number, open_interval
+from mixture_models.validation import InputError, finite_array, number, one_of, open_interval
+
+#: The names of the two modes.
+MODES = ("old", "new")
 
 _ARGUMENTS = ("old_weight", "old_logit", "old_mean", "new_mean", "covariance", "new_covariance")
 
@@ -153,7 +156,7 @@ class TwoMode:
 
     def mode_law(self, mode: str) -> Distribution:
         """Return the law N(μ, Σ) of one mode, ``"old"`` or ``"new"``, with event shape (d,)."""
-        index = ("old", "new").index(mode)
+        index = MODES.index(one_of("mode", mode, MODES))
         mean = (self.old_mean, self.new_mean)[index]
         return MixtureLaw(np.zeros(1), mean[None], (self.scales[index],))
 

@@ -421,3 +421,8 @@ def test_law_and_mode_law_are_the_stated_densities():
         for k, name in enumerate(("old", "new")):
             expected = oracles.log_density(oracles.mode(exact, k), y)
             np.testing.assert_allclose(built.mode_law(name).log_prob(y), expected, rtol=1e-12)
+
+
+def test_a_mode_of_another_name_is_refused():
+    with pytest.raises(InputError, match="mode must be one of old, new; got 'newer'"):
+        TwoMode.create(0.3, 0.0, 1.0).mode_law("newer")
