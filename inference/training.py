@@ -105,7 +105,7 @@ def train(
     trajectories, diverged_steps = [], []
     with (
         jax.enable_x64(True),
-        # On a CPU these random numbers cost about half of the partitionable ones.
+        # On a CPU these random numbers are cheaper than the partitionable ones.
         jax.threefry_partitionable(False),
         tqdm(total=num_steps * len(chosen), unit="step", disable=None if progress else True) as bar,
     ):
