@@ -14,7 +14,7 @@ from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError
 
 # Two resolutions of the integrals; what they differ by is the estimate of the coarser one's error.
-_NODES, _COARSER = 32, 24
+_NODES, _COARSER = 36, 28
 
 # Relative to the largest entry of the gradient and to 1; the finer resolution is far better.
 _TOLERANCE = 1e-8

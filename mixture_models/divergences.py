@@ -95,7 +95,7 @@ class ForwardKL(Divergence):
     direction = "forward"
     sampling = "the model"
 
-    def exact(self, num_nodes: int = 32) -> Self:
+    def exact(self, num_nodes: int = 36) -> Self:
         """Return a copy whose value and gradient are those of the population."""
         return replace(self, expectation=Quadrature(num_nodes))
 
@@ -156,7 +156,7 @@ class ReverseKL(Divergence):
         """Whose behaviours are seen, in words."""
         return "the learner" if self.replay is None else "the learner and replay of the target's old mode"
 
-    def exact(self, num_nodes: int = 32) -> Self:
+    def exact(self, num_nodes: int = 36) -> Self:
         """Return a copy whose value and gradient are those of the population."""
         return replace(self, expectation=Quadrature(num_nodes))
 

@@ -19,7 +19,7 @@ class MonteCarlo:
 class Quadrature:
     """The expectation itself, by integrals with ``num_nodes`` nodes; see `mixture_models.exact`."""
 
-    num_nodes: int = 32
+    num_nodes: int = 36
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_nodes", integer("num_nodes", self.num_nodes, at_least=8))

@@ -9,21 +9,34 @@ and its derivatives S_k = ∂^k S/∂a^k = E[softplus^(k)(a + √v Z)]. By the h
 all derivatives are such integrals too. Derivation: docs/theory.md.
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 from numpy.polynomial import Polynomial
 
-# Below this s = √v the trapezoid rule is the better of the two, above it the Gauss rules are.
+from mixture_models.mixture_law import log1p_of_fraction
+
+# Below this s = √v the trapezoid rule is the better of the two, above it the Gauss rule is.
 _SWITCH = 2.0
 
+# Standard deviations that the trapezoid rule covers on either side of the bulk.
+_REACH = 8.5
 
-def softplus_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int = 32) -> Float[Array, "..."]:
+# Nodes that one turn of a loop adds; the numbers of nodes are multiples of it.
+_BLOCK = 2
+
+_ROOT_2PI = float(np.sqrt(2.0 * np.pi))
+
+
+def softplus_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int = 36) -> Float[Array, "..."]:
     """Return S(a, v) = E[softplus(a + √v Z)], Z ~ N(0, 1).
 
     Args:
@@ -31,71 +44,131 @@ def softplus_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int
         v: variance of the log odds, at least 0, same shape.
         num_nodes: of the Gauss rule; the trapezoid rule has twice as many.
     """
-    return _integral(0, num_nodes, a, v)
+    return _integrals(0, num_nodes, a, v)[0]
 
 
-def sigmoid_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int = 32) -> Float[Array, "..."]:
+def sigmoid_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int = 36) -> Float[Array, "..."]:
     """Return ∂S/∂a = E[sigmoid(a + √v Z)], accurate relatively: every misassignment is one.
-
-    For a < -v/2 by the tilt sigmoid(x) = e^x sigmoid(-x), which gives e^(a+v/2) E[sigmoid(-a-v + √v Z)].
 
     Args:
         a: mean of the log odds, shape (...).
         v: variance of the log odds, at least 0, same shape.
         num_nodes: of the Gauss rule; the trapezoid rule has twice as many.
     """
-    return _integral(1, num_nodes, a, v)
+    return _integrals(1, num_nodes, a, v)[1]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _integral(k: int, num_nodes: int, a: Array, v: Array) -> Array:
-    """Return S_k(a, v)."""
+def _integrals(order: int, num_nodes: int, a: Array, v: Array) -> tuple[Array, ...]:
+    """Return S_0, ..., S_order at (a, v), of one pass over the nodes."""
     a, v = jnp.broadcast_arrays(jnp.asarray(a, float), jnp.asarray(v, float))
-    if k != 1:
-        return _untilted(k, num_nodes, a, v)
-    tilted = a < -0.5 * v
-    factor = jnp.exp(jnp.where(tilted, a + 0.5 * v, 0.0))
-    return factor * _untilted(1, num_nodes, jnp.where(tilted, -a - v, a), v)
+    return _flat(order, num_nodes)(a, v)
 
 
-@_integral.defjvp
-def _integral_jvp(k: int, num_nodes: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    a, v = primals
-    by_a, by_v = (_integral(k + j, num_nodes, a, v) for j in (1, 2))
-    return _integral(k, num_nodes, a, v), by_a * tangents[0] + 0.5 * by_v * tangents[1]
+@_integrals.defjvp
+def _integrals_jvp(order: int, num_nodes: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    values = _integrals(order + 2, num_nodes, *primals)
+    by_a, by_v = tangents
+    return values[: order + 1], tuple(
+        values[k + 1] * by_a + 0.5 * values[k + 2] * by_v for k in range(order + 1)
+    )
 
 
-def _untilted(k: int, num_nodes: int, a: Array, v: Array) -> Array:
+@lru_cache
+def _flat(order: int, num_nodes: int) -> Callable[..., tuple[Array, ...]]:
+    """Return S_0, ..., S_order as a function that makes one long vector of all batch dimensions.
+
+    Without it the loops run along the innermost dimension, which ``vmap`` leaves short.
+    """
+
+    @custom_vmap
+    def values(a: Array, v: Array) -> tuple[Array, ...]:
+        return tuple(s.reshape(a.shape) for s in _evaluate(order, num_nodes, a.ravel(), v.ravel()))
+
+    @values.def_vmap
+    def batched(axis_size: int, is_batched: Any, a: Array, v: Array) -> tuple[Any, Any]:
+        a, v = (
+            x if batch else jnp.broadcast_to(x, (axis_size, *x.shape))
+            for x, batch in zip((a, v), is_batched, strict=True)
+        )
+        return values(a, v), (True,) * (order + 1)
+
+    return values
+
+
+def _evaluate(order: int, num_nodes: int, a: Array, v: Array) -> tuple[Array, ...]:
+    """Evaluate a vector of integrals; a rule that none of them needs is not run."""
     narrow = v < _SWITCH**2
-    below = _trapezoid(k, 2 * num_nodes, a, jnp.sqrt(jnp.where(narrow, v, 1.0)))
-    above = _gauss(k, num_nodes, a, jnp.sqrt(jnp.where(narrow, _SWITCH**2, v)))
-    return jnp.where(narrow, below, above)
+    s_narrow, s_wide = jnp.sqrt(jnp.where(narrow, v, 1.0)), jnp.sqrt(jnp.where(narrow, _SWITCH**2, v))
+    below = _where_needed(narrow, order + 1, partial(_trapezoid, order, 2 * num_nodes), a, s_narrow)
+    above = _where_needed(~narrow, order + 1, partial(_gauss, order, num_nodes), a, s_wide)
+    if order > 0:
+        # In the far tail sigmoid(x) = e^x sigmoid(-x) keeps S_1 right relatively: it is e^(a+v/2) S_1(-a-v, v).
+        tilted = ~narrow & (a < -0.5 * v)
+        mirrored = jnp.where(tilted, -a - v, a)
+        tail = _where_needed(tilted, 2, partial(_gauss, 1, num_nodes), mirrored, s_wide)[1]
+        factor = jnp.exp(jnp.where(tilted, a + 0.5 * v, 0.0))
+        above = (above[0], jnp.where(tilted, factor * tail, above[1]), *above[2:])
+    return tuple(jnp.where(narrow, low, high) for low, high in zip(below, above, strict=True))
 
 
-def _trapezoid(k: int, num_nodes: int, a: Array, s: Array) -> Array:
+def _where_needed(needed: Array, count: int, rule: Callable[..., Any], a: Array, s: Array) -> Any:
+    """Return ``rule(a, s)``, or ``count`` arrays of zeros where no entry needs it."""
+    return lax.cond(jnp.any(needed), rule, lambda a, s: (jnp.zeros_like(a),) * count, a, s)
+
+
+def _trapezoid(order: int, num_nodes: int, a: Array, s: Array) -> tuple[Array, ...]:
     """Sum over equidistant z around the bulk of the integrand; its poles lie at distance π/s."""
-    centre = jnp.clip(-a / jnp.maximum(s, 1e-12), 0.0, s)[..., None]
-    z = centre + np.linspace(-8.5, 8.5, num_nodes)
-    weights = jnp.exp(-0.5 * z * z) * (17.0 / (num_nodes - 1) / np.sqrt(2.0 * np.pi))
-    x = a[..., None] + s[..., None] * z
-    return jnp.sum(weights * _softplus_derivative(k, x), axis=-1)
+    centre = jnp.clip(-a / jnp.maximum(s, 1e-12), 0.0, s)
+    step = 2.0 * _REACH / (num_nodes - 1)
+
+    def terms(offset: Array) -> list[Array]:
+        z = centre + offset
+        weight = jnp.exp(-0.5 * z * z) * (step / _ROOT_2PI)
+        x = a + s * z
+        small = jnp.exp(-jnp.abs(x))
+        share = jnp.where(x > 0.0, 1.0, small) / (1.0 + small)
+        softplus = jnp.maximum(x, 0.0) + log1p_of_fraction(small)
+        functions = [softplus] + [jnp.polyval(c, share) for c in _sigmoid_derivatives(order)]
+        return [weight * f for f in functions]
+
+    return _sum_over_nodes(terms, (np.linspace(-_REACH, _REACH, num_nodes),), order + 1, a)
 
 
-def _gauss(k: int, num_nodes: int, a: Array, s: Array) -> Array:
-    """Split softplus^(k) into what it is far from 0 and a remainder of width 1 with its own Gauss rule."""
-    u, weights = _rule(min(k, 2), num_nodes)
-    x, y = ((sign * u - a[..., None]) / s[..., None] for sign in (1.0, -1.0))
-    # Beyond k = 2 the derivatives fall on the normal density, whose m-th is He_m(t) N / s^m.
-    order = max(k - 2, 0)
-    norm = np.sqrt(2.0 * np.pi) * s[..., None] ** (order + 1)
-    right, left = (jnp.exp(-0.5 * t * t) * _hermite(order, t) / norm for t in (x, y))
-    if k == 1:
-        return ndtr(a / s) + jnp.sum(weights * (left - right), axis=-1)
-    remainder = jnp.sum(weights * (left + right), axis=-1)
-    if k == 0:
-        ratio = a / s
-        return a * ndtr(ratio) + s * jnp.exp(-0.5 * ratio * ratio) / np.sqrt(2.0 * np.pi) + remainder
-    return remainder
+def _gauss(order: int, num_nodes: int, a: Array, s: Array) -> tuple[Array, ...]:
+    """Split softplus into max(x, 0) and log1p(e^-|x|), which has its own Gauss rule; then differentiate.
+
+    Every derivative falls on the normal density, whose k-th is (-1)^k He_k(t) N(t) / s^k.
+    """
+    inverse = 1.0 / s
+
+    def terms(u: Array, weight: Array) -> list[Array]:
+        x, y = (u - a) * inverse, (-u - a) * inverse
+        right, left = (weight / _ROOT_2PI * jnp.exp(-0.5 * t * t) for t in (x, y))
+        return [right * _hermite(k, x) + left * _hermite(k, y) for k in range(order + 1)]
+
+    remainders = _sum_over_nodes(terms, _rule(num_nodes), order + 1, a)
+    ratio = a * inverse
+    density = jnp.exp(-0.5 * ratio * ratio) / _ROOT_2PI
+    main = [a * ndtr(ratio) + s * density, ndtr(ratio)] + [
+        (-1) ** k * _hermite(k - 2, ratio) * density * inverse ** (k - 1) for k in range(2, order + 1)
+    ]
+    return tuple(m + r * inverse ** (k + 1) for k, (m, r) in enumerate(zip(main, remainders, strict=False)))
+
+
+def _sum_over_nodes(
+    terms: Callable[..., list[Array]], nodes: tuple[np.ndarray, ...], count: int, like: Array
+) -> tuple[Array, ...]:
+    """Return the sums of ``count`` terms over the nodes, in a loop: a CPU then vectorises over the batch."""
+    blocks = [jnp.asarray(column.reshape(-1, _BLOCK)) for column in nodes]
+
+    def add(i: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        for j in range(_BLOCK):
+            new = terms(*(block[i, j] for block in blocks))
+            sums = tuple(total + term for total, term in zip(sums, new, strict=True))
+        return sums
+
+    return lax.fori_loop(0, len(nodes[0]) // _BLOCK, add, (jnp.zeros_like(like),) * count)
 
 
 def _hermite(order: int, t: Any) -> Any:
@@ -107,30 +180,26 @@ def _hermite(order: int, t: Any) -> Any:
     return current
 
 
-def _softplus_derivative(k: int, x: Array) -> Array:
-    """Return softplus^(k)(x); from k = 1 on a polynomial in sigmoid(x)."""
-    if k == 0:
-        return jax.nn.softplus(x)
-    polynomial = Polynomial([0.0, 1.0])
-    for _ in range(k - 1):
-        polynomial = polynomial.deriv() * Polynomial([0.0, 1.0, -1.0])
-    return jnp.polyval(jnp.asarray(polynomial.coef[::-1]), jax.nn.sigmoid(x))
+@lru_cache
+def _sigmoid_derivatives(order: int) -> list[np.ndarray]:
+    """Return softplus', ..., softplus^(order) as polynomials in sigmoid, highest coefficient first."""
+    polynomials = [Polynomial([0.0, 1.0])]
+    while len(polynomials) < order:
+        polynomials.append(polynomials[-1].deriv() * Polynomial([0.0, 1.0, -1.0]))
+    return [p.coef[::-1] for p in polynomials[:order]]
 
 
 @lru_cache
-def _rule(kind: int, num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return nodes and weights of the Gauss rule on [0, ∞) for a remainder of softplus^(kind).
+def _rule(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights of the Gauss rule on [0, ∞) for the weight log1p(e^-u).
 
-    The weights are log1p(e^-u), sigmoid(-u) and sigmoid'(u). By the Stieltjes procedure on a fine
-    discretisation (Gautschi 2004, "Orthogonal Polynomials", section 2.2), then the eigenvalues of the
-    Jacobi matrix (Golub and Welsch 1969).
+    By the Stieltjes procedure on a fine discretisation (Gautschi 2004, "Orthogonal Polynomials", section 2.2),
+    then the eigenvalues of the Jacobi matrix (Golub and Welsch 1969).
     """
     points, steps = np.polynomial.legendre.leggauss(64)
     edges = np.arange(0.0, 160.0, 4.0)
     u = (edges[:, None] + 2.0 * (points + 1.0)).ravel()
-    sigmoid = np.exp(-np.logaddexp(0.0, u))
-    weight = (np.log1p(np.exp(-u)), sigmoid, sigmoid * (1.0 - sigmoid))[kind]
-    w = np.tile(2.0 * steps, edges.size) * weight
+    w = np.tile(2.0 * steps, edges.size) * np.log1p(np.exp(-u))
     previous, current = np.zeros_like(u), np.ones_like(u) / np.sqrt(w.sum())
     diagonal, coupling = np.zeros(num_nodes), np.zeros(num_nodes)
     for k in range(num_nodes):

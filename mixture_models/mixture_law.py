@@ -131,7 +131,7 @@ class MixtureLaw(Distribution):
 @jax.custom_jvp
 def log_add(a: Array, b: Array) -> Array:
     """Return log(exp(a) + exp(b)), made of operations that a CPU vectorises; -inf stands for nothing."""
-    return jnp.maximum(a, b) + _log1p(jnp.exp(-_distance(a, b)))
+    return jnp.maximum(a, b) + log1p_of_fraction(jnp.exp(-_distance(a, b)))
 
 
 @log_add.defjvp
@@ -154,7 +154,7 @@ def _distance(a: Array, b: Array) -> Array:
     return jnp.where(a == b, 0.0, jnp.abs(a - b))
 
 
-def _log1p(x: Array) -> Array:
+def log1p_of_fraction(x: Array) -> Array:
     """Return log(1 + x) for x in [0, 1], relative error below 2e-15, as the series of artanh(x/(2 + x))."""
     t = x / (2.0 + x)
     v = 18.0 * t * t - 1.0
