@@ -46,6 +46,22 @@ def fraction(name: str, value: Any) -> float:
     return result
 
 
+def not_negative(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float of at least zero, or raise `InputError`."""
+    result = number(name, value)
+    if result < 0.0:
+        raise InputError(f"{name} must be at least 0; got {result:g}")
+    return result
+
+
+def closed_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> float:
+    """Return ``value`` as a float between ``low`` and ``high``, either included, or raise `InputError`."""
+    result = number(name, value)
+    if not low <= result <= high:
+        raise InputError(f"{name} must lie in [{low:g}, {high:g}]; got {result:.17g}")
+    return result
+
+
 def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
     """Return ``value`` as an int between the bounds, or raise `InputError`."""
     try:
