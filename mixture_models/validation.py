@@ -79,3 +79,15 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> str:
     if value not in known:
         raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
     return value
+
+
+def bounded_array(name: str, value: Any, interval: str) -> np.ndarray:
+    """Return ``value`` as float64 entries of an interval such as ``"[0, 1)"``, or raise `InputError`."""
+    result = finite_array(name, value)
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = result > low if interval[0] == "(" else result >= low
+    below = result < high if interval[-1] == ")" else result <= high
+    if not np.all(above & below):
+        worst = result[~(above & below)].flat[0]
+        raise InputError(f"{name} must lie in {interval}; got {worst:.17g}")
+    return result
