@@ -54,6 +54,11 @@ def population_value_and_grad(
         raise InputError("the exact population needs one covariance for both modes; got a new_covariance")
     if not np.array_equal(learner.scale, target.scale):
         raise InputError("learner and target must have the same covariance; got two")
+    if objective.companion is not None:
+        raise InputError(
+            f"the exact population needs an objective without a companion; got {objective.name} with its "
+            f"{objective.companion.name}"
+        )
     if not hasattr(objective.divergence, "exact"):
         kind = type(objective.divergence).__name__
         raise InputError(f"the divergence of {objective.name} must have an exact form; got {kind}")

@@ -133,6 +133,7 @@ class _State(NamedTuple):
     """What is carried from step to step by every replicate."""
 
     svi: Any
+    companion: Any
     step: Array
     diverged_step: Array
 
@@ -154,7 +155,9 @@ def _program(
     else:  # one of NumPyro's own ELBOs
         divergence = _with_particles(divergence, batch_size)
     # An optimizer made of `jax.tree_util.Partial` has numbers too; of plain functions, it is a constant.
-    return program_of((objective.model, objective.guide, divergence, dict(factors), optimizer))
+    return program_of(
+        (objective.model, objective.guide, divergence, dict(factors), optimizer, objective.companion)
+    )
 
 
 @lru_cache(maxsize=64)
@@ -195,17 +198,24 @@ def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
     """Return the names of a learner's variables, by shapes alone: refuses what cannot be trained early."""
 
     def first(setting: Any) -> dict[str, Array]:
-        svi, state, guide = _svi(program, program.numbers, jax.random.key(0), setting, jnp.ones(()))
-        return guide.observables(svi.get_params(state), *setting)
+        svi, state, guide, beside = _svi(program, program.numbers, jax.random.key(0), setting, jnp.ones(()))
+        params = svi.get_params(state)
+        if beside is not None:
+            beside.after_step(beside.initial(guide, *setting), params, jnp.ones(()), guide, *setting)
+        return guide.observables(params, *setting)
 
     return set(jax.eval_shape(first, setting))
 
 
 def _svi(
     program: Program, numbers: Any, key: Array, setting: Any, learning_rate: Array
-) -> tuple[SVI, Any, Any]:
-    """Build the SVI of a program with its parameter transforms; return it, its first state and the guide."""
-    model, guide, divergence, factors, optimizer = program.parts(numbers)
+) -> tuple[SVI, Any, Any, Any]:
+    """Build the SVI of a program with its parameter transforms.
+
+    Returns:
+        The SVI, its first state, the guide, and the learner's companion or None.
+    """
+    model, guide, divergence, factors, optimizer, beside = program.parts(numbers)
     descent = optax.sgd(learning_rate) if optimizer is None else optimizer
     svi = SVI(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
     state = svi.init(key, *setting)
@@ -216,14 +226,24 @@ def _svi(
             f"learning_rate_factors must name params of the learner ({', '.join(sorted(known))}); "
             f"got {', '.join(unknown)}"
         )
-    return svi, state, guide
+    return svi, state, guide, beside
+
+
+def _toward(svi: SVI, companion: Any) -> SVI:
+    """Return the SVI whose model is told the companion's params."""
+    if companion is None:
+        return svi
+    svi = copy.copy(svi)
+    svi.model = partial(svi.model, companion=companion)
+    return svi
 
 
 @partial(jax.jit, static_argnums=0)
 def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> _State:
     def one(key: Array) -> _State:
-        _, state, _ = _svi(program, numbers, key, setting, learning_rate)
-        return _State(state, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+        _, state, guide, beside = _svi(program, numbers, key, setting, learning_rate)
+        companion = None if beside is None else beside.initial(guide, *setting)
+        return _State(state, companion, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
     return jax.vmap(one)(keys)
 
@@ -240,16 +260,20 @@ def _advance(
     """Take ``counts[i]`` updates after record i, for every replicate; return the state and the records."""
 
     def one(state: _State) -> tuple[_State, dict[str, Array]]:
-        svi, _, guide = _svi(program, numbers, jax.random.key(0), setting, learning_rate)
+        svi, _, guide, beside = _svi(program, numbers, jax.random.key(0), setting, learning_rate)
 
         def update(i: Array, carry: tuple[_State, Array]) -> tuple[_State, Array]:
             state, first_loss = carry
-            svi_state, loss = svi.update(state.svi, *setting)
+            svi_state, loss = _toward(svi, state.companion).update(state.svi, *setting)
             diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
             after_last = state.step == num_steps  # the update for the last loss is not taken
-            lost = ~_all_finite(svi.get_params(svi_state)) & ~after_last
-            diverged_step = _earlier(diverged_step, state.step + 1, lost)
-            return _State(svi_state, state.step + 1, diverged_step), jnp.where(i == 0, loss, first_loss)
+            params, step = svi.get_params(svi_state), state.step + 1
+            lost = ~_all_finite(params) & ~after_last
+            diverged_step = _earlier(diverged_step, step, lost)
+            companion = state.companion
+            if beside is not None:
+                companion = beside.after_step(companion, params, step, guide, *setting)
+            return _State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
 
         def record(state: _State, count: Array) -> tuple[_State, tuple[Any, Array, Array]]:
             params, step = svi.get_params(state.svi), state.step

@@ -146,10 +146,8 @@ class ReverseKL(Divergence):
         one_of("estimator", self.estimator, ESTIMATORS)
         if isinstance(self.replay, int | float):  # not while JAX passes its own leaves through
             self.replay = fraction("replay", self.replay) or None
-        if self.estimator == "score" and self.expectation == MonteCarlo(1):
-            raise InputError(
-                "the score estimator's leave-one-out baseline needs a batch of at least 2; got 1"
-            )
+        if self.estimator == "score":
+            at_least_two("the score estimator's leave-one-out baseline", self.expectation)
 
     @property
     def sampling(self) -> str:
@@ -240,6 +238,12 @@ def _replayed_law(learner: Distribution, args: tuple[Any, ...]) -> MixtureLaw:
             f"argument; got a {type(learner).__name__} and {len(args)} arguments"
         )
     return args[-1].mode_law("old")
+
+
+def at_least_two(what: str, expectation: Any) -> None:
+    """Refuse a batch of one behaviour, which leaves no others."""
+    if expectation == MonteCarlo(1):
+        raise InputError(f"{what} needs a batch of at least 2; got 1")
 
 
 def weighted_log_prob(law: Distribution, y: Array, weights: Array) -> Float[Array, ""]:

@@ -160,6 +160,11 @@ class TwoMode:
         mean = (self.old_mean, self.new_mean)[index]
         return MixtureLaw(np.zeros(1), mean[None], (self.scales[index],))
 
+    def __str__(self) -> str:
+        """Return weight and means to six digits, as an objective's name writes them."""
+        means = ("[" + ",".join(f"{x:.6g}" for x in mean) + "]" for mean in (self.old_mean, self.new_mean))
+        return f"TwoMode({self.old_weight:.6g},{','.join(means)})"
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TwoMode):
             return NotImplemented

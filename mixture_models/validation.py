@@ -46,6 +46,22 @@ def fraction(name: str, value: Any) -> float:
     return result
 
 
+def not_negative(name: str, value: Any) -> float:
+    """Return ``value`` as a finite float of at least zero, or raise `InputError`."""
+    result = number(name, value)
+    if result < 0.0:
+        raise InputError(f"{name} must be at least 0; got {result:g}")
+    return result
+
+
+def closed_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> float:
+    """Return ``value`` as a float between ``low`` and ``high``, either included, or raise `InputError`."""
+    result = number(name, value)
+    if not low <= result <= high:
+        raise InputError(f"{name} must lie in [{low:g}, {high:g}]; got {result:.17g}")
+    return result
+
+
 def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
     """Return ``value`` as an int between the bounds, or raise `InputError`."""
     try:
@@ -79,3 +95,15 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> str:
     if value not in known:
         raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
     return value
+
+
+def bounded_array(name: str, value: Any, interval: str) -> np.ndarray:
+    """Return ``value`` as float64 entries of an interval such as ``"[0, 1)"``, or raise `InputError`."""
+    result = finite_array(name, value)
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = result > low if interval[0] == "(" else result >= low
+    below = result < high if interval[-1] == ")" else result <= high
+    if not np.all(above & below):
+        worst = result[~(above & below)].flat[0]
+        raise InputError(f"{name} must lie in {interval}; got {worst:.17g}")
+    return result

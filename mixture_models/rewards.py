@@ -1,0 +1,174 @@
+"""Rewards: what a behaviour earns. Those of the registry are pytrees whose leaves are numbers.
+
+A reward is called with behaviours y of shape (n, d), the target and the law of the reference policy, and
+returns shape (n,). One that takes the behaviours alone works too.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution
+
+from mixture_models import covariance as cov
+from mixture_models.two_mode import TwoMode, expit
+from mixture_models.validation import InputError, number, one_of
+
+
+class _Reward:
+    """A reward that is written as the call that makes it."""
+
+    def __str__(self) -> str:
+        values = ",".join(str(getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        return f"{self.function}({values})"
+
+    function: str
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["old", "new"], meta_fields=[])
+@dataclass(frozen=True)
+class ModeReward(_Reward):
+    """r(y) = R_o s_o(y) + R_n s_n(y), see `mode_reward`."""
+
+    old: Any
+    new: Any
+    function = "mode_reward"
+
+    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+        """Return the rewards of behaviours."""
+        log_odds = target.log_odds(y)
+        return self.old * expit(log_odds) + self.new * expit(-log_odds)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@dataclass(frozen=True)
+class LogRatioReward(_Reward):
+    """r(y) = log p_α(y) - log q_0(y), see `log_ratio_reward`."""
+
+    function = "log_ratio_reward"
+
+    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+        """Return the rewards of behaviours."""
+        return target.law().log_prob(y) - reference.log_prob(y)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["slope"], meta_fields=[])
+@dataclass(frozen=True)
+class LinearReward(_Reward):
+    """r(y) = c (y - μ_o)ᵀ Σ⁻¹ (μ_n - μ_o)/δ, see `linear_reward`."""
+
+    slope: Any
+    function = "linear_reward"
+
+    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+        """Return the rewards of behaviours."""
+        scale = target.scale
+        axis = cov.whiten(scale, target.new_mean - target.old_mean)
+        along = cov.whiten_transposed(scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
+        return self.slope * ((y - target.old_mean) @ along)
+
+
+def mode_reward(old: float = 0.0, new: float = 1.0) -> ModeReward:
+    """Return the reward that is flat on each mode, r(y) = R_o s_o(y) + R_n s_n(y).
+
+    s_o and s_n are the target's responsibilities: a verifier that tells the tasks apart and nothing else.
+    Flat modes are what makes drift overlap-gated.
+
+    Args:
+        old: R_o.
+        new: R_n.
+    """
+    return ModeReward(number("old", old), number("new", new))
+
+
+def log_ratio_reward() -> LogRatioReward:
+    """Return the reward r(y) = log p_α(y) - log q_0(y), q_0 the reference policy.
+
+    Reinforcement learning with this reward and KL weight 1 is reverse KL to the target p_α. For `oapl` the
+    reference is the current lagged policy: its optimum is the target in every round.
+    """
+    return LogRatioReward()
+
+
+def linear_reward(slope: float = 1.0) -> LinearReward:
+    """Return the reward that rises by ``slope`` a unit of Mahalanobis distance from the old to the new mode.
+
+    r(y) = c (y - μ_o)ᵀ Σ⁻¹ (μ_n - μ_o)/δ. It has a slope on the old mode, so its drift is not overlap-gated.
+
+    Args:
+        slope: c.
+    """
+    return LinearReward(number("slope", slope))
+
+
+#: Constructor of every known reward, by name.
+registry: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (mode_reward, log_ratio_reward, linear_reward)
+}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["reward"], meta_fields=[])
+@dataclass(frozen=True)
+class BehaviourReward:
+    """A user's own reward, of the behaviours alone."""
+
+    reward: Callable[[Array], Array]
+
+    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+        """Return the rewards of behaviours."""
+        return self.reward(y)
+
+
+def resolve(reward: Any) -> Callable[..., Array]:
+    """Return a reward as a function of (y, target, reference).
+
+    Args:
+        reward: a function of (y, target, reference), or of y alone, or a name in `registry`.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(reward, str):
+        return registry[one_of("reward", reward, registry)]()
+    wanted = "reward must be a function of (y) or of (y, target, reference)"
+    if not callable(reward):
+        raise InputError(f"{wanted}; got {reward!r}")
+    signature = inspect.signature(reward)
+    for arguments in (("y", "target", "reference"), ("y",)):
+        try:
+            signature.bind(*arguments)
+        except TypeError:
+            continue
+        return reward if len(arguments) > 1 else BehaviourReward(reward)
+    raise InputError(f"{wanted}; got one of {signature}")
+
+
+def rewards_of(
+    reward: Callable[..., Array], y: Float[Array, "n d"], args: tuple[Any, ...], reference: Distribution
+) -> Float[Array, "n"]:
+    """Return the rewards of a batch, through which no gradient flows.
+
+    Args:
+        reward: function of (y, target, reference).
+        y: behaviours.
+        args: the positional arguments of model and guide; the last is the target.
+        reference: law of the reference policy.
+
+    Raises:
+        InputError: not one number a behaviour, or no target.
+    """
+    if not (args and isinstance(args[-1], TwoMode)):
+        raise InputError(
+            f"a reward needs a TwoMode target as the last positional argument; got {len(args)} arguments"
+        )
+    values = jnp.asarray(reward(y, args[-1], reference))
+    if values.shape != y.shape[:1]:
+        raise InputError(
+            f"a reward must return one number a behaviour, shape {y.shape[:1]}; got shape {values.shape}"
+        )
+    return jax.lax.stop_gradient(values.astype(y.dtype))
