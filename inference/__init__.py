@@ -1,7 +1,18 @@
 """How learners are trained and measured: loops, estimators and the layout of their results."""
 
-from inference.population import Parameters, population_value_and_grad
+from inference.flow import gradient_flow, population_descent
+from inference.population import Parameters, Population, population, population_value_and_grad
 from inference.results import open, save
 from inference.training import train
 
-__all__ = ["Parameters", "open", "population_value_and_grad", "save", "train"]
+__all__ = [
+    "Parameters",
+    "Population",
+    "gradient_flow",
+    "open",
+    "population",
+    "population_descent",
+    "population_value_and_grad",
+    "save",
+    "train",
+]

@@ -2,12 +2,14 @@
 
 A population gradient lies in the span of the differences of the means (whitened gradients in the whitened span).
 So a flow in the whitened metric, and one in the Euclidean metric where Σ is a multiple of the identity, is a
-flow in at most three dimensions whatever d is.
+flow in a few dimensions whatever d is: three for a learner and a target, two more for every mixture besides.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -28,28 +30,43 @@ class Frame(NamedTuple):
         return u if self.basis is None else self.origin + u @ self.basis.T
 
 
-def frame_of(mixtures: list[TwoMode], metric: str) -> tuple[Frame, list[TwoMode]]:
-    """Return a frame in which the Euclidean flow is the one wanted, and the mixtures in it.
+def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
+    """Return a frame in which the flow wanted is the Euclidean one, and a pytree with its mixtures in it.
 
     Args:
-        mixtures: all of one dimension and one covariance Σ, for example the start and the target.
+        things: pytree whose `TwoMode` nodes have one dimension and one covariance Σ.
         metric: ``"euclidean"`` in the user's coordinates, or ``"whitened"``.
     """
+    mixtures = mixtures_in(things)
     scale = mixtures[0].scale
     whitened = metric == "whitened"
     if scale.ndim and not whitened:
-        return Frame(np.zeros(mixtures[0].dim), None), mixtures
+        return Frame(np.zeros(mixtures[0].dim), None), things
     means = np.stack([mean for m in mixtures for mean in (m.old_mean, m.new_mean)])
     origin = means[-1]
     points = cov.whiten(scale, means - origin) if whitened else means - origin
-    # Two mixtures span at most three dimensions; the number is the same for all settings of one dimension.
+    # As many rows as the mixtures can span, also where they span less: settings then share a program.
     rank = min(points.shape[1], len(points) - 1)
     basis = np.linalg.svd(points, full_matrices=False)[2][:rank].T
-    coordinates = points @ basis
     inner_scale = np.ones(()) if whitened else scale
-    reduced = [
-        replace(m, old_mean=old, new_mean=new, scale=inner_scale)
-        for m, old, new in zip(mixtures, coordinates[::2], coordinates[1::2], strict=True)
-    ]
+
+    def reduced(thing: Any) -> Any:
+        if not isinstance(thing, TwoMode):
+            return thing
+        old, new = (
+            (cov.whiten(scale, m - origin) if whitened else m - origin) @ basis
+            for m in (thing.old_mean, thing.new_mean)
+        )
+        return replace(thing, old_mean=old, new_mean=new, scale=inner_scale)
+
     outer = cov.colour(scale, basis.T).T if whitened else basis
-    return Frame(origin, outer), reduced
+    return Frame(origin, outer), jax.tree.map(reduced, things, is_leaf=_is_mixture)
+
+
+def mixtures_in(things: Any) -> Sequence[TwoMode]:
+    """Return the mixtures among the nodes of a pytree."""
+    return [node for node in jax.tree.leaves(things, is_leaf=_is_mixture) if _is_mixture(node)]
+
+
+def _is_mixture(node: Any) -> bool:
+    return isinstance(node, TwoMode)

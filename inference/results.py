@@ -42,10 +42,13 @@ _LONG_NAME_AND_UNITS = {
     "learning_rate": ("learning rate", "1"),
     "factor": ("factor on the updates of the old mode and of the weight", "1"),
     "loss": ("divergence, minibatch estimate", "nat"),
+    "integration_error": ("estimated error of the integrals", "1"),
     "diverged_step": ("first step with a value that is not finite, -1: none", "step"),
     "chain": ("chain", "1"),
     "draw": ("replicate training", "1"),
     "step": ("training step", "step"),
+    "time": ("time, steps times learning rate", "1"),
+    "setting": ("setting", "1"),
     "feature": ("coordinate of a behaviour", "1"),
     "feature_bis": ("coordinate of a behaviour", "1"),
     "objective": ("post-training objective", "1"),
@@ -94,16 +97,7 @@ def training_tree(
         DataTree with groups ``/trajectory``, ``/final``, ``/trajectory_stats`` and ``/constant_data``.
     """
     first = trajectories[0]
-    num_replicates = len(diverged_steps[0])
-    coords: dict[str, Any] = {
-        "objective": [objective.name for objective in objectives],
-        "chain": [0],
-        "draw": np.arange(num_replicates),
-        "objective_model": ("objective", [objective.description for objective in objectives]),
-        "sampling_law": ("objective", [_word(objective.divergence, "sampling") for objective in objectives]),
-        "divergence": ("objective", [type(objective.divergence).__name__ for objective in objectives]),
-        "direction": ("objective", [_word(objective.divergence, "direction") for objective in objectives]),
-    }
+    coords = _objective_coords(objectives) | {"chain": [0], "draw": np.arange(len(diverged_steps[0]))}
     variables = {
         name: (
             ("objective", "chain", "draw", "step", *_EVENT_DIMS[: array.ndim - 2]),
@@ -126,6 +120,65 @@ def training_tree(
     return xr.DataTree.from_dict(
         {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
     )
+
+
+def population_tree(
+    objectives: Sequence[Any],
+    populations: Sequence[Mapping[str, np.ndarray]],
+    coords: Mapping[str, Any],
+    mixtures: Mapping[str, Sequence[TwoMode]],
+    settings: Mapping[str, Any],
+    *,
+    batched: bool,
+) -> xr.DataTree:
+    """Assemble the result of exact dynamics.
+
+    Args:
+        objectives: one `mixture_models.Objective` an entry.
+        populations: for each objective its variables, each of shape (setting, time, *event).
+        coords: coordinate ``time`` and what else goes along it.
+        mixtures: ``"start"`` and ``"target"`` of every setting, kept in ``/constant_data``.
+        settings: the other arguments, for the root's attributes.
+        batched: whether the result has a dimension ``setting``.
+
+    Returns:
+        DataTree with groups ``/population`` and ``/constant_data``.
+    """
+    dims = ("objective", "setting", "time")
+    variables = {
+        name: ((*dims, *_EVENT_DIMS[: array.ndim - 2]), np.stack([p[name] for p in populations]))
+        for name, array in populations[0].items()
+    }
+    count = len(mixtures["start"])
+    population = _with_features(
+        xr.Dataset(variables, _objective_coords(objectives) | {"setting": np.arange(count), **coords})
+    )
+    describe(population)["loss"].attrs["long_name"] = "divergence, exact"
+    constant = xr.concat(
+        [_constant_data({name: mixtures[name][i] for name in mixtures}) for i in range(count)],
+        xr.DataArray(np.arange(count), dims="setting", name="setting"),
+    )
+    groups = {"population": population, "constant_data": describe(constant)}
+    if not batched:
+        groups = {name: group.isel(setting=0, drop=True) for name, group in groups.items()}
+    root = xr.Dataset(attrs=provenance(settings))
+    return xr.DataTree.from_dict({"/": root} | {f"/{name}": group for name, group in groups.items()})
+
+
+def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:
+    """Return the steps that are recorded: every so many from 0 on, and the last."""
+    return np.unique(np.append(np.arange(0, num_steps, record_every), num_steps))
+
+
+def _objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
+    """Return the names of objectives and what they are made of, as coordinates."""
+    return {
+        "objective": [objective.name for objective in objectives],
+        "objective_model": ("objective", [objective.description for objective in objectives]),
+        "sampling_law": ("objective", [_word(objective.divergence, "sampling") for objective in objectives]),
+        "divergence": ("objective", [type(objective.divergence).__name__ for objective in objectives]),
+        "direction": ("objective", [_word(objective.divergence, "direction") for objective in objectives]),
+    }
 
 
 def two_mode(tree: xr.DataTree, name: str) -> TwoMode:

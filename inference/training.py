@@ -76,19 +76,13 @@ def train(
     Raises:
         InputError: an argument out of range, before anything is computed.
     """
-    chosen = [objectives] if isinstance(objectives, Objective) else list(objectives)
-    if not chosen or not all(isinstance(objective, Objective) for objective in chosen):
-        kinds = ", ".join(type(objective).__name__ for objective in chosen) or "none"
-        raise InputError(
-            f"objectives must be at least one Objective, see mixture_models.objectives; got {kinds}"
-        )
-    results.names(chosen)
+    chosen = check_objectives(objectives)
     num_steps, record_every = integer("num_steps", num_steps), integer("record_every", record_every)
     num_replicates = integer("num_replicates", num_replicates)
     seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
     batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
-    _check_setting(start, target)
-    factors = _check_factors(learning_rate_factors or {})
+    check_setting(start, target)
+    factors = check_factors(learning_rate_factors or {})
     settings = {
         "objectives": [objective.name for objective in chosen],
         "num_steps": num_steps,
@@ -101,7 +95,7 @@ def train(
         "learning_rate_factors": factors,
         "common_random_numbers": bool(common_random_numbers),
     }
-    steps = np.unique(np.append(np.arange(0, num_steps, record_every), num_steps))
+    steps = results.recorded_steps(num_steps, record_every)
     trajectories, diverged_steps = [], []
     with (
         jax.enable_x64(True),
@@ -326,7 +320,20 @@ def _like(flags: Array, value: Array) -> Array:
     return flags.reshape(-1, *(1,) * (value.ndim - 1))
 
 
-def _check_setting(start: TwoMode, target: TwoMode) -> None:
+def check_objectives(objectives: Objective | Sequence[Objective]) -> list[Objective]:
+    """Return one objective or several as a list, or refuse anything else."""
+    chosen = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    if not chosen or not all(isinstance(objective, Objective) for objective in chosen):
+        kinds = ", ".join(type(objective).__name__ for objective in chosen) or "none"
+        raise InputError(
+            f"objectives must be at least one Objective, see mixture_models.objectives; got {kinds}"
+        )
+    results.names(chosen)
+    return chosen
+
+
+def check_setting(start: TwoMode, target: TwoMode) -> None:
+    """Refuse what is no pair of mixtures of one dimension, and a target of one mode."""
     for name, mixture in (("start", start), ("target", target)):
         if not isinstance(mixture, TwoMode):
             raise InputError(f"{name} must be a TwoMode; got {type(mixture).__name__}")
@@ -336,7 +343,8 @@ def _check_setting(start: TwoMode, target: TwoMode) -> None:
         raise InputError("the target's modes must differ; got separation 0")
 
 
-def _check_factors(factors: Mapping[str, float]) -> dict[str, float]:
+def check_factors(factors: Mapping[str, float]) -> dict[str, float]:
+    """Return learning rate factors as floats, or refuse what is negative or no number."""
     checked = {
         name: float(number(f"learning_rate_factors[{name!r}]", value)) for name, value in factors.items()
     }
