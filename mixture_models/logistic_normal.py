@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from numpy.polynomial import Polynomial
 
 # Below this s = √v the trapezoid rule is the better of the two, above it the Gauss rules are.
-_SWITCH = 2.0
+_SWITCH = 2.2
 
 
 def softplus_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int = 32) -> Float[Array, "..."]:
@@ -29,7 +29,7 @@ def softplus_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int
     Args:
         a: mean of the log odds, shape (...).
         v: variance of the log odds, at least 0, same shape.
-        num_nodes: of the Gauss rule; the trapezoid rule has twice as many.
+        num_nodes: of the Gauss rule; the trapezoid rule has 9/4 as many.
     """
     return _integral(0, num_nodes, a, v)
 
@@ -42,7 +42,7 @@ def sigmoid_mean(a: Float[Array, "..."], v: Float[Array, "..."], num_nodes: int 
     Args:
         a: mean of the log odds, shape (...).
         v: variance of the log odds, at least 0, same shape.
-        num_nodes: of the Gauss rule; the trapezoid rule has twice as many.
+        num_nodes: of the Gauss rule; the trapezoid rule has 9/4 as many.
     """
     return _integral(1, num_nodes, a, v)
 
@@ -67,7 +67,7 @@ def _integral_jvp(k: int, num_nodes: int, primals: Any, tangents: Any) -> tuple[
 
 def _untilted(k: int, num_nodes: int, a: Array, v: Array) -> Array:
     narrow = v < _SWITCH**2
-    below = _trapezoid(k, 2 * num_nodes, a, jnp.sqrt(jnp.where(narrow, v, 1.0)))
+    below = _trapezoid(k, 9 * num_nodes // 4, a, jnp.sqrt(jnp.where(narrow, v, 1.0)))
     above = _gauss(k, num_nodes, a, jnp.sqrt(jnp.where(narrow, _SWITCH**2, v)))
     return jnp.where(narrow, below, above)
 
@@ -75,8 +75,8 @@ def _untilted(k: int, num_nodes: int, a: Array, v: Array) -> Array:
 def _trapezoid(k: int, num_nodes: int, a: Array, s: Array) -> Array:
     """Sum over equidistant z around the bulk of the integrand; its poles lie at distance π/s."""
     centre = jnp.clip(-a / jnp.maximum(s, 1e-12), 0.0, s)[..., None]
-    z = centre + np.linspace(-8.5, 8.5, num_nodes)
-    weights = jnp.exp(-0.5 * z * z) * (17.0 / (num_nodes - 1) / np.sqrt(2.0 * np.pi))
+    z = centre + np.linspace(-8.0, 8.0, num_nodes)
+    weights = jnp.exp(-0.5 * z * z) * (16.0 / (num_nodes - 1) / np.sqrt(2.0 * np.pi))
     x = a[..., None] + s[..., None] * z
     return jnp.sum(weights * _softplus_derivative(k, x), axis=-1)
 

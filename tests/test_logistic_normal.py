@@ -4,11 +4,13 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import mpmath as mp
 import numpy as np
 import pytest
 from scipy import integrate
 from scipy.special import expit
 from scipy.stats import norm
+from theory_oracles import gaussian_mean
 
 from mixture_models.logistic_normal import sigmoid_mean, softplus_mean
 
@@ -80,3 +82,45 @@ def test_nothing_overflows():
     np.testing.assert_allclose(
         sigmoid_mean(jnp.asarray([-2.0, 3.0]), jnp.zeros(2)), expit([-2.0, 3.0]), rtol=1e-14
     )
+
+
+def softplus_derivative(k, x):
+    """In 25 digits."""
+    sigmoid = 1 / (1 + mp.exp(-x))
+    return (
+        lambda: mp.log1p(mp.exp(x)) if x < 0 else x + mp.log1p(mp.exp(-x)),
+        lambda: sigmoid,
+        lambda: sigmoid * (1 - sigmoid),
+    )[k]()
+
+
+# Both sides of the switch between the rules, and the ends of the range of separations.
+@pytest.mark.parametrize("v", [0.01, 1.0, 4.83, 4.85, 25.0, 144.0])
+def test_all_that_gradients_need_to_25_digits(v):
+    """S, S_1 and S_2 to 1e-10 relatively or 1e-13 absolutely, for weights from 1e-6 to 1 - 1e-6; S_1 relatively."""
+    chain = (softplus_mean, sigmoid_mean, jax.grad(sigmoid_mean))
+    for a in (-0.5 * v - 13.8, -0.5 * v, -1.0, 0.5 * v + 13.8):
+        for k, function in enumerate(chain):
+            exact = gaussian_mean(lambda x, k=k: softplus_derivative(k, x), a, v)
+            error = float(abs(mp.mpf(float(function(a, v))) - exact))
+            assert error <= max(1e-10 * float(exact), 1e-13 if k != 1 else 0.0), (a, k)
+
+
+def test_extremes_are_right():
+    """Where the log odds or their variance are 1e4: value, ∂/∂a and ∂/∂v = ½ S_2 by their limits."""
+    value, gradient = softplus_mean, jax.grad(softplus_mean, (0, 1))
+    # Far to the right softplus is x, far to the left 0.
+    assert float(value(1e4, 1.0)) == pytest.approx(1e4, rel=1e-15)
+    np.testing.assert_allclose(gradient(1e4, 1.0), [1.0, 0.0], atol=1e-15)
+    assert float(value(-1e4, 1.0)) == 0.0
+    np.testing.assert_allclose(gradient(-1e4, 1.0), [0.0, 0.0], atol=1e-300)
+    for a, v in ((0.0, 1e4), (100.0, 1e4), (1e4, 1e4), (-300.0, 1e4)):
+        s = np.sqrt(v)
+        t = a / s
+        density = norm.pdf(t) / s
+        # What the split leaves has mass π²/6 and width 1, against a density of width s = 100.
+        exact = a * norm.cdf(t) + s * norm.pdf(t) + np.pi**2 / 6 * density
+        assert float(value(a, v)) == pytest.approx(exact, rel=1e-5)
+        by_a, by_v = gradient(a, v)
+        assert float(by_a) == pytest.approx(norm.cdf(t), rel=1e-3)
+        assert float(by_v) == pytest.approx(0.5 * density, rel=1e-3)
