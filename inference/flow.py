@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from inference import results
 from inference.frames import METRICS, in_frame
-from inference.population import FINE, check_error, check_exact, exact_objective, loss_and_grad
+from inference.population import FINE, check_error, check_exact, loss_and_grad
 from inference.programs import Program, program_of
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.companions import params_at
@@ -31,8 +31,8 @@ _STIFF = 2e4
 
 _MAX_STEPS = 200_000
 
-# Of the integrals along the way; what is reported at the end is computed with more.
-_NODES = 24
+# Of the integrals along the way; what is reported of the states is computed at the finest.
+_RESOLUTION = 0
 
 
 def gradient_flow(
@@ -203,8 +203,7 @@ def _solved(problem: _Problem, solve: Any, coords: Mapping[str, Any], settings: 
 
 def _with_all_settings(problem: _Problem, objective: Objective, solve: Any) -> dict[str, np.ndarray]:
     """Return the variables of one objective, each of shape (setting, time, *event)."""
-    exact = exact_objective(objective, _NODES)
-    parts = (exact.model, exact.guide, exact.divergence, exact.companion)
+    parts = (objective.model, objective.guide, objective.divergence, objective.companion)
     frames, programs, states, mixtures = [], [], [], []
     for start, target in zip(problem.starts, problem.targets, strict=True):
         frame, (inner, start_inside, target_inside) = in_frame((parts, start, target), problem.metric)
@@ -407,27 +406,29 @@ def _observe(program: Program, numbers: Any, states: _State, mixtures: Any) -> d
     """Return what is reported of states (setting, time, ...), with the exact loss and the integrals' error."""
 
     def one(numbers: Any, states: _State, mixtures: Any) -> dict[str, Array]:
-        model, guide, divergence, companion, factors = program.parts(numbers)
-        finer = (model, guide, divergence.exact(FINE), companion, factors)
+        parts = program.parts(numbers)
+        guide = parts[1]
 
         def at(state: _State) -> dict[str, Array]:
-            value, gradient = _value_and_grad(finer, state, mixtures)
-            _, coarser = _value_and_grad((model, guide, divergence, companion, factors), state, mixtures)
-            errors = [jnp.max(jnp.abs(gradient[name] - coarser[name])) for name in gradient]
+            def by_resolution(resolution: Array) -> Any:
+                return _value_and_grad(parts, state, mixtures, resolution)
+
+            value, gradient = lax.map(by_resolution, jnp.asarray([FINE, _RESOLUTION]))
+            errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
             seen = guide.observables(state.learner, *mixtures)
-            return seen | {"loss": value, "integration_error": jnp.max(jnp.stack(errors))}
+            return seen | {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}
 
         return jax.vmap(at)(states)
 
     return jax.vmap(one)(numbers, states, mixtures)
 
 
-def _value_and_grad(parts: Any, state: _State, mixtures: Any) -> tuple[Array, dict[str, Array]]:
+def _value_and_grad(
+    parts: Any, state: _State, mixtures: Any, resolution: Any = _RESOLUTION
+) -> tuple[Array, dict[str, Array]]:
     """Return the exact loss and its gradient in the learner's params."""
     model, guide, divergence, *_ = parts
-    if state.companion is not None:
-        model = partial(model, companion=state.companion)
-    return loss_and_grad(divergence, state.learner, model, guide, mixtures)
+    return loss_and_grad(divergence, resolution, state.learner, model, guide, mixtures, state.companion)
 
 
 def _smallest_deviation(mixture: TwoMode) -> float:

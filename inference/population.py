@@ -1,6 +1,5 @@
 """The population's objective: its exact value and gradient, without a batch."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,12 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from inference.programs import Program, program_of
+from mixture_models.logistic_normal import FINEST
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError
 
 #: Two resolutions of the integrals; what they differ by is the estimate of the coarser one's error.
-FINE, COARSE = 36, 28
+FINE, COARSE = FINEST, FINEST - 1
 
 # Relative to the largest entry of the gradient and to 1; the finer resolution is far better.
 _TOLERANCE = 1e-9
@@ -76,15 +76,17 @@ def population(
         )
     for mixture in (learner, *companion.values()):
         check_exact(objective, mixture, target)
+    program = program_of((objective.model, objective.guide, objective.divergence))
+    beside = _params(*companion.values()) if companion else None
     with jax.enable_x64(True):
         fine, coarse = (
-            _evaluated(exact_objective(objective, nodes), learner, target, companion)
-            for nodes in (FINE, COARSE)
+            _at_resolution(program.static, program.numbers, learner, target, beside, resolution)
+            for resolution in (FINE, COARSE)
         )
-    entries, others = (np.concatenate([[v], *(np.ravel(g) for g in gradient)]) for v, gradient in (fine, coarse))
-    error = float(np.abs(entries - others).max())
-    check_error(error, np.abs(entries[1:]).max())
-    return Population(*fine, error)
+    error = max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True))
+    value, gradient = jax.tree.map(np.asarray, fine)
+    check_error(error, max(np.abs(g).max() for g in gradient.values()))
+    return Population(float(value), Parameters(*(gradient[n] for n in Parameters._fields)), error)
 
 
 def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None:
@@ -106,36 +108,40 @@ def check_error(error: float, largest: float) -> None:
         )
 
 
-def exact_objective(objective: Objective, num_nodes: int) -> Objective:
-    """Return the objective with the expectation of its divergence by integrals."""
-    return replace(objective, divergence=objective.divergence.exact(num_nodes))
-
-
 def loss_and_grad(
-    divergence: Any, params: dict[str, Array], model: Any, guide: Any, mixtures: tuple[TwoMode, TwoMode]
+    divergence: Any,
+    resolution: Any,
+    params: dict[str, Array],
+    model: Any,
+    guide: Any,
+    mixtures: tuple[TwoMode, TwoMode],
+    companion: dict[str, Array] | None,
 ) -> tuple[Array, dict[str, Array]]:
-    """Return an exact divergence's value and its derivatives in the learner's params."""
-    loss = partial(divergence.loss, jax.random.key(0))
+    """Return the exact loss at params of the learner and its derivatives in them.
+
+    Args:
+        divergence: with a method ``exact``.
+        resolution: of the integrals.
+        params: the learner's.
+        model: the law that the learner is pulled toward.
+        guide: the learner.
+        mixtures: start and target.
+        companion: the companion's params, None without one.
+    """
+    if companion is not None:
+        model = partial(model, companion=companion)
+    loss = partial(divergence.exact(resolution).loss, jax.random.key(0))
     return jax.value_and_grad(loss)(params, model, guide, *mixtures)
 
 
-def _evaluated(
-    exact: Objective, learner: TwoMode, target: TwoMode, companion: dict[str, TwoMode]
-) -> tuple[float, Parameters]:
-    program = program_of((exact.model, exact.guide, exact.divergence))
-    beside = _params(*companion.values()) if companion else None
-    value, gradient = _loss_and_grad(program.static, program.numbers, learner, target, beside)
-    return float(value), Parameters(*(np.asarray(gradient[name]) for name in Parameters._fields))
-
-
 @partial(jax.jit, static_argnums=0)
-def _loss_and_grad(
-    program: Program, numbers: Any, learner: TwoMode, target: TwoMode, companion: Any
-) -> tuple[Array, Any]:
+def _at_resolution(
+    program: Program, numbers: Any, learner: TwoMode, target: TwoMode, companion: Any, resolution: Any
+) -> tuple[Array, dict[str, Array]]:
     model, guide, divergence = program.parts(numbers)
-    if companion is not None:
-        model = partial(model, companion=companion)
-    return loss_and_grad(divergence, _params(learner), model, guide, (learner, target))
+    return loss_and_grad(
+        divergence, resolution, _params(learner), model, guide, (learner, target), companion
+    )
 
 
 def _params(mixture: TwoMode) -> dict[str, Any]:

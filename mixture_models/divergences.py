@@ -24,6 +24,7 @@ from numpyro.infer.elbo import ELBO
 
 from mixture_models.exact import kl_divergence
 from mixture_models.expectations import MonteCarlo, Quadrature
+from mixture_models.logistic_normal import FINEST
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, fraction, one_of
@@ -95,16 +96,16 @@ class ForwardKL(Divergence):
     direction = "forward"
     sampling = "the model"
 
-    def exact(self, num_nodes: int = 36) -> Self:
+    def exact(self, resolution: Any = FINEST) -> Self:
         """Return a copy whose value and gradient are those of the population."""
-        return replace(self, expectation=Quadrature(num_nodes))
+        return replace(self, expectation=Quadrature(resolution))
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
         """Return the divergence, see `Divergence.between`."""
         if isinstance(self.expectation, Quadrature):
-            return kl_divergence(target, learner, self.expectation.num_nodes)
+            return kl_divergence(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
         cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n))
@@ -154,16 +155,16 @@ class ReverseKL(Divergence):
         """Whose behaviours are seen, in words."""
         return "the learner" if self.replay is None else "the learner and replay of the target's old mode"
 
-    def exact(self, num_nodes: int = 36) -> Self:
+    def exact(self, resolution: Any = FINEST) -> Self:
         """Return a copy whose value and gradient are those of the population."""
-        return replace(self, expectation=Quadrature(num_nodes))
+        return replace(self, expectation=Quadrature(resolution))
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
         """Return the divergence, see `Divergence.between`."""
         if isinstance(self.expectation, Quadrature):  # which replay leaves as it is
-            return kl_divergence(learner, target, self.expectation.num_nodes)
+            return kl_divergence(learner, target, self.expectation.resolution)
         old = None if self.replay is None else _replayed_law(learner, args)
         estimate = self._score if self.estimator == "score" else self._pathwise
         return estimate(key, self.expectation.num_samples, target, learner, old)

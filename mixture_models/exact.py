@@ -10,22 +10,24 @@ with the logistic-normal integral S. Taking for j the component that claims c, a
 where modes are apart, and neither it nor its gradient is lost against larger terms.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mixture_models import covariance as cov
-from mixture_models.logistic_normal import softplus_mean
+from mixture_models.logistic_normal import FINEST, softplus_mean
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.validation import InputError
 
 
-def kl_divergence(p: MixtureLaw, q: MixtureLaw, num_nodes: int = 36) -> Float[Array, ""]:
+def kl_divergence(p: MixtureLaw, q: MixtureLaw, resolution: Any = FINEST) -> Float[Array, ""]:
     """Return KL(p ‖ q) in nats; NaN where their covariances differ.
 
     Args:
         p: mixture of one or two modes with one covariance.
         q: mixture of one or two modes with the same covariance.
-        num_nodes: of the Gauss rule of `softplus_mean`.
+        resolution: of the integrals, see `softplus_mean`.
 
     Raises:
         InputError: a mixture of more than two modes, or with a covariance a mode.
@@ -41,7 +43,7 @@ def kl_divergence(p: MixtureLaw, q: MixtureLaw, num_nodes: int = 36) -> Float[Ar
     parts = [_around_claiming_mode(law, means, centres) for law, means in ((p, centres), (q, others))]
     # One call for the integrals of both laws: they are what takes time, to compile and to run.
     odds, variances = (jnp.stack([part[k] for part in parts]) for k in (1, 2))
-    expected = jnp.stack([part[0] for part in parts]) + softplus_mean(odds, variances, num_nodes)
+    expected = jnp.stack([part[0] for part in parts]) + softplus_mean(odds, variances, resolution)
     # A mode of weight zero has an infinite log weight of its own.
     weights = jnp.exp(p.log_weights)
     value = jnp.sum(jnp.where(weights > 0.0, weights * (expected[0] - expected[1]), 0.0))

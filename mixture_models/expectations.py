@@ -1,7 +1,11 @@
 """Where the expectation of a divergence comes from: a batch, or an integral."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
+
+from mixture_models.logistic_normal import FINEST
 from mixture_models.validation import integer
 
 
@@ -17,9 +21,15 @@ class MonteCarlo:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """The expectation itself, by integrals with ``num_nodes`` nodes; see `mixture_models.exact`."""
+    """The expectation itself, by integrals of a ``resolution`` from 0 to `FINEST`; see `mixture_models.exact`.
 
-    num_nodes: int = 36
+    The difference between two resolutions is the estimate of the coarser one's error. All resolutions share a
+    compiled program where the resolution is traced.
+    """
+
+    resolution: Any = FINEST
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_nodes", integer("num_nodes", self.num_nodes, at_least=8))
+        if not isinstance(self.resolution, jax.Array):
+            checked = integer("resolution", self.resolution, at_least=0, at_most=FINEST)
+            object.__setattr__(self, "resolution", checked)

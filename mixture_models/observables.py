@@ -1,5 +1,6 @@
 """What is reported of a learner: how far its modes are from the target's, and how old it still behaves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -31,30 +32,33 @@ def retention(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
         law: the learner's law q.
         target: the true target, whose modes must differ.
     """
-    modes = [expected_old_responsibility(target, law.means[k], law.scale(k)) for k in range(law.num_modes)]
-    old, new = (
-        expected_old_responsibility(target, mean, scale)
-        for mean, scale in zip((target.old_mean, target.new_mean), target.scales, strict=True)
-    )
+    laws = [(law.means[k], law.scale(k)) for k in range(law.num_modes)]
+    laws += zip((target.old_mean, target.new_mean), target.scales, strict=True)
+    *modes, old, new = expected_old_responsibility(target, laws)
     return (jnp.exp(law.log_weights) @ jnp.stack(modes) - new) / (old - new)
 
 
 def expected_old_responsibility(
-    target: TwoMode, mean: Float[Array, "d"], scale: cov.Scale
-) -> Float[Array, ""]:
+    target: TwoMode, laws: Sequence[tuple[Float[Array, "d"], cov.Scale]]
+) -> Float[Array, "laws"]:
     """Return E[s_o(y)] for y ~ N(mean, scale scaleᵀ), s_o the target's responsibility of its old mode.
 
     One covariance: the log odds are linear in y and the value is a logistic-normal mean. Two
     covariances: the log odds T are a quadratic form with a known characteristic function ϕ, and
-    E[sigmoid(T)] = ½ + ∫₀^∞ Im ϕ(t) / sinh(πt) dt. Either way one integral, in any dimension.
+    E[sigmoid(T)] = ½ + ∫₀^∞ Im ϕ(t) / sinh(πt) dt. Either way one integral a law, in any dimension.
+
+    Args:
+        target: the true target.
+        laws: mean and scale of every law.
     """
-    if target.new_scale is None:
-        slope = cov.whiten_transposed(
-            target.scale, cov.whiten(target.scale, target.old_mean - target.new_mean)
-        )
-        spread = cov.colour_transposed(scale, slope)
-        return sigmoid_mean(target.log_odds(mean), jnp.sum(spread * spread))
-    return _quadratic_logistic_mean(*_log_odds_form(target, mean, scale))
+    if target.new_scale is not None:
+        return jnp.stack([_quadratic_logistic_mean(*_log_odds_form(target, *law)) for law in laws])
+    slope = cov.whiten_transposed(
+        target.scale, cov.whiten(target.scale, target.old_mean - target.new_mean)
+    )
+    spreads = [cov.colour_transposed(scale, slope) for _, scale in laws]
+    centres = jnp.stack([target.log_odds(mean) for mean, _ in laws])
+    return sigmoid_mean(centres, jnp.stack([jnp.sum(spread * spread) for spread in spreads]))
 
 
 def _log_odds_form(target: TwoMode, mean: Array, scale: Array) -> tuple[Array, Array, Array]:
