@@ -1,6 +1,7 @@
 """How learners are trained and measured: loops, estimators and the layout of their results."""
 
-from inference.flow import gradient_flow, population_descent
+from inference.descent import population_descent
+from inference.flow import gradient_flow
 from inference.population import Parameters, Population, population, population_value_and_grad
 from inference.results import open, save
 from inference.training import train

@@ -64,16 +64,12 @@ def population_value_and_grad(
     return population(objective, learner, target, **companion)[:2]
 
 
-def population(
-    objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode
-) -> Population:
+def population(objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode) -> Population:
     """Return what `population_value_and_grad` does, and the estimated error, by comparing two resolutions."""
     known = [] if objective.companion is None else [objective.companion.name]
     if not set(companion) <= set(known):
-        raise InputError(
-            f"the companion of {objective.name} must be {known[0] if known else 'left out, for it has none'}; "
-            f"got {', '.join(companion)}"
-        )
+        expected = known[0] if known else "left out, for it has none"
+        raise InputError(f"the companion of {objective.name} must be {expected}; got {', '.join(companion)}")
     for mixture in (learner, *companion.values()):
         check_exact(objective, mixture, target)
     program = program_of((objective.model, objective.guide, objective.divergence))
@@ -83,7 +79,9 @@ def population(
             _at_resolution(program.static, program.numbers, learner, target, beside, resolution)
             for resolution in (FINE, COARSE)
         )
-    error = max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True))
+    error = max(
+        float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True)
+    )
     value, gradient = jax.tree.map(np.asarray, fine)
     check_error(error, max(np.abs(g).max() for g in gradient.values()))
     return Population(float(value), Parameters(*(gradient[n] for n in Parameters._fields)), error)
@@ -139,9 +137,7 @@ def _at_resolution(
     program: Program, numbers: Any, learner: TwoMode, target: TwoMode, companion: Any, resolution: Any
 ) -> tuple[Array, dict[str, Array]]:
     model, guide, divergence = program.parts(numbers)
-    return loss_and_grad(
-        divergence, resolution, _params(learner), model, guide, (learner, target), companion
-    )
+    return loss_and_grad(divergence, resolution, _params(learner), model, guide, (learner, target), companion)
 
 
 def _params(mixture: TwoMode) -> dict[str, Any]:

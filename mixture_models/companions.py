@@ -39,6 +39,8 @@ class _Companion:
     """A companion that starts as the learner and rests; see the module's docstring."""
 
     name: ClassVar[str]
+    #: Whether it moves at a pace in steps of training, so that a flow needs the learning rate.
+    paced: ClassVar[bool] = False
 
     def initial(self, guide: Callable[..., None], start: TwoMode, target: TwoMode) -> Params:
         """Return the params at step 0: those of the learner."""
@@ -95,6 +97,7 @@ class Teacher(_Companion):
     ema: Any
     demonstrations: TwoMode | None = None
     name: ClassVar[str] = "teacher"
+    paced: ClassVar[bool] = True
 
     def after_step(
         self,
@@ -156,6 +159,7 @@ class Lagged(_Companion):
 
     lag: Any
     name: ClassVar[str] = "lagged"
+    paced: ClassVar[bool] = True
 
     def after_step(
         self,

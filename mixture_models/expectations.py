@@ -21,10 +21,10 @@ class MonteCarlo:
 
 @dataclass(frozen=True)
 class Quadrature:
-    """The expectation itself, by integrals of a ``resolution`` from 0 to `FINEST`; see `mixture_models.exact`.
+    """The expectation itself, by integrals of a ``resolution`` from 0 to `FINEST`.
 
     The difference between two resolutions is the estimate of the coarser one's error. All resolutions share a
-    compiled program where the resolution is traced.
+    compiled program where the resolution is traced. See `mixture_models.exact`.
     """
 
     resolution: Any = FINEST

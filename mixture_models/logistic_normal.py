@@ -113,7 +113,7 @@ def _evaluate(order: int, a: Array, v: Array, resolution: Array) -> tuple[Array,
     below = _where_needed(narrow, partial(_trapezoid, order), order + 1, a, s_narrow, resolution)
     above = _where_needed(~narrow, partial(_gauss, order), order + 1, a, s_wide, resolution)
     if order > 0:
-        # In the far tail sigmoid(x) = e^x sigmoid(-x) keeps S_1 right relatively: it is e^(a+v/2) S_1(-a-v, v).
+        # In the far tail sigmoid(x) = e^x sigmoid(-x) keeps S_1 right relatively, by e^(a+v/2) S_1(-a-v, v).
         tilted = ~narrow & (a < -0.5 * v)
         mirrored = jnp.where(tilted, -a - v, a)
         tail = _where_needed(tilted, partial(_gauss, 1), 2, mirrored, s_wide, resolution)[1]
@@ -177,7 +177,8 @@ def _sum_over_nodes(
 ) -> tuple[Array, ...]:
     """Return the sums of ``count`` terms over a rule's nodes and weights, ``which`` one of `_NUM_NODES`.
 
-    In a loop, so that a CPU vectorises over the batch; of the resolution's length, so that all share a program.
+    In a loop, so that a CPU vectorises over the batch; its length is traced, so that resolutions share a
+    program.
     """
     counts = [pair[which] for pair in _NUM_NODES]
     padded = [[np.pad(column, (0, max(counts) - n)) for column in rule(n)] for n in counts]
@@ -221,8 +222,8 @@ def _trapezoid_rule(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
 def _gauss_rule(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return nodes and weights of the Gauss rule on [0, ∞) for the weight log1p(e^-u).
 
-    By the Stieltjes procedure on a fine discretisation (Gautschi 2004, "Orthogonal Polynomials", section 2.2),
-    then the eigenvalues of the Jacobi matrix (Golub and Welsch 1969).
+    By the Stieltjes procedure on a fine discretisation (Gautschi 2004, "Orthogonal Polynomials", section
+    2.2), then the eigenvalues of the Jacobi matrix (Golub and Welsch 1969).
     """
     points, steps = np.polynomial.legendre.leggauss(64)
     edges = np.arange(0.0, 160.0, 4.0)

@@ -53,9 +53,7 @@ def expected_old_responsibility(
     """
     if target.new_scale is not None:
         return jnp.stack([_quadratic_logistic_mean(*_log_odds_form(target, *law)) for law in laws])
-    slope = cov.whiten_transposed(
-        target.scale, cov.whiten(target.scale, target.old_mean - target.new_mean)
-    )
+    slope = cov.whiten_transposed(target.scale, cov.whiten(target.scale, target.old_mean - target.new_mean))
     spreads = [cov.colour_transposed(scale, slope) for _, scale in laws]
     centres = jnp.stack([target.log_odds(mean) for mean, _ in laws])
     return sigmoid_mean(centres, jnp.stack([jnp.sum(spread * spread) for spread in spreads]))

@@ -30,7 +30,7 @@ def retained(learner, target):
 
 
 mean_of_sigmoid = jax.jit(sigmoid_mean)
-responsible = jax.jit(expected_old_responsibility)
+responsible = jax.jit(lambda target, mean, scale: expected_old_responsibility(target, [(mean, scale)])[0])
 
 
 # The logistic-normal mean
