@@ -1,6 +1,6 @@
 """What is trained, toward what, by which divergence: NumPyro models, guides and ELBOs."""
 
-from mixture_models import objectives
+from mixture_models import objectives, theory
 from mixture_models.divergences import ForwardKL, ReverseKL
 from mixture_models.expectations import MonteCarlo, Quadrature
 from mixture_models.learners import SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
@@ -25,5 +25,6 @@ __all__ = [
     "objectives",
     "responsibilities",
     "single_mode_learner",
+    "theory",
     "two_mode_learner",
 ]

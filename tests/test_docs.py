@@ -1,9 +1,12 @@
 """Every Python example in the README and the docs runs as it stands."""
 
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+
+import mixture_models
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = [
@@ -28,3 +31,16 @@ def test_every_local_link_leads_somewhere():
         for link in re.findall(r"\]\(([^)]+)\)", path.read_text()):
             if not link.startswith("http"):
                 assert (path.parent / link.partition("#")[0]).exists(), (path.name, link)
+
+
+def test_every_function_and_test_that_the_derivations_name_exists():
+    text = (ROOT / "docs" / "theory.md").read_text()
+    functions = set(re.findall(r"`(theory\.\w+)`", text))
+    assert functions == {f"theory.{name}" for name in mixture_models.theory.__all__ if name.islower()}
+    for name in functions:
+        assert callable(attrgetter(name)(mixture_models))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests, name
+    for path in re.findall(r"`(tests/\w+\.py)`", text):
+        assert (ROOT / path).exists(), path

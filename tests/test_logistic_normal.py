@@ -95,7 +95,7 @@ def softplus_derivative(k, x):
 
 
 # Both sides of the switch between the rules, and the ends of the range of separations.
-@pytest.mark.parametrize("v", [0.01, 1.0, 4.83, 4.85, 25.0, 144.0])
+@pytest.mark.parametrize("v", [0.01, 1.0, 4.83, 4.85, 9.9, 144.0])
 def test_all_that_gradients_need_to_25_digits(v):
     """S and S_2 to 1e-10 relatively or 1e-13 absolutely, S_1 relatively; weights from 1e-6 to 1 - 1e-6."""
     chain = (softplus_mean, sigmoid_mean, jax.grad(sigmoid_mean))

@@ -37,18 +37,18 @@ def test_misassignment_and_velocity_are_right_relatively(weight, separation):
 
 
 def test_extremes():
+    """As ratios: `pytest.approx` forgives 1e-12."""
     tiny, beta = 1e-6, 0.3
     assert theory.misassignment(beta, tiny) == pytest.approx(1.0 - beta, rel=1e-10)
-    assert theory.sft_logit_velocity(beta, tiny) == pytest.approx(
-        -(beta**2) * (1 - beta) * tiny**2, rel=1e-10
-    )
+    small = -(beta**2) * (1 - beta) * tiny**2
+    assert theory.sft_logit_velocity(beta, tiny) / small == pytest.approx(1.0, rel=1e-10)
     assert theory.sft_logit_velocity(beta, 100.0) == pytest.approx(-beta, rel=1e-11)
     assert theory.sft_logit_velocity(beta, 0.0) == 0.0
     # In the far tail β ∫ (p_n - p_o)²/p_n = β (e^{δ²} - 1).
-    assert theory.sft_logit_velocity(logit=-300.0, separation=3.0) == pytest.approx(
-        -np.exp(-600.0) * np.expm1(9.0), rel=1e-10
-    )
-    assert theory.misassignment(logit=300.0, separation=2.0) == pytest.approx(np.exp(-296.0), rel=1e-10)
+    tail = -np.exp(-600.0) * np.expm1(9.0)
+    assert theory.sft_logit_velocity(logit=-300.0, separation=3.0) / tail == pytest.approx(1.0, rel=1e-10)
+    claimed = theory.misassignment(logit=300.0, separation=2.0)
+    assert claimed / np.exp(-300.0) == pytest.approx(1.0, rel=1e-10)
     assert np.all(np.isfinite(theory.sft_logit_velocity([[1e-6], [0.5]], [1e-6, 1.0, 100.0])))
 
 
@@ -95,17 +95,15 @@ def test_bounds_are_tight_somewhere(record_property):
 
 @pytest.mark.parametrize(("weight", "separation"), [(0.5, 8.0), (1e-3, 8.0), (1e-6, 12.0), (0.5, 7.0)])
 def test_separated_asymptote(weight, separation):
-    assert theory.sft_logit_velocity_separated(weight) == pytest.approx(
-        theory.sft_logit_velocity(weight, separation), rel=1e-2
-    )
+    ratio = theory.sft_logit_velocity(weight, separation) / theory.sft_logit_velocity_separated(weight)
+    assert ratio == pytest.approx(1.0, rel=1e-2)
 
 
 @pytest.mark.parametrize("separation", [0.5, 1.0, 2.0, 5.0, 12.0])
 def test_rare_asymptote(separation):
-    logit = np.log(1e-3) - 2.0 * separation**2
-    assert theory.sft_logit_velocity_rare(logit=logit, separation=separation) == pytest.approx(
-        theory.sft_logit_velocity(logit=logit, separation=separation), rel=1e-2
-    )
+    rare = {"logit": np.log(1e-3) - 2.0 * separation**2, "separation": separation}
+    ratio = theory.sft_logit_velocity(**rare) / theory.sft_logit_velocity_rare(**rare)
+    assert ratio == pytest.approx(1.0, rel=1e-2)
 
 
 def test_asymptotes_fail_outside_their_regimes():
