@@ -1,6 +1,6 @@
 """What is trained, toward what, by which divergence: NumPyro models, guides and ELBOs."""
 
-from mixture_models import objectives
+from mixture_models import objectives, rewards
 from mixture_models.divergences import ForwardKL, ReverseKL
 from mixture_models.expectations import MonteCarlo, Quadrature
 from mixture_models.learners import SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
@@ -24,6 +24,7 @@ __all__ = [
     "mahalanobis",
     "objectives",
     "responsibilities",
+    "rewards",
     "single_mode_learner",
     "two_mode_learner",
 ]
