@@ -196,6 +196,29 @@ def test_every_entry_takes_a_learner(name):
     assert registry[name](learner=own).guide is own
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry)
+@pytest.mark.parametrize(
+    "learner", ["two_mode", "single_mode", TwoModeLearner(train_scales=True)], ids=["two", "one", "scales"]
+)
+def test_every_entry_trains_every_learner(name, learner):
+    tree = train(
+        registry[name](learner=learner),
+        START,
+        TARGET,
+        num_steps=12,
+        batch_size=8,
+        learning_rate=0.05,
+        num_replicates=6,
+        seed=0,
+        progress=False,
+    )
+    assert np.all(tree["trajectory_stats"]["diverged_step"] == -1)
+    losses = tree["trajectory"]["loss"].isel(objective=0, chain=0).to_numpy()
+    assert np.all(np.isfinite(losses))
+    assert np.all(losses[:, 6] != losses[:, 7])
+
+
 def test_adding_an_objective_is_one_entry():
     before = dict(registry)
 
