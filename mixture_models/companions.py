@@ -131,7 +131,9 @@ class Teacher(_Companion):
         """Return (1-λ) θ + λ ω_demo - ω."""
         shown = target if self.demonstrations is None else self.demonstrations
         demonstrated = params_at(guide, shown, target)
-        shapes, wanted = ({n: v.shape for n, v in params.items()} for params in (demonstrated, companion))
+        shapes, wanted = (
+            {n: jnp.shape(v) for n, v in params.items()} for params in (demonstrated, companion)
+        )
         if shapes != wanted:
             raise InputError(f"demonstrations must have params of shapes {wanted}; got {shapes}")
         return {

@@ -78,7 +78,7 @@ def test_options_win_over_the_settings_file(tmp_path):
         (["--learning-rate=0"], "learning_rate must be greater than 0; got 0"),
         (["--num-replicates=0"], "num_replicates must be at least 1; got 0"),
         (["--seed=-1"], "seed must be at least 0; got -1"),
-        (["dpo"], "objective must be one of sft, reverse_kl; got 'dpo'"),
+        (["dpo"], "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl; got 'dpo'"),
         (["sft:reply=0.2"], "the argument of sft must be one of replay, learner; got 'reply'"),
         (["sft:replay=1.5"], "replay must lie in [0, 1); got 1.5"),
         (["sft:replay=lots"], "replay must be a number; got 'lots'"),

@@ -8,6 +8,7 @@ import pytest
 from jax.tree_util import Partial
 
 from inference import train
+from inference.programs import program_of
 from mixture_models import (
     ForwardKL,
     InputError,
@@ -17,9 +18,13 @@ from mixture_models import (
     TwoMode,
     TwoModeLearner,
     objectives,
+    rewards,
     single_mode_learner,
     two_mode_learner,
 )
+from mixture_models.companions import Lagged
+from mixture_models.entropic import EntropicUtility
+from mixture_models.jensen_shannon import JensenShannon, OnPolicyForwardKL
 from mixture_models.objectives import new_data, parse, register, registry, true_target
 
 # The shapes of test_training.py: in one session the two share their programs.
@@ -45,6 +50,25 @@ START = TARGET.replace(old_weight=0.9, new_mean=2.0)
             lambda: objectives.reverse_kl(estimator="pathwise", replay=0.2),
             "reverse_kl:replay=0.2,estimator=pathwise",
         ),
+        (lambda: objectives.sdft(), "sdft"),
+        (lambda: objectives.sdft(0.1, 0.05, "reverse"), "sdft"),
+        (lambda: objectives.sdft(anchor=0, divergence=0.5), "sdft:anchor=0,divergence=0.5"),
+        (
+            lambda: objectives.sdft(demonstrations=TwoMode.create(0.01, [0.0, 0.5], [4.0, 0.0])),
+            "sdft:demonstrations=TwoMode(0.01,[0,0.5],[4,0])",
+        ),
+        (lambda: objectives.ttt_discover(reward=rewards.mode_reward()), "ttt_discover"),
+        (
+            lambda: objectives.ttt_discover(kl_weight=0.0, eta="adaptive"),
+            "ttt_discover:kl_weight=0.0,eta=adaptive",
+        ),
+        (
+            lambda: objectives.ttt_discover(reward=rewards.mode_reward(0, 2.5)),
+            "ttt_discover:reward=mode_reward(0.0,2.5)",
+        ),
+        (lambda: objectives.oapl(lag=7, beta1=2, beta2=2), "oapl:beta1=2,beta2=2,lag=7"),
+        (lambda: objectives.oapl("log_ratio_reward"), "oapl:reward=log_ratio_reward"),
+        (lambda: objectives.oapl(rewards.linear_reward(0.5)), "oapl:reward=linear_reward(0.5)"),
     ],
 )
 def test_an_objective_is_named_after_what_differs_from_the_defaults(built, name):
@@ -53,6 +77,26 @@ def test_an_objective_is_named_after_what_differs_from_the_defaults(built, name)
 
 
 # Parsing
+
+
+def test_a_users_own_reward_gives_its_name():
+    def brevity(y):
+        return -abs(y[:, 0])
+
+    assert objectives.oapl(reward=brevity, lag=10).name == "oapl:reward=brevity,lag=10"
+
+
+def test_parse_builds_rewards_and_demonstrations():
+    tilted = parse("ttt_discover:reward=mode_reward(old=-1,new=2),eta=3,kl_weight=0")
+    assert jax.tree.leaves(tilted.divergence) == [-1.0, 2.0, 0.0, 3.0]
+    assert isinstance(parse("ttt_discover:eta=adaptive,kl_budget=0.5").divergence, EntropicUtility)
+    assert parse("oapl:reward=log_ratio_reward()").divergence.reward == rewards.log_ratio_reward()
+    assert parse("oapl:lag=7").companion == Lagged(7)
+    shown = parse("sdft:anchor=0.2,demonstrations=TwoMode(0.25,[0,1],[4,0]),ema=0.5").companion
+    assert (shown.anchor, shown.ema) == (0.2, 0.5)
+    assert shown.demonstrations == TwoMode.create(0.25, [0.0, 1.0], [4.0, 0.0])
+    assert isinstance(parse("sdft:divergence=0.25").divergence, JensenShannon)
+    assert isinstance(parse("sdft:divergence=forward").divergence, OnPolicyForwardKL)
 
 
 def test_parse_builds_what_the_constructors_build():
@@ -82,9 +126,14 @@ def test_parse_forgives_spaces_and_order(text, name):
 
 
 KNOWN = {
-    "an unknown objective": ("dpo", "objective must be one of sft, reverse_kl"),
+    "an unknown objective": ("dpo", "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl;"),
     "another case": ("SFT", "objective must be one of sft, reverse_kl"),
     "nothing": ("", "objective must be one of sft, reverse_kl"),
+    "an unknown reward": ("oapl:reward=best(1)", "a call must be one of mode_reward, log_ratio_reward"),
+    "a reward without its number": ("oapl:reward=linear_reward(1,2)", "a call with arguments that it takes"),
+    "a call of a name": ("oapl:reward=mode_reward(old,new)", "reward must be one of mode_reward"),
+    "an open bracket": ("oapl:reward=mode_reward(0,1", "brackets must be closed"),
+    "demonstrations of no weight": ("sdft:demonstrations=TwoMode(2,0,4)", "old_weight must lie in (0, 1)"),
     "an unknown argument": (
         "sft:temperature=1",
         "the argument of sft must be one of replay, learner; got 'temp",
@@ -129,11 +178,14 @@ def test_every_entry_states_its_parts(name):
     assert callable(objective.model)
     assert callable(objective.guide)
     assert objective.description
-    assert objective.divergence.direction in ("forward", "reverse")
+    assert objective.divergence.direction
     assert objective.divergence.sampling
+    assert objective.companion is None or objective.companion.name
     assert registry[name].__doc__
     assert all(p.default is not p.empty for p in inspect.signature(registry[name]).parameters.values())
-    hash(jax.tree.structure((objective.model, objective.guide, objective.divergence)))
+    parts = objective.model, objective.guide, objective.divergence, objective.companion
+    hash(jax.tree.structure(parts))
+    hash(program_of(parts).static)
 
 
 @pytest.mark.parametrize("name", registry)
@@ -142,6 +194,29 @@ def test_every_entry_takes_a_learner(name):
         assert isinstance(registry[name](learner=learner).guide, expected)
     own = TwoModeLearner(train_scales=True)
     assert registry[name](learner=own).guide is own
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry)
+@pytest.mark.parametrize(
+    "learner", ["two_mode", "single_mode", TwoModeLearner(train_scales=True)], ids=["two", "one", "scales"]
+)
+def test_every_entry_trains_every_learner(name, learner):
+    tree = train(
+        registry[name](learner=learner),
+        START,
+        TARGET,
+        num_steps=12,
+        batch_size=8,
+        learning_rate=0.05,
+        num_replicates=6,
+        seed=0,
+        progress=False,
+    )
+    assert np.all(tree["trajectory_stats"]["diverged_step"] == -1)
+    losses = tree["trajectory"]["loss"].isel(objective=0, chain=0).to_numpy()
+    assert np.all(np.isfinite(losses))
+    assert np.all(losses[:, 6] != losses[:, 7])
 
 
 def test_adding_an_objective_is_one_entry():
@@ -163,7 +238,9 @@ def test_adding_an_objective_is_one_entry():
         assert parse("dummy").name == "dummy"
         chosen = parse("dummy:strength=0.2")
         assert chosen.name == "dummy:strength=0.2"
-        with pytest.raises(InputError, match="must be one of sft, reverse_kl, dummy"):
+        with pytest.raises(
+            InputError, match="must be one of sft, reverse_kl, sdft, ttt_discover, oapl, dummy"
+        ):
             parse("dumy")
         tree = train(
             chosen, START, TARGET, num_steps=2, batch_size=8, learning_rate=0.1, num_replicates=6, seed=0
