@@ -1,9 +1,9 @@
 """Fewer dimensions: the affine span of the means, which an exact flow never leaves.
 
 A population gradient lies in the span of the differences of the means (whitened gradients in the whitened
-span). So a flow in the whitened metric, and one in the Euclidean metric where Σ is a multiple of the identity,
-is a flow in a few dimensions whatever d is: three for a learner and a target, two more for every mixture
-besides.
+span). So a flow in the whitened metric, and one in the Euclidean metric where Σ is a multiple of the
+identity, is a flow in a few dimensions whatever d is: three for a learner and a target, two more for every
+mixture besides.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,7 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -1,7 +1,8 @@
 """Finite-batch training: thousands of SVI runs of an objective at once, in one compiled program."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -15,13 +16,15 @@ from numpyro.infer import SVI
 from tqdm.auto import tqdm
 
 from inference import results
+from inference.chunks import chunk_sizes, run_together
 from inference.programs import Program, program_of
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, positive
 
-# A training is cut into this many calls of one program, so that progress shows and Ctrl-C is heard.
-_NUM_CHUNKS = 20
+# A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
+# Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
+_BEHAVIOURS, _FEWEST_RECORDS = 2**24, 16
 
 # Without the first, XLA hands sums to a library and computes their terms anew for each sum.
 _COMPILER_OPTIONS: dict[str, Any] = {
@@ -96,31 +99,56 @@ def train(
         "common_random_numbers": bool(common_random_numbers),
     }
     steps = results.recorded_steps(num_steps, record_every)
-    trajectories, diverged_steps = [], []
-    with (
-        jax.enable_x64(True),
-        # On a CPU these random numbers are cheaper than the partitionable ones.
-        jax.threefry_partitionable(False),
-        tqdm(total=num_steps * len(chosen), unit="step", disable=None if progress else True) as bar,
-    ):
+    with _arithmetic():
         programs = [_program(objective, batch_size, optimizer, factors) for objective in chosen]
         recorded = [_recorded(program, (start, target)) for program in programs]
         if any(names != recorded[0] for names in recorded):
             raise InputError("objectives trained together must have learners that record the same variables")
+        num_chunks, size = chunk_sizes(num_replicates)
+        setting, rate = jax.tree.map(jnp.asarray, (start, target)), jnp.asarray(learning_rate)
+        plan = _plan(steps, batch_size * size)
+        tasks: list[Callable[..., _Ended]] = []
         for index, program in enumerate(programs):
-            bar.set_description(chosen[index].name)
-            keys = jax.random.split(
-                jax.random.fold_in(
-                    jax.random.key(seed, impl="threefry2x32"), 0 if common_random_numbers else index
-                ),
-                num_replicates,
-            )
-            trajectory, diverged = _run(program, keys, (start, target), learning_rate, steps, bar)
-            trajectories.append(trajectory)
-            diverged_steps.append(diverged)
+            key = jax.random.key(seed, impl="threefry2x32")
+            key = jax.random.fold_in(key, 0 if common_random_numbers else index)
+            # Keys by number, not by splitting: a run with more replicates begins with those of a smaller.
+            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
+            chunks = keys.reshape(num_chunks, size)
+            _compile(program, chunks[0], setting, rate, plan)
+            tasks += [partial(_run, program, chunk, setting, rate, plan) for chunk in chunks]
+        total = len(tasks) * size * int(plan.counts.sum())
+        with tqdm(total=total, unit="step", unit_scale=True, disable=None if progress else True) as bar:
+            ended = run_together(tasks, _arithmetic, bar.update)
+    trajectories, diverged_steps = [], []
+    for parts in zip(*[iter(ended)] * num_chunks, strict=True):
+        joined = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:num_replicates], *parts)
+        trajectories.append({name: array[:, : len(steps)] for name, array in joined.records.items()})
+        diverged_steps.append(joined.diverged_step)
     return results.training_tree(
         chosen, trajectories, diverged_steps, steps, {"start": start, "target": target}, settings
     )
+
+
+@contextmanager
+def _arithmetic() -> Iterator[None]:
+    """Hold the settings of JAX that training needs, in the thread that enters."""
+    # On a CPU these random numbers are cheaper than the partitionable ones.
+    with jax.enable_x64(True), jax.threefry_partitionable(False):
+        yield
+
+
+class _Plan(NamedTuple):
+    """How a training is cut: ``counts[i, j]`` updates after record j of call i, and the last step."""
+
+    counts: np.ndarray
+    num_steps: int
+
+
+class _Ended(NamedTuple):
+    """What is left of a chunk: variables of shape (replicate, record, ...) and the steps of divergence."""
+
+    records: dict[str, np.ndarray]
+    diverged_step: np.ndarray
 
 
 class _State(NamedTuple):
@@ -162,43 +190,55 @@ def _with_particles(divergence: Any, num_particles: int) -> Any:
     return divergence
 
 
+def _plan(steps: np.ndarray, batch: int) -> _Plan:
+    """Cut a training into calls of equal shape, given the recorded steps and the behaviours in a step."""
+    # The last record takes one more update, for its loss; the state after it is not used.
+    counts = np.append(np.diff(steps), 1)
+    records = max(_FEWEST_RECORDS, 2 ** int(np.log2(len(counts) / 4)))
+    while records > 1 and records * int(counts[0]) * batch > _BEHAVIOURS:
+        records //= 2
+    return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
+
+
+def _compile(program: Program, keys: Array, setting: Any, learning_rate: Array, plan: _Plan) -> None:
+    """Compile what `_run` calls, by a call that takes no step: threads would each compile it."""
+    _run(program, keys, setting, learning_rate, plan._replace(counts=0 * plan.counts[:1]))
+
+
 def _run(
     program: Program,
     keys: Array,
     setting: tuple[TwoMode, TwoMode],
-    learning_rate: float,
-    steps: np.ndarray,
-    bar: Any,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Train one objective chunk by chunk; return its variables and the steps of divergence."""
-    # The last record takes one more update, for its loss; the state after it is not used.
-    counts = np.append(np.diff(steps), 1)
-    length = -(-len(counts) // _NUM_CHUNKS)
-    padded = np.pad(counts, (0, -len(counts) % length)).reshape(-1, length)
-    setting = jax.tree.map(jnp.asarray, setting)
-    rate = jnp.asarray(learning_rate)
-    advance = _compiled_advance()
-    state = _initialise(program.static, program.numbers, keys, setting, rate)
-    chunks = []
-    for chunk in padded:
-        state, records = advance(program.static, program.numbers, state, chunk, steps[-1], setting, rate)
-        chunks.append(jax.device_get(records))
-        bar.update(min(int(chunk.sum()), bar.total - bar.n))
-    joined = {name: np.concatenate([c[name] for c in chunks], axis=1)[:, : len(steps)] for name in chunks[0]}
-    return joined, np.asarray(state.diverged_step)
+    learning_rate: Array,
+    plan: _Plan,
+    report: Callable[[int], None] | None = None,
+) -> _Ended:
+    """Train one chunk of replicates of one objective, reporting the steps taken."""
+    advance, parts = _compiled_advance(), []
+    state = _initialise(program.static, program.numbers, keys, setting, learning_rate)
+    for counts in plan.counts:
+        state, records = advance(
+            program.static, program.numbers, state, counts, plan.num_steps, setting, learning_rate
+        )
+        parts.append(jax.device_get(records))
+        if report is not None:
+            report(int(counts.sum()) * len(keys))
+    joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    return _Ended(joined, np.asarray(state.diverged_step))
 
 
 def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
     """Return the names of a learner's variables, by shapes alone: refuses what cannot be trained early."""
+    return set(_first_record.eval_shape(program.static, program.numbers, setting))
 
-    def first(setting: Any) -> dict[str, Array]:
-        svi, state, guide, beside = _svi(program, program.numbers, jax.random.key(0), setting, jnp.ones(()))
-        params = svi.get_params(state)
-        if beside is not None:
-            beside.after_step(beside.initial(guide, *setting), params, jnp.ones(()), guide, *setting)
-        return guide.observables(params, *setting)
 
-    return set(jax.eval_shape(first, setting))
+@partial(jax.jit, static_argnums=0)
+def _first_record(program: Program, numbers: Any, setting: Any) -> dict[str, Array]:
+    svi, state, guide, beside = _svi(program, numbers, jax.random.key(0), setting, jnp.ones(()))
+    params = svi.get_params(state)
+    if beside is not None:
+        beside.after_step(beside.initial(guide, *setting), params, jnp.ones(()), guide, *setting)
+    return guide.observables(params, *setting)
 
 
 def _svi(

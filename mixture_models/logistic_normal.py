@@ -22,7 +22,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 from numpy.polynomial import Polynomial
 
-from mixture_models.mixture_law import log1p_of_fraction
+from mixture_models.elementary import log1p
 
 # Nodes of the Gauss and of the trapezoid rule, coarse to fine: the errors are about 1e-9, 1e-11 and 1e-13.
 _NUM_NODES = ((24, 52), (28, 60), (36, 80))
@@ -139,7 +139,7 @@ def _trapezoid(order: int, a: Array, s: Array, resolution: Array) -> tuple[Array
         x = a + s * z
         small = jnp.exp(-jnp.abs(x))
         share = jnp.where(x > 0.0, 1.0, small) / (1.0 + small)
-        softplus = jnp.maximum(x, 0.0) + log1p_of_fraction(small)
+        softplus = jnp.maximum(x, 0.0) + log1p(small)
         functions = [softplus] + [jnp.polyval(c, share) for c in _sigmoid_derivatives(order)]
         return [weight * f for f in functions]
 

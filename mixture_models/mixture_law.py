@@ -4,7 +4,7 @@ Three things make it faster to train than NumPyro's ``MixtureSameFamily``:
 
 * all modes share one standard normal vector per behaviour, and a behaviour needs one integer for its mode;
 * random numbers and log densities pass an ``optimization_barrier``, or XLA computes them anew inside every
-  reduction, and no float64 ``log`` is taken, which XLA's CPU backend leaves to a scalar library call;
+  reduction, and exponentials, logarithms and sums are those of `mixture_models.elementary`;
 * `MixtureLaw.weighted_log_prob`, the sum that training differentiates, has its gradient written in
   moments of the batch, so that one pass yields the value and all derivatives.
 """
@@ -23,15 +23,9 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from mixture_models import covariance as cov
+from mixture_models.elementary import exp, log1p, total
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
-
-# Chebyshev series of log((1 + t)/(1 - t))/t in 18 t² - 1 for t in [0, 1/3], to machine precision.
-_NODES = np.cos(np.pi * (np.arange(64) + 0.5) / 64)
-_ROOTS = np.sqrt((_NODES + 1.0) / 18.0)
-_LOG1P_SERIES = np.polynomial.chebyshev.cheb2poly(
-    np.polynomial.chebyshev.chebfit(_NODES, 2.0 * np.arctanh(_ROOTS) / _ROOTS, 10)
-)
 
 
 class MixtureLaw(Distribution):
@@ -118,6 +112,19 @@ class MixtureLaw(Distribution):
         value, weights = lax.stop_gradient((value, weights))
         return _weighted_log_prob(self.log_weights, self.means, self.scales, value, weights)
 
+    def joint_log_probs(self, value: Float[Array, "*batch d"]) -> list[Float[Array, "*batch"]]:
+        """Return log(w_k N(value; m_k, L_k L_kᵀ)) for every mode."""
+        return _joint(self.log_weights, self.means, self.scales, value)[0]
+
+    def attributed(self, value: Float[Array, "n d"], shares: Sequence[Float[Array, "n"]]) -> Float[Array, ""]:
+        """Return 0 with the gradient Σ_k Σ_i c_ik ∇ log(w_k N(value_i; m_k, L_k L_kᵀ)) in the parameters.
+
+        With c_ik = weights_i r_ik this is the gradient of `weighted_log_prob`, for who has the
+        responsibilities r_ik at hand.
+        """
+        value, shares = lax.stop_gradient((value, list(shares)))
+        return _attributed(self.log_weights, self.means, self.scales, value, shares)
+
     def _noise(self, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         mode_key, noise_key = jax.random.split(key)
         # Drawn with the coordinate first: the loops over a batch then run along contiguous memory.
@@ -131,7 +138,7 @@ class MixtureLaw(Distribution):
 @jax.custom_jvp
 def log_add(a: Array, b: Array) -> Array:
     """Return log(exp(a) + exp(b)), made of operations that a CPU vectorises; -inf stands for nothing."""
-    return jnp.maximum(a, b) + log1p_of_fraction(jnp.exp(-_distance(a, b)))
+    return jnp.maximum(a, b) + log1p(exp(-_distance(a, b)))
 
 
 @log_add.defjvp
@@ -143,7 +150,7 @@ def _log_add_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]
 def shares(a: Array, b: Array) -> tuple[Array, Array]:
     """Return exp(a)/(exp(a) + exp(b)) and exp(b)/(exp(a) + exp(b)), each without cancellation."""
     # The exponential is that of `log_add`: compiled together, both cost one.
-    small = jnp.exp(-_distance(a, b))
+    small = exp(-_distance(a, b))
     large = 1.0 / (1.0 + small)
     first = a >= b
     return jnp.where(first, large, small * large), jnp.where(first, small * large, large)
@@ -152,16 +159,6 @@ def shares(a: Array, b: Array) -> tuple[Array, Array]:
 def _distance(a: Array, b: Array) -> Array:
     """Return |a - b|, 0 where both are -inf."""
     return jnp.where(a == b, 0.0, jnp.abs(a - b))
-
-
-def log1p_of_fraction(x: Array) -> Array:
-    """Return log(1 + x) for x in [0, 1], relative error below 2e-15, as the series of artanh(x/(2 + x))."""
-    t = x / (2.0 + x)
-    v = 18.0 * t * t - 1.0
-    series = reduce(
-        lambda total, c: total * v + c, _LOG1P_SERIES[-2::-1], jnp.full_like(x, _LOG1P_SERIES[-1])
-    )
-    return t * series
 
 
 def _largest_uint32(dtype: Any) -> float:
@@ -183,6 +180,19 @@ def _log_density(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array
 ) -> tuple[Array, list[Array], list[Array]]:
     """Return log q(value), the responsibilities and the whitened behaviours of every mode."""
+    joint, u = _joint(log_weights, means, scales, value)
+    if len(joint) == 1:
+        return lax.optimization_barrier(joint[0]), [jnp.ones_like(joint[0])], u
+    if len(joint) == 2:
+        return log_add(*joint), list(shares(*joint)), u
+    log_q = reduce(log_add, joint)
+    return log_q, [exp(log_joint - log_q) for log_joint in joint], u
+
+
+def _joint(
+    log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array
+) -> tuple[list[Array], list[Array]]:
+    """Return the log weighted density and the whitened behaviours of every mode."""
     dim = means.shape[-1]
     u = _whitened(means, scales, value)
     constants = [cov.log_determinant(scale, dim) + 0.5 * dim * _LOG_2PI for scale in scales]
@@ -190,32 +200,33 @@ def _log_density(
         log_weights[k] - constants[k % len(constants)] - 0.5 * jnp.sum(u[k] * u[k], axis=-1)
         for k in range(len(u))
     ]
-    if len(joint) == 1:
-        return lax.optimization_barrier(joint[0]), [jnp.ones_like(joint[0])], u
-    if len(joint) == 2:
-        return log_add(*joint), list(shares(*joint)), u
-    log_q = reduce(log_add, joint)
-    return log_q, [jnp.exp(log_joint - log_q) for log_joint in joint], u
+    return joint, u
 
 
 @jax.custom_vjp
 def _weighted_log_prob(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, weights: Array
 ) -> Array:
-    return jnp.sum(weights * _log_density(log_weights, means, scales, value)[0])
+    return total(weights * _log_density(log_weights, means, scales, value)[0])
 
 
 def _forward(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, weights: Array
 ) -> tuple[Array, Any]:
     log_q, r, u = _log_density(log_weights, means, scales, value)
-    c = lax.optimization_barrier([weights * r_k for r_k in r])
-    mass = [jnp.sum(c_k) for c_k in c]
-    first = [jnp.sum(c_k[:, None] * u_k, axis=0) for c_k, u_k in zip(c, u, strict=True)]
+    gradients = _moments(scales, [weights * r_k for r_k in r], u)
+    return total(weights * log_q), (gradients, value, weights)
+
+
+def _moments(scales: tuple[Array, ...], c: list[Array], u: list[Array]) -> tuple[Array, Array, Any]:
+    """Return Σ_k Σ_i c_ik ∇ log(w_k N(y_i; m_k, L_k L_kᵀ)) in log weights, means and scales."""
+    c = lax.optimization_barrier(c)
+    mass = [total(c_k) for c_k in c]
+    first = [total(c_k[:, None] * u_k) for c_k, u_k in zip(c, u, strict=True)]
     per_mode = [_scale_gradient(scales[k % len(scales)], c[k], u[k], mass[k]) for k in range(len(u))]
     by_scale = tuple(reduce(operator.add, per_mode[j :: len(scales)]) for j in range(len(scales)))
     by_mean = jnp.stack([cov.whiten_transposed(scales[k % len(scales)], f) for k, f in enumerate(first)])
-    return jnp.sum(weights * log_q), ((jnp.stack(mass), by_mean, by_scale), value, weights)
+    return jnp.stack(mass), by_mean, by_scale
 
 
 def _backward(residuals: Any, cotangent: Array) -> tuple[Any, ...]:
@@ -227,11 +238,33 @@ def _backward(residuals: Any, cotangent: Array) -> tuple[Any, ...]:
 _weighted_log_prob.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def _attributed(
+    log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, shares: list[Array]
+) -> Array:
+    return jnp.zeros((), means.dtype)
+
+
+def _attributed_forward(
+    log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, shares: list[Array]
+) -> tuple[Array, Any]:
+    gradients = _moments(scales, shares, _whitened(means, scales, value))
+    return jnp.zeros((), means.dtype), (gradients, value, shares)
+
+
+def _attributed_backward(residuals: Any, cotangent: Array) -> tuple[Any, ...]:
+    gradients, value, shares = residuals
+    return (*jax.tree.map(lambda g: g * cotangent, gradients), *jax.tree.map(jnp.zeros_like, (value, shares)))
+
+
+_attributed.defvjp(_attributed_forward, _attributed_backward)
+
+
 def _scale_gradient(scale: Array, c: Array, u: Array, mass: Array) -> Array:
     """Return ∂/∂L Σ_i c_i log N(y_i; m, L Lᵀ) = L⁻ᵀ Σ_i c_i (u_i u_iᵀ - 1), in the structure of L."""
     if scale.ndim == 2:
         second = jnp.tril(cov.whiten_transposed(scale, jnp.einsum("n,ni,nj->ji", c, u, u)).T)
         return second - mass * jnp.diag(1.0 / jnp.diag(scale))
     if scale.ndim == 1:
-        return (c @ (u * u) - mass) / scale
-    return (jnp.sum(c * jnp.sum(u * u, axis=-1)) - mass * u.shape[-1]) / scale
+        return (total(c[:, None] * (u * u)) - mass) / scale
+    return (total(c * jnp.sum(u * u, axis=-1)) - mass * u.shape[-1]) / scale

@@ -7,9 +7,10 @@ inside every logarithm. The floors matter: far from the new task they bound the 
 Source: Chen et al. 2025 (arXiv:2510.18874).
 """
 
+import operator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,10 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from mixture_models.divergences import BEHAVIOUR, Divergence, weighted_log_prob
+from mixture_models.divergences import BEHAVIOUR, Divergence
+from mixture_models.elementary import exp, log, total, total_log
 from mixture_models.expectations import MonteCarlo
-from mixture_models.mixture_law import MixtureLaw, log_add, shares
+from mixture_models.mixture_law import MixtureLaw
 from mixture_models.observables import drift
 from mixture_models.overlap import single_mode_overlaps, two_mode_overlaps
 from mixture_models.two_mode import TwoMode
@@ -31,8 +33,6 @@ from mixture_models.validation import InputError
 
 #: Added to every density that divides, and inside every logarithm of a reward.
 FLOOR = 1e-12
-
-_LOG_FLOOR = np.log(FLOOR)
 
 #: β of the reward log(p_new / (β q_new)).
 REWARD_SCALE = 0.1
@@ -137,10 +137,11 @@ class FlooredForwardKL(Divergence):
         """Return the loss, see `Divergence.between`."""
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
-        log_q = stop_gradient(learner.log_prob(y))
-        surrogate = -weighted_log_prob(learner, y, shares(log_q, _LOG_FLOOR)[0] / n)
-        value = jnp.mean(stop_gradient(target.log_prob(y)) - log_add(log_q, _LOG_FLOOR))
-        return value + surrogate - stop_gradient(surrogate)
+        modes = _densities(self, learner, y)
+        density = reduce(operator.add, modes) + FLOOR
+        share = 1.0 / (n * density)
+        value = total(stop_gradient(target.log_prob(y))) - total_log(density)
+        return value / n - cast(MixtureLaw, learner).attributed(y, [mode * share for mode in modes])
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
@@ -171,19 +172,16 @@ class PublishedRL(Divergence):
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
         """Return the loss, see `Divergence.between`."""
-        if not isinstance(learner, MixtureLaw):
-            raise InputError(
-                f"PublishedRL needs a learner whose law is a MixtureLaw; got a {type(learner).__name__}"
-            )
         n = self.expectation.num_samples
         new_mode = stop_gradient(_last_mode(learner))
         y = new_mode.sample(key, (n,))
-        log_q_new = stop_gradient(learner.log_weights[-1]) + new_mode.log_prob(y)
-        log_floored = lax.optimization_barrier(log_add(log_q_new, _LOG_FLOOR))
-        reward = log_add(target.log_prob(y) - np.log(REWARD_SCALE) - log_floored, _LOG_FLOOR)
-        weighted_reward = jnp.exp(stop_gradient(learner.log_prob(y)) - log_floored) * reward
-        surrogate = -weighted_log_prob(learner, y, weighted_reward / n)
-        return -jnp.mean(weighted_reward) + surrogate - stop_gradient(surrogate)
+        modes = _densities(self, learner, y)
+        inverse = 1.0 / (modes[-1] + FLOOR)
+        ratio = exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR
+        weighted_reward = log(lax.optimization_barrier(ratio)) * inverse
+        attributed = lax.optimization_barrier([weighted_reward * mode for mode in modes])
+        loss = -total(reduce(operator.add, attributed)) / n
+        return loss - learner.attributed(y, [part / n for part in attributed])
 
 
 def clip_to_bounds() -> optax.GradientTransformation:
@@ -204,6 +202,15 @@ def clip_to_bounds() -> optax.GradientTransformation:
         }
 
     return optax.stateless(clip)
+
+
+def _densities(divergence: Divergence, learner: Distribution, y: Array) -> list[Array]:
+    """Return w_k N(y; m_k, s_k²) for every mode of the learner, held fixed."""
+    if not isinstance(learner, MixtureLaw):
+        name, kind = type(divergence).__name__, type(learner).__name__
+        raise InputError(f"{name} needs a learner whose law is a MixtureLaw; got a {kind}")
+    joint = stop_gradient(learner.joint_log_probs(y))
+    return lax.optimization_barrier([exp(log_density) for log_density in joint])
 
 
 def _two_mode_law(weight: Array, old_mean: Array, new_mean: Array, old_scale: Array, new_scale: Array) -> Any:
