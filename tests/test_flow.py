@@ -1,7 +1,7 @@
 """Exact dynamics against independent solutions: SciPy's integrator on gradients by brute force.
 
-The oracle integrates the same equation with another method and another gradient (dense grids of `oracles`, error
-below 1e-10) at a tolerance of 1e-10. A wrong sign, metric, pace or direction is off by order 1.
+The oracle integrates the same equation with another method and another gradient (dense grids of `oracles`,
+error below 1e-10) at a tolerance of 1e-9. A wrong sign, metric, pace or direction is off by order 1.
 """
 
 import jax
@@ -124,12 +124,11 @@ def test_many_dimensions_are_the_span_of_the_means():
         means = [origin + deviations * (plane @ mean) for mean in (m.old_mean, m.new_mean)]
         return TwoMode.create(None, *means, deviations**2, old_logit=m.old_logit)
 
-    small, large = (
-        gradient_flow(objectives.reverse_kl(), s, t, times=times, metric="whitened")[
-            "population"
-        ].to_dataset()
-        for s, t in ((start, target), (placed(start), placed(target)))
-    )
+    trees = [
+        gradient_flow(objectives.reverse_kl(), *pair, times=times, metric="whitened")
+        for pair in ((start, target), (placed(start), placed(target)))
+    ]
+    small, large = (tree["population"].to_dataset() for tree in trees)
     for name in ("old_weight", "retention", "old_drift", "new_gap", "loss"):
         np.testing.assert_allclose(large[name], small[name], rtol=1e-6, atol=1e-8)
     for name in ("old_mean", "new_mean"):
@@ -140,13 +139,21 @@ def test_many_dimensions_are_the_span_of_the_means():
 def test_sft_with_right_means_empties_the_old_mode_like_one_over_t():
     target = TwoMode.create(0.5, 0.0, 8.0)
     frozen = {"old_mean": 0.0, "new_mean": 0.0}
-    times = [100.0, 2000.0, 1e6]
+    times = np.array([100.0, 2000.0, 1e4])
     tree = gradient_flow(objectives.sft(), target, target, times=times, learning_rate_factors=frozen)
     weight = tree["population"]["old_weight"].to_numpy()[0]
-    # From the equation of separated modes, t = 1/β + logit-like terms that fade.
-    np.testing.assert_allclose(weight, theory.sft_old_weight_separated(np.array(times), 0.5), rtol=1e-5)
-    assert weight[1] * times[1] == pytest.approx(1.0, abs=0.01)
-    assert weight[2] * times[2] == pytest.approx(1.0, abs=1e-4)
+    # The same equation with the velocity of `theory`, by integrals that share nothing with the flow's.
+    exact = solve_ivp(
+        lambda t, logit: theory.sft_logit_velocity(separation=8.0, logit=logit),
+        (0.0, times[-1]),
+        [0.0],
+        t_eval=times,
+        rtol=1e-9,
+        atol=1e-11,
+    )
+    np.testing.assert_allclose(np.log(weight / (1.0 - weight)), exact.y[0], atol=1e-6)
+    assert weight[1] * times[1] == pytest.approx(1.004, abs=5e-4)
+    assert np.all(weight > theory.sft_old_weight_separated(times, 0.5))
     assert np.all(tree["population"]["old_drift"] == 0.0)
 
 
@@ -252,7 +259,7 @@ def test_descent_tends_to_the_flow_at_first_order():
 
 
 def test_training_scatters_around_the_descent():
-    """The mean of many trainings differs from the descent by noise, and by O(rate/batch) where it is curved."""
+    """The mean of many trainings differs from the descent by noise, and by O(rate/batch) where it curves."""
     target = TwoMode.create(0.4, 0.0, 3.0)
     start = target.replace(old_weight=0.8, new_mean=2.5)
     setting = {"num_steps": 50, "learning_rate": 0.02, "record_every": 50}
