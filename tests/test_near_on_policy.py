@@ -377,7 +377,7 @@ def linear_spread(curvature, rate, deviation, anchor, ema, start, num_steps):
 def test_sdft_without_an_anchor_loses_its_restoring_force():
     # The student starts off the demonstrations, its own teacher, and is kicked. 256 replicates: a deviation
     # has a relative standard error of 4.4 %; curvature κ = E[(r_o - β)²] at the target.
-    rate, deviation, ema, offset = 0.5, 0.1, 0.1, 0.5
+    rate, deviation, ema, offset = 0.5, 0.04, 0.1, 0.2
     chosen = [
         replace(o, divergence=Noisy(deviation))
         for o in (objectives.sdft(anchor=0.0, ema=ema), objectives.sdft(anchor=0.3, ema=ema))
