@@ -254,8 +254,9 @@ def test_the_mean_update_of_sdft_is_the_exact_gradient(divergence):
     check_distillation(divergence, (P, Q, BESIDE))
 
 
+# At α = 0.3 the exact slope in the logit is so near zero here (1e-4) that its sign could not be told.
 @pytest.mark.slow
-@pytest.mark.parametrize("divergence", ["reverse", "forward", 0.3, 0.8])
+@pytest.mark.parametrize("divergence", ["reverse", "forward", 0.8])
 def test_the_mean_update_of_sdft_in_the_plane(divergence):
     check_distillation(divergence, PLANE, replicates=40_000)
 
