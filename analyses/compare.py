@@ -1,5 +1,6 @@
 """Which objective forgets, how much, and in which of the two ways? The main comparison."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,20 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
+from scipy.integrate import cumulative_trapezoid
 
 from analyses import figures, outputs, tables
 from analyses.settings import Settings
 from inference import comparison, results
+from inference.descent import population_descent
+from inference.deviation import deviation, discretisation
+from inference.flow import gradient_flow
 from inference.intervals import interval, interval_kind, interval_probability
+from inference.population import Parameters, has_exact
 from inference.training import train
 from mixture_models import objectives
+from mixture_models.objectives import Objective
+from mixture_models.two_mode import TwoMode
 
 # Drifts below this are not drawn: reverse KL has no noise at its optimum and falls without end.
 _LEAST_DRIFT = 1e-4
@@ -26,11 +34,14 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Train every objective and compare their replicates.
 
     Returns:
-        The DataTree of `inference.training.train` with ``/comparison`` (see `inference.comparison.compare`).
+        The DataTree of `inference.training.train` with ``/comparison`` (see `inference.comparison.compare`)
+        and, for the objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the exact
+        gradient in steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``.
     """
     start, target = settings.mixtures()
+    chosen = [objectives.parse(text) for text in settings.objectives]
     tree = train(
-        [objectives.parse(text) for text in settings.objectives],
+        chosen,
         start,
         target,
         num_steps=settings.num_steps,
@@ -43,7 +54,55 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         progress=progress,
     )
     tree["comparison"] = xr.DataTree(comparison.compare(tree))
+    exact = [objective for objective in chosen if has_exact(objective, start, target)]
+    if exact:
+        for name, group in _exact_side(tree, exact, settings).items():
+            tree[name] = xr.DataTree(group)
     return tree
+
+
+def _exact_side(tree: xr.DataTree, exact: Sequence[Objective], settings: Settings) -> dict[str, xr.Dataset]:
+    """Return the groups that hold what trainings are held against."""
+    start, target = settings.mixtures()
+    rate = settings.learning_rate
+    descent, flow = (
+        result["population"].to_dataset()
+        for result in (
+            population_descent(
+                exact,
+                start,
+                target,
+                num_steps=settings.num_steps,
+                learning_rate=rate,
+                record_every=settings.record_every,
+            ),
+            gradient_flow(
+                exact, start, target, times=rate * tree["trajectory"]["step"].to_numpy(), learning_rate=rate
+            ),
+        )
+    )
+    flow = flow.assign_coords(step=descent["step"])
+    held = xr.merge([deviation(tree, descent), discretisation(descent, flow)])
+    groups = {"population": flow, "descent": descent, "deviation": held}
+    if "old_mean" in flow:
+        groups["theory"] = _drift_bounds(exact, flow, target)
+    return groups
+
+
+def _drift_bounds(exact: Sequence[Objective], flow: xr.Dataset, target: TwoMode) -> xr.Dataset:
+    """Return δ(m_o(0), μ_o) + ∫ bound of the old mean's speed dt along the flow, where theory has a bound.
+
+    The covariance is the identity, so that the flow of training is the whitened one.
+    """
+    bounds = np.full((flow.sizes["objective"], flow.sizes["time"]), np.nan)
+    for row, objective in zip(bounds, exact, strict=True):
+        if objective.companion is None and hasattr(objective.divergence, "old_mean_speed_bound"):
+            path = flow.sel(objective=objective.name)
+            learner = TwoMode(*(path[name].to_numpy() for name in Parameters._fields), target.scale)
+            speed = objective.divergence.old_mean_speed_bound(learner, target)
+            row[:] = float(path["old_drift"][0]) + cumulative_trapezoid(speed, path["time"], initial=0.0)
+    coords = {name: flow[name] for name in ("objective", "time", "step")}
+    return results.describe(xr.Dataset({"old_drift_bound": (("objective", "time"), bounds)}, coords))
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -51,7 +110,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
     Columns ``X``, ``X_lower``, ``X_upper`` for the final ``old_weight``, ``retention``, ``old_drift`` and
     ``new_gap`` and for ``peak_old_drift``; ``probability_retains_more`` and ``retention_difference`` against
-    the first objective; ``mean_displacement`` with its ``_error``; ``num_diverged``, left out of the rest.
+    the first objective; ``mean_displacement`` with its ``_error``; ``deviation``, ``noise_limit`` and
+    ``discretisation`` where there is an exact form; ``num_diverged``, left out of the rest.
     Variables that the learner does not have are left out.
     """
     kept = results.converged(tree)
@@ -77,6 +137,9 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         displacement = comparison.systematic_displacement(tree)
         columns["mean_displacement"] = displacement["displacement"]
         columns["mean_displacement_error"] = displacement["error"]
+    if "deviation" in tree.children:
+        held = tree["deviation"].to_dataset().reindex(objective=final["objective"])
+        columns |= {name: held[name] for name in ("deviation", "noise_limit", "discretisation")}
     columns["num_diverged"] = (~kept).sum(["chain", "draw"])
     return pd.DataFrame(
         {name: column.to_numpy() for name, column in columns.items()}, index=final["objective"]
@@ -108,6 +171,8 @@ def table(tree: xr.DataTree) -> Table:
                 against_first(tables.plain),
             ),
             (f"retention minus that of {first}", "retention_difference", against_first(tables.with_interval)),
+            ("deviation from exact descent, in standard errors", "deviation", _against_noise),
+            ("exact descent from flow, in retention", "discretisation", tables.plain),
             ("diverged replicates, left out", "num_diverged", tables.plain),
         ],
         title="What is left of the old task, and what has moved",
@@ -115,9 +180,19 @@ def table(tree: xr.DataTree) -> Table:
             f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicate "
             "trainings; the interval of a difference is that of its mean. Drift and gap are Mahalanobis "
             "distances. The norm of a noisy displacement has a floor; that of the mean displacement, given "
-            "with its root mean square error, has almost none."
+            "with its root mean square error, has almost none. The deviation is the largest of any parameter "
+            "at any recorded step, beside what noise alone explains."
         ),
     )
+
+
+def _against_noise(row: Mapping[str, Any], name: str) -> str:
+    """Write a deviation above what noise explains, and say when it is more."""
+    if np.isnan(row[name]):
+        return tables.MISSING
+    limit = tables.number(row["noise_limit"])
+    words = f"noise: {limit}" if row[name] <= row["noise_limit"] else f"more than\nnoise: {limit}"
+    return f"{tables.number(row[name])}\n{words}"
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -125,9 +200,9 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     kept = _kept(tree)
     styles = figures.line_style([str(name) for name in kept["objective"].to_numpy()])
     with figures.style():
-        drawn = {"old_drift": _plot_drift(kept, styles), "frontier": _plot_frontier(kept, styles)}
+        drawn = {"old_drift": _plot_drift(tree, kept, styles), "frontier": _plot_frontier(kept, styles)}
         if "old_weight" in kept:
-            drawn["old_weight"] = _plot_weight(kept, styles, results.two_mode(tree, "target").old_weight)
+            drawn["old_weight"] = _plot_weight(tree, kept, styles)
     return drawn
 
 
@@ -145,9 +220,28 @@ def _kept(tree: xr.DataTree) -> xr.Dataset:
     return tree["trajectory"].to_dataset().where(results.converged(tree))
 
 
-def _over_steps(values: xr.DataArray, styles: figures.Styles, title: str) -> tuple[Figure, Axes]:
+def _over_steps(
+    tree: xr.DataTree, values: xr.DataArray, styles: figures.Styles, title: str
+) -> tuple[Figure, Axes]:
+    """Draw trainings over steps with, on top of them, the exact flow and its bound where theory has one."""
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
     figures.bands(axes, values, styles)
+    name = str(values.name)
+    for group, variable, look, label in (
+        ("population", name, {"linestyle": ":", "color": "black", "linewidth": 1.2}, "exact flow"),
+        (
+            "theory",
+            f"{name}_bound",
+            {"linestyle": "-.", "color": "0.45", "linewidth": 1.0},
+            "bound of the flow",
+        ),
+    ):
+        if group in tree.children and variable in tree[group]:
+            drawn = tree[group][variable].dropna("objective", how="all")
+            # The same curve twice, as with replay of reverse KL, would draw its dots between the dots.
+            for curve in np.unique(drawn.to_numpy().round(9), axis=0):
+                axes.plot(drawn["step"], np.where(curve > 0.0, curve, np.nan), label=label, **look)
+                label = None
     axes.set(xlabel="training step", ylabel=figures.label(values), xlim=(0, values["step"].max()))
     words = f"line: mean, band: {100 * interval_probability():g} % interval of the replicates"
     axes.set_title(f"{title}\n{words}", loc="left", fontsize=10)
@@ -155,8 +249,11 @@ def _over_steps(values: xr.DataArray, styles: figures.Styles, title: str) -> tup
     return figure, axes
 
 
-def _plot_weight(kept: xr.Dataset, styles: figures.Styles, target_weight: float) -> Figure:
-    figure, axes = _over_steps(kept["old_weight"], styles, "Mass forgetting: does the old weight survive?")
+def _plot_weight(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
+    target_weight = results.two_mode(tree, "target").old_weight
+    figure, axes = _over_steps(
+        tree, kept["old_weight"], styles, "Mass forgetting: does the old weight survive?"
+    )
     axes.set_ylim(0.0, 1.0)
     axes.axhline(target_weight, color="0.35", linewidth=1.0, linestyle=":")
     place = axes.get_yaxis_transform()
@@ -166,11 +263,11 @@ def _plot_weight(kept: xr.Dataset, styles: figures.Styles, target_weight: float)
     return figure
 
 
-def _plot_drift(kept: xr.Dataset, styles: figures.Styles) -> Figure:
+def _plot_drift(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
     drift = kept["old_drift"]
     # A log axis cannot show the drift of zero at which an old mode that is right starts.
     figure, axes = _over_steps(
-        drift.where(drift > 0.0), styles, "Old-component drift: does the old mode move?"
+        tree, drift.where(drift > 0.0), styles, "Old-component drift: does the old mode move?"
     )
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(_LEAST_DRIFT, axes.get_ylim()[0]))

@@ -96,6 +96,19 @@ def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None
     if not hasattr(objective.divergence, "exact"):
         kind = type(objective.divergence).__name__
         raise InputError(f"the divergence of {objective.name} must have an exact form; got {kind}")
+    if not getattr(objective.guide, "fixed_covariance", False):
+        raise InputError(
+            f"the exact population needs a learner of fixed covariance; that of {objective.name} trains it"
+        )
+
+
+def has_exact(objective: Objective, start: TwoMode, target: TwoMode) -> bool:
+    """Return whether the population of an objective can be had exactly in a setting."""
+    try:
+        check_exact(objective, start, target)
+    except InputError:
+        return False
+    return True
 
 
 def check_error(error: float, largest: float) -> None:

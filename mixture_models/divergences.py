@@ -26,6 +26,7 @@ from mixture_models.exact import kl_divergence
 from mixture_models.expectations import MonteCarlo, Quadrature
 from mixture_models.logistic_normal import FINEST
 from mixture_models.mixture_law import MixtureLaw
+from mixture_models.theory.drift import old_mean_drive_bound
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, fraction, one_of
 
@@ -150,20 +151,24 @@ class ReverseKL(Divergence):
         if self.estimator == "score":
             at_least_two("the score estimator's leave-one-out baseline", self.expectation)
 
+    def old_mean_speed_bound(self, learner: TwoMode, target: TwoMode) -> Any:
+        """Return `theory.old_mean_drive_bound`: the old mean moves no faster in the whitened flow."""
+        return old_mean_drive_bound(learner, target)
+
     @property
     def sampling(self) -> str:
         """Whose behaviours are seen, in words."""
         return "the learner" if self.replay is None else "the learner and replay of the target's old mode"
 
     def exact(self, resolution: Any = FINEST) -> Self:
-        """Return a copy whose value and gradient are those of the population."""
-        return replace(self, expectation=Quadrature(resolution))
+        """Return a copy whose value and gradient are those of the population, which replay leaves as it is."""
+        return replace(self, expectation=Quadrature(resolution), replay=None)
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
         """Return the divergence, see `Divergence.between`."""
-        if isinstance(self.expectation, Quadrature):  # which replay leaves as it is
+        if isinstance(self.expectation, Quadrature):
             return kl_divergence(learner, target, self.expectation.resolution)
         old = None if self.replay is None else _replayed_law(learner, args)
         estimate = self._score if self.estimator == "score" else self._pathwise

@@ -39,6 +39,11 @@ class TwoModeLearner:
 
     train_scales: bool = False
 
+    @property
+    def fixed_covariance(self) -> bool:
+        """Whether training leaves the covariances as they are, as exact forms need."""
+        return not self.train_scales
+
     def __call__(self, start: TwoMode, target: TwoMode) -> None:
         """Run the guide."""
         law = TwoMode(
@@ -89,6 +94,11 @@ class SingleModeLearner:
     """
 
     train_scale: bool = True
+
+    @property
+    def fixed_covariance(self) -> bool:
+        """Whether training leaves the covariance as it is, as exact forms need."""
+        return not self.train_scale
 
     def __call__(self, start: TwoMode, target: TwoMode) -> None:
         """Run the guide."""
