@@ -35,8 +35,9 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
 
     Returns:
         The DataTree of `inference.training.train` with ``/comparison`` (see `inference.comparison.compare`)
-        and, for the objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the exact
-        gradient in steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``.
+        and, for the objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the
+        exact gradient in steps of training), ``/deviation`` (how far the trainings stray from it) and
+        ``/theory``.
     """
     start, target = settings.mixtures()
     chosen = [objectives.parse(text) for text in settings.objectives]
@@ -226,27 +227,30 @@ def _over_steps(
     """Draw trainings over steps with, on top of them, the exact flow and its bound where theory has one."""
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
     figures.bands(axes, values, styles)
-    name = str(values.name)
-    for group, variable, look, label in (
-        ("population", name, {"linestyle": ":", "color": "black", "linewidth": 1.2}, "exact flow"),
-        (
-            "theory",
-            f"{name}_bound",
-            {"linestyle": "-.", "color": "0.45", "linewidth": 1.0},
-            "bound of the flow",
-        ),
-    ):
-        if group in tree.children and variable in tree[group]:
-            drawn = tree[group][variable].dropna("objective", how="all")
-            # The same curve twice, as with replay of reverse KL, would draw its dots between the dots.
-            for curve in np.unique(drawn.to_numpy().round(9), axis=0):
-                axes.plot(drawn["step"], np.where(curve > 0.0, curve, np.nan), label=label, **look)
-                label = None
+    if "population" in tree.children and values.name in tree["population"]:
+        for number, curve in enumerate(_distinct(tree["population"][values.name])):
+            look = {"linestyle": ":", "color": "black", "linewidth": 1.2}
+            axes.plot(curve["step"], curve, label=None if number else "exact flow", **look)
+    if "theory" in tree.children and f"{values.name}_bound" in tree["theory"]:
+        for curve in _distinct(tree["theory"][f"{values.name}_bound"]):
+            name = str(curve["objective"].item())
+            axes.plot(
+                curve["step"], curve, label=f"bound, {name}", color=styles[name]["color"], linewidth=0.9
+            )
     axes.set(xlabel="training step", ylabel=figures.label(values), xlim=(0, values["step"].max()))
     words = f"line: mean, band: {100 * interval_probability():g} % interval of the replicates"
     axes.set_title(f"{title}\n{words}", loc="left", fontsize=10)
     figure.legend(loc="outside right upper", title="objective")
     return figure, axes
+
+
+def _distinct(curves: xr.DataArray) -> list[xr.DataArray]:
+    """Return the curves of all objectives but those without one, and those drawn before: with replay, say."""
+    kept: list[xr.DataArray] = []
+    for curve in curves.dropna("objective", how="all"):
+        if not any(np.allclose(curve, other, rtol=1e-6, atol=1e-9) for other in kept):
+            kept.append(curve.where(curve > 0.0))
+    return kept
 
 
 def _plot_weight(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
@@ -255,7 +259,7 @@ def _plot_weight(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) ->
         tree, kept["old_weight"], styles, "Mass forgetting: does the old weight survive?"
     )
     axes.set_ylim(0.0, 1.0)
-    axes.axhline(target_weight, color="0.35", linewidth=1.0, linestyle=":")
+    axes.axhline(target_weight, color="0.6", linewidth=0.8)
     place = axes.get_yaxis_transform()
     axes.text(
         0.99, target_weight + 0.01, f"target {target_weight:g}", transform=place, ha="right", color="0.35"

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import jax
 
-# More would help no cache, fewer would cost more calls; two of them share 64 replicates between two cores.
+# Few enough for a core's cache and for 64 replicates to keep two cores busy, many enough to be worth a call.
 _REPLICATES = 32
 
 # Seconds between two looks at what the threads have done.

@@ -19,9 +19,9 @@ def deviation(tree: xr.DataTree, descent: xr.Dataset) -> xr.Dataset:
     """Return how far the mean of the replicates strays from the exact descent, in standard errors.
 
     Every parameter at every recorded step gives z = (mean over replicates - descent)/error, with error² =
-    variance/replicates + 1e-12. Noise alone exceeds ``noise_limit``, the Student-t quantile for the number of z
-    (Bonferroni), with probability below 0.1 %. A larger ``deviation`` is systematic: a batch's noise acts on a
-    curved loss, or an estimator is biased.
+    variance/replicates + 1e-12. Noise alone exceeds ``noise_limit``, the Student-t quantile for the number
+    of z (Bonferroni), with probability below 0.1 %. A larger ``deviation`` is systematic: a batch's noise
+    acts on a curved loss, or an estimator is biased.
 
     Args:
         tree: result of `inference.train`.
@@ -39,19 +39,14 @@ def deviation(tree: xr.DataTree, descent: xr.Dataset) -> xr.Dataset:
         if name in exact:
             samples = trajectory[name].stack(replicate=("chain", "draw"))
             count = samples.notnull().sum("replicate")
-            # The start is given, not drawn.
             error = np.sqrt(samples.var("replicate", ddof=1, skipna=True) / count + _RESOLUTION**2)
             score = (np.abs(samples.mean("replicate", skipna=True) - exact[name]) / error).where(count > 1)
-            events = [dim for dim in score.dims if dim not in ("objective", "step")]
-            number += int(np.prod([score.sizes[dim] for dim in events], dtype=int)) * (
-                score.sizes["step"] - 1
-            )
-            scores.append(score.max(events) if events else score)
+            number += score.size // score.sizes["objective"]
+            scores.append(score.max([dim for dim in score.dims if dim not in ("objective", "step")]))
     largest = xr.concat(scores, "parameter").max("parameter")
     freedom = kept.sel(objective=descent["objective"]).sum(["chain", "draw"]).to_numpy() - 1
-    limit = np.where(
-        freedom > 0, stats.t.isf(0.5 * FALSE_ALARM / max(number, 1), np.maximum(freedom, 1)), np.nan
-    )
+    quantile = stats.t.isf(0.5 * FALSE_ALARM / number, np.maximum(freedom, 1))
+    limit = np.where(freedom > 0, quantile, np.nan)
     steps = largest["step"].to_numpy()[largest.fillna(-1.0).argmax("step").to_numpy()]
     found = largest.max("step").to_numpy()
     return results.describe(

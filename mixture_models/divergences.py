@@ -8,6 +8,7 @@ Model and guide are NumPyro programs with one latent site, the behaviour ``"y"``
 arguments; the guide's ``numpyro.param`` sites are what training moves.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,7 +67,8 @@ class Divergence(ELBO):
         """Evaluate the loss; its derivative is the gradient's estimate (see `ELBO`)."""
         target = behaviour_law(model, param_map, *args, **kwargs)
         learner = behaviour_law(guide, param_map, *args, **kwargs)
-        return {"loss": self.between(rng_key, target, learner, args), "mutable_state": None}
+        arguments = inspect.signature(model).bind(*args, **kwargs).args
+        return {"loss": self.between(rng_key, target, learner, arguments), "mutable_state": None}
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
@@ -77,7 +79,7 @@ class Divergence(ELBO):
             key: for the batch.
             target: the model's law.
             learner: the guide's law.
-            args: the positional arguments of model and guide.
+            args: the arguments of model and guide, in the model's order.
         """
         raise NotImplementedError
 
@@ -119,7 +121,7 @@ class ReverseKL(Divergence):
     """KL(q ‖ p) = E_q[ℓ(y)], ℓ = log q - log p, of the learner's law q from the model's law p, in nats.
 
     With replay λ the batch is drawn from b = (1-λ) q + λ N(μ_o, Σ), the old mode of the target (the
-    last positional argument of model and guide), and every behaviour is weighted by
+    last argument of model and guide), and every behaviour is weighted by
     w = q/b ≤ 1/(1-λ): the value and the gradient keep their expectation.
 
     ``estimator="score"`` is what reinforcement learning uses, the score function with a leave-one-out
@@ -161,7 +163,7 @@ class ReverseKL(Divergence):
         return "the learner" if self.replay is None else "the learner and replay of the target's old mode"
 
     def exact(self, resolution: Any = FINEST) -> Self:
-        """Return a copy whose value and gradient are those of the population, which replay leaves as it is."""
+        """Return a copy whose value and gradient are those of the population, whatever the replay."""
         return replace(self, expectation=Quadrature(resolution), replay=None)
 
     def between(
@@ -240,7 +242,7 @@ def _replayed_law(learner: Distribution, args: tuple[Any, ...]) -> MixtureLaw:
     """Return the target's old mode, once learner and target are known to be mixtures of modes."""
     if not (args and isinstance(args[-1], TwoMode) and isinstance(learner, MixtureLaw)):
         raise InputError(
-            "replay needs a learner whose law is a MixtureLaw and a TwoMode target as the last positional "
+            "replay needs a learner whose law is a MixtureLaw and a TwoMode target as the model's last "
             f"argument; got a {type(learner).__name__} and {len(args)} arguments"
         )
     return args[-1].mode_law("old")

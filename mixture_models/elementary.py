@@ -1,8 +1,7 @@
 """exp, log and sums over a batch, in float64, made of operations that a CPU does several at a time.
 
-XLA's CPU backend leaves the float64 logarithm to a scalar library call, spends on the exponential twice what
-the polynomial here costs, and adds the terms of a sum one after another. In other precisions and for
-everything else the functions of ``jax.numpy`` are used.
+XLA's CPU backend leaves the float64 logarithm to a scalar library call, evaluates the exponential at length,
+and adds the terms of a sum one after another. In other precisions `exp` and `log` are those of ``jax.numpy``.
 """
 
 from collections.abc import Callable

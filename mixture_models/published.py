@@ -177,11 +177,10 @@ class PublishedRL(Divergence):
         y = new_mode.sample(key, (n,))
         modes = _densities(self, learner, y)
         inverse = 1.0 / (modes[-1] + FLOOR)
-        ratio = exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR
-        weighted_reward = log(lax.optimization_barrier(ratio)) * inverse
-        attributed = lax.optimization_barrier([weighted_reward * mode for mode in modes])
-        loss = -total(reduce(operator.add, attributed)) / n
-        return loss - learner.attributed(y, [part / n for part in attributed])
+        ratio = lax.optimization_barrier(exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
+        share = lax.optimization_barrier(log(ratio) * inverse / n)
+        attributed = [share * mode for mode in modes]
+        return learner.attributed(y, [-part for part in attributed]) - total(reduce(operator.add, attributed))
 
 
 def clip_to_bounds() -> optax.GradientTransformation:

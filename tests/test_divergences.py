@@ -55,6 +55,20 @@ def test_the_plain_svi_call(name):
     np.testing.assert_allclose(new, [4.0, 0.0], atol=0.3)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_start_and_target_may_be_given_by_name(name):
+    target = TwoMode.create(old_weight=0.5, old_mean=[0.0, 0.0], new_mean=[4.0, 0.0])
+    start = target.replace(old_weight=0.9, new_mean=[2.5, 1.0])
+    objective, key = objectives.parse(name), jax.random.key(0)
+    svi = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.divergence)
+    plain = svi.run(key, 3, start, target, progress_bar=False)
+    for args, kwargs in (((), {"target": target, "start": start}), ((start,), {"target": target})):
+        named = svi.run(key, 3, *args, progress_bar=False, **kwargs)
+        np.testing.assert_array_equal(named.losses, plain.losses)
+        for param, value in plain.params.items():
+            np.testing.assert_array_equal(named.params[param], value)
+
+
 def test_programs_of_plain_numpyro_distributions():
     # KL(N(m, 1) ‖ N(0, 1)) = KL(N(0, 1) ‖ N(m, 1)) = m²/2, gradient m.
     def model():
@@ -278,5 +292,5 @@ def test_what_needs_modes_says_so():
     def model():
         numpyro.sample("y", TwoMode.create(*TARGET).law())
 
-    with pytest.raises(InputError, match="TwoMode target as the last positional argument"):
+    with pytest.raises(InputError, match="a TwoMode target as the model's last argument"):
         loss_of(ReverseKL(replay=0.3), model=model, guide=model, args=())

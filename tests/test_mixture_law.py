@@ -153,6 +153,29 @@ def test_weighted_log_prob_has_the_gradient_of_the_weighted_sum(case, x64):
         assert np.any(np.asarray(ours) != 0.0)
 
 
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_attributed_is_nothing_with_the_gradient_of_its_parts(case, x64):
+    # Oracle: automatic differentiation of the weighted densities of the modes; shares that are no law's own.
+    log_weights, means, scales, _ = parts(case)
+    arguments = jax.tree.map(jnp.asarray, (log_weights, means, scales))
+    rng = np.random.default_rng(1)
+    y, c = 2.0 * rng.normal(size=(43, 2)), rng.normal(size=(len(log_weights), 43))
+
+    def plain(p):
+        joint = MixtureLaw(*p).joint_log_probs(y)
+        return sum(jnp.sum(c_k * joint_k) for c_k, joint_k in zip(c, joint, strict=True))
+
+    value, gradient = jax.value_and_grad(lambda p: 3.0 * MixtureLaw(*p).attributed(y, list(c)))(arguments)
+    assert float(value) == 0.0
+    for ours, exact in zip(
+        jax.tree.leaves(gradient), jax.tree.leaves(jax.grad(plain)(arguments)), strict=True
+    ):
+        np.testing.assert_allclose(ours, 3.0 * exact, rtol=1e-10, atol=1e-10)
+        assert np.any(np.asarray(ours) != 0.0)
+    joint = np.stack(MixtureLaw(*arguments).joint_log_probs(y))
+    np.testing.assert_allclose(np.logaddexp.reduce(joint), MixtureLaw(*arguments).log_prob(y), rtol=1e-12)
+
+
 def test_the_gradient_in_the_mixtures_own_parameters(x64):
     # Oracle: the analytic score summed over behaviours, in (φ, m_o, m_n).
     setting = oracles.Setting(0.3, np.array([0.0, 0.5]), np.array([2.0, -1.0]), TRIANGLE @ TRIANGLE.T)
