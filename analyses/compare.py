@@ -227,16 +227,14 @@ def _over_steps(
     """Draw trainings over steps with, on top of them, the exact flow and its bound where theory has one."""
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
     figures.bands(axes, values, styles)
-    if "population" in tree.children and values.name in tree["population"]:
-        for number, curve in enumerate(_distinct(tree["population"][values.name])):
-            look = {"linestyle": ":", "color": "black", "linewidth": 1.2}
-            axes.plot(curve["step"], curve, label=None if number else "exact flow", **look)
-    if "theory" in tree.children and f"{values.name}_bound" in tree["theory"]:
-        for curve in _distinct(tree["theory"][f"{values.name}_bound"]):
-            name = str(curve["objective"].item())
-            axes.plot(
-                curve["step"], curve, label=f"bound, {name}", color=styles[name]["color"], linewidth=0.9
-            )
+    name = str(values.name)
+    for number, curve in enumerate(_distinct(tree, "population", name)):
+        label = None if number else "exact flow"
+        axes.plot(curve["step"], curve, label=label, linestyle=":", color="black", linewidth=1.2)
+    for curve in _distinct(tree, "theory", f"{name}_bound"):
+        objective = str(curve["objective"].item())
+        look = styles[objective]["color"]
+        axes.plot(curve["step"], curve, label=f"bound, {objective}", color=look, linewidth=0.9)
     axes.set(xlabel="training step", ylabel=figures.label(values), xlim=(0, values["step"].max()))
     words = f"line: mean, band: {100 * interval_probability():g} % interval of the replicates"
     axes.set_title(f"{title}\n{words}", loc="left", fontsize=10)
@@ -244,13 +242,15 @@ def _over_steps(
     return figure, axes
 
 
-def _distinct(curves: xr.DataArray) -> list[xr.DataArray]:
-    """Return the curves of all objectives but those without one, and those drawn before: with replay, say."""
+def _distinct(tree: xr.DataTree, group: str, variable: str) -> list[xr.DataArray]:
+    """Return a variable's curves, but not those drawn before, as that of reverse KL with replay."""
+    if group not in tree.children or variable not in tree[group].data_vars:
+        return []
     kept: list[xr.DataArray] = []
-    for curve in curves.dropna("objective", how="all"):
+    for curve in tree[group].to_dataset()[variable].dropna("objective", how="all"):
         if not any(np.allclose(curve, other, rtol=1e-6, atol=1e-9) for other in kept):
-            kept.append(curve.where(curve > 0.0))
-    return kept
+            kept.append(curve)
+    return [curve.where(curve > 0.0) for curve in kept]
 
 
 def _plot_weight(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
