@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from inference import results
 from inference.frames import METRICS, in_frame
-from inference.population import FINE, check_error, check_exact, loss_and_grad
+from inference.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
 from inference.programs import Program, program_of
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.companions import params_at
@@ -132,7 +132,8 @@ def _with_all_settings(problem: Problem, objective: Objective, solve: Any) -> di
 
     with ThreadPoolExecutor(2) as pool:
         solved = list(pool.map(work, index))
-    observed, params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *solved)
+    (observed, unmet), params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *solved)
+    warn_of(objective, unmet)
     check_error(float(observed["integration_error"].max()), 1.0)
     embedded = {
         name: np.stack([frame.embed(u) for frame, u in zip(frames, value, strict=True)])
@@ -143,21 +144,23 @@ def _with_all_settings(problem: Problem, objective: Objective, solve: Any) -> di
 
 
 @partial(jax.jit, static_argnums=0)
-def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> dict[str, Array]:
-    """Return what is reported of states (setting, time, ...), the exact loss and the integrals' error."""
+def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
+    """Return what is reported of states (setting, time, ...), and what the exact loss there cannot fulfil."""
 
-    def one(numbers: Any, states: State, mixtures: Any) -> dict[str, Array]:
+    def one(numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
         parts = program.parts(numbers)
-        guide = parts[1]
+        model, guide, divergence, *_ = parts
 
-        def at(state: State) -> dict[str, Array]:
+        def at(state: State) -> tuple[Any, Any]:
             def by_resolution(resolution: Array) -> Any:
                 return value_and_grad(parts, state, mixtures, resolution)
 
             value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
             errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
             seen = guide.observables(state.learner, *mixtures)
-            return seen | {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}
+            unmet = unmet_of(divergence, FINE, state.learner, model, guide, mixtures, state.companion)
+            seen = seen | {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}
+            return seen, unmet
 
         return jax.vmap(at)(states)
 
