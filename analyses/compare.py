@@ -99,7 +99,8 @@ def _drift_bounds(exact: Sequence[Objective], flow: xr.Dataset, target: TwoMode)
     for row, objective in zip(bounds, exact, strict=True):
         if objective.companion is None and hasattr(objective.divergence, "old_mean_speed_bound"):
             path = flow.sel(objective=objective.name)
-            learner = TwoMode(*(path[name].to_numpy() for name in Parameters._fields), target.scale)
+            old_logit, old_mean, new_mean = (path[name].to_numpy() for name in Parameters._fields)
+            learner = TwoMode(old_logit, old_mean, new_mean, target.scale)
             speed = objective.divergence.old_mean_speed_bound(learner, target)
             row[:] = float(path["old_drift"][0]) + cumulative_trapezoid(speed, path["time"], initial=0.0)
     coords = {name: flow[name] for name in ("objective", "time", "step")}

@@ -40,7 +40,8 @@ def deviation(tree: xr.DataTree, descent: xr.Dataset) -> xr.Dataset:
             samples = trajectory[name].stack(replicate=("chain", "draw"))
             count = samples.notnull().sum("replicate")
             error = np.sqrt(samples.var("replicate", ddof=1, skipna=True) / count + _RESOLUTION**2)
-            score = (np.abs(samples.mean("replicate", skipna=True) - exact[name]) / error).where(count > 1)
+            distance = abs(samples.mean("replicate", skipna=True) - exact[name])
+            score = (distance / error).where(count > 1)
             number += score.size // score.sizes["objective"]
             scores.append(score.max([dim for dim in score.dims if dim not in ("objective", "step")]))
     largest = xr.concat(scores, "parameter").max("parameter")

@@ -1,7 +1,6 @@
 """What exact dynamics share: objectives at settings, in few dimensions, solved in chunks and observed."""
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,8 +12,9 @@ from jax import lax
 from jaxtyping import Array
 
 from inference import results
-from inference.frames import METRICS, in_frame
-from inference.population import FINE, check_error, check_exact, loss_and_grad
+from inference.chunks import run_together
+from inference.frames import METRICS, Frame, in_frame
+from inference.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
 from inference.programs import Program, program_of
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.companions import params_at
@@ -77,12 +77,31 @@ def problem_of(
     return Problem(chosen, starts, targets, batched, metric, check_factors(factors or {}), learning_rate)
 
 
-def solved(problem: Problem, solve: Any, coords: Mapping[str, Any], settings: dict[str, Any]) -> xr.DataTree:
-    """Solve every objective at all settings, in chunks that two threads take, and assemble the result."""
-    populations = []
-    with jax.enable_x64(True):
-        for objective in problem.objectives:
-            populations.append(_with_all_settings(problem, objective, solve))
+def solved(
+    problem: Problem, solve: Callable[..., State], coords: Mapping[str, Any], settings: dict[str, Any]
+) -> xr.DataTree:
+    """Solve every objective at all settings, in chunks side by side on the cores, and assemble the result."""
+    with _arithmetic():
+        batches = [_batch_of(problem, objective) for objective in problem.objectives]
+        tasks = [
+            partial(_solve_chunk, batch, rows, partial(solve, objective=objective, problem=problem))
+            for objective, batch in zip(problem.objectives, batches, strict=True)
+            for rows in batch.chunks
+        ]
+        # First one chunk of every program, so that no two threads compile the same.
+        programs = [batch.program for batch in batches for _ in batch.chunks]
+        leading = [programs.index(program) == i for i, program in enumerate(programs)]
+        done: dict[int, Any] = {}
+        for turn in (True, False):
+            numbers = [i for i, leads in enumerate(leading) if leads == turn]
+            if numbers:
+                ended = run_together([tasks[i] for i in numbers], _arithmetic, lambda _: None)
+                done |= dict(zip(numbers, ended, strict=True))
+    parts = iter([done[i] for i in range(len(tasks))])
+    populations = [
+        _joined(objective, batch, [next(parts) for _ in batch.chunks])
+        for objective, batch in zip(problem.objectives, batches, strict=True)
+    ]
     return results.population_tree(
         problem.objectives,
         populations,
@@ -93,49 +112,70 @@ def solved(problem: Problem, solve: Any, coords: Mapping[str, Any], settings: di
     )
 
 
-def _with_all_settings(problem: Problem, objective: Objective, solve: Any) -> dict[str, np.ndarray]:
-    """Return the variables of one objective, each of shape (setting, time, *event)."""
-    parts = (objective.model, objective.guide, objective.divergence, objective.companion)
+def _arithmetic() -> Any:
+    """Return the context of exact arithmetic, which is that of a thread."""
+    return jax.enable_x64(True)
+
+
+class _Batch(NamedTuple):
+    """One objective at all settings, each in its frame; ``chunks`` are rows of settings, of equal length."""
+
+    program: Program
+    frames: list[Frame]
+    numbers: list[Any]
+    states: list[State]
+    mixtures: list[tuple[TwoMode, TwoMode]]
+    chunks: Any
+
+
+def _batch_of(problem: Problem, objective: Objective) -> _Batch:
+    # In its exact form an objective is rid of what concerns its batches, and shares programs with others.
+    divergence = objective.divergence.exact(RESOLUTION)
+    parts = (objective.model, objective.guide, divergence, objective.companion)
     frames, programs, states, mixtures = [], [], [], []
     for start, target in zip(problem.starts, problem.targets, strict=True):
-        frame, (inner, start_inside, target_inside) = in_frame((parts, start, target), problem.metric)
-        program = program_of((*inner, problem.factors))
-        companion = inner[3]
-        learner = params_at(inner[1], start_inside, target_inside)
+        frame, (inner, *pair) = in_frame((parts, start, target), problem.metric)
+        _, guide, _, companion = inner
+        learner = params_at(guide, *pair)
         unknown = sorted(set(problem.factors) - set(learner))
         if unknown:
             raise InputError(
                 f"learning_rate_factors must name params of the learner ({', '.join(sorted(learner))}); "
                 f"got {', '.join(unknown)}"
             )
-        beside = None if companion is None else companion.initial(inner[1], start_inside, target_inside)
         frames.append(frame)
-        programs.append(program)
-        states.append(State(learner, beside))
-        mixtures.append((start_inside, target_inside))
+        programs.append(program_of((*inner, problem.factors)))
+        states.append(State(learner, None if companion is None else companion.initial(guide, *pair)))
+        mixtures.append((pair[0], pair[1]))
     count = len(states)
     size = min(_CHUNK, count)
-    index = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
+    chunks = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
+    return _Batch(programs[0].static, frames, [p.numbers for p in programs], states, mixtures, chunks)
 
-    static = programs[0].static
 
-    def batch(items: list[Any], rows: np.ndarray) -> Any:
-        chosen = [items[i] for i in rows]
-        return jax.tree.map(lambda *leaves: np.stack([np.asarray(x, float) for x in leaves]), *chosen)
+def _solve_chunk(
+    batch: _Batch, rows: np.ndarray, solve: Callable[..., State], report: Callable[[int], None]
+) -> Any:
+    """Return what is observed at some settings, what is unmet there, and the learner's params."""
+    numbers, states, mixtures = (
+        jax.tree.map(
+            lambda *leaves: np.stack([np.asarray(x, float) for x in leaves]), *[one[i] for i in rows]
+        )
+        for one in (batch.numbers, batch.states, batch.mixtures)
+    )
+    reached = solve(batch.program, numbers, states, mixtures)
+    report(1)
+    return jax.device_get((_observe(batch.program, numbers, reached, mixtures), reached.learner))
 
-    def work(rows: np.ndarray) -> Any:
-        with jax.enable_x64(True):
-            numbers = batch([p.numbers for p in programs], rows)
-            inside = batch(mixtures, rows)
-            solved = solve(static, numbers, batch(states, rows), inside, objective=objective, problem=problem)
-            return jax.device_get((_observe(static, numbers, solved, inside), solved.learner))
 
-    with ThreadPoolExecutor(2) as pool:
-        solved = list(pool.map(work, index))
-    observed, params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *solved)
+def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, np.ndarray]:
+    """Return the variables of one objective, each of shape (setting, time, *event)."""
+    count = len(batch.states)
+    (observed, unmet), params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+    warn_of(objective, unmet)
     check_error(float(observed["integration_error"].max()), 1.0)
     embedded = {
-        name: np.stack([frame.embed(u) for frame, u in zip(frames, value, strict=True)])
+        name: np.stack([frame.embed(u) for frame, u in zip(batch.frames, value, strict=True)])
         for name, value in params.items()
         if value.ndim > 2
     }
@@ -143,21 +183,23 @@ def _with_all_settings(problem: Problem, objective: Objective, solve: Any) -> di
 
 
 @partial(jax.jit, static_argnums=0)
-def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> dict[str, Array]:
-    """Return what is reported of states (setting, time, ...), the exact loss and the integrals' error."""
+def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
+    """Return what is reported of states (setting, time, ...), and what the exact loss there cannot fulfil."""
 
-    def one(numbers: Any, states: State, mixtures: Any) -> dict[str, Array]:
+    def one(numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
         parts = program.parts(numbers)
-        guide = parts[1]
+        model, guide, divergence, *_ = parts
 
-        def at(state: State) -> dict[str, Array]:
+        def at(state: State) -> tuple[Any, Any]:
             def by_resolution(resolution: Array) -> Any:
                 return value_and_grad(parts, state, mixtures, resolution)
 
             value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
             errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
             seen = guide.observables(state.learner, *mixtures)
-            return seen | {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}
+            unmet = unmet_of(divergence, FINE, state.learner, model, guide, mixtures, state.companion)
+            seen = seen | {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}
+            return seen, unmet
 
         return jax.vmap(at)(states)
 

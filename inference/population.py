@@ -1,5 +1,7 @@
 """The population's objective: its exact value and gradient, without a batch."""
 
+import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from inference.programs import Program, program_of
+from mixture_models.divergences import behaviour_law
 from mixture_models.logistic_normal import FINEST
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
@@ -56,8 +59,11 @@ def population_value_and_grad(
         user's coordinates.
 
     Raises:
-        InputError: covariances that differ, a companion of another name, a divergence without an exact form,
-            or an estimated error above 1e-9.
+        InputError: covariances that differ, a companion of another name, a divergence or a reward without an
+            exact form, or an estimated error above 1e-9.
+
+    Warns:
+        UserWarning: an adaptive temperature that cannot meet its budget.
 
     Source: derivation in docs/theory.md.
     """
@@ -72,13 +78,14 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
         raise InputError(f"the companion of {objective.name} must be {expected}; got {', '.join(companion)}")
     for mixture in (learner, *companion.values()):
         check_exact(objective, mixture, target)
-    program = program_of((objective.model, objective.guide, objective.divergence))
     beside = _params(*companion.values()) if companion else None
     with jax.enable_x64(True):
-        fine, coarse = (
+        program = program_of((objective.model, objective.guide, objective.divergence))
+        (*fine, unmet), (*coarse, _) = (
             _at_resolution(program.static, program.numbers, learner, target, beside, resolution)
             for resolution in (FINE, COARSE)
         )
+    warn_of(objective, unmet)
     error = max(
         float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True)
     )
@@ -100,6 +107,7 @@ def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None
         raise InputError(
             f"the exact population needs a learner of fixed covariance; that of {objective.name} trains it"
         )
+    objective.divergence.exact(FINE)  # which refuses a reward that has none
 
 
 def has_exact(objective: Objective, start: TwoMode, target: TwoMode) -> bool:
@@ -117,6 +125,15 @@ def check_error(error: float, largest: float) -> None:
         raise InputError(
             f"the integrals must be accurate to {_TOLERANCE:g}; the estimated error is {error:.1e}"
         )
+
+
+def warn_of(objective: Objective, unmet: Mapping[str, Any]) -> None:
+    """Warn of what an exact loss could not fulfil, see `Divergence.unmet`, given where it did not."""
+    for sentence, where in unmet.items():
+        places = np.ravel(where)
+        if places.any():
+            count = f"in {places.sum()} of {places.size} states" if places.size > 1 else "here"
+            warnings.warn(f"{sentence}; that of {objective.name} does not {count}", UserWarning, stacklevel=4)
 
 
 def loss_and_grad(
@@ -139,18 +156,37 @@ def loss_and_grad(
         mixtures: start and target.
         companion: the companion's params, None without one.
     """
-    if companion is not None:
-        model = partial(model, companion=companion)
     loss = partial(divergence.exact(resolution).loss, jax.random.key(0))
-    return jax.value_and_grad(loss)(params, model, guide, *mixtures)
+    return jax.value_and_grad(loss)(params, _beside(model, companion), guide, *mixtures)
+
+
+def unmet_of(
+    divergence: Any,
+    resolution: Any,
+    params: dict[str, Array],
+    model: Any,
+    guide: Any,
+    mixtures: tuple[TwoMode, TwoMode],
+    companion: dict[str, Array] | None,
+) -> dict[str, Array]:
+    """Return what the exact loss at params of the learner cannot fulfil; arguments of `loss_and_grad`."""
+    target = behaviour_law(_beside(model, companion), params, *mixtures)
+    learner = behaviour_law(guide, params, *mixtures)
+    return divergence.exact(resolution).unmet(target, learner, mixtures)
+
+
+def _beside(model: Any, companion: dict[str, Array] | None) -> Any:
+    """Return a model that knows its companion's params."""
+    return model if companion is None else partial(model, companion=companion)
 
 
 @partial(jax.jit, static_argnums=0)
 def _at_resolution(
     program: Program, numbers: Any, learner: TwoMode, target: TwoMode, companion: Any, resolution: Any
-) -> tuple[Array, dict[str, Array]]:
+) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     model, guide, divergence = program.parts(numbers)
-    return loss_and_grad(divergence, resolution, _params(learner), model, guide, (learner, target), companion)
+    place = (divergence, resolution, _params(learner), model, guide, (learner, target), companion)
+    return *loss_and_grad(*place), unmet_of(*place)
 
 
 def _params(mixture: TwoMode) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The squared regression of OAPL: log ratios to a lagged policy onto advantages."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,13 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from mixture_models.divergences import Divergence, weighted_log_prob
-from mixture_models.expectations import MonteCarlo
-from mixture_models.rewards import ModeReward, rewards_of
+from mixture_models.expectations import MonteCarlo, Quadrature
+from mixture_models.logistic_normal import FINEST
+from mixture_models.mixture_law import MixtureLaw
+from mixture_models.rewards import ModeReward, check_exact, rewards_of, target_of
+from mixture_models.tensor_rule import expectation, same_covariance, span_of
+from mixture_models.tilted import Tilted
+from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError
 
 
@@ -49,10 +54,21 @@ class AdvantageRegression(Divergence):
     direction = "squared regression"
     sampling = "the lagged policy"
 
+    def exact(self, resolution: Any = FINEST) -> Self:
+        """Return a copy whose value and gradient are those of the population.
+
+        Raises:
+            InputError: a reward without an exact form.
+        """
+        check_exact(self.reward)
+        return replace(self, expectation=Quadrature(resolution))
+
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
         """Return the loss, see `Divergence.between`."""
+        if isinstance(self.expectation, Quadrature):
+            return self._population(target, learner, target_of(args), self.expectation.resolution)
         n = self.expectation.num_samples
         size = n if self.group_size is None else self.group_size
         if n % size:
@@ -66,6 +82,19 @@ class AdvantageRegression(Divergence):
         residual = self.beta2 * log_ratio - advantage
         surrogate = weighted_log_prob(learner, y, 2.0 * self.beta2 / n * residual)
         return jnp.mean(residual**2) + surrogate - stop_gradient(surrogate)
+
+    def _population(self, lagged: MixtureLaw, learner: MixtureLaw, target: TwoMode, resolution: Any) -> Array:
+        modes = jnp.concatenate([learner.means, lagged.means, self.reward.modes(target, lagged)])
+        span = span_of(learner.scale(0), modes)
+        q, lag, inside = span.law(learner), stop_gradient(span.law(lagged)), span.mixture(target)
+        best = self.beta1 * Tilted(lag, self.reward, inside, lag, resolution).log_normaliser(1.0 / self.beta1)
+
+        def squared(y: Array) -> Array:
+            advantage = self.reward(y, inside, lag) - best
+            return (self.beta2 * (q.log_prob(y) - lag.log_prob(y)) - stop_gradient(advantage)) ** 2
+
+        value = expectation(lag, squared, stop_gradient(span.coordinates(modes)), resolution)
+        return jnp.where(same_covariance(learner, lagged), value, jnp.nan)
 
 
 def optimal_value(rewards: Float[Array, "... n"], beta1: Any) -> Float[Array, "..."]:

@@ -83,6 +83,16 @@ class Divergence(ELBO):
         """
         raise NotImplementedError
 
+    def unmet(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> dict[str, Array]:
+        """Return what an exact loss at a place cannot fulfil: whether so, by a sentence of what it must.
+
+        Args:
+            target: the model's law.
+            learner: the guide's law.
+            args: the positional arguments of model and guide.
+        """
+        return {}
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass

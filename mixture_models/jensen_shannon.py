@@ -6,9 +6,9 @@ divergence is the one between the two laws, whoever is sampled. What is left of 
 it is *estimated*, on its own behaviours with importance weights, blind to what the student no longer does.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,9 @@ from mixture_models.divergences import (
     weighted_log_prob,
 )
 from mixture_models.expectations import MonteCarlo, Quadrature
-from mixture_models.mixture_law import log_add
+from mixture_models.logistic_normal import FINEST
+from mixture_models.mixture_law import MixtureLaw, log_add
+from mixture_models.tensor_rule import expectation, same_covariance, span_of
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
@@ -85,20 +87,47 @@ class JensenShannon(Divergence):
         super().__post_init__()
         at_least_two("the leave-one-out baseline", self.expectation)
 
+    def exact(self, resolution: Any = FINEST) -> Self:
+        """Return a copy whose value and gradient are those of the population."""
+        return replace(self, expectation=Quadrature(resolution))
+
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
         """Return the divergence, see `Divergence.between`."""
+        if isinstance(self.expectation, Quadrature):
+            return self._population(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples
         y, log_weight = _on_policy(key, n, target, learner)
-        # log(q/M), with w = p/q.
-        excess = -log_add(jnp.log1p(-self.alpha), jnp.log(self.alpha) + log_weight)
+        excess = self._excess(log_weight)
         ones = jnp.ones_like(excess)
         advantage = (1.0 - self.alpha) * (excess - leave_one_out(excess, ones))
         surrogate = weighted_log_prob(learner, y, advantage / n)
         teacher = self.alpha * jnp.mean(jnp.exp(log_weight) * (log_weight + excess))
         student = (1.0 - self.alpha) * jnp.mean(excess)
         return teacher + student + surrogate - stop_gradient(surrogate)
+
+    def _excess(self, log_weight: Array) -> Array:
+        """Return log(q/M) for log w = log(p/q)."""
+        return -log_add(jnp.log1p(-self.alpha), jnp.log(self.alpha) + log_weight)
+
+    def _population(self, target: MixtureLaw, learner: MixtureLaw, resolution: Any) -> Array:
+        span = span_of(learner.scale(0), jnp.concatenate([learner.means, target.means]))
+        p, q = stop_gradient(span.law(target)), span.law(learner)
+        means = jnp.concatenate([q.means, p.means])
+
+        def student(y: Array) -> Array:
+            log_q = q.log_prob(y)
+            excess = self._excess(stop_gradient(p.log_prob(y) - log_q))
+            return excess + excess * (log_q - stop_gradient(log_q))
+
+        def teacher(y: Array) -> Array:
+            log_weight = p.log_prob(y) - stop_gradient(q).log_prob(y)
+            return log_weight + self._excess(log_weight)
+
+        value = (1.0 - self.alpha) * expectation(stop_gradient(q), student, means, resolution)
+        value = value + self.alpha * stop_gradient(expectation(p, teacher, means, resolution))
+        return jnp.where(same_covariance(learner, target), value, jnp.nan)
 
 
 def _on_policy(key: Array, n: int, target: Distribution, learner: Distribution) -> tuple[Array, Array]:

@@ -2,6 +2,10 @@
 
 A reward is called with behaviours y of shape (n, d), the target and the law of the reference policy, and
 returns shape (n,). One that takes the behaviours alone works too.
+
+An exact form needs a reward that is made of densities of modes with the target's covariance, and is told so
+by two methods of (target, reference): ``modes``, the means of these modes, shape (m, d), and ``steepness``,
+how steeply the reward may rise far out, in whitened coordinates. It is evaluated in the span of the means.
 """
 
 import inspect
@@ -16,6 +20,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from mixture_models import covariance as cov
+from mixture_models.mixture_law import MixtureLaw
 from mixture_models.two_mode import TwoMode, expit
 from mixture_models.validation import InputError, number, one_of
 
@@ -44,6 +49,14 @@ class ModeReward(_Reward):
         log_odds = target.log_odds(y)
         return self.old * expit(log_odds) + self.new * expit(-log_odds)
 
+    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
+        """Return the means of the modes whose densities make the reward."""
+        return _means(target)
+
+    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Any:
+        """Return 0: far out the reward is flat."""
+        return 0.0
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
@@ -55,6 +68,15 @@ class LogRatioReward(_Reward):
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of behaviours."""
         return target.law().log_prob(y) - reference.log_prob(y)
+
+    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
+        """Return the means of the modes whose densities make the reward."""
+        return jnp.concatenate([_means(target), reference.means])
+
+    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, ""]:
+        """Return the largest Mahalanobis distance of a mode of the target from one of the reference."""
+        apart = _means(target)[:, None] - reference.means
+        return jnp.sqrt(jnp.max(jnp.sum(cov.whiten(target.scale, apart) ** 2, axis=-1)))
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["slope"], meta_fields=[])
@@ -71,6 +93,14 @@ class LinearReward(_Reward):
         axis = cov.whiten(scale, target.new_mean - target.old_mean)
         along = cov.whiten_transposed(scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
         return self.slope * ((y - target.old_mean) @ along)
+
+    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
+        """Return the means of the modes whose densities make the reward."""
+        return _means(target)
+
+    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Any:
+        """Return |c|."""
+        return jnp.abs(self.slope)
 
 
 def mode_reward(old: float = 0.0, new: float = 1.0) -> ModeReward:
@@ -162,13 +192,39 @@ def rewards_of(
     Raises:
         InputError: not one number a behaviour, or no target.
     """
-    if not (args and isinstance(args[-1], TwoMode)):
-        raise InputError(
-            f"a reward needs a TwoMode target as the last positional argument; got {len(args)} arguments"
-        )
-    values = jnp.asarray(reward(y, args[-1], reference))
+    values = jnp.asarray(reward(y, target_of(args), reference))
     if values.shape != y.shape[:1]:
         raise InputError(
             f"a reward must return one number a behaviour, shape {y.shape[:1]}; got shape {values.shape}"
         )
     return jax.lax.stop_gradient(values.astype(y.dtype))
+
+
+def target_of(args: tuple[Any, ...]) -> TwoMode:
+    """Return the target, the last positional argument of model and guide.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not (args and isinstance(args[-1], TwoMode)):
+        raise InputError(
+            f"a reward needs a TwoMode target as the last positional argument; got {len(args)} arguments"
+        )
+    return args[-1]
+
+
+def check_exact(reward: Callable[..., Array]) -> None:
+    """Refuse a reward that has no exact form.
+
+    Raises:
+        InputError: it does not say which modes it is made of.
+    """
+    if not hasattr(reward, "modes"):
+        raise InputError(
+            "an exact form needs a reward with the methods modes and steepness, such as those of "
+            f"mixture_models.rewards; got {getattr(reward, 'reward', reward)!r}"
+        )
+
+
+def _means(mixture: TwoMode) -> Float[Array, "2 d"]:
+    return jnp.stack([mixture.old_mean, mixture.new_mean])

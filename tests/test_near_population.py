@@ -1,0 +1,110 @@
+"""Exact near-on-policy objectives against brute-force integration, with companions away from the learner.
+
+Oracles: dense grids in 1-D and 2-D (`near_population_oracles`), whose own error is below 1e-10. A wrong sign, factor or
+direction, a companion in another's place, or a gradient through what is held fixed is off by order 1 against
+a tolerance of 1e-8.
+"""
+
+import near_population_oracles
+import numpy as np
+import oracles
+import pytest
+
+from inference import population_value_and_grad
+from mixture_models import TwoMode, objectives
+
+NAMES = {"sdft": "teacher", "ttt_discover": "reference", "oapl": "lagged"}
+
+
+def random_settings(dim, seed):
+    """Return random (learner, companion, target), all means displaced."""
+    rng = np.random.default_rng(seed)
+    root = np.tril(rng.normal(size=(dim, dim))) * 0.5 + np.eye(dim)
+    covariance = root @ root.T
+    root = np.linalg.cholesky(covariance)
+
+    def step(size):
+        direction = rng.normal(size=dim)
+        return root @ (size * direction / np.linalg.norm(direction))
+
+    old = rng.normal(size=dim)
+    new = old + step(np.linspace(0.5, 6.0, 4)[seed % 4])
+    target = oracles.Setting(rng.uniform(0.1, 0.9), old, new, covariance)
+    others = [
+        oracles.Setting(rng.uniform(0.1, 0.9), old + step(0.7), new + step(0.7), covariance) for _ in range(2)
+    ]
+    return *others, target
+
+
+def reward_of(text, target, companion):
+    if "linear" in text:
+        return near_population_oracles.linear_reward(target, 0.6)
+    if "log_ratio" in text:
+        return near_population_oracles.log_ratio_reward(target, companion)
+    return near_population_oracles.mode_reward(target, -0.5, 2.0)
+
+
+def sdft_loss(text, learner, companion, target):
+    if "forward" in text:
+        gradient = -oracles.expectation(companion, lambda y: oracles.score(learner, y))
+        return near_population_oracles.Loss(oracles.kl(companion, learner), gradient)
+    if "0.3" not in text:
+        gradient = oracles.reverse_kl_gradient(learner, companion)
+        return near_population_oracles.Loss(
+            oracles.kl(learner, companion), np.concatenate([np.ravel(g) for g in gradient.values()])
+        )
+    return near_population_oracles.jensen_shannon(learner, companion, 0.3)
+
+
+def ttt_loss(text, learner, companion, target):
+    reward = reward_of(text, target, companion)
+    eta = near_population_oracles.adaptive_eta(learner, reward, 0.2) if "adaptive" in text else 0.8
+    return near_population_oracles.ttt_discover(learner, companion, reward, 0.4, eta)
+
+
+def oapl_loss(text, learner, companion, target):
+    return near_population_oracles.oapl(learner, companion, reward_of(text, target, companion), 0.7, 1.5)
+
+
+LOSSES = {"sdft": sdft_loss, "ttt_discover": ttt_loss, "oapl": oapl_loss}
+
+REWARDS = ("mode_reward(-0.5,2.0)", "log_ratio_reward", "linear_reward(0.6)")
+
+# Whether the default set has it in one dimension.
+CHOSEN = {
+    "sdft": False,
+    "sdft:divergence=forward": False,
+    "sdft:divergence=0.3": True,
+    **{f"ttt_discover:kl_weight=0.4,eta=0.8,reward={r}": False for r in REWARDS},
+    "ttt_discover:kl_weight=0.4,eta=adaptive,kl_budget=0.2,reward=mode_reward(-0.5,2.0)": True,
+    **{f"oapl:beta1=0.7,beta2=1.5,reward={r}": r.startswith("mode") for r in REWARDS},
+}
+
+
+def evaluated(text, learner, companion, target):
+    name = text.partition(":")[0]
+    value, gradient = population_value_and_grad(
+        objectives.parse(text),
+        *(TwoMode.create(*s) for s in (learner, target)),
+        **{NAMES[name]: TwoMode.create(*companion)},
+    )
+    return value, np.concatenate([np.ravel(g) for g in gradient])
+
+
+# Every objective and dimension compiles a program; the settings of one share it.
+@pytest.mark.filterwarnings("ignore:beta1")
+@pytest.mark.parametrize(
+    ("text", "dim"),
+    [
+        pytest.param(text, dim, marks=[] if quick and dim == 1 else [pytest.mark.slow])
+        for dim in (1, 2)
+        for text, quick in CHOSEN.items()
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_value_and_gradient_are_the_integrals(text, dim, seed):
+    learner, companion, target = random_settings(dim, seed + 4 * dim)
+    value, gradient = evaluated(text, learner, companion, target)
+    exact = LOSSES[text.partition(":")[0]](text, *(s.mixture() for s in (learner, companion, target)))
+    assert value == pytest.approx(exact.value, rel=1e-8)
+    assert np.linalg.norm(gradient - exact.gradient) <= 1e-8 * np.linalg.norm(exact.gradient)
