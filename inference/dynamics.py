@@ -1,6 +1,6 @@
 """What exact dynamics share: objectives at settings, in few dimensions, solved in chunks and observed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -158,9 +158,7 @@ def _solve_chunk(
 ) -> Any:
     """Return what is observed at some settings, what is unmet there, and the learner's params."""
     numbers, states, mixtures = (
-        jax.tree.map(
-            lambda *leaves: np.stack([np.asarray(x, float) for x in leaves]), *[one[i] for i in rows]
-        )
+        jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *[one[i] for i in rows])
         for one in (batch.numbers, batch.states, batch.mixtures)
     )
     reached = solve(batch.program, numbers, states, mixtures)
