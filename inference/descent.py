@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from inference import results
 from inference.dynamics import Problem, State, problem_of, solved, value_and_grad
-from inference.programs import Program
+from inference.programs import Program, traced_alone
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import integer, positive
@@ -80,6 +80,7 @@ def _stepped(
 
 
 @partial(jax.jit, static_argnums=0)
+@traced_alone
 def _descend(
     program: Program, numbers: Any, states: State, mixtures: Any, counts: Array, learning_rate: Array
 ) -> State:

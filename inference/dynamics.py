@@ -15,7 +15,7 @@ from inference import results
 from inference.chunks import run_together
 from inference.frames import METRICS, Frame, in_frame
 from inference.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
-from inference.programs import Program, program_of
+from inference.programs import Program, program_of, traced_alone
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.companions import params_at
 from mixture_models.objectives import Objective
@@ -181,6 +181,7 @@ def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, 
 
 
 @partial(jax.jit, static_argnums=0)
+@traced_alone
 def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
     """Return what is reported of states (setting, time, ...), and what the exact loss there cannot fulfil."""
 

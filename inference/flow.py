@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from inference.dynamics import Problem, State, problem_of, solved, value_and_grad
-from inference.programs import Program
+from inference.programs import Program, traced_alone
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, finite_array, positive
@@ -130,6 +130,7 @@ class _Grid(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="implicit")
+@traced_alone
 def _integrate(
     program: Program,
     numbers: Any,

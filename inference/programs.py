@@ -1,5 +1,8 @@
 """What is compiled, and what is passed in: objectives that differ in numbers only share a program."""
 
+from collections.abc import Callable
+from functools import wraps
+from threading import RLock
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -8,6 +11,8 @@ import numpy as np
 from jax.tree_util import PyTreeDef
 
 _NUMBERS = int | float | np.ndarray | jax.Array
+
+_TRACING = RLock()
 
 
 class Program(NamedTuple):
@@ -35,3 +40,17 @@ def program_of(parts: Any) -> Program:
     numbers = tuple(jnp.asarray(leaf, float) if n else None for leaf, n in zip(leaves, numeric, strict=True))
     constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
     return Program(numbers, structure, constants)
+
+
+def traced_alone[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+    """Let one thread at a time run what is under ``jit``: NumPyro's handlers are one stack for all threads.
+
+    The function runs while it is traced only; threads compile and compute side by side.
+    """
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _TRACING:
+            return function(*args, **kwargs)
+
+    return alone

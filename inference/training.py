@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from inference import results
 from inference.chunks import chunk_sizes, run_together
-from inference.programs import Program, program_of
+from inference.programs import Program, program_of, traced_alone
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, positive
@@ -233,6 +233,7 @@ def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
 
 
 @partial(jax.jit, static_argnums=0)
+@traced_alone
 def _first_record(program: Program, numbers: Any, setting: Any) -> dict[str, Array]:
     svi, state, guide, beside = _svi(program, numbers, jax.random.key(0), setting, jnp.ones(()))
     params = svi.get_params(state)
@@ -273,6 +274,7 @@ def _toward(svi: SVI, companion: Any) -> SVI:
 
 
 @partial(jax.jit, static_argnums=0)
+@traced_alone
 def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> _State:
     def one(key: Array) -> _State:
         _, state, guide, beside = _svi(program, numbers, key, setting, learning_rate)
@@ -282,6 +284,7 @@ def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learn
     return jax.vmap(one)(keys)
 
 
+@traced_alone
 def _advance(
     program: Program,
     numbers: Any,
