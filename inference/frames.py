@@ -21,14 +21,22 @@ METRICS = ("euclidean", "whitened")
 
 
 class Frame(NamedTuple):
-    """Coordinates u of behaviours y = origin + basis u; basis None stands for y = u."""
+    """Coordinates u of behaviours y = origin + basis u; basis None stands for y = u.
+
+    ``dual`` takes gradients back: that of a function of the means is ``dual`` times the one in u.
+    """
 
     origin: Float[np.ndarray, "d"]
     basis: Float[np.ndarray, "d k"] | None
+    dual: Float[np.ndarray, "d k"] | None
 
     def embed(self, u: Any) -> Any:
         """Return y for coordinates u of shape (..., k)."""
         return u if self.basis is None else self.origin + u @ self.basis.T
+
+    def gradient(self, g: Any) -> Any:
+        """Return the gradient in y for one in the coordinates u, of shape (..., k)."""
+        return g if self.dual is None else g @ self.dual.T
 
 
 def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
@@ -42,7 +50,7 @@ def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
     scale = mixtures[0].scale
     whitened = metric == "whitened"
     if scale.ndim and not whitened:
-        return Frame(np.zeros(mixtures[0].dim), None), things
+        return Frame(np.zeros(mixtures[0].dim), None, None), things
     means = np.stack([mean for m in mixtures for mean in (m.old_mean, m.new_mean)])
     origin = means[-1]
     points = cov.whiten(scale, means - origin) if whitened else means - origin
@@ -60,8 +68,10 @@ def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
         )
         return replace(thing, old_mean=old, new_mean=new, scale=inner_scale)
 
-    outer = cov.colour(scale, basis.T).T if whitened else basis
-    return Frame(origin, outer), jax.tree.map(reduced, things, is_leaf=_is_mixture)
+    outer, dual = basis, basis
+    if whitened:
+        outer, dual = (place(scale, basis.T).T for place in (cov.colour, cov.whiten_transposed))
+    return Frame(origin, outer, dual), jax.tree.map(reduced, things, is_leaf=_is_mixture)
 
 
 def mixtures_in(things: Any) -> Sequence[TwoMode]:

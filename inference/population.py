@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from inference.programs import Program, program_of
+from inference.frames import in_frame
+from inference.programs import Program, program_of, traced_alone
 from mixture_models.divergences import behaviour_law
 from mixture_models.logistic_normal import FINEST
 from mixture_models.objectives import Objective
@@ -44,8 +45,9 @@ def population_value_and_grad(
 ) -> tuple[float, Parameters]:
     """Return the exact value L(θ) of an objective and its gradient ∂L/∂θ, θ = (φ, m_o, m_n), at a learner.
 
-    The divergence's expectation becomes integrals in few dimensions whatever d is, evaluated in float64
-    whatever the caller's setting, at two resolutions. `population` also returns the estimated error.
+    The divergence's expectation becomes integrals in few dimensions whatever d is, in the span of the means,
+    evaluated in float64 whatever the caller's setting, at two resolutions. `population` also returns the
+    estimated error.
 
     Args:
         objective: one of `mixture_models.objectives` with the two-mode learner.
@@ -78,11 +80,15 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
         raise InputError(f"the companion of {objective.name} must be {expected}; got {', '.join(companion)}")
     for mixture in (learner, *companion.values()):
         check_exact(objective, mixture, target)
-    beside = _params(*companion.values()) if companion else None
+    parts = (objective.model, objective.guide, objective.divergence.exact(FINE))
+    frame, (parts, *inside, beside) = in_frame(
+        (parts, learner, target, list(companion.values())), metric="whitened"
+    )
     with jax.enable_x64(True):
-        program = program_of((objective.model, objective.guide, objective.divergence))
+        program = program_of(parts)
+        params = _params(*beside) if beside else None
         (*fine, unmet), (*coarse, _) = (
-            _at_resolution(program.static, program.numbers, learner, target, beside, resolution)
+            _at_resolution(program.static, program.numbers, *inside, params, resolution)
             for resolution in (FINE, COARSE)
         )
     warn_of(objective, unmet)
@@ -91,7 +97,8 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
     )
     value, gradient = jax.tree.map(np.asarray, fine)
     check_error(error, max(np.abs(g).max() for g in gradient.values()))
-    return Population(float(value), Parameters(*(gradient[n] for n in Parameters._fields)), error)
+    by_mean = (frame.gradient(gradient[name]) for name in ("old_mean", "new_mean"))
+    return Population(float(value), Parameters(gradient["old_logit"], *by_mean), error)
 
 
 def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None:
@@ -181,6 +188,7 @@ def _beside(model: Any, companion: dict[str, Array] | None) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
+@traced_alone
 def _at_resolution(
     program: Program, numbers: Any, learner: TwoMode, target: TwoMode, companion: Any, resolution: Any
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
