@@ -1,6 +1,7 @@
 """The ``massdrift`` command."""
 
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from analyses import chen2025 as chen
 from analyses import compare as compare_objectives
+from analyses import mass_forgetting as mass
 from analyses import outputs
 from analyses.settings import Settings
 from mixture_models.validation import InputError
@@ -101,6 +103,48 @@ def compare(
         compare_objectives.write(tree, settings, folder)
     Console().print(compare_objectives.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as PNG and SVG.")
+
+
+_Out = typer.Option(help="Folder to write; it must not exist yet.")
+
+
+def _analyse(analysis: Any, out: Path, overwrite: bool, quiet: bool, *args: Any, **settings: Any) -> None:
+    """Run an analysis, write its folder and print its table."""
+    outputs.check(out, overwrite=overwrite)
+    console = Console()
+    with nullcontext() if quiet else console.status("computing"):
+        tree = analysis.run(*args, **settings)
+        with outputs.folder(out, overwrite=overwrite) as folder:
+            analysis.write(tree, folder)
+    console.print(analysis.table(tree))
+    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+
+
+_Separations = Annotated[
+    list[float] | None,
+    typer.Argument(help="Separations of the modes, increasing.", show_default="those of the figure"),
+]
+
+
+@app.command()
+def mass_forgetting(
+    separations: _Separations = None,
+    out: Annotated[Path, _Out] = Path("runs/mass-forgetting"),
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.5,
+    end_time: Annotated[float, typer.Option(help="Last time, steps times learning rate.")] = 1e6,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """How fast does SFT empty the old mode, and does the weight tell the truth? Exact, with asymptotes."""
+    _analyse(
+        mass,
+        out,
+        overwrite,
+        quiet,
+        separations or mass.SEPARATIONS,
+        start_old_weight=start_old_weight,
+        end_time=end_time,
+    )
 
 
 @reproduce.command()

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from mixture_models.two_mode import TwoMode
@@ -49,6 +50,14 @@ _LONG_NAME_AND_UNITS = {
     "step": ("training step", "step"),
     "time": ("time, steps times learning rate", "1"),
     "setting": ("setting", "1"),
+    "separation": ("separation of the modes, δ(μ_o, μ_n)", "Mahalanobis"),
+    "target_weight": ("target's old weight, α", "1"),
+    "means": ("whether the means are held or move", "1"),
+    "old_weight_separated": ("old weight of modes apart, ~ 1/t", "1"),
+    "old_weight_rare": ("old weight of a rare old mode, ~ t^(-1/2)", "1"),
+    "crossover_weight": ("old weight where the two asymptotes of the velocity meet", "1"),
+    "crossover_time": ("time at which the old weight is the crossover's", "1"),
+    "exponent": ("exponent of the decay, -d log β / d log t", "1"),
     "feature": ("coordinate of a behaviour", "1"),
     "feature_bis": ("coordinate of a behaviour", "1"),
     "objective": ("post-training objective", "1"),
@@ -163,6 +172,21 @@ def population_tree(
         groups = {name: group.isel(setting=0, drop=True) for name, group in groups.items()}
     root = xr.Dataset(attrs=provenance(settings))
     return xr.DataTree.from_dict({"/": root} | {f"/{name}": group for name, group in groups.items()})
+
+
+def on_grid(dataset: xr.Dataset, axes: Mapping[str, Any]) -> xr.Dataset:
+    """Give the settings of an exact result the dims of the grid that they ran over, the last one fastest.
+
+    Args:
+        dataset: with a dim ``setting``.
+        axes: the coordinate of every new dim, in the order in which ``setting`` lists their product.
+    """
+    index = xr.Coordinates.from_pandas_multiindex(
+        pd.MultiIndex.from_product(list(axes.values()), names=list(axes)), "setting"
+    )
+    grid = dataset.drop_vars("setting").assign_coords(index).unstack("setting").reindex(dict(axes))
+    leading = [dim for dim in dataset.dims if dim == "objective"]
+    return describe(grid.transpose(*leading, *axes, ...))
 
 
 def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:
