@@ -171,7 +171,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         left.legend()
         right.set(yscale="log", xlabel="separation δ of the modes", ylabel="rate of convergence")
         right.set_title(
-            "Points: measured, lines: local rate,\ndotted: α(1-α), its limit for modes apart",
+            "Points: measured, lines: local rate,\nthin horizontals: α(1-α), its limit for modes apart",
             loc="left",
             fontsize=10,
         )

@@ -1,8 +1,8 @@
-"""What does replay of old behaviours do: to the optimum of forward KL, and to the batches of reverse KL?
+"""What does replay of old behaviours do to the optimum of forward KL, and to the batches of reverse KL?
 
-Forward KL: the exact flow's end against the replayed share. Reverse KL, whose optimum replay leaves alone: how
-often a batch holds no old behaviour, what the importance weights cost, and what small batches make of a
-learner that has nearly lost its old mode.
+Forward KL: the exact flow's end against the replayed share. Reverse KL, whose optimum stays: how often a
+batch holds no old behaviour, what the importance weights cost, and what small batches make of a learner that
+has nearly lost its old mode.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,8 @@ _NUM_BATCHES, _NUM_DRAWN = 4000, 20_000
 
 _NUM_STEPS = 2000
 
+_EXACT, _DRAWN = (look["color"] for look in figures.line_style(["exact", "drawn"]).values())
+
 
 def run(
     replay: Sequence[float] = SHARES,
@@ -65,12 +67,11 @@ def run(
         seed: of all random numbers.
 
     Returns:
-        DataTree with ``/population``: ``end``, the old weight at the end of forward KL's flow from right means
-        held and from free ones that start off, over (means, replay); ``/theory``: its optimum,
-        ``starvation``, ``effective_fraction`` and its bound; ``/simulated``: ``starved_share``, the share of
-        drawn batches that are starved, with its interval, and ``drawn_fraction``; ``/trajectory`` and
-        ``/trajectory_stats`` of the trainings by objective, and ``/final`` with ``recovery_step`` and
-        ``peak_old_drift`` beside it.
+        DataTree with ``/population``: ``end``, the old weight at the end of forward KL's flow, the means held
+        right or free and starting off, over (means, replay); ``/theory``: its optimum, ``starvation``,
+        ``effective_fraction`` and its bound; ``/simulated``: ``starved_share`` of drawn batches with its
+        interval, and ``drawn_fraction``; ``/trajectory``, ``/trajectory_stats`` and ``/final`` of the
+        trainings, with ``recovery_step`` and ``peak_old_drift``.
 
     Raises:
         InputError: an argument out of range.
@@ -194,7 +195,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
     Columns: ``replay``; ``starvation``, ``starved_share`` with ``_lower`` and ``_upper``;
     ``effective_fraction`` and ``drawn_fraction``; means over the trainings with ``_lower`` and ``_upper`` of
-    ``peak_old_drift``, ``recovery_step`` and ``lowest_old_weight``; ``num_recovered``, ``num_diverged``.
+    ``peak_old_drift`` and ``recovery_step``; ``spread_old_weight``, the largest standard deviation over the
+    replicates at any step; ``num_recovered``, ``num_diverged``.
     """
     settings, kept = tree.attrs, results.converged(tree)
     final, simulated = tree["final"].to_dataset(), tree["simulated"].to_dataset()
@@ -210,19 +212,23 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         "effective_fraction": theory.effective_sample_fraction(beta, settings["separation"], shares),
         "drawn_fraction": simulated["drawn_fraction"],
     }
-    lowest = tree["trajectory"]["old_weight"].min("step", skipna=False)
-    measured = {name: final[name] for name in ("peak_old_drift", "recovery_step")} | {
-        "lowest_old_weight": lowest
-    }
+    measured = {name: final[name] for name in ("peak_old_drift", "recovery_step")}
     for name, values in measured.items():
         values = values.where(kept)
         limits = interval(values)
         columns[name] = values.mean(["chain", "draw"], skipna=True)
         for bound in ("lower", "upper"):
             columns[f"{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+    columns["spread_old_weight"] = _spread(tree).max("step")
     columns["num_recovered"] = measured["recovery_step"].where(kept).count(["chain", "draw"])
     columns["num_diverged"] = (~kept).sum(["chain", "draw"])
     return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
+
+
+def _spread(tree: xr.DataTree) -> xr.DataArray:
+    """Return the standard deviation of the old weight over the replicates, over (objective, step)."""
+    weights = tree["trajectory"].to_dataset()["old_weight"].where(results.converged(tree))
+    return weights.std(["chain", "draw"], skipna=True)
 
 
 def table(tree: xr.DataTree) -> Table:
@@ -233,23 +239,25 @@ def table(tree: xr.DataTree) -> Table:
     return tables.transposed(
         frame,
         [
-            ("batches without an old behaviour, exact", "starvation", tables.plain),
-            ("  drawn", "starved_share", tables.with_interval),
-            ("effective sample fraction, exact", "effective_fraction", tables.plain),
-            ("  drawn", "drawn_fraction", tables.plain),
-            ("lowest old weight in training", "lowest_old_weight", tables.with_interval),
-            ("peak old drift in training", "peak_old_drift", tables.with_interval),
-            ("steps until half the weight is back", "recovery_step", tables.with_interval),
-            ("trainings in which it came back", "num_recovered", tables.plain),
-            ("diverged trainings, left out", "num_diverged", tables.plain),
+            ("starved batches, exact", "starvation", tables.plain),
+            ("   drawn", "starved_share", tables.with_interval),
+            ("effective fraction, exact", "effective_fraction", tables.plain),
+            ("   drawn", "drawn_fraction", tables.plain),
+            ("spread of the old weight", "spread_old_weight", tables.plain),
+            ("peak old drift", "peak_old_drift", tables.with_interval),
+            ("steps to half-way", "recovery_step", tables.with_interval),
+            ("trainings half-way", "num_recovered", tables.plain),
+            ("diverged, left out", "num_diverged", tables.plain),
         ],
         title="What replay of a share λ does to reverse KL",
         caption=(
-            f"From old weight {settings['start_old_weight']:g} to {settings['old_weight']:g}, right means at "
-            f"separation {settings['separation']:g}, batches of {settings['batch_size']}; "
-            f"{settings['num_replicates']} trainings a share, mean and {100 * interval_probability():g} % interval "
-            f"over those that came back (steps) or stayed finite; Wilson intervals of the share in "
-            f"{_NUM_BATCHES} drawn batches."
+            f"Trainings from old weight {settings['start_old_weight']:g} toward "
+            f"{settings['old_weight']:g}, right means at separation {settings['separation']:g}, batches of "
+            f"{settings['batch_size']}: mean and {100 * interval_probability():g} % interval over "
+            f"{settings['num_replicates']} replicates. A starved batch holds no old behaviour; the effective "
+            "fraction is of the sample, by its importance weights. Spread: the largest standard deviation of "
+            "the replicates at any step; half-way: when half of the missing weight is back. Wilson intervals "
+            f"for {_NUM_BATCHES} drawn batches."
         ),
     )
 
@@ -259,7 +267,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     with figures.style():
         figure, panels = plt.subplots(2, 2, figsize=(10.0, 8.0))
         predicted, simulated = tree["theory"].to_dataset(), tree["simulated"].to_dataset()
-        _plot_optimum(panels[0, 0], predicted, tree["population"]["end"])
+        _plot_optimum(panels[0, 0], predicted, tree["population"].to_dataset()["end"])
         _plot_starvation(panels[0, 1], predicted, simulated, tree.attrs["batch_size"])
         _plot_fraction(panels[1, 0], predicted, simulated)
         _plot_trainings(panels[1, 1], tree)
@@ -283,18 +291,18 @@ def _plot_optimum(axes: Axes, predicted: xr.Dataset, ends: xr.DataArray) -> None
 
 
 def _plot_starvation(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset, size: int) -> None:
-    axes.plot(predicted["replay"], predicted["starvation"], color="C0", label="((1-λ)(1-β))^N, exact")
+    axes.plot(predicted["replay"], predicted["starvation"], color=_EXACT, label="((1-λ)(1-β))^N, exact")
     share = simulated["starved_share"].to_numpy()
     ends = np.abs(simulated["starved_share_interval"].transpose("ci_bound", "replay").to_numpy() - share)
-    axes.errorbar(simulated["replay"], share, ends, fmt="o", color="C1", capsize=3, label="drawn batches")
+    axes.errorbar(simulated["replay"], share, ends, fmt="o", color=_DRAWN, capsize=3, label="drawn batches")
     axes.set_ylabel("batches without an old behaviour")
     axes.set_title(f"Reverse KL, batches of {size}: replay ends starvation", loc="left", fontsize=10)
     axes.legend()
 
 
 def _plot_fraction(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset) -> None:
-    axes.plot(predicted["replay"], predicted["effective_fraction"], color="C0", label="1/E[w²], exact")
-    axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color="C1", label="drawn behaviours")
+    axes.plot(predicted["replay"], predicted["effective_fraction"], color=_EXACT, label="1/E[w²], exact")
+    axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color=_DRAWN, label="drawn behaviours")
     axes.plot(predicted["replay"], predicted["effective_fraction_bound"], "k:", label="bound 1-λ")
     axes.set(ylabel="effective sample fraction", ylim=(0.0, 1.05))
     axes.set_title("What it costs: the importance weights' share", loc="left", fontsize=10)
@@ -302,14 +310,17 @@ def _plot_fraction(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset) -> 
 
 
 def _plot_trainings(axes: Axes, tree: xr.DataTree) -> None:
-    weights = tree["trajectory"]["old_weight"].where(results.converged(tree))
+    spread = _spread(tree)
     names = [f"λ = {share:g}" for share in tree["final"]["replay"].to_numpy()]
-    weights = weights.assign_coords(objective=names)
-    figures.bands(axes, weights, figures.line_style(names))
-    axes.set(xlabel="training step", ylabel="old weight β", xlim=(0, weights["step"].max()))
+    for index, (name, look) in enumerate(figures.line_style(names).items()):
+        line = {key: value for key, value in look.items() if key != "marker"}
+        axes.plot(spread["step"], spread.isel(objective=index), label=name, **line)
+    settled = spread["step"].where(spread.max("objective") > 0.05 * spread.max()).max()
+    axes.set(xlabel="training step", ylabel="standard deviation of the old weight", xlim=(0, 1.3 * settled))
+    axes.set_ylim(bottom=0.0)
     axes.set_title(
         f"Trainings from β = {tree.attrs['start_old_weight']:g}, batches of {tree.attrs['batch_size']}:\n"
-        f"mean and {100 * interval_probability():g} % interval of the replicates",
+        "replay makes replicates agree, the mean is the same",
         loc="left",
         fontsize=10,
     )

@@ -50,7 +50,7 @@ def listed(frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], **opti
     shown = [(heading, name, write) for heading, name, write in columns if name in frame]
     table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), **options)
     for heading, _, _ in shown:
-        table.add_column(heading, justify="right", vertical="bottom")
+        table.add_column(heading, justify="right")
     for _, row in frame.iterrows():
         table.add_row(*(write(dict(row), name) for _, name, write in shown))
     return table

@@ -50,8 +50,8 @@ def decay_posterior(
         seed: of all random numbers.
 
     Returns:
-        DataTree with ``/posterior``: ``decay_rate`` k, ``log_power`` b, ``centre`` (log drift where δ² and
-        log δ have their means), ``residual_sd`` and ``residual_length`` over (chain, draw, measure, fit_from);
+        DataTree with ``/posterior``: ``decay_rate`` k, ``log_power`` b, ``centre`` (log drift at the mean
+        δ² and log δ), ``residual_sd`` and ``residual_length`` over (chain, draw, measure, fit_from);
         ``/sample_stats`` and ``/observed_data``.
 
     Raises:
@@ -93,7 +93,7 @@ def decay_posterior(
 
 
 def check_windows(separations: Any, fit_from: Any) -> tuple[Any, Any]:
-    """Return the windows' least separations (w,) and which separations (w, n) they hold; at least four each."""
+    """Return the windows' least separations (w,) and what they hold (w, n), at least four each."""
     windows = increasing_array("fit_from", fit_from, "[0, 100]")
     kept = separations >= windows[:, None]
     least = kept.sum(axis=1).min()

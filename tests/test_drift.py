@@ -51,16 +51,14 @@ def test_peak_and_integral_are_those_of_an_independent_integrator():
 
 def test_noise_floor_is_that_of_the_recursion():
     """A loop over steps with other random numbers; the tolerance is 4 standard errors of two means."""
-    weights = np.linspace(0.9, 0.5, 300)
+    weights, deviations = np.linspace(0.9, 0.5, 300), np.linspace(0.02, 0.01, 300)
     rng = np.random.default_rng(9)
     mean, peak = np.zeros(2000), np.zeros(2000)
-    for beta in weights:
-        gap = logit(beta) - logit(0.5)
-        noise = rng.normal(size=2000) * np.sqrt(beta / 64) * (1.0 - beta) * gap
-        mean = mean - 0.05 * beta * mean + 0.05 * noise
+    for beta, deviation in zip(weights, deviations, strict=True):
+        mean = mean - 0.05 * beta * mean + 0.05 * deviation * rng.normal(size=2000)
         peak = np.maximum(peak, np.abs(mean))
     error = np.sqrt(2.0) * peak.std() / np.sqrt(peak.size)
-    assert abs(drift._noise_floor(weights, 0.5, 0) - peak.mean()) < 4.0 * error < 0.1 * peak.mean()
+    assert abs(drift._noise_floor(weights, deviations, 0) - peak.mean()) < 4.0 * error < 0.1 * peak.mean()
 
 
 @pytest.mark.parametrize(
@@ -90,11 +88,10 @@ def test_the_decay_rate_nears_one_eighth(tmp_path):
         assert rates.loc[7.0] == pytest.approx(0.125, rel=0.002)
         assert rates.loc[5.0] == pytest.approx(0.125, rel=0.03)
         assert abs(rates.loc[7.0] - 0.125) < abs(rates.loc[6.0] - 0.125) < abs(rates.loc[5.0] - 0.125)
-    # Beyond δ = 5 the score estimator's drift is its noise; the pathwise estimator has almost none there.
-    peaks = tree["trainings"]["peak_old_drift"].mean(["chain", "draw"]).sel(separation=8.0)
-    floor = float(tree["trainings"]["noise_floor"])
-    assert float(peaks.sel(objective="reverse_kl")) == pytest.approx(floor, rel=0.2)
-    assert float(peaks.sel(objective="reverse_kl:estimator=pathwise")) < 0.02 * floor
+    # At δ = 8 what overlap moves is far below what noise does, which the recursion predicts.
+    trainings = tree["trainings"].to_dataset()
+    peaks = trainings["peak_old_drift"].mean(["chain", "draw"]).sel(separation=8.0)
+    np.testing.assert_allclose(peaks, trainings["noise_floor"], rtol=0.2)
     drift.write(tree, tmp_path)
     names = {"results.zarr", "summary.csv", "drift.png", "drift.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
