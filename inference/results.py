@@ -86,6 +86,8 @@ _LONG_NAME_AND_UNITS = {
     "starved_share": ("share of drawn batches without an old behaviour", "1"),
     "effective_fraction": ("effective sample fraction, 1/E[w²]", "1"),
     "effective_fraction_bound": ("lower bound of the effective sample fraction", "1"),
+    "starved_share_interval": ("interval of the share of drawn batches without an old behaviour", "1"),
+    "ci_bound": ("bound of the interval", "1"),
     "drawn_fraction": ("effective sample fraction of drawn behaviours", "1"),
     "recovery_step": ("step at which half of the missing weight is back", "step"),
     "batch_size": ("batch size", "1"),

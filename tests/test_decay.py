@@ -61,6 +61,7 @@ def posterior():
     return decay_posterior(APART, drifts, fit_from=WINDOWS, num_draws=1000)
 
 
+@pytest.mark.slow
 def test_the_posterior_is_that_of_the_grid(posterior):
     draws = posterior["posterior"].to_dataset()
     centres = np.mean(APART**2), np.mean(np.log(APART))
@@ -78,6 +79,7 @@ def test_the_posterior_is_that_of_the_grid(posterior):
                 assert float(here.std()) == pytest.approx(deviation[i], rel=0.15), parameter
 
 
+@pytest.mark.slow
 def test_it_is_well_sampled_and_labelled(posterior):
     draws = posterior["posterior"].to_dataset()
     assert float(az.rhat(draws).to_array().max()) < 1.01

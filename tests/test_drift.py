@@ -25,6 +25,7 @@ def gradient(theta, separation, alpha):
     return np.trapezoid(scores * q * np.log(q / p), Y, axis=-1)
 
 
+@pytest.mark.slow
 def test_peak_and_integral_are_those_of_an_independent_integrator():
     apart = np.array([3.0, 6.0])
     population = drift._population(apart, 0.4, 0.85).isel(objective=0)

@@ -31,7 +31,9 @@ def test_measured_and_local_rates_are_the_brute_force_ones(tree):
             here = {"separation": separation, "target_weight": weight}
             exact = smallest_eigenvalue(separation, weight)
             assert float(tree["theory"]["local_rate"].sel(here).item()) == pytest.approx(exact, rel=1e-6)
-            assert float(tree["population"]["measured_rate"].sel(here).item()) == pytest.approx(exact, rel=0.01)
+            assert float(tree["population"]["measured_rate"].sel(here).item()) == pytest.approx(
+                exact, rel=0.01
+            )
 
 
 def test_summary_table_and_files(tree, tmp_path):
