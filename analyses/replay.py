@@ -320,7 +320,7 @@ def _plot_trainings(axes: Axes, tree: xr.DataTree) -> None:
     axes.set_ylim(bottom=0.0)
     axes.set_title(
         f"Trainings from β = {tree.attrs['start_old_weight']:g}, batches of {tree.attrs['batch_size']}:\n"
-        "replay makes replicates agree, the mean is the same",
+        "how far replicates differ",
         loc="left",
         fontsize=10,
     )
