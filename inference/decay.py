@@ -37,8 +37,8 @@ def decay_posterior(
 
     Exact drifts have no noise: what the regression leaves is the smooth rest of an expansion in δ, correlated
     from one separation to the next. So the residual is an Ornstein-Uhlenbeck process along δ, its standard
-    deviation and correlation length inferred; taken as independent it would make k look several times more
-    certain than it is. An interval of k states how well these separations and this form determine it.
+    deviation and correlation length inferred; taken as independent it would make k look more certain than
+    it is. An interval of k states how well these separations and this form determine it.
 
     Args:
         separations: δ, increasing, shape (separation,); at least four in every window.
