@@ -1,6 +1,7 @@
 """The ``massdrift`` command."""
 
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,11 @@ from rich.console import Console
 
 from analyses import chen2025 as chen
 from analyses import compare as compare_objectives
+from analyses import drift as drift_analysis
+from analyses import geometry as geometry_analysis
+from analyses import mass_forgetting as mass
 from analyses import outputs
+from analyses import replay as replay_analysis
 from analyses.settings import Settings
 from mixture_models.validation import InputError
 
@@ -101,6 +106,134 @@ def compare(
         compare_objectives.write(tree, settings, folder)
     Console().print(compare_objectives.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as PNG and SVG.")
+
+
+_Out = typer.Option(help="Folder to write; it must not exist yet.")
+
+
+def _analyse(analysis: Any, out: Path, overwrite: bool, quiet: bool, *args: Any, **settings: Any) -> None:
+    """Run an analysis, write its folder and print its table."""
+    outputs.check(out, overwrite=overwrite)
+    console = Console()
+    with nullcontext() if quiet else console.status("computing"):
+        tree = analysis.run(*args, **settings)
+        with outputs.folder(out, overwrite=overwrite) as folder:
+            analysis.write(tree, folder)
+    console.print(analysis.table(tree))
+    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+
+
+_Separations = Annotated[
+    list[float] | None,
+    typer.Argument(help="Separations of the modes, increasing.", show_default="those of the figure"),
+]
+
+
+@app.command()
+def mass_forgetting(
+    separations: _Separations = None,
+    out: Annotated[Path, _Out] = Path("runs/mass-forgetting"),
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.5,
+    end_time: Annotated[float, typer.Option(help="Last time, steps times learning rate.")] = 1e6,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """How fast does SFT empty the old mode, and does the weight tell the truth? Exact, with asymptotes."""
+    _analyse(
+        mass,
+        out,
+        overwrite,
+        quiet,
+        separations or mass.SEPARATIONS,
+        start_old_weight=start_old_weight,
+        end_time=end_time,
+    )
+
+
+@app.command()
+def drift(
+    separations: _Separations = None,
+    out: Annotated[Path, _Out] = Path("runs/drift"),
+    old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.9,
+    fit_from: Annotated[
+        list[float] | None,
+        typer.Option(help="Least separation of a window to regress; may be repeated.", show_default="5 6 7"),
+    ] = None,
+    num_replicates: Annotated[int, typer.Option(help="Finite-batch trainings of each estimator.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """How does the drift of on-policy learning fall with separation? A posterior of its decay rate."""
+    _analyse(
+        drift_analysis,
+        out,
+        overwrite,
+        quiet,
+        separations or drift_analysis.SEPARATIONS,
+        old_weight=old_weight,
+        start_old_weight=start_old_weight,
+        fit_from=fit_from or drift_analysis.FIT_FROM,
+        num_replicates=num_replicates,
+        seed=seed,
+    )
+
+
+@app.command()
+def geometry(
+    separations: _Separations = None,
+    out: Annotated[Path, _Out] = Path("runs/geometry"),
+    old_weight: Annotated[
+        list[float] | None,
+        typer.Option(help="Target's mass of the old mode; may be repeated.", show_default="0.1 0.3 0.5 0.8"),
+    ] = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """How fast does on-policy learning return to its target? Measured against the Fisher information."""
+    _analyse(
+        geometry_analysis,
+        out,
+        overwrite,
+        quiet,
+        separations or geometry_analysis.SEPARATIONS,
+        old_weights=old_weight or geometry_analysis.OLD_WEIGHTS,
+    )
+
+
+@app.command()
+def replay(
+    shares: Annotated[
+        list[float] | None,
+        typer.Argument(help="Replayed shares of reverse KL, increasing.", show_default="0 0.1 0.2 0.5"),
+    ] = None,
+    out: Annotated[Path, _Out] = Path("runs/replay"),
+    separation: Annotated[float, typer.Option(help="Distance of the target's modes.")] = 4.0,
+    old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.05,
+    batch_size: Annotated[int, typer.Option(help="Behaviours seen in an update.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
+    num_replicates: Annotated[int, typer.Option(help="Trainings of each share.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """What does replay change: the optimum of forward KL, and the batches of reverse KL?"""
+    _analyse(
+        replay_analysis,
+        out,
+        overwrite,
+        quiet,
+        shares or replay_analysis.SHARES,
+        separation=separation,
+        old_weight=old_weight,
+        start_old_weight=start_old_weight,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        num_replicates=num_replicates,
+        seed=seed,
+    )
 
 
 @reproduce.command()

@@ -53,6 +53,11 @@ def line_style(names: Sequence[str]) -> Styles:
     }
 
 
+def ordered_colours(count: int) -> list[Any]:
+    """Return colours for values in order, from dark to light, none of them too light for white paper."""
+    return [matplotlib.colormaps["viridis"](0.88 * i / max(1, count - 1)) for i in range(count)]
+
+
 def bands(axes: Axes, values: xr.DataArray, styles: Styles) -> None:
     """Draw mean and interval over the replicates against ``step``, a line and a band an objective."""
     limits = interval(values)

@@ -1,10 +1,15 @@
 """Where a command writes: one folder, whole or not at all."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analyses import figures
 from inference import results
 
 #: Every output folder holds this file; a folder without it is never overwritten.
@@ -26,3 +31,11 @@ def folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
         part.mkdir()
         yield part
         results.replace(part, path)
+
+
+def write(tree: xr.DataTree, summary: pd.DataFrame, drawn: Mapping[str, Figure], folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figures, by name, into a folder."""
+    results.save(tree, folder / MARKER)
+    summary.to_csv(folder / "summary.csv", index=False)
+    for name, figure in drawn.items():
+        figures.save(figure, folder, name)

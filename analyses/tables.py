@@ -39,6 +39,23 @@ def with_error(row: Mapping[str, Any], name: str) -> str:
     return number(row[name]) + ("" if error == MISSING else f"\n± {error}")
 
 
+def listed(frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], **options: Any) -> Table:
+    """Build a table of ``frame``, one of its rows a row.
+
+    Args:
+        frame: one row a setting.
+        columns: heading, column of ``frame`` and how a cell is written; absent columns are left out.
+        options: of `rich.table.Table`.
+    """
+    shown = [(heading, name, write) for heading, name, write in columns if name in frame]
+    table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), **options)
+    for heading, _, _ in shown:
+        table.add_column(heading, justify="right")
+    for _, row in frame.iterrows():
+        table.add_row(*(write(dict(row), name) for _, name, write in shown))
+    return table
+
+
 def transposed(frame: pd.DataFrame, rows: Iterable[tuple[str, str, Cell]], **options: Any) -> Table:
     """Build a table of ``frame``, one of its rows a column.
 

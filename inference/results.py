@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from mixture_models.two_mode import TwoMode
@@ -55,6 +56,48 @@ _LONG_NAME_AND_UNITS = {
     "step": ("training step", "step"),
     "time": ("time, steps times learning rate", "1"),
     "setting": ("setting", "1"),
+    "separation": ("separation of the modes, δ(μ_o, μ_n)", "Mahalanobis"),
+    "target_weight": ("target's old weight, α", "1"),
+    "means": ("whether the means are held or move", "1"),
+    "old_weight_separated": ("old weight of modes apart, ~ 1/t", "1"),
+    "old_weight_rare": ("old weight of a rare old mode, ~ t^(-1/2)", "1"),
+    "crossover_weight": ("old weight where the two asymptotes of the velocity meet", "1"),
+    "crossover_time": ("time at which the old weight is the crossover's", "1"),
+    "start": ("where the flow starts", "1"),
+    "peak_old_drift": ("peak old drift", "Mahalanobis"),
+    "integrated_old_drift": ("integral of the old drift over time", "Mahalanobis"),
+    "noise_floor": ("mean peak of the old drift that noise alone makes", "Mahalanobis"),
+    "measure": ("measure of drift", "1"),
+    "fit_from": ("least separation of the regression", "Mahalanobis"),
+    "centre": ("log drift at the mean δ² and log δ", "1"),
+    "decay_rate": ("decay rate k of drift ~ exp(-k δ²)", "1"),
+    "log_power": ("power b of drift ~ δ^b", "1"),
+    "residual_sd": ("standard deviation of the residual", "1"),
+    "residual_length": ("correlation length of the residual", "Mahalanobis"),
+    "log_drift": ("logarithm of a measure of drift", "1"),
+    "diverging": ("whether the step diverged", "1"),
+    "acceptance_rate": ("acceptance probability", "1"),
+    "n_steps": ("leapfrog steps", "1"),
+    "tree_depth": ("depth of the tree", "1"),
+    "reached_max_tree_depth": ("whether the tree reached its greatest depth", "1"),
+    "measured_rate": ("rate of convergence fitted to the flow's tail", "1"),
+    "local_rate": ("smallest eigenvalue of the Fisher information", "1"),
+    "distance": ("distance of the whitened parameters from the target", "1"),
+    "fit_from_time": ("start of the tail that is fitted", "1"),
+    "replay": ("replayed share, λ", "1"),
+    "optimum": ("old weight at the population optimum", "1"),
+    "end": ("old weight at the end of the exact flow", "1"),
+    "learner_weight": ("learner's old weight, β", "1"),
+    "starvation": ("probability of a batch without an old behaviour", "1"),
+    "starved_share": ("share of drawn batches without an old behaviour", "1"),
+    "effective_fraction": ("effective sample fraction, 1/E[w²]", "1"),
+    "effective_fraction_bound": ("lower bound of the effective sample fraction", "1"),
+    "starved_share_interval": ("interval of the share of drawn batches without an old behaviour", "1"),
+    "ci_bound": ("bound of the interval", "1"),
+    "drawn_fraction": ("effective sample fraction of drawn behaviours", "1"),
+    "recovery_step": ("step at which half of the missing weight is back", "step"),
+    "batch_size": ("batch size", "1"),
+    "exponent": ("exponent of the decay, -d log β / d log t", "1"),
     "feature": ("coordinate of a behaviour", "1"),
     "feature_bis": ("coordinate of a behaviour", "1"),
     "objective": ("post-training objective", "1"),
@@ -169,6 +212,21 @@ def population_tree(
         groups = {name: group.isel(setting=0, drop=True) for name, group in groups.items()}
     root = xr.Dataset(attrs=provenance(settings))
     return xr.DataTree.from_dict({"/": root} | {f"/{name}": group for name, group in groups.items()})
+
+
+def on_grid(dataset: xr.Dataset, axes: Mapping[str, Any]) -> xr.Dataset:
+    """Give the settings of an exact result the dims of the grid that they ran over, the last one fastest.
+
+    Args:
+        dataset: with a dim ``setting``.
+        axes: the coordinate of every new dim, in the order in which ``setting`` lists their product.
+    """
+    index = xr.Coordinates.from_pandas_multiindex(
+        pd.MultiIndex.from_product(list(axes.values()), names=list(axes)), "setting"
+    )
+    grid = dataset.drop_vars("setting").assign_coords(index).unstack("setting").reindex(dict(axes))
+    leading = [dim for dim in dataset.dims if dim == "objective"]
+    return describe(grid.transpose(*leading, *axes, ...))
 
 
 def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:

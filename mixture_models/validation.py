@@ -107,3 +107,11 @@ def bounded_array(name: str, value: Any, interval: str) -> np.ndarray:
         worst = result[~(above & below)].flat[0]
         raise InputError(f"{name} must lie in {interval}; got {worst:.17g}")
     return result
+
+
+def increasing_array(name: str, value: Any, interval: str) -> np.ndarray:
+    """Return ``value`` as increasing numbers of an interval, shape (n,) with n ≥ 1, or raise `InputError`."""
+    result = bounded_array(name, value, interval)
+    if result.ndim != 1 or not result.size or np.any(np.diff(result) <= 0.0):
+        raise InputError(f"{name} must be an increasing list of numbers; got {np.array2string(result)}")
+    return result

@@ -98,6 +98,42 @@ def test_bad_input_is_one_sentence_exit_code_2_and_no_output(massdrift, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["mass-forgetting", "3", "2"], "separations must be an increasing list of numbers; got [3. 2.]"),
+        (["mass-forgetting", "--start-old-weight=1"], "start_old_weight must lie in (0, 1); got 1"),
+        (["drift", "--fit-from=11"], "a regression needs at least 4 separations; got 3 from 11 on"),
+        (["drift", "--seed=-1"], "seed must be at least 0; got -1"),
+        (["geometry", "--old-weight=1"], "old_weights must lie in [0.02, 0.98]; got 1"),
+        (["replay", "0.2", "1"], "replay must lie in [0, 0.95]; got 1"),
+        (["replay", "--batch-size=1"], "batch_size must be at least 2; got 1"),
+        (["replay", "--learning-rate=0"], "learning_rate must be greater than 0; got 0"),
+    ],
+)
+def test_bad_input_of_an_analysis_is_one_sentence(massdrift, tmp_path, arguments, sentence):
+    code, printed, error = massdrift(*arguments, "--quiet", "--out", tmp_path / "out")
+    assert code == 2
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert printed == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_analysis_writes_its_folder_and_prints_its_table(massdrift, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = massdrift("geometry", "4", "--old-weight=0.4", "--quiet", "--out", out)
+    assert code == 0
+    assert "measured rate" in printed
+    names = {"results.zarr", "summary.csv", "geometry.png", "geometry.svg"}
+    assert {path.name for path in out.iterdir()} == names
+    assert inference.open(out / "results.zarr").attrs["massdrift_layout"] == 1
+    code, _, error = massdrift("geometry", "--quiet", "--out", out)
+    assert code == 2
+    assert "out must" in error
+
+
 def test_a_bad_settings_file_is_one_sentence(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text("learning_rat = 0.1")

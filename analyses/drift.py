@@ -1,0 +1,328 @@
+"""How far does on-policy learning move an old mode that was right, and how does that fall with separation?
+
+The exact flow of reverse KL. Where only the weight is off, nothing but misassignment moves the old mode, and
+the peak and the integral of its drift are regressed on δ² and log δ: theory says exp(-δ²/8).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import arviz as az
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from analyses import figures, outputs, tables
+from inference import results
+from inference.decay import check_windows, decay_posterior
+from inference.flow import gradient_flow
+from inference.intervals import interval, interval_probability
+from inference.training import train
+from mixture_models import objectives
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import increasing_array, integer, open_interval
+
+#: Separations of the flows, of the trainings and of the windows that are regressed [Mahalanobis].
+SEPARATIONS = tuple(np.arange(3.0, 12.01, 0.5))
+TRAINED = (3.0, 4.0, 5.0, 6.0, 8.0)
+FIT_FROM = (5.0, 6.0, 7.0)
+
+#: The rate that theory predicts for modes apart.
+THEORY = 0.125
+
+#: Distances of the new and of the old mean from the target's, by start.
+STARTS = {"only the weight off": (0.0, 0.0), "new mode 1.5 off": (1.5, 0.0), "old mode 0.5 off": (0.0, 0.5)}
+
+_MEASURES = ("peak_old_drift", "integrated_old_drift")
+_GATED = "only the weight off"
+_END = 150.0
+
+# Steps, batch and learning rate of the trainings: to t = 50, well past the peak.
+_NUM_STEPS, _BATCH, _RATE = 1000, 64, 0.05
+
+
+def run(
+    separations: Sequence[float] = SEPARATIONS,
+    *,
+    old_weight: float = 0.5,
+    start_old_weight: float = 0.9,
+    fit_from: Sequence[float] = FIT_FROM,
+    num_replicates: int = 64,
+    num_draws: int = 1000,
+    seed: int = 0,
+) -> xr.DataTree:
+    """Follow reverse KL from three starts, regress the drift of the first, and train with finite batches.
+
+    Args:
+        separations: δ of the flows, increasing, in [1, 12]: beyond, the drift is lost in rounding.
+        old_weight: α of the target.
+        start_old_weight: β at t = 0.
+        fit_from: least δ of every window that is regressed, each with at least four separations.
+        num_replicates: trainings of each estimator at each separation.
+        num_draws: posterior draws of each of four chains.
+        seed: of all random numbers.
+
+    Returns:
+        DataTree with ``/population`` (dims objective, start, separation, time; the two measures of drift have
+        no time), ``/posterior``, ``/sample_stats`` and ``/observed_data`` of `decay_posterior`, and
+        ``/trainings``: ``peak_old_drift`` (objective, chain, draw, separation), ``noise_floor``.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+    apart = increasing_array("separations", separations, "[1, 12]")
+    alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
+    windows, _ = check_windows(apart, fit_from)
+    replicates, draws = integer("num_replicates", num_replicates), integer("num_draws", num_draws)
+    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
+    population = _population(apart, alpha, beta)
+    gated = population.isel(objective=0).sel(start=_GATED)
+    measured = {name: gated[name].to_numpy() for name in _MEASURES}
+    posterior = decay_posterior(apart, measured, fit_from=windows, num_draws=draws, seed=seed)
+    trainings = _trainings(population, alpha, beta, replicates, seed)
+    settings = {
+        "separations": list(apart),
+        "old_weight": alpha,
+        "start_old_weight": beta,
+        "fit_from": list(windows),
+        "num_replicates": replicates,
+        "num_draws": draws,
+        "seed": seed,
+    }
+    groups = {"population": population, "trainings": trainings}
+    groups |= {name: group.to_dataset() for name, group in posterior.children.items()}
+    return xr.DataTree.from_dict(
+        {"/": xr.Dataset(attrs=results.provenance(settings))} | {f"/{name}": g for name, g in groups.items()}
+    )
+
+
+def _mixtures(
+    separation: float, alpha: float, beta: float, gaps: tuple[float, float]
+) -> tuple[TwoMode, TwoMode]:
+    """Return start and target, the start's means off toward each other."""
+    target = TwoMode.create(alpha, 0.0, separation)
+    return target.replace(old_weight=beta, old_mean=gaps[1], new_mean=separation - gaps[0]), target
+
+
+def _population(apart: np.ndarray, alpha: float, beta: float) -> xr.Dataset:
+    """Return the flows from every start at every separation, with their measures of drift."""
+    pairs = [_mixtures(s, alpha, beta, gaps) for gaps in STARTS.values() for s in apart]
+    starts, targets = (list(side) for side in zip(*pairs, strict=True))
+    times = np.array([0.0, *np.geomspace(0.01, _END, 300)])
+    # The smallest drifts are below 1e-8.
+    flow = gradient_flow(objectives.reverse_kl(), starts, targets, times=times, atol=1e-18)
+    population = results.on_grid(
+        flow["population"].to_dataset(), {"start": list(STARTS), "separation": apart}
+    )
+    drift = population["old_drift"]
+    population["peak_old_drift"] = drift.max("time")
+    population["integrated_old_drift"] = drift.integrate("time")
+    return results.describe(population)
+
+
+def _trainings(population: xr.Dataset, alpha: float, beta: float, replicates: int, seed: int) -> xr.Dataset:
+    """Return the peaks of finite-batch trainings from the first start, and what noise alone makes."""
+    chosen = [objectives.reverse_kl(), objectives.reverse_kl(estimator="pathwise")]
+    peaks = []
+    for separation in TRAINED:
+        runs = train(
+            chosen,
+            *_mixtures(separation, alpha, beta, STARTS[_GATED]),
+            num_steps=_NUM_STEPS,
+            batch_size=_BATCH,
+            learning_rate=_RATE,
+            num_replicates=replicates,
+            seed=seed,
+            progress=False,
+        )
+        drift = runs["trajectory"].to_dataset()["old_drift"].max("step", skipna=False)
+        peaks.append(drift.where(results.converged(runs)))
+    apart = xr.DataArray(list(TRAINED), dims="separation", name="separation")
+    found = (
+        xr.concat(peaks, apart)
+        .transpose("objective", "chain", "draw", "separation")
+        .to_dataset(name="peak_old_drift")
+    )
+    widest = population.isel(objective=0, separation=-1).sel(start=_GATED)
+    weights = np.interp(_RATE * np.arange(_NUM_STEPS), widest["time"], widest["old_weight"])
+    change = np.log(weights / (1.0 - weights)) - np.log(alpha / (1.0 - alpha))
+    # Deviations of one gradient of m_o where ℓ = log q - log p_α is a constant a mode, `change` apart. The
+    # pathwise one, drawn half from either mode, has the noise of the behaviours, also at the target.
+    deviations = [
+        (1.0 - weights) * np.abs(change) * np.sqrt(weights / _BATCH),
+        weights * np.sqrt(2.0 / _BATCH),
+    ]
+    found["noise_floor"] = ("objective", [_noise_floor(weights, d, seed) for d in deviations])
+    return results.describe(found)
+
+
+def _noise_floor(weights: np.ndarray, deviations: np.ndarray, seed: int) -> float:
+    """Return E[max |m_o - μ_o|] over a training in which noise alone moves the old mean, for modes apart.
+
+    A step moves it by -η β (m_o - μ_o) and by η times noise of the given deviation. The recursion is linear:
+    its solution is a sum, over 2,000 draws.
+    """
+    decay = np.cumprod(1.0 - _RATE * weights)
+    noise = np.random.default_rng(seed).normal(size=(2000, weights.size))
+    paths = decay * np.cumsum(_RATE * deviations / decay * noise, axis=-1)
+    return float(np.abs(paths).max(axis=-1).mean())
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a measure and window: the posterior of the decay rate, and how well it was sampled.
+
+    Columns: ``measure``, ``fit_from``; mean, ``_lower`` and ``_upper`` of ``decay_rate`` and ``log_power``;
+    median ``residual_sd``; ``r_hat``, ``ess_bulk`` and ``ess_tail``, the worst of any parameter of the row;
+    ``num_divergences`` of the whole sampling.
+    """
+    posterior = tree["posterior"].to_dataset()
+    worst = {
+        "r_hat": az.rhat(posterior).to_array().max("variable"),
+        "ess_bulk": az.ess(posterior, method="bulk").to_array().min("variable"),
+        "ess_tail": az.ess(posterior, method="tail").to_array().min("variable"),
+    }
+    columns: dict[str, Any] = {}
+    for name in ("decay_rate", "log_power"):
+        limits = interval(posterior[name])
+        columns[name] = posterior[name].mean(["chain", "draw"])
+        for bound in ("lower", "upper"):
+            columns[f"{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+    columns["residual_sd"] = posterior["residual_sd"].median(["chain", "draw"])
+    columns |= worst
+    frame = xr.Dataset(columns).to_dataframe().reset_index()
+    frame["num_divergences"] = int(tree["sample_stats"]["diverging"].sum())
+    return frame
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal."""
+    frame = summary(tree)
+    names = {"peak_old_drift": "peak", "integrated_old_drift": "integral"}
+    frame["measure"] = frame["measure"].map(names)
+    return tables.listed(
+        frame,
+        [
+            ("old\ndrift", "measure", lambda row, name: str(row[name])),
+            ("from\nδ", "fit_from", tables.plain),
+            ("decay rate k\n(theory 0.125)", "decay_rate", _precise),
+            ("power b\nof δ", "log_power", tables.with_interval),
+            ("residual\nsd", "residual_sd", tables.plain),
+            ("R-hat", "r_hat", lambda row, name: f"{row[name]:.3f}"),
+            ("ESS", "ess_bulk", lambda row, name: f"{row[name]:.0f}"),
+        ],
+        title="How the drift of reverse KL falls with separation: δ^b exp(-k δ²)",
+        caption=(
+            f"Posterior mean, {100 * interval_probability():g} % interval; exact flow, only the weight off "
+            "at first. The drifts have no noise: the residual is what the form leaves of a smooth "
+            "curve, and later windows tell how fast k nears its limit. R-hat and ESS: the worst of a row's "
+            f"parameters; {frame['num_divergences'].iloc[0]} divergences."
+        ),
+    )
+
+
+def _precise(row: Any, name: str) -> str:
+    return f"{row[name]:.4f}\n[{row[f'{name}_lower']:.4f}, {row[f'{name}_upper']:.4f}]"
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figure ``drift``: decay and its rate's posterior, other starts, finite batches."""
+    population = tree["population"].to_dataset().isel(objective=0)
+    with figures.style():
+        figure, panels = plt.subplots(2, 2, figsize=(10.0, 8.0))
+        _plot_decay(panels[0, 0], population.sel(start=_GATED))
+        _plot_posterior(panels[0, 1], tree["posterior"].to_dataset()["decay_rate"])
+        _plot_starts(panels[1, 0], population)
+        _plot_trainings(panels[1, 1], population.sel(start=_GATED), tree["trainings"].to_dataset())
+        for axes in (*panels[0, :1], *panels[1]):
+            axes.set(yscale="log")
+            _square_axis(axes, population["separation"].to_numpy())
+        panels[1, 1].set_ylim(bottom=1e-4)
+        panels[1, 1].set_xlim(8.0, 68.0)
+    return {"drift": figure}
+
+
+def _square_axis(axes: Axes, apart: np.ndarray) -> None:
+    """Label δ where δ² is drawn: in δ² a drift that is gated by overlap falls on a straight line."""
+    shown = [s for s in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12) if apart[0] <= s <= apart[-1]]
+    axes.set_xticks([float(s * s) for s in shown], [str(s) for s in shown])
+    axes.set_xlabel("separation δ of the modes (scale δ²)")
+
+
+def _plot_decay(axes: Axes, gated: xr.Dataset) -> None:
+    square = gated["separation"].to_numpy() ** 2
+    styles = figures.line_style(_MEASURES)
+    for name, words in zip(_MEASURES, ("peak", "integral over time"), strict=True):
+        look = styles[name]
+        axes.plot(square, gated[name], look["marker"], color=look["color"], markersize=4, label=words)
+        line = float(gated[name][-1]) * np.exp(-(square - square[-1]) / 8.0)
+        axes.plot(square, line, "k:", linewidth=1.0, label="exp(-δ²/8)" if name == _MEASURES[0] else None)
+    axes.set_ylabel("old drift")
+    axes.set_title("Only the weight off: drift falls like the overlap", loc="left", fontsize=10)
+    axes.legend()
+
+
+def _plot_posterior(axes: Axes, rates: xr.DataArray) -> None:
+    limits, mean = interval(rates), rates.mean(["chain", "draw"])
+    styles = figures.line_style(_MEASURES)
+    windows = rates["fit_from"].to_numpy()
+    for shift, (name, words) in zip(
+        (-0.06, 0.06), zip(_MEASURES, ("peak", "integral"), strict=True), strict=True
+    ):
+        centre = mean.sel(measure=name).to_numpy()
+        ends = np.abs(limits.sel(measure=name).transpose("ci_bound", ...).to_numpy() - centre)
+        look = styles[name]
+        axes.errorbar(
+            windows + shift, centre, ends, fmt=look["marker"], color=look["color"], capsize=3, label=words
+        )
+    axes.axhline(THEORY, color="k", linestyle=":", linewidth=1.2, label="theory, 1/8")
+    axes.set(xlabel="least separation that is regressed", ylabel="decay rate k", xticks=windows)
+    words = f"Posterior of k in δ^b exp(-k δ²),\nmean and {100 * interval_probability():g} % interval"
+    axes.set_title(words, loc="left", fontsize=10)
+    axes.legend()
+
+
+def _plot_starts(axes: Axes, population: xr.Dataset) -> None:
+    square = population["separation"].to_numpy() ** 2
+    for name, look in figures.line_style(list(STARTS)).items():
+        axes.plot(square, population["peak_old_drift"].sel(start=name), label=name, markersize=4, **look)
+    axes.set_ylabel("peak old drift")
+    axes.set_title(
+        "Other starts: a near new mode overlaps more;\nan old mode that is off starts off",
+        loc="left",
+        fontsize=10,
+    )
+    axes.legend()
+
+
+def _plot_trainings(axes: Axes, gated: xr.Dataset, trainings: xr.Dataset) -> None:
+    axes.plot(gated["separation"] ** 2, gated["peak_old_drift"], "0.3", linewidth=1.5, label="exact flow")
+    peaks = trainings["peak_old_drift"]
+    limits, mean = interval(peaks), peaks.mean(["chain", "draw"], skipna=True)
+    labels = ("score estimator", "pathwise estimator")
+    for name, words, look in zip(
+        peaks["objective"].to_numpy(), labels, figures.line_style(labels).values(), strict=True
+    ):
+        centre = mean.sel(objective=name).to_numpy()
+        ends = np.abs(limits.sel(objective=name).transpose("ci_bound", ...).to_numpy() - centre)
+        square = peaks["separation"].to_numpy() ** 2
+        floor = float(trainings["noise_floor"].sel(objective=name))
+        axes.axhline(floor, color=look["color"], linestyle="--", linewidth=1.0)
+        axes.errorbar(square, centre, ends, fmt=look["marker"], color=look["color"], capsize=3, label=words)
+    axes.plot([], [], color="0.3", linestyle="--", linewidth=1.0, label="noise alone, predicted")
+    axes.set_ylabel("peak old drift")
+    axes.set_title(
+        f"Finite batches ({_BATCH}): noise moves the old mode,\nhowever small the overlap",
+        loc="left",
+        fontsize=10,
+    )
+    axes.legend(fontsize=9)
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
+    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -1,0 +1,332 @@
+"""What does replay of old behaviours do to the optimum of forward KL, and to the batches of reverse KL?
+
+Forward KL: the exact flow's end against the replayed share. Reverse KL, whose optimum stays: how often a
+batch holds no old behaviour, what the importance weights cost, and what small batches make of a learner that
+has nearly lost its old mode.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+from scipy import stats
+
+from analyses import figures, outputs, tables
+from inference import results
+from inference.flow import gradient_flow
+from inference.intervals import interval, interval_probability
+from inference.training import train
+from mixture_models import objectives, theory
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import increasing_array, integer, open_interval, positive
+
+#: Replayed shares of the trainings and of the drawn batches.
+SHARES = (0.0, 0.1, 0.2, 0.5)
+
+# Replayed shares of the exact flow of forward KL, and when it has ended.
+_OPTIMA = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+_END = 4000.0
+_MEANS = {"held": 0.0, "free": 1.0}
+
+# Batches drawn for every share, and behaviours drawn for an effective sample fraction.
+_NUM_BATCHES, _NUM_DRAWN = 4000, 20_000
+
+_NUM_STEPS = 2000
+
+_EXACT, _DRAWN = (look["color"] for look in figures.line_style(["exact", "drawn"]).values())
+
+
+def run(
+    replay: Sequence[float] = SHARES,
+    *,
+    separation: float = 4.0,
+    old_weight: float = 0.5,
+    start_old_weight: float = 0.05,
+    batch_size: int = 8,
+    learning_rate: float = 0.05,
+    num_replicates: int = 128,
+    seed: int = 0,
+) -> xr.DataTree:
+    """Compute the optima of forward KL, draw batches of reverse KL, and train with small ones.
+
+    Args:
+        replay: λ of the trainings and batches, increasing, in [0, 0.95].
+        separation: δ of the target's modes.
+        old_weight: α of the target.
+        start_old_weight: β of the learner that draws and that is trained, its means right.
+        batch_size: behaviours in a batch, at least 2.
+        learning_rate: of plain SGD.
+        num_replicates: trainings of each share.
+        seed: of all random numbers.
+
+    Returns:
+        DataTree with ``/population``: ``end``, the old weight at the end of forward KL's flow, the means held
+        right or free and starting off, over (means, replay); ``/theory``: its optimum, ``starvation``,
+        ``effective_fraction`` and its bound; ``/simulated``: ``starved_share`` of drawn batches with its
+        interval, and ``drawn_fraction``; ``/trajectory``, ``/trajectory_stats`` and ``/final`` of the
+        trainings, with ``recovery_step`` and ``peak_old_drift``.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+    shares = increasing_array("replay", replay, "[0, 0.95]")
+    alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
+    target = TwoMode.create(alpha, 0.0, positive("separation", separation))
+    start = target.replace(old_weight=beta)
+    size = integer("batch_size", batch_size, at_least=2)
+    runs = train(
+        [objectives.reverse_kl(replay=float(share)) for share in shares],
+        start,
+        target,
+        num_steps=_NUM_STEPS,
+        batch_size=size,
+        learning_rate=learning_rate,
+        num_replicates=num_replicates,
+        seed=seed,
+        progress=False,
+    )
+    trajectory = runs["trajectory"].to_dataset()
+    final = runs["final"].to_dataset().assign_coords(replay=("objective", shares))
+    final["peak_old_drift"] = trajectory["old_drift"].max("step", skipna=False)
+    final["recovery_step"] = _recovery(trajectory["old_weight"], 0.5 * (alpha + beta))
+    fine = np.linspace(0.0, 0.95, 20)
+    predicted = xr.Dataset(
+        {
+            "optimum": ("replay", theory.replay_optimum(fine)),
+            "starvation": ("replay", theory.starvation_probability(beta, size, fine)),
+            "effective_fraction": (
+                "replay",
+                theory.effective_sample_fraction(beta, float(target.separation), fine),
+            ),
+            "effective_fraction_bound": ("replay", 1.0 / theory.importance_weight_bound(fine)),
+        },
+        {"replay": fine},
+    )
+    settings = {
+        "replay": list(shares),
+        "separation": float(target.separation),
+        "old_weight": alpha,
+        "start_old_weight": beta,
+        "batch_size": size,
+        "learning_rate": learning_rate,
+        "num_replicates": num_replicates,
+        "seed": seed,
+    }
+    groups = {
+        "population": _optima(target),
+        "theory": predicted,
+        "simulated": _simulated(start, target, shares, size, seed),
+        "trajectory": trajectory,
+        "trajectory_stats": runs["trajectory_stats"].to_dataset(),
+        "final": final,
+        "constant_data": runs["constant_data"].to_dataset(),
+    }
+    return xr.DataTree.from_dict(
+        {"/": xr.Dataset(attrs=results.provenance(settings))}
+        | {f"/{name}": results.describe(group) for name, group in groups.items()}
+    )
+
+
+def _optima(target: TwoMode) -> xr.Dataset:
+    """Return where the exact flow of forward KL ends, from weight ½, for every replayed share."""
+    chosen = [objectives.sft(replay=share) for share in _OPTIMA]
+    ends = []
+    for means, factor in _MEANS.items():
+        off = 0.0 if means == "held" else 0.5
+        start = target.replace(old_weight=0.5, old_mean=target.old_mean + off, new_mean=target.new_mean - off)
+        flow = gradient_flow(
+            chosen,
+            start,
+            target,
+            times=[_END],
+            learning_rate_factors={"old_mean": factor, "new_mean": factor},
+        )
+        ends.append(flow["population"]["old_weight"].isel(time=0).to_numpy())
+    grid = {"means": list(_MEANS), "replay": np.array(_OPTIMA)}
+    return xr.Dataset({"end": (tuple(grid), np.stack(ends))}, grid)
+
+
+def _simulated(start: TwoMode, target: TwoMode, shares: np.ndarray, size: int, seed: int) -> xr.Dataset:
+    """Draw batches from (1-λ) q + λ p_old and count: by labels, and by the densities' weights q/b."""
+    rng = np.random.default_rng(seed)
+    beta, apart = float(start.old_weight), float(target.separation)
+    share, lower, upper, fraction = [], [], [], []
+    for replay in shares:
+        old = rng.random((_NUM_BATCHES, size)) < replay + (1.0 - replay) * beta
+        starved = int(np.sum(~old.any(axis=1)))
+        counted = stats.binomtest(starved, _NUM_BATCHES).proportion_ci(
+            interval_probability(), method="wilson"
+        )
+        share.append(starved / _NUM_BATCHES)
+        lower.append(counted.low)
+        upper.append(counted.high)
+        old = rng.random(_NUM_DRAWN) < replay + (1.0 - replay) * beta
+        y = rng.normal(size=_NUM_DRAWN) + np.where(old, 0.0, apart)
+        old_density, new_density = stats.norm.pdf(y), stats.norm.pdf(y, apart)
+        learner = beta * old_density + (1.0 - beta) * new_density
+        weights = learner / ((1.0 - replay) * learner + replay * old_density)
+        fraction.append(weights.sum() ** 2 / (weights.size * np.sum(weights**2)))
+    return xr.Dataset(
+        {
+            "starved_share": ("replay", share),
+            "starved_share_interval": (("replay", "ci_bound"), np.stack([lower, upper], axis=-1)),
+            "drawn_fraction": ("replay", fraction),
+        },
+        {"replay": shares, "ci_bound": ["lower", "upper"]},
+    )
+
+
+def _recovery(weights: xr.DataArray, level: float) -> xr.DataArray:
+    """Return the first step at which the old weight has reached a level, NaN where it never does."""
+    rising = bool(weights.isel(step=0).mean() < level)
+    there = weights >= level if rising else weights <= level
+    return there["step"].where(there).min("step")
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a replayed share.
+
+    Columns: ``replay``; ``starvation``, ``starved_share`` with ``_lower`` and ``_upper``;
+    ``effective_fraction`` and ``drawn_fraction``; means over the trainings with ``_lower`` and ``_upper`` of
+    ``peak_old_drift`` and ``recovery_step``; ``spread_old_weight``, the largest standard deviation over the
+    replicates at any step; ``num_recovered``, ``num_diverged``.
+    """
+    settings, kept = tree.attrs, results.converged(tree)
+    final, simulated = tree["final"].to_dataset(), tree["simulated"].to_dataset()
+    shares = final["replay"].to_numpy()
+    beta, size = settings["start_old_weight"], settings["batch_size"]
+    counted = simulated["starved_share_interval"]
+    columns: dict[str, Any] = {
+        "replay": shares,
+        "starvation": theory.starvation_probability(beta, size, shares),
+        "starved_share": simulated["starved_share"],
+        "starved_share_lower": counted.sel(ci_bound="lower"),
+        "starved_share_upper": counted.sel(ci_bound="upper"),
+        "effective_fraction": theory.effective_sample_fraction(beta, settings["separation"], shares),
+        "drawn_fraction": simulated["drawn_fraction"],
+    }
+    measured = {name: final[name] for name in ("peak_old_drift", "recovery_step")}
+    for name, values in measured.items():
+        values = values.where(kept)
+        limits = interval(values)
+        columns[name] = values.mean(["chain", "draw"], skipna=True)
+        for bound in ("lower", "upper"):
+            columns[f"{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+    columns["spread_old_weight"] = _spread(tree).max("step")
+    columns["num_recovered"] = measured["recovery_step"].where(kept).count(["chain", "draw"])
+    columns["num_diverged"] = (~kept).sum(["chain", "draw"])
+    return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
+
+
+def _spread(tree: xr.DataTree) -> xr.DataArray:
+    """Return the standard deviation of the old weight over the replicates, over (objective, step)."""
+    weights = tree["trajectory"].to_dataset()["old_weight"].where(results.converged(tree))
+    return weights.std(["chain", "draw"], skipna=True)
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal."""
+    frame = summary(tree)
+    frame.index = [f"λ = {share:g}" for share in frame["replay"]]
+    settings = tree.attrs
+    return tables.transposed(
+        frame,
+        [
+            ("starved batches, exact", "starvation", tables.plain),
+            ("   drawn", "starved_share", tables.with_interval),
+            ("effective fraction, exact", "effective_fraction", tables.plain),
+            ("   drawn", "drawn_fraction", tables.plain),
+            ("spread of the old weight", "spread_old_weight", tables.plain),
+            ("peak old drift", "peak_old_drift", tables.with_interval),
+            ("steps to half-way", "recovery_step", tables.with_interval),
+            ("trainings half-way", "num_recovered", tables.plain),
+            ("diverged, left out", "num_diverged", tables.plain),
+        ],
+        title="What replay of a share λ does to reverse KL",
+        caption=(
+            f"Trainings from old weight {settings['start_old_weight']:g} toward "
+            f"{settings['old_weight']:g}, right means at separation {settings['separation']:g}, batches of "
+            f"{settings['batch_size']}: mean and {100 * interval_probability():g} % interval over "
+            f"{settings['num_replicates']} replicates. A starved batch holds no old behaviour; the effective "
+            "fraction is of the sample, by its importance weights. Spread: the largest standard deviation of "
+            "the replicates at any step; half-way: when half of the missing weight is back. Wilson intervals "
+            f"for {_NUM_BATCHES} drawn batches."
+        ),
+    )
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figure ``replay``: optimum, starvation, effective sample fraction, and trainings."""
+    with figures.style():
+        figure, panels = plt.subplots(2, 2, figsize=(10.0, 8.0))
+        predicted, simulated = tree["theory"].to_dataset(), tree["simulated"].to_dataset()
+        _plot_optimum(panels[0, 0], predicted, tree["population"].to_dataset()["end"])
+        _plot_starvation(panels[0, 1], predicted, simulated, tree.attrs["batch_size"])
+        _plot_fraction(panels[1, 0], predicted, simulated)
+        _plot_trainings(panels[1, 1], tree)
+        for axes in panels.flat[:3]:
+            axes.set_xlabel("replayed share λ")
+    return {"replay": figure}
+
+
+def _plot_optimum(axes: Axes, predicted: xr.Dataset, ends: xr.DataArray) -> None:
+    axes.plot(predicted["replay"], predicted["optimum"], "k:", label="forward KL, theory: β = λ")
+    for means, marker, size in (("held", "o", 9), ("free", "x", 6)):
+        words = {"held": "flow's end, means held right", "free": "flow's end, free means that start off"}[
+            means
+        ]
+        axes.plot(
+            ends["replay"], ends.sel(means=means), marker, fillstyle="none", markersize=size, label=words
+        )
+    axes.set_ylabel("old weight at the end")
+    axes.set_title("Forward KL: replay moves the optimum to its share", loc="left", fontsize=10)
+    axes.legend()
+
+
+def _plot_starvation(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset, size: int) -> None:
+    axes.plot(predicted["replay"], predicted["starvation"], color=_EXACT, label="((1-λ)(1-β))^N, exact")
+    share = simulated["starved_share"].to_numpy()
+    ends = np.abs(simulated["starved_share_interval"].transpose("ci_bound", "replay").to_numpy() - share)
+    axes.errorbar(simulated["replay"], share, ends, fmt="o", color=_DRAWN, capsize=3, label="drawn batches")
+    axes.set_ylabel("batches without an old behaviour")
+    axes.set_title(f"Reverse KL, batches of {size}: replay ends starvation", loc="left", fontsize=10)
+    axes.legend()
+
+
+def _plot_fraction(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset) -> None:
+    axes.plot(predicted["replay"], predicted["effective_fraction"], color=_EXACT, label="1/E[w²], exact")
+    axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color=_DRAWN, label="drawn behaviours")
+    axes.plot(predicted["replay"], predicted["effective_fraction_bound"], "k:", label="bound 1-λ")
+    axes.set(ylabel="effective sample fraction", ylim=(0.0, 1.05))
+    axes.set_title("What it costs: the importance weights' share", loc="left", fontsize=10)
+    axes.legend()
+
+
+def _plot_trainings(axes: Axes, tree: xr.DataTree) -> None:
+    spread = _spread(tree)
+    names = [f"λ = {share:g}" for share in tree["final"]["replay"].to_numpy()]
+    for index, (name, look) in enumerate(figures.line_style(names).items()):
+        line = {key: value for key, value in look.items() if key != "marker"}
+        axes.plot(spread["step"], spread.isel(objective=index), label=name, **line)
+    settled = spread["step"].where(spread.max("objective") > 0.05 * spread.max()).max()
+    axes.set(xlabel="training step", ylabel="standard deviation of the old weight", xlim=(0, 1.3 * settled))
+    axes.set_ylim(bottom=0.0)
+    axes.set_title(
+        f"Trainings from β = {tree.attrs['start_old_weight']:g}, batches of {tree.attrs['batch_size']}:\n"
+        "how far replicates differ",
+        loc="left",
+        fontsize=10,
+    )
+    axes.legend(title="replayed share")
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
+    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -1,0 +1,65 @@
+"""Rates of convergence against a Fisher matrix by brute force on a grid; a factor 2 or a swap shows."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import norm
+
+from analyses import geometry
+from mixture_models import InputError
+
+SEPARATIONS, WEIGHTS = (2.5, 5.0), (0.2, 0.5)
+Y = np.linspace(-14.0, 20.0, 8001)
+
+
+@pytest.fixture(scope="module")
+def tree():
+    return geometry.run(SEPARATIONS, old_weights=WEIGHTS)
+
+
+def smallest_eigenvalue(separation, weight):
+    """Return that of E[∇ log p ∇ log pᵀ] in (φ, m_o, m_n) on a line."""
+    old, new = weight * norm.pdf(Y), (1.0 - weight) * norm.pdf(Y, separation)
+    claim = old / (old + new)
+    score = np.stack([claim - weight, claim * Y, (1.0 - claim) * (Y - separation)])
+    return np.linalg.eigvalsh(np.trapezoid(score[:, None] * score * (old + new), Y, axis=-1))[0]
+
+
+def test_measured_and_local_rates_are_the_brute_force_ones(tree):
+    for separation in SEPARATIONS:
+        for weight in WEIGHTS:
+            here = {"separation": separation, "target_weight": weight}
+            exact = smallest_eigenvalue(separation, weight)
+            assert float(tree["theory"]["local_rate"].sel(here).item()) == pytest.approx(exact, rel=1e-6)
+            assert float(tree["population"]["measured_rate"].sel(here).item()) == pytest.approx(
+                exact, rel=0.01
+            )
+
+
+def test_summary_table_and_files(tree, tmp_path):
+    frame = geometry.summary(tree)
+    assert len(frame) == 4
+    np.testing.assert_allclose(frame["relative_difference"], 0.0, atol=0.01)
+    for group in ("population", "theory"):
+        dataset = tree[group].to_dataset()
+        assert set(dataset.dims) <= set(dataset.coords)
+        assert all({"long_name", "units"} <= set(v.attrs) for v in dataset.variables.values()), group
+    geometry.write(tree, tmp_path)
+    names = {"results.zarr", "summary.csv", "geometry.png", "geometry.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    console = Console(width=80, record=True, quiet=True)
+    console.print(geometry.table(tree))
+    assert "…" not in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"separations": (5.0, 4.0)}, "separations must be an increasing list"),
+        ({"separations": (0.5,)}, r"separations must lie in \[1, 12\]; got 0.5"),
+        ({"old_weights": (0.0, 0.5)}, r"old_weights must lie in \[0.02, 0.98\]; got 0"),
+    ],
+)
+def test_bad_input_is_refused(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        geometry.run(**arguments)
