@@ -23,6 +23,18 @@ from mixture_models.theory.mass import (
     sft_old_weight_rare,
     sft_old_weight_separated,
 )
+from mixture_models.theory.near_on_policy import (
+    Retention,
+    oapl_logit_after,
+    oapl_logit_after_exact,
+    oapl_retains,
+    sdft_fixed_point,
+    sdft_local_rate,
+    sdft_retains,
+    ttt_discover_retains,
+    ttt_discover_stationary_logit,
+    ttt_discover_stationary_logit_exact,
+)
 from mixture_models.theory.replay import (
     effective_sample_fraction,
     importance_weight_bound,
@@ -33,6 +45,7 @@ from mixture_models.theory.replay import (
 __all__ = [
     "Bounds",
     "FisherInformation",
+    "Retention",
     "effective_sample_fraction",
     "fisher_information",
     "importance_weight_bound",
@@ -40,9 +53,15 @@ __all__ = [
     "local_rates",
     "misassignment",
     "misassignment_bound",
+    "oapl_logit_after",
+    "oapl_logit_after_exact",
+    "oapl_retains",
     "old_mean_drive",
     "old_mean_drive_bound",
     "replay_optimum",
+    "sdft_fixed_point",
+    "sdft_local_rate",
+    "sdft_retains",
     "sft_crossover_weight",
     "sft_logit_velocity",
     "sft_logit_velocity_rare",
@@ -50,6 +69,9 @@ __all__ = [
     "sft_old_weight_rare",
     "sft_old_weight_separated",
     "starvation_probability",
+    "ttt_discover_retains",
+    "ttt_discover_stationary_logit",
+    "ttt_discover_stationary_logit_exact",
     "weight_gradient",
     "weight_gradient_bounds",
 ]

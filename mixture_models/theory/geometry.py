@@ -37,8 +37,12 @@ def weight_gradient(logit: Any, target_logit: Any, separation: Any) -> Float[np.
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
     phi, phi_target = finite_array("logit", logit), finite_array("target_logit", target_logit)
-    slope = along_line(_tilt, separation_of(separation), phi, phi_target)
-    return _variance(phi) * np.sign(phi - phi_target) * slope
+    return _variance(phi) * weight_pull(phi, phi_target, separation_of(separation))
+
+
+def weight_pull(logit: np.ndarray, target_logit: np.ndarray, separation: np.ndarray) -> np.ndarray:
+    """Return ∫_{φ_α}^{φ} κ(s) ds, see `weight_gradient`; bounded in φ."""
+    return np.sign(logit - target_logit) * along_line(_tilt, separation, logit, target_logit)
 
 
 def _tilt(line: Line, separation: np.ndarray, logit: np.ndarray, target_logit: np.ndarray) -> np.ndarray:

@@ -1,0 +1,128 @@
+"""OAPL's rounds in the weight alone: the slope of a round's loss, and where rounds lead.
+
+R_o = 0 and R_n = Δ: a constant added to the reward changes nothing.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.special import expit
+
+from mixture_models.theory.line import Line, along_line, log_expit
+from mixture_models.validation import InputError
+
+# Halvings of an interval, to rounding error.
+HALVINGS = 100
+
+# Beyond this logit a weight is about to underflow: the flow has no rest.
+_ENDLESS = 600.0
+
+
+def separated_slope(
+    logit: np.ndarray, lagged: np.ndarray, gap: np.ndarray, beta1: np.ndarray, beta2: np.ndarray
+) -> np.ndarray:
+    """Return ∂L/∂φ of a round for separated modes."""
+    weight, share = expit(logit), expit(lagged)
+    best = beta1 * np.logaddexp(log_expit(lagged), log_expit(-lagged) + gap / beta1)
+    of_old = beta2 * (log_expit(logit) - log_expit(lagged)) + best
+    of_new = beta2 * (log_expit(-logit) - log_expit(-lagged)) - gap + best
+    return 2.0 * beta2 * (share * (1.0 - weight) * of_old - (1.0 - share) * weight * of_new)
+
+
+def exact_slope(
+    logit: np.ndarray,
+    lagged: np.ndarray,
+    gap: np.ndarray,
+    beta1: np.ndarray,
+    beta2: np.ndarray,
+    separation: np.ndarray,
+    target: np.ndarray,
+) -> np.ndarray:
+    """Return ∂L/∂φ of a round with right means; the target's logit is for the reward's responsibilities."""
+    return along_line(_regressed, separation, logit, lagged, target, gap, beta1, beta2)
+
+
+def _regressed(line: Line, separation: np.ndarray, *settings: np.ndarray) -> np.ndarray:
+    logit, lagged, target, gap, beta1, beta2 = settings
+    y, step = half_steps(line)
+    old, new = densities(y, separation)
+    law = expit(lagged) * old + expit(-lagged) * new
+    reward = gap * expit(separation * y - target)
+    top = np.maximum(gap, 0.0)
+    best = beta1 * np.log((step * law * np.exp((reward - top) / beta1)).sum(axis=-1, keepdims=True)) + top
+    odds = -separation * y
+    log_ratio = np.logaddexp(0.0, logit + odds) - np.logaddexp(0.0, lagged + odds)
+    log_ratio = log_ratio + log_expit(-logit) - log_expit(-lagged)
+    claimed = expit(logit + odds) - expit(logit)
+    residual = beta2 * log_ratio - reward + best
+    return (2.0 * beta2 * step * law * residual * claimed).sum(axis=-1)
+
+
+def after_rounds(
+    slope: Callable[..., np.ndarray], count: int, time: float, start: np.ndarray, *settings: np.ndarray
+) -> np.ndarray:
+    """Return the logit after rounds that descend a loss with a slope (φ, lagged φ, *settings)."""
+    if not time > 0.0:
+        raise InputError(f"time_per_round must be greater than 0; got {time:g}")
+    arrays = [array.ravel() for array in np.broadcast_arrays(start, *settings)]
+    shape = np.broadcast_shapes(start.shape, *(s.shape for s in settings))
+    logit, others = arrays[0].astype(np.float64), arrays[1:]
+    for _ in range(count):
+        within = np.isfinite(logit)
+        lagged, inside = logit[within], [array[within] for array in others]
+        of_round = partial(_of_round, slope, lagged=lagged, settings=inside)
+        logit[within] = (
+            _first_rest(of_round, lagged, *inside) if np.isinf(time) else _followed(of_round, lagged, time)
+        )
+    return logit.reshape(shape)
+
+
+def _of_round(
+    slope: Callable[..., np.ndarray], logit: np.ndarray, lagged: np.ndarray, settings: list[np.ndarray]
+) -> np.ndarray:
+    return slope(logit, lagged, *settings)
+
+
+def _followed(slope: Callable[[np.ndarray], np.ndarray], logit: np.ndarray, time: float) -> np.ndarray:
+    """Return where the flow is after a time."""
+    solved = solve_ivp(
+        lambda t, phi: -slope(phi), (0.0, time), logit, method="LSODA", rtol=1e-11, atol=1e-12, t_eval=[time]
+    )
+    return solved.y[:, -1]
+
+
+def _first_rest(
+    slope: Callable[[np.ndarray], np.ndarray],
+    logit: np.ndarray,
+    gap: np.ndarray,
+    beta1: np.ndarray,
+    beta2: np.ndarray,
+    *_: np.ndarray,
+) -> np.ndarray:
+    """Return where the flow comes to rest: downhill in steps to the first change of sign, then by halving."""
+    sign = np.sign(gap)
+    step = 0.05 * np.minimum(1.0, np.abs(gap) / beta2)
+    near, far = logit, logit - sign * step
+    # Far out the slope underflows, which ends the search.
+    while (short := sign * slope(far) > 0.0).any():
+        step = 1.02 * step
+        near, far = np.where(short, far, near), np.where(short, far - sign * step, far)
+    for _halving in range(HALVINGS):
+        middle = 0.5 * (near + far)
+        short = sign * slope(middle) > 0.0
+        near, far = np.where(short, middle, near), np.where(short, far, middle)
+    rest = 0.5 * (near + far)
+    return np.where(np.abs(rest) > _ENDLESS, np.where(rest < 0.0, -np.inf, np.inf), rest)
+
+
+def half_steps(line: Line) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes of half the step, for exponentials of responsibilities, and the step of shape (n, 1)."""
+    step = line.step[:, None]
+    return np.concatenate([line.y, line.y + 0.5 * step], axis=-1), 0.5 * step
+
+
+def densities(y: np.ndarray, separation: np.ndarray) -> list[np.ndarray]:
+    """Return the densities of the old and the new mode on the line."""
+    return [np.exp(-0.5 * (y + s * separation) ** 2) / np.sqrt(2.0 * np.pi) for s in (0.5, -0.5)]
