@@ -1,0 +1,5 @@
+"""How much old behaviour a real checkpoint keeps and how far it has moved, from samples."""
+
+from inference.measurement.scores import measure_scores
+
+__all__ = ["measure_scores"]
