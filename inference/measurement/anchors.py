@@ -123,7 +123,9 @@ def mode_shapes(old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, sha
     """Return mean and scatter of both references; of Student-t modes by maximum likelihood."""
     groups = [old, new]
     if tail_dof is None:
-        shapes = [Shape(y.mean(0), np.cov(y, rowvar=False, ddof=1).reshape(y.shape[1], -1), len(y)) for y in groups]
+        shapes = [
+            Shape(y.mean(0), np.cov(y, rowvar=False, ddof=1).reshape(y.shape[1], -1), len(y)) for y in groups
+        ]
     else:
         shapes = _student_shapes(groups, tail_dof, shared=shared)
     if shared and tail_dof is None:
@@ -139,7 +141,9 @@ def reference_log_likelihood(old: np.ndarray, new: np.ndarray, *, shared: bool, 
     shapes = mode_shapes(old, new, tail_dof, shared=shared)
     total = 0.0
     for y, s in zip((old, new), shapes, strict=True):
-        correction = (len(old) + len(new) - 2.0) / (len(old) + len(new)) if shared else (len(y) - 1.0) / len(y)
+        correction = (
+            (len(old) + len(new) - 2.0) / (len(old) + len(new)) if shared else (len(y) - 1.0) / len(y)
+        )
         scatter = s.scatter if heavy_tails else s.scatter * correction
         total += float(_log_density(y, s.mean, scatter, tail_dof).sum())
     return total
@@ -167,11 +171,14 @@ def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
         dof = float(np.exp(log_dof))
         shapes = _student_shapes([old, new], dof, shared=shared)
         return -sum(
-            float(_log_density(y, s.mean, s.scatter, dof).sum()) for y, s in zip((old, new), shapes, strict=True)
+            float(_log_density(y, s.mean, s.scatter, dof).sum())
+            for y, s in zip((old, new), shapes, strict=True)
         )
 
     bounds = (np.log(1.5), np.log(_MOST_DOF))
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02}).x))
+    return float(
+        np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02}).x)
+    )
 
 
 def _student_shapes(groups: list[np.ndarray], dof: float, *, shared: bool) -> list[Shape]:

@@ -73,7 +73,14 @@ def find_mode(anchors: Anchors, prior: Prior, rows: Rows, *, neither: bool) -> M
 
 
 def draw(
-    anchors: Anchors, prior: Prior, rows: Rows, mode: Mode, *, neither: bool, num: int, rng: np.random.Generator
+    anchors: Anchors,
+    prior: Prior,
+    rows: Rows,
+    mode: Mode,
+    *,
+    neither: bool,
+    num: int,
+    rng: np.random.Generator,
 ) -> Draws:
     """Return draws of the posterior by importance resampling from the approximation around a mode."""
     start = law.start_of(anchors, 0.0, neither)
@@ -156,7 +163,10 @@ def _evaluate(
 ) -> list[np.ndarray]:
     """Return value, gradient and Hessian of the log-likelihood, then those of the log prior."""
     unknowns = _restore(start, flat)
-    parts = [*law.derivatives(anchors, unknowns, rows), *_prior_derivatives(anchors, prior, unknowns, factors)]
+    parts = [
+        *law.derivatives(anchors, unknowns, rows),
+        *_prior_derivatives(anchors, prior, unknowns, factors),
+    ]
     arrays = [np.asarray(part) for part in parts]
     if all(np.all(np.isfinite(a)) for a in arrays):
         return arrays
@@ -317,7 +327,9 @@ def _propose_unknowns(
         shift = jnp.clip(logit - quadratic.flat[0], *(centre - quadratic.flat[0] + 4.0 * width * _SIGNS))
         mean = solve(factor[:-1, :-1].T, u[:-1] - factor[-1, :-1] * shift, lower=False)
         ratios = [
-            jnp.clip(jnp.exp(jax.nn.log_sigmoid(s * logit) - jax.nn.log_sigmoid(s * quadratic.flat[0])), 0.2, 5.0)
+            jnp.clip(
+                jnp.exp(jax.nn.log_sigmoid(s * logit) - jax.nn.log_sigmoid(s * quadratic.flat[0])), 0.2, 5.0
+            )
             for s in (1.0, -1.0)
         ]
         root = jnp.sqrt(jnp.concatenate([jnp.repeat(jnp.stack(ratios), d), jnp.ones(size - 1 - 2 * d)]))

@@ -1,6 +1,5 @@
 """The law of a checkpoint's samples: the two anchored modes, moved, and optionally a third for neither task."""
 
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -169,10 +168,10 @@ def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Float[A
     return lax.scan(add, jnp.zeros(len(unknowns.old_logit)), rows)[0]
 
 
-@partial(jax.jit, static_argnums=3)
-def simulate(anchors: Anchors, unknowns: Unknowns, key: Array, num: int) -> Float[Array, "n d"]:
-    """Draw samples of the law, in the frame."""
-    return CheckpointLaw(anchors, unknowns).sample(key, (num,))
+@jax.jit
+def pointwise(anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"]) -> Float[Array, "draw n"]:
+    """Return log q(y_i) of every sample under every one of a batch of unknowns."""
+    return jax.vmap(lambda one: CheckpointLaw(anchors, one).log_prob(y))(unknowns)
 
 
 class CheckpointLaw(Distribution):

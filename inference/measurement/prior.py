@@ -53,9 +53,7 @@ def scale_grid(prior: Prior) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, 
     return tau, log_probability - special.logsumexp(log_probability)
 
 
-def mean_covariance(
-    anchors: Anchors, mode: int, scales: Float[Any, "... 2"]
-) -> Float[Any, "... d d"]:
+def mean_covariance(anchors: Anchors, mode: int, scales: Float[Any, "... 2"]) -> Float[Any, "... d d"]:
     """Return V + T of a mode, given (τ_a, τ_p)."""
     xp = scales.__array_namespace__()
     d = anchors.means.shape[1]
@@ -81,9 +79,7 @@ def log_prior(
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         z = jax.scipy.linalg.solve_triangular(factors[mode], mean - anchors.means[mode], lower=True)
         total += -0.5 * z @ z - jnp.sum(jnp.log(jnp.diagonal(factors[mode])))
-    (near, far), separation = anchors.means[:, 0], anchors.means[0, 0] - anchors.means[1, 0]
-    sides = jnp.stack([unknowns.old_mean[0], -unknowns.new_mean[0]]) - 0.5 * (near + far) * jnp.array([1.0, -1.0])
-    total += jnp.sum(jax.nn.log_sigmoid(_SIDE_STEEPNESS / separation * sides))
+    total += log_sides(anchors, unknowns)
     # h = exp(log_axis): dof · h² is chi-squared with axis_dof; the tilt is normal.
     total += jnp.sum(
         anchors.axis_dof * unknowns.log_axis - 0.5 * anchors.dof * jnp.exp(2.0 * unknowns.log_axis)
@@ -95,6 +91,13 @@ def log_prior(
         total += -0.5 * jnp.sum((third.mean - anchors.means.mean(0)) ** 2) / NEITHER_SPREAD**2
         total += -0.5 * ((third.log_scale - NEITHER_LOG_SCALE[0]) / NEITHER_LOG_SCALE[1]) ** 2
     return total
+
+
+def log_sides(anchors: Anchors, unknowns: Unknowns) -> Float[Array, ""]:
+    """Return the log of the step that keeps each mode on its own reference's side of the middle."""
+    near, far = anchors.means[0, 0], anchors.means[1, 0]
+    sides = jnp.stack([unknowns.old_mean[0] - 0.5 * (near + far), 0.5 * (near + far) - unknowns.new_mean[0]])
+    return jnp.sum(jax.nn.log_sigmoid(_SIDE_STEEPNESS / (near - far) * sides))
 
 
 def _log_logistic_beta(logit: Array, a: Any, b: Any) -> Array:

@@ -123,7 +123,7 @@ def measure_scores(
         raise InputError(
             f"both log-likelihoods must have the same checkpoints; got {list(old)} and {list(new)}"
         )
-    shapes = _prior_shapes(weight_prior)
+    shapes = prior_shapes(weight_prior)
     num_draws = integer("num_draws", num_draws)
     seed = integer("seed", seed, at_least=0)
     differences = {name: _difference(name, old[name], new[name]) for name in old}
@@ -245,7 +245,8 @@ def _difference(checkpoint: Any, old: np.ndarray, new: np.ndarray) -> np.ndarray
     return old - new
 
 
-def _prior_shapes(weight_prior: Any) -> tuple[float, float]:
+def prior_shapes(weight_prior: Any) -> tuple[float, float]:
+    """Return the shapes of a Beta prior, each at least 1, or raise `InputError`."""
     try:
         a, b = weight_prior
     except (TypeError, ValueError):
