@@ -16,6 +16,9 @@ from mixture_models.validation import InputError
 #: Above this many degrees of freedom a Student-t mode is a Gaussian one for every purpose.
 _MOST_DOF = 200.0
 
+# Rows of a reference that the kind of its modes is learnt from.
+_MOST_ROWS = 5000
+
 
 class Frame(NamedTuple):
     """An affine map from the user's features to the frame's coordinates.
@@ -151,6 +154,7 @@ def reference_log_likelihood(old: np.ndarray, new: np.ndarray, *, shared: bool, 
 
 def choose_modes(old: np.ndarray, new: np.ndarray) -> tuple[bool, bool]:
     """Return (shared, heavy_tails), the kind of modes that the references prefer by BIC."""
+    old, new = (y[:_MOST_ROWS] for y in (old, new))
     n, d = len(old) + len(new), old.shape[1]
     smallest = min(len(old), len(new))
     candidates = {}
@@ -166,6 +170,7 @@ def choose_modes(old: np.ndarray, new: np.ndarray) -> tuple[bool, bool]:
 
 def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
     """Return the degrees of freedom of Student-t modes that fit the references best, at most 200."""
+    old, new = (y[:_MOST_ROWS] for y in (old, new))
 
     def loss(log_dof: float) -> float:
         dof = float(np.exp(log_dof))
@@ -177,7 +182,7 @@ def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
 
     bounds = (np.log(1.5), np.log(_MOST_DOF))
     return float(
-        np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02}).x)
+        np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.05}).x)
     )
 
 
@@ -200,7 +205,7 @@ def _student_shapes(groups: list[np.ndarray], dof: float, *, shared: bool) -> li
             scatters = [sum(m for m, _ in moments) / sum(w for _, w in moments)] * len(groups)
         else:
             scatters = [m / w for m, w in moments]
-        if max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(scatters, before, strict=True)) < 1e-9:
+        if max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(scatters, before, strict=True)) < 1e-6:
             break
     # Its samples are worth fewer for location and scatter than Gaussian ones.
     return [
@@ -219,8 +224,7 @@ def _log_density(y: np.ndarray, mean: np.ndarray, scatter: np.ndarray, dof: floa
 
 
 def _distances(residual: np.ndarray, scatter: np.ndarray) -> np.ndarray:
-    whitened = scipy.linalg.solve_triangular(np.linalg.cholesky(scatter), residual.T, lower=True)
-    return np.sum(whitened**2, axis=0)
+    return np.sum((residual @ np.linalg.inv(np.linalg.cholesky(scatter)).T) ** 2, axis=1)
 
 
 def _frame(old_mean: np.ndarray, new_mean: np.ndarray, covariance: np.ndarray) -> Frame:

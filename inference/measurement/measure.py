@@ -184,8 +184,8 @@ def measure_checkpoint(plan: Any, y: np.ndarray, index: int) -> dict[str, np.nda
     stats |= sampled
     reported = posterior.report(anchors, plan.frame, draws, rng)
     observed, replicated = checks.predictive_check(anchors, draws, y, rng)
-    probabilities = checks.predictive_probability(observed, replicated)
-    stats |= {f"predictive_{n}": p for n, p in zip(checks.STATISTICS, probabilities, strict=True)}
+    deviations = checks.deviation(observed, replicated)
+    stats |= {f"deviation_{n}": z for n, z in zip(checks.STATISTICS, deviations, strict=True)}
     stats["old_weight_mean"] = float(reported.old_weight.mean())
     for name, length, resolution in (
         ("old", reported.old_drift, precision.old_resolution),

@@ -91,7 +91,8 @@ def sample(
     """
     sampler = _sampler(neither, num // chains, chains)
     picked = rng.choice(len(start.scales), chains, replace=False)
-    places = [_site_values(anchors, jax.tree.map(lambda a, i=i: np.asarray(a)[i], start)) for i in picked]
+    starts = start.unknowns, start.scales
+    places = [_site_values(anchors, *jax.tree.map(lambda a, i=i: np.asarray(a)[i], starts)) for i in picked]
     unconstrained = [
         unconstrain_fn(sampler.sampler.model, (anchors, prior, rows), {}, place) for place in places
     ]
@@ -148,11 +149,10 @@ def _sampler(neither: bool, num: int, chains: int) -> MCMC:
     )
 
 
-def _site_values(anchors: Anchors, start: Draws) -> dict[str, Any]:
-    unknowns = start.unknowns
+def _site_values(anchors: Anchors, unknowns: Unknowns, scales: np.ndarray) -> dict[str, Any]:
     values = {
         "old_share": np.clip(special.expit(unknowns.old_logit), 1e-12, 1.0 - 1e-12),
-        "scales": start.scales,
+        "scales": scales,
         "old_mean": unknowns.old_mean,
         "new_mean": unknowns.new_mean,
         "axis_factor": np.exp(2.0 * unknowns.log_axis),
