@@ -70,7 +70,9 @@ def simulate(
     return y
 
 
-def _statistics(means: Float[np.ndarray, "2 d"], y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "statistic"]:
+def _statistics(
+    means: Float[np.ndarray, "2 d"], y: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "statistic"]:
     centred = y - y.mean(axis=0)
     along, beside = centred[:, 0], np.sum(centred[:, 1:] ** 2, axis=1)
     variance = np.mean(along**2)
@@ -115,7 +117,9 @@ def verdict(stats: Mapping[str, Any], num_features: int) -> str:
     for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):
         if stats["num_samples"] * weight < _LEAST_SAMPLES * num_features:
             weak.append(f"too few samples of the {mode} mode to see how it has moved")
-    off = [n.replace("_", " ") for n in STATISTICS if not abs(float(stats[f"deviation_{n}"])) < _MOST_DEVIATION]
+    off = [
+        n.replace("_", " ") for n in STATISTICS if not abs(float(stats[f"deviation_{n}"])) < _MOST_DEVIATION
+    ]
     if off:
         bad.append(f"two modes do not describe the samples (off: {', '.join(off)})")
     if bad:

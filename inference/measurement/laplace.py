@@ -201,9 +201,9 @@ def _scale_posterior(
     tau, log_probability = scale_grid(prior)
     d = anchors.means.shape[1]
     precision, linear = _means_quadratic(anchors, prior, start, mode)
-    joint = log_probability[:, None] + log_probability[None, :]
     grids = []
-    for coordinates in (slice(0, 1), slice(1, d)):
+    for part, coordinates in enumerate((slice(0, 1), slice(1, d))):
+        joint = log_probability[part][:, None] + log_probability[part][None, :]
         num = len(range(d)[coordinates])
         blocks = precision.reshape(2, d, 2, d)[:, coordinates, :, coordinates]
         h = np.trace(blocks, axis1=1, axis2=3) / max(num, 1)
@@ -254,11 +254,11 @@ def _propose_scales(
     scales, log_odds = np.zeros((num, 2, 2)), np.zeros(num)
     for part, grid in enumerate(grids):
         # A little of the prior keeps the proposal from missing what the quadratic misses.
-        proposal = 0.95 * grid + 0.05 * np.exp(log_probability[:, None] + log_probability[None, :])
+        proposal = 0.95 * grid + 0.05 * np.exp(np.add.outer(log_probability[part], log_probability[part]))
         picked = rng.choice(grid.size, size=num, p=proposal.ravel() / proposal.sum())
         index = np.stack(np.unravel_index(picked, grid.shape))
         scales[:, :, part] = tau[index].T
-        log_odds += log_probability[index].sum(axis=0) - np.log(proposal.ravel()[picked])
+        log_odds += log_probability[part][index].sum(axis=0) - np.log(proposal.ravel()[picked])
     return scales, log_odds
 
 

@@ -40,7 +40,10 @@ def model(anchors: Anchors, prior: Prior, rows: law.Rows, *, neither: bool = Fal
     d = anchors.means.shape[1]
     share = numpyro.sample("old_share", dist.Beta(*prior.weight_shapes))
     half_t = dist.FoldedDistribution(dist.StudentT(SCALE_DOF, 0.0, prior.displacement_scale))
-    scales = numpyro.sample("scales", half_t.expand([2, 2]).to_event(2))
+    rate = 0.5 * SCALE_DOF * prior.displacement_scale**2
+    along = numpyro.sample("axis_variance", dist.InverseGamma(0.5 * SCALE_DOF, rate).expand([2]).to_event(1))
+    across = numpyro.sample("across_scale", half_t.expand([2]).to_event(1))
+    scales = jnp.stack([jnp.sqrt(along), across], axis=-1)
     means = []
     for k, name in enumerate(("old", "new")):
         covariance = mean_covariance(anchors, k, scales[k])
@@ -132,7 +135,8 @@ def sample(
         tilt,
         third,
     )
-    return Draws(unknowns, flat["scales"], start.k_hat, start.efficiency), diagnostics
+    scales = np.stack([np.sqrt(flat["axis_variance"]), flat["across_scale"]], axis=-1)
+    return Draws(unknowns, scales, start.k_hat, start.efficiency), diagnostics
 
 
 @lru_cache
@@ -152,7 +156,8 @@ def _sampler(neither: bool, num: int, chains: int) -> MCMC:
 def _site_values(anchors: Anchors, unknowns: Unknowns, scales: np.ndarray) -> dict[str, Any]:
     values = {
         "old_share": np.clip(special.expit(unknowns.old_logit), 1e-12, 1.0 - 1e-12),
-        "scales": scales,
+        "axis_variance": scales[:, 0] ** 2,
+        "across_scale": scales[:, 1],
         "old_mean": unknowns.old_mean,
         "new_mean": unknowns.new_mean,
         "axis_factor": np.exp(2.0 * unknowns.log_axis),

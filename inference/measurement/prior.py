@@ -1,9 +1,11 @@
 """What is believed of a checkpoint before its samples are seen, with the scales of displacement on a grid.
 
 A displacement is Δ ~ N(0, T), T = τ_a² along the axis that separates the references and τ_p² across it, so
-that a mode's mean is m ~ N(μ̂, V + T), V the uncertainty of the reference mean. Each of the four scales τ is
-half-Student-t with 3 degrees of freedom: close to 0 they say that nothing has moved, and the tail does not
-hold back what has moved far.
+that a mode's mean is m ~ N(μ̂, V + T), V the uncertainty of the reference mean. Across the axis τ_p is
+half-Student-t with 3 degrees of freedom: close to 0 it says that nothing has moved, and the tail does not
+hold back what has moved far. Along the axis τ_a² is inverse-gamma, which makes that coordinate of Δ
+Student-t: it is one number, weakly seen where the modes overlap, and a density that peaks at 0 would there make
+intervals too short.
 
 What lies on the new reference's side of the middle is not old: without that, an old mode that has walked over
 to the new one explains samples of the new task alone as well as no old mode does, at any weight.
@@ -20,7 +22,7 @@ from scipy import special, stats
 from inference.measurement.anchors import Anchors
 from inference.measurement.law import Unknowns
 
-#: Degrees of freedom of the half-Student-t prior of a displacement's scale.
+#: Degrees of freedom of the Student-t laws of displacement.
 SCALE_DOF = 3.0
 
 #: Shapes of the Beta prior of the share that belongs to neither task.
@@ -39,18 +41,21 @@ class Prior(NamedTuple):
 
     Attributes:
         weight_shapes: (a, b) of the Beta prior of the old mode's share.
-        displacement_scale: scale of the half-Student-t prior of τ [Mahalanobis].
+        displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
     """
 
     weight_shapes: tuple[Any, Any] = (1.0, 1.0)
     displacement_scale: Any = 0.5
 
 
-def scale_grid(prior: Prior) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, "g"]]:
-    """Return the values of τ on which it is integrated, equal steps in log τ, and their log probabilities."""
-    tau = prior.displacement_scale * np.geomspace(1e-3, 60.0, 56)
-    log_probability = stats.t(SCALE_DOF).logpdf(tau / prior.displacement_scale) + np.log(tau)
-    return tau, log_probability - special.logsumexp(log_probability)
+def scale_grid(prior: Prior) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, "2 g"]]:
+    """Return the values of τ, equal steps in log τ, and their log probabilities, of τ_a and of τ_p."""
+    ratio = np.geomspace(1e-3, 60.0, 56)
+    axis = -SCALE_DOF * np.log(ratio) - 0.5 * SCALE_DOF / ratio**2
+    across = stats.t(SCALE_DOF).logpdf(ratio) + np.log(ratio)
+    log_probability = np.stack([axis, across])
+    log_probability -= special.logsumexp(log_probability, axis=1, keepdims=True)
+    return prior.displacement_scale * ratio, log_probability
 
 
 def mean_covariance(anchors: Anchors, mode: int, scales: Float[Any, "... 2"]) -> Float[Any, "... d d"]:
