@@ -177,6 +177,8 @@ def measure(
         measure_run.write(tree, folder)
     shutil.rmtree(keep, ignore_errors=True)
     Console().print(measure_run.table(tree))
+    for remark in measure_run.remarks(tree):
+        print(remark)
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
 
 

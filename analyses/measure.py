@@ -1,4 +1,4 @@
-"""How much old behaviour does a real run keep, and how far has it moved? Table, figures and files of a measurement."""
+"""How much old behaviour does a real run keep, and how far has it moved? Table and figures."""
 
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ def run(samples: Any, old_reference: Any, new_reference: Any, **settings: Any) -
     """Measure a run; see `inference.measure` for the arguments.
 
     Returns:
-        Its DataTree, with ``/shown``: some samples of some checkpoints and of the references in the frame, for
-        the figure of the discriminant plane.
+        Its DataTree, with ``/shown``: some samples of some checkpoints and of the references in the frame,
+        for the figure of the discriminant plane.
     """
     tree = measure(samples, old_reference, new_reference, **settings)
     tree["shown"] = xr.DataTree(_shown(tree, samples, old_reference, new_reference))
@@ -60,8 +60,8 @@ def table(tree: xr.DataTree) -> Table:
     kept = float(attrs["information_kept"])
     caption = (
         f"Mean and {100 * interval_probability():g} % interval. Modes: {attrs['covariance']} covariance, "
-        f"{attrs['tails']} tails; the references are {float(attrs['separation']):.3g} Mahalanobis apart. Below its "
-        "resolution a drift cannot be told from none."
+        f"{attrs['tails']} tails; the references are {float(attrs['separation']):.3g} Mahalanobis apart. "
+        "Below its resolution a drift cannot be told from none."
     )
     if kept < 1.0:
         caption += f" Features were projected; {100 * kept:.0f} % of the information on the task was kept."
@@ -72,7 +72,7 @@ def table(tree: xr.DataTree) -> Table:
     )
     for name in ("checkpoint", "old weight", "old drift", "resolution", "P(unmoved)", "new gap"):
         result.add_column(name, justify="left" if name == "checkpoint" else "right")
-    result.add_column("verdict", overflow="fold")
+    result.add_column("verdict", justify="left")
     for name, row in frame.iterrows():
         cells = [tables.with_interval(dict(row), v) for v in ("old_weight", "old_drift")]
         result.add_row(
@@ -81,9 +81,15 @@ def table(tree: xr.DataTree) -> Table:
             tables.number(row["old_resolution"]),
             tables.number(row["old_unmoved_probability"]),
             tables.with_interval(dict(row), "new_gap"),
-            row["words"],
+            row["words"].partition(":")[0],
         )
     return result
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return one sentence for each checkpoint whose verdict is not ``good``."""
+    words = summary(tree)["words"]
+    return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -104,7 +110,7 @@ def write(tree: xr.DataTree, folder: Path) -> None:
 
 
 def _places(tree: xr.DataTree) -> tuple[np.ndarray, bool]:
-    """Return where checkpoints stand on the axis: at their number where all are numbers, else in their order."""
+    """Return where checkpoints stand on the axis: at their number where all are numbers."""
     names = tree["posterior"]["checkpoint"].to_numpy()
     numeric = np.issubdtype(names.dtype, np.number)
     return (names.astype(float) if numeric else np.arange(len(names), dtype=float)), numeric
@@ -145,7 +151,7 @@ def _plot_weight(tree: xr.DataTree) -> Figure:
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
     _over_checkpoints(axes, tree, ["old_weight"])
     axes.set_ylim(0.0, 1.0)
-    axes.set_ylabel(figures.label(tree["posterior"]["old_weight"]))
+    axes.set_ylabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
     words = f"point: mean, line: {100 * interval_probability():g} % interval"
     axes.set_title(f"Mass forgetting: how much old behaviour is left?\n{words}", loc="left", fontsize=10)
     if len(axes.get_legend_handles_labels()[1]) > 1:
@@ -264,10 +270,12 @@ def _plot_samples(tree: xr.DataTree) -> Figure:
         axes.set_aspect("equal")
     for axes in panels.ravel()[len(names) :]:
         axes.set_visible(False)
-    figure.supxlabel("along the axis between the references [Mahalanobis]", fontsize=10)
+    for axes in panels[-1]:
+        axes.set_xlabel("along the axis [Mahalanobis]")
     figure.supylabel("across it" if not flat else "(spread out)", fontsize=10)
     figure.suptitle(
-        "Samples and fitted modes in the discriminant plane; circles: two standard deviations", fontsize=10
+        "Samples and fitted modes, along and across the axis between the references; circles: 2 sd",
+        fontsize=10,
     )
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=1.5)

@@ -26,7 +26,9 @@ def unknowns_at(anchors, *, neither, seed=1):
     count, d = len(anchors.dof), anchors.means.shape[1]
     third = Neither(np.array(-1.0), rng.normal(size=d), np.array(0.4)) if neither else None
     moved = anchors.means + 0.3 * rng.normal(size=(2, d))
-    return Unknowns(np.array(0.7), *moved, 0.1 * rng.normal(size=count), 0.1 * rng.normal(size=(count, d - 1)), third)
+    return Unknowns(
+        np.array(0.7), *moved, 0.1 * rng.normal(size=count), 0.1 * rng.normal(size=(count, d - 1)), third
+    )
 
 
 def scipy_components(anchors, unknowns):
@@ -48,7 +50,9 @@ def scipy_components(anchors, unknowns):
             parts.append((left * weight, stats.multivariate_t(mean, covariance, float(anchors.tail_dof))))
     if unknowns.neither is not None:
         third = unknowns.neither
-        parts.append((1.0 - left, stats.multivariate_normal(third.mean, np.exp(2 * third.log_scale) * np.eye(d))))
+        parts.append(
+            (1.0 - left, stats.multivariate_normal(third.mean, np.exp(2 * third.log_scale) * np.eye(d)))
+        )
     return parts
 
 
@@ -57,7 +61,9 @@ def test_log_density_is_scipys_and_rows_add_up(shared, heavy, neither):
     _, anchors = anchoring.anchor(*references(), shared=shared, heavy_tails=heavy)
     unknowns = unknowns_at(anchors, neither=neither)
     y = np.random.default_rng(2).normal(size=(37, 3)) * 2.0
-    expected = special.logsumexp([np.log(w) + q.logpdf(y) for w, q in scipy_components(anchors, unknowns)], axis=0)
+    expected = special.logsumexp(
+        [np.log(w) + q.logpdf(y) for w, q in scipy_components(anchors, unknowns)], axis=0
+    )
     with jax.enable_x64(True):
         np.testing.assert_allclose(law.CheckpointLaw(anchors, unknowns).log_prob(y), expected, rtol=1e-10)
         batch = jax.tree.map(lambda a: np.stack([a, a]), unknowns)
@@ -95,7 +101,9 @@ def test_samples_follow_the_density(shared, heavy, neither, which):
             ours = np.asarray(law.CheckpointLaw(anchors, unknowns).sample(jax.random.key(0), (num,)))
     parts = scipy_components(anchors, unknowns)
     counts = rng.multinomial(num, [w for w, _ in parts])
-    theirs = np.concatenate([q.rvs(size=c, random_state=rng) for (_, q), c in zip(parts, counts, strict=True)])
+    theirs = np.concatenate(
+        [q.rvs(size=c, random_state=rng) for (_, q), c in zip(parts, counts, strict=True)]
+    )
     for centre in (unknowns.old_mean, unknowns.new_mean):
         for direction in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0]):
             for radius in (0.0, 1.0):
@@ -107,7 +115,9 @@ def test_frame_whitens_and_puts_the_references_on_its_axis():
     old, new = references()
     frame, anchors = anchoring.anchor(old, new, shared=True, heavy_tails=False)
     a, b = frame.coordinates(old), frame.coordinates(new)
-    within = ((a - a.mean(0)).T @ (a - a.mean(0)) + (b - b.mean(0)).T @ (b - b.mean(0))) / (len(a) + len(b) - 2)
+    within = ((a - a.mean(0)).T @ (a - a.mean(0)) + (b - b.mean(0)).T @ (b - b.mean(0))) / (
+        len(a) + len(b) - 2
+    )
     np.testing.assert_allclose(within, np.eye(3), atol=1e-10)
     np.testing.assert_allclose(b.mean(0), 0.0, atol=1e-10)
     np.testing.assert_allclose(a.mean(0)[1:], 0.0, atol=1e-10)
@@ -138,10 +148,15 @@ def test_numpyro_model_has_the_same_posterior_density():
     scales = np.array([[0.3, 0.2], [0.5, 0.1]])
     with jax.enable_x64(True):
         rows = law.rows_of(anchors, y)
-        factors = np.stack([np.linalg.cholesky(priors.mean_covariance(anchors, k, scales[k])) for k in (0, 1)])
+        factors = np.stack(
+            [np.linalg.cholesky(priors.mean_covariance(anchors, k, scales[k])) for k in (0, 1)]
+        )
 
         def ours(unknowns):
-            return priors.log_prior(anchors, prior, unknowns, factors) + law.derivatives(anchors, unknowns, rows)[0]
+            return (
+                priors.log_prior(anchors, prior, unknowns, factors)
+                + law.derivatives(anchors, unknowns, rows)[0]
+            )
 
         def theirs(unknowns):
             share = jax.nn.sigmoid(unknowns.old_logit)
@@ -158,6 +173,9 @@ def test_numpyro_model_has_the_same_posterior_density():
             # d share / d logit, and d h² / d log h up to a constant.
             return value + np.log(share * (1.0 - share)) + 2.0 * unknowns.log_axis.sum()
 
-        points = [unknowns_at(anchors, neither=False, seed=s)._replace(old_logit=np.array(s - 2.0)) for s in range(4)]
+        points = [
+            unknowns_at(anchors, neither=False, seed=s)._replace(old_logit=np.array(s - 2.0))
+            for s in range(4)
+        ]
         differences = [float(ours(p) - theirs(p)) for p in points]
     np.testing.assert_allclose(differences, differences[0], rtol=1e-9)

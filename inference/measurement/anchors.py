@@ -1,7 +1,7 @@
 """What the reference samples say of the two modes: a frame of coordinates, and how uncertain it is.
 
-In the frame the references' pooled covariance is the identity, the new reference mean is the origin and the old
-one lies on the first axis, so that with one shared covariance the first coordinate alone tells the modes apart.
+In the frame the references' pooled covariance is the identity, the new reference mean is the origin and the
+old one lies on the first axis, so that with one covariance the first coordinate alone tells the modes apart.
 """
 
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ class Anchors(NamedTuple):
     """The two modes as the references show them, in the frame; a pytree of arrays.
 
     The precision of mode k is A_k A_kᵀ with A_k = [[κ, 0], [c, B]] lower triangular: (κ, c) decide how
-    samples are told apart and stay uncertain, B (the coordinates across the axis) is taken from the references.
+    samples are told apart and stay uncertain, B (across the axis) is taken from the references.
 
     Attributes:
         means: of the old and the new reference, shape (2, d).
@@ -134,7 +134,7 @@ def mode_shapes(old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, sha
     if shared and tail_dof is None:
         dofs = [len(y) - 1.0 for y in groups]
         pooled = sum(n * s.scatter for n, s in zip(dofs, shapes, strict=True)) / sum(dofs)
-        shapes = [s._replace(scatter=pooled) for s in shapes]
+        shapes = [s._replace(scatter=np.asarray(pooled)) for s in shapes]
     return shapes
 
 

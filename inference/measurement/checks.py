@@ -17,7 +17,7 @@ from inference.measurement.law import Unknowns
 STATISTICS = ("spread_along_axis", "kurtosis_along_axis", "spread_across_axis", "far_from_both")
 
 # Replicates, and the rows of each; beyond this many of their standard deviations a statistic is off.
-_REPLICATES, _ROWS, _MOST_DEVIATION = 100, 1000, 4.0
+_REPLICATES, _ROWS, _MOST_DEVIATION = 60, 1000, 4.0
 
 # Of R-hat and effective sample size: Vehtari et al. (arXiv:1903.08008).
 _MOST_R_HAT, _LEAST_ESS = 1.01, 400.0
@@ -34,15 +34,15 @@ def predictive_check(
 ) -> tuple[Float[np.ndarray, "statistic"], Float[np.ndarray, "replicate statistic"]]:
     """Return the statistics of the samples, and of replicates that draws of the posterior predict.
 
-    Both are of at most 1,000 rows: spread and kurtosis along the axis between the references, the mean squared
-    distance from the mean across it, and the 99.5 % quantile of the distance to the nearer reference mean.
+    Both are of at most 1,000 rows: spread and kurtosis along the axis between the references, the mean
+    squared distance from the mean across it, and the 99.5 % quantile of the distance to the nearer reference.
     """
     rows = min(_ROWS, len(y))
     chosen = y[rng.choice(len(y), rows, replace=False)]
     picked = rng.choice(len(draws.scales), _REPLICATES, replace=len(draws.scales) < _REPLICATES)
-    replicates = []
+    replicates, unknowns = [], jax.tree.map(np.asarray, draws.unknowns)
     for index in picked:
-        one = jax.tree.map(lambda a, i=index: np.asarray(a)[i], draws.unknowns)
+        one = jax.tree.map(lambda a, i=index: a[i], unknowns)
         replicates.append(_statistics(anchors.means, simulate(anchors, one, rows, rng)))
     return _statistics(anchors.means, chosen), np.stack(replicates)
 
@@ -60,7 +60,7 @@ def simulate(
         rows = component == mode
         if anchors.tail_dof is not None:
             y[rows] /= np.sqrt(rng.chisquare(anchors.tail_dof, (rows.sum(), 1)) / anchors.tail_dof)
-        kappa, tilt, b = (np.asarray(part) for part in law.precision_columns(anchors, unknowns, mode))
+        kappa, tilt, b = law.precision_columns(anchors, unknowns, mode)
         # x = A⁻ᵀ z: the coordinates across the axis first, then the axis given them.
         beside = y[rows, 1:] @ np.linalg.inv(b)
         y[rows] = mean + np.column_stack([(y[rows, 0] - beside @ tilt) / kappa, beside])
@@ -110,9 +110,10 @@ def verdict(stats: Mapping[str, Any], num_features: int) -> str:
         if stats["divergences"] > 0:
             weak.append(f"{stats['divergences']:.0f} divergent transitions")
     if stats["weight_information"] < _LEAST_INFORMATION:
+        share = 100 * float(stats["weight_information"])
         weak.append(
             "the modes overlap so much that weight and drift can hardly be told apart (a sample holds "
-            f"{100 * stats['weight_information']:.2g} % of the information on the weight that it would hold were its mode known)"
+            f"{share:.2g} % of the information on the weight that it would hold were its mode known)"
         )
     for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):
         if stats["num_samples"] * weight < _LEAST_SAMPLES * num_features:

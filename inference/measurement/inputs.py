@@ -41,9 +41,9 @@ def samples_of(name: str, source: Any) -> Samples:
 
     Args:
         name: what to call the source in an error.
-        source: shape (checkpoint, sample, feature); or (sample, feature), which is one checkpoint; or a list or
-            mapping of (sample, feature) arrays; or a DataArray, Dataset or DataFrame with a ``checkpoint``
-            dimension, coordinate or column; or the path of a file that holds one of these.
+        source: shape (checkpoint, sample, feature); or (sample, feature), which is one checkpoint; or a list
+            or mapping of (sample, feature) arrays; or a DataArray, Dataset or DataFrame with a
+            ``checkpoint`` dimension, coordinate or column; or the path of a file that holds one of these.
 
     Raises:
         InputError: a source that is none of these, or holds nothing.
@@ -143,8 +143,8 @@ def check(samples: Any, old_reference: Any, new_reference: Any, *, drop_missing:
         worst = source.names[int(np.argmax(by_checkpoint))]
         raise InputError(
             f"samples must be finite, or be dropped explicitly (drop_missing); {total} rows are not: "
-            f"{missing[0]} of the old reference, {missing[1]} of the new one, and {sum(by_checkpoint)} of the "
-            f"checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
+            f"{missing[0]} of the old reference, {missing[1]} of the new one, and {sum(by_checkpoint)} of "
+            f"the checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
         )
     old, new = old[_finite(old)], new[_finite(new)]
     _check_references(old, new, features)
@@ -232,7 +232,11 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
         return _listed(names, rows, features)
     if not source:
         raise InputError(f"{name} must hold at least one checkpoint; got none")
-    return _listed(list(source), list(source.values()), None)
+    words = [str(key) for key in source]
+    names: list[Any] = (
+        [int(word) for word in words] if all(word.isdecimal() for word in words) else list(words)
+    )
+    return _listed(names, list(source.values()), None)
 
 
 def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
@@ -298,7 +302,8 @@ def _variable(name: str, dataset: xr.Dataset) -> xr.DataArray:
         return dataset["samples"]
     if len(found) != 1:
         raise InputError(
-            f"{name} must hold one variable with a dim feature, or one called samples; got {', '.join(found) or 'none'}"
+            f"{name} must hold one variable with a dim feature, or one called samples; got "
+            + (", ".join(found) or "none")
         )
     return dataset[found[0]]
 

@@ -356,7 +356,7 @@ def _concave(precision: np.ndarray) -> np.ndarray:
 
 
 def _restore(start: Unknowns, flat: np.ndarray) -> Unknowns:
-    return ravel_pytree(start)[1](flat)
+    return ravel_pytree(start)[1](jnp.asarray(flat))
 
 
 @jax.jit

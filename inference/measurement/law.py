@@ -1,4 +1,4 @@
-"""The law of a checkpoint's samples: the two anchored modes, moved, and optionally a third for neither task."""
+"""The law of a checkpoint's samples: the two anchored modes, moved, and perhaps a third for neither task."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -85,7 +85,7 @@ def start_of(anchors: Anchors, old_logit: float, neither: bool) -> Unknowns:
 def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[Any, Any, Any]:
     """Return (κ, c, B) of a mode: A = [[κ, 0], [c, B]], precision A Aᵀ."""
     k = min(mode, len(anchors.dof) - 1)
-    factor = jnp.exp(unknowns.log_axis[k])
+    factor = unknowns.log_axis.__array_namespace__().exp(unknowns.log_axis[k])
     tilt = anchors.tilt[k] * factor + anchors.across[k] @ unknowns.tilt[k]
     return anchors.axis_precision[k] * factor, tilt, anchors.across[k]
 
@@ -204,7 +204,7 @@ class CheckpointLaw(Distribution):
             chi2 = 2.0 * jax.random.gamma(keys[1], 0.5 * self.anchors.tail_dof, sample_shape)
             radius = jnp.sqrt(self.anchors.tail_dof / chi2)[..., None]
         else:
-            radius = 1.0
+            radius = jnp.ones(())
         modes = []
         for mode, mean in enumerate((self.unknowns.old_mean, self.unknowns.new_mean)):
             kappa, tilt, b = precision_columns(self.anchors, self.unknowns, mode)
@@ -215,7 +215,7 @@ class CheckpointLaw(Distribution):
             along = ((radius * z[..., :1])[..., 0] - beside @ tilt) / kappa
             modes.append(mean + jnp.concatenate([along[..., None], beside], axis=-1))
         old = jax.random.bernoulli(keys[2], jax.nn.sigmoid(self.unknowns.old_logit), sample_shape)
-        y = jnp.where(old[..., None], *modes)
+        y = jnp.where(old[..., None], modes[0], modes[1])
         if self.unknowns.neither is not None:
             third = self.unknowns.neither
             picked = jax.random.bernoulli(keys[3], jax.nn.sigmoid(third.logit), sample_shape)

@@ -62,7 +62,7 @@ def measure(
 ) -> xr.DataTree:
     """Return the posterior of old weight and drift of every checkpoint of a run, from samples.
 
-        y ~ β N(μ_o + Δ_o, Σ) + (1-β) N(μ_n + Δ_n, Σ),   β ~ Beta(a, b),   Δ ~ N(0, τ² Σ),   τ half-Student-t
+        y ~ β N(μ_o + Δ_o, Σ) + (1-β) N(μ_n + Δ_n, Σ),   β ~ Beta(a, b),   Δ ~ N(0, τ² Σ)
 
     The references anchor the modes: they give μ_o, μ_n and Σ up to their own sampling error, which is part
     of the posterior. Displacement is shrunk toward zero with a scale that the checkpoint itself decides, so
@@ -78,12 +78,13 @@ def measure(
         seed: of all random numbers.
         method: ``"laplace"`` (fast), ``"nuts"``, or ``"auto"``: fast, and NUTS for the checkpoints whose k̂
             says that the fast path cannot be trusted.
-        covariance: ``"shared"`` by both modes, ``"unequal"``, or ``"auto"``: what the references prefer by BIC.
+        covariance: ``"shared"`` by both modes, ``"unequal"``, or ``"auto"``: what the references prefer by
+            BIC.
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
             references), or ``"auto"`` by BIC.
         neither: whether a third, broad component takes samples that belong to neither task.
         weight_prior: shapes (a, b) of the Beta prior of the old share, each at least 1.
-        displacement_scale: scale of the half-Student-t prior of τ [Mahalanobis].
+        displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
         num_draws: of the posterior, over four chains; rounded up to a multiple of 4.
         max_features: with more features than this, samples are projected to this many coordinates; see
             `inference.measurement.projection`.
@@ -96,9 +97,10 @@ def measure(
 
     Returns:
         DataTree with ``/posterior`` (``old_weight``, ``new_weight``, ``old_displacement``,
-        ``new_displacement``, ``old_drift``, ``new_gap``), ``/sample_stats`` (how each checkpoint was computed,
-        resolutions, diagnostics, and the verdict in ``words``), ``/observed_data`` (a summary),
-        ``/posterior_predictive``, ``/constant_data``, and ``/log_likelihood`` on demand. See docs/measurement.md.
+        ``new_displacement``, ``old_drift``, ``new_gap``), ``/sample_stats`` (how each checkpoint was
+        computed, resolutions, diagnostics, and the verdict in ``words``), ``/observed_data`` (a summary),
+        ``/posterior_predictive``, ``/constant_data``, and ``/log_likelihood`` on demand; described in
+        docs/measurement.md.
 
     Raises:
         InputError: an unusable input, before anything is computed.

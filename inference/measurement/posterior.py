@@ -119,4 +119,4 @@ def precision_of(anchors: Anchors, prior: Prior, rows: law.Rows, mode: Mode, nei
         resolutions.append(float(np.sqrt(scale * stats.chi2(dof).ppf(0.95))))
     share = special.expit(flat[0])
     known = 1.0 / max(float(np.sum(rows.weights)) * share * (1.0 - share), 1e-12)
-    return Precision(*resolutions, float(min(known / inverse[0, 0], 1.0)))
+    return Precision(resolutions[0], resolutions[1], float(min(known / inverse[0, 0], 1.0)))

@@ -4,8 +4,8 @@ A displacement is Δ ~ N(0, T), T = τ_a² along the axis that separates the ref
 that a mode's mean is m ~ N(μ̂, V + T), V the uncertainty of the reference mean. Across the axis τ_p is
 half-Student-t with 3 degrees of freedom: close to 0 it says that nothing has moved, and the tail does not
 hold back what has moved far. Along the axis τ_a² is inverse-gamma, which makes that coordinate of Δ
-Student-t: it is one number, weakly seen where the modes overlap, and a density that peaks at 0 would there make
-intervals too short.
+Student-t: it is one number, weakly seen where the modes overlap, and a density that peaks at 0 would there
+make intervals too short.
 
 What lies on the new reference's side of the middle is not old: without that, an old mode that has walked over
 to the new one explains samples of the new task alone as well as no old mode does, at any weight.
@@ -32,7 +32,7 @@ NEITHER_SHARE = (1.0, 9.0)
 NEITHER_SPREAD, NEITHER_LOG_SCALE = 3.0, (float(np.log(2.0)), 0.5)
 
 
-# Steepness of the prior's step at the middle between the references: it acts within a tenth of their distance.
+# Steepness of the prior's step at the middle between the references: a tenth of their distance wide.
 _SIDE_STEEPNESS = 40.0
 
 

@@ -1,4 +1,4 @@
-"""Fewer coordinates for long embeddings: the discriminant and what varies most, learnt on the references only."""
+"""Fewer coordinates for long embeddings: the discriminant and what varies most in the references."""
 
 from typing import NamedTuple
 
@@ -33,8 +33,8 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
 
     The first coordinate is the linear discriminant w = Σ̂⁻¹ (ȳ_o - ȳ_n) with the covariance of Ledoit and
     Wolf, the others the principal components within the modes, uncorrelated with it. It is learnt on every
-    second reference sample; the others alone anchor the modes, or the references would look further apart than
-    they are.
+    second reference sample; the others alone anchor the modes, or the references would look further apart
+    than they are.
 
     Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
     """
@@ -45,8 +45,9 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     least = max_features + 5
     if min(len(y) for y in kept) < 5 or sum(len(y) for y in kept) - 2 < least:
         raise InputError(
-            f"projecting {d} features to {max_features} takes half of the references, and the other half must "
-            f"have {least + 2} samples; got {len(old)} and {len(new)} in all: give more, or a smaller max_features"
+            f"projecting {d} features to {max_features} takes half of the references, and the other half "
+            f"must have {least + 2} samples; got {len(old)} and {len(new)} in all: give more, or a smaller "
+            "max_features"
         )
     within = np.concatenate([y - y.mean(0) for y in learnt])
     covariance = ledoit_wolf(within, assume_centered=True)[0]
@@ -67,9 +68,8 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     full = _distance(gap, np.eye(d), kept)
     projected = _distance(gap @ basis[:, :max_features], np.eye(max_features), kept)
     names = ["discriminant", *(f"component_{i}" for i in range(1, max_features))]
-    return Projection(
-        matrix, names, *held_out, float(np.clip(projected / full, 0.0, 1.0)) if full > 0 else 0.0
-    )
+    share = float(np.clip(projected / full, 0.0, 1.0)) if full > 0.0 else 0.0
+    return Projection(matrix, names, held_out[0], held_out[1], share)
 
 
 def _distance(gap: np.ndarray, covariance: np.ndarray, samples: list[np.ndarray]) -> float:
