@@ -16,7 +16,7 @@ from analyses import figures, outputs, tables
 from inference import results
 from inference.intervals import interval, interval_probability
 from inference.measurement import inputs
-from inference.measurement.measure import measure
+from inference.measurement.checkpoints import measure
 
 # Samples of a checkpoint that a figure shows, and checkpoints that it has panels for.
 _POINTS, _PANELS = 400, 6

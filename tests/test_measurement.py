@@ -9,8 +9,7 @@ from scipy import stats
 import inference
 from analyses import calibration
 from inference import compare_runs, measure
-from inference.measurement import inputs
-from inference.measurement import measure as measure_module
+from inference.measurement import checkpoints, inputs
 from inference.measurement.prior import Prior
 from mixture_models import InputError
 
@@ -169,7 +168,7 @@ def test_the_same_seed_gives_the_same_numbers_and_checkpoints_do_not_depend_on_e
 
 def test_an_interrupted_measurement_goes_on(data, tree, tmp_path, monkeypatch):
     old, new, runs = data
-    real, measured = measure_module.measure_checkpoint, []
+    real, measured = checkpoints.measure_checkpoint, []
 
     def interrupted(plan, y, index):
         if index == 2 and not measured.count("stopped"):
@@ -178,7 +177,7 @@ def test_an_interrupted_measurement_goes_on(data, tree, tmp_path, monkeypatch):
         measured.append(index)
         return real(plan, y, index)
 
-    monkeypatch.setattr(measure_module, "measure_checkpoint", interrupted)
+    monkeypatch.setattr(checkpoints, "measure_checkpoint", interrupted)
     settings = dict(num_log_likelihood_rows=50, num_draws=400, keep=tmp_path / "kept", **QUIET)
     with pytest.raises(KeyboardInterrupt):
         measure(runs, old, new, **settings)
@@ -303,7 +302,7 @@ def _bad(kind):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence_before_anything_is_computed(kind, monkeypatch):
-    monkeypatch.setattr(measure_module, "measure_checkpoint", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(checkpoints, "measure_checkpoint", lambda *_: pytest.fail("computed"))
     samples, old, new, message = _bad(kind)
     with pytest.raises(InputError, match=message) as raised:
         measure(samples, old, new, progress=False)

@@ -233,10 +233,9 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
     if not source:
         raise InputError(f"{name} must hold at least one checkpoint; got none")
     words = [str(key) for key in source]
-    names: list[Any] = (
-        [int(word) for word in words] if all(word.isdecimal() for word in words) else list(words)
-    )
-    return _listed(names, list(source.values()), None)
+    numeric = all(word.isdecimal() for word in words)
+    keys: list[Any] = [int(word) for word in words] if numeric else list(words)
+    return _listed(keys, list(source.values()), None)
 
 
 def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
@@ -324,7 +323,9 @@ def _read(name: str, path: Path) -> Any:
                 return next(iter(arrays.values()))
             return arrays
         # Lazily: a checkpoint is read when it is its turn.
-        return xr.open_dataset(path, engine="zarr" if path.suffix == ".zarr" else None)
+        if path.suffix == ".zarr":
+            return xr.open_dataset(path, engine="zarr", consolidated=False)
+        return xr.open_dataset(path)
     except ImportError as error:
         raise InputError(f"{path} cannot be read without a package: {error}") from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
