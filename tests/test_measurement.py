@@ -213,7 +213,7 @@ def test_an_unmodelled_mode_and_overlap_are_said_in_words(data):
     words = measure(strange, old, new, method="laplace", **QUIET)["sample_stats"]["words"].item()
     assert words.startswith("not to be trusted")
     assert "two modes do not describe the samples" in words
-    near = old + [1.0, 0.0]
+    near = old + np.array([1.0, 0.0])
     overlap = measure(simulated(500, 0.5, [0, 0], [1, 0], seed=4), old, near, method="laplace", **QUIET)
     assert "overlap" in overlap["sample_stats"]["words"].item()
 
