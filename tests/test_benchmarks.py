@@ -242,6 +242,4 @@ def test_fast_measurement_against_nuts():
         measure(runs[:count], old, new, method=method, **settings)
         seconds[method] = (time.perf_counter() - start) / count
     ratio = seconds["nuts"] / seconds["laplace"]
-    print(
-        f"\nfast path {seconds['laplace']:.2f} s, NUTS {seconds['nuts']:.2f} s a checkpoint: {ratio:.0f} times"
-    )
+    print(f"\nfast path {seconds['laplace']:.2f} s, NUTS {seconds['nuts']:.2f} s: {ratio:.0f} times")

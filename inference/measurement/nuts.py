@@ -29,7 +29,7 @@ from inference.measurement.prior import (
     mean_covariance,
 )
 
-_WARMUP = 500
+_WARMUP = 400
 
 
 def model(anchors: Anchors, prior: Prior, rows: law.Rows, *, neither: bool = False) -> None:
@@ -143,7 +143,7 @@ def sample(
 def _sampler(neither: bool, num: int, chains: int) -> MCMC:
     """Return a sampler that keeps its compiled program between checkpoints of equal size."""
     return MCMC(
-        NUTS(partial(model, neither=neither), dense_mass=True, target_accept_prob=0.85),
+        NUTS(partial(model, neither=neither), dense_mass=True, max_tree_depth=8),
         num_warmup=_WARMUP,
         num_samples=num,
         num_chains=chains,
