@@ -1,5 +1,6 @@
 """The ``massdrift`` command."""
 
+import shutil
 import sys
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -12,9 +13,11 @@ from rich.console import Console
 
 from analyses import chen2025 as chen
 from analyses import compare as compare_objectives
+from analyses import compare_runs as compare_measured
 from analyses import drift as drift_analysis
 from analyses import geometry as geometry_analysis
 from analyses import mass_forgetting as mass
+from analyses import measure as measure_run
 from analyses import outputs
 from analyses import replay as replay_analysis
 from analyses.settings import Settings
@@ -253,3 +256,88 @@ def chen2025(
         chen.write(tree, folder)
     Console().print(chen.table(tree))
     print(f"{chen.conclusion(tree)}\n\nWritten to {out}.")
+
+
+@app.command()
+def measure(
+    run: Annotated[
+        Path, typer.Argument(help="Samples of the checkpoints: .npz, .npy, .parquet, .nc or .zarr.")
+    ],
+    old_reference: Annotated[
+        Path, typer.Option(help="Samples of the old task, in a file of the same kinds.")
+    ],
+    new_reference: Annotated[Path, typer.Option(help="Samples of the new task.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")],
+    method: Annotated[
+        str, typer.Option(help="laplace (fast), nuts, or auto: fast where it can be trusted.")
+    ] = "auto",
+    covariance: Annotated[str, typer.Option(help="Modes' covariance: shared, unequal or auto.")] = "auto",
+    tails: Annotated[str, typer.Option(help="Modes' tails: gaussian, student or auto.")] = "auto",
+    neither: Annotated[bool, typer.Option("--neither", help="Add a component for neither task.")] = False,
+    displacement_scale: Annotated[
+        float, typer.Option(help="Prior scale of a displacement [Mahalanobis].")
+    ] = 0.5,
+    num_draws: Annotated[int, typer.Option(help="Draws of the posterior.")] = 1000,
+    max_features: Annotated[int, typer.Option(help="Project to this many coordinates above it.")] = 64,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out rows that are not finite.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Measure a real run: old weight and drift of its checkpoints, from samples, with error bars."""
+    outputs.check(out, overwrite=overwrite)
+    # Finished checkpoints outlive an interruption here, and go when the whole is written.
+    keep = out.parent / f".{out.name}-checkpoints"
+    tree = measure_run.run(
+        run,
+        old_reference,
+        new_reference,
+        method=method,
+        covariance=covariance,
+        tails=tails,
+        neither=neither,
+        displacement_scale=displacement_scale,
+        num_draws=num_draws,
+        max_features=max_features,
+        drop_missing=drop_missing,
+        seed=seed,
+        keep=keep,
+        progress=not quiet,
+    )
+    with outputs.folder(out, overwrite=overwrite) as folder:
+        measure_run.write(tree, folder)
+    shutil.rmtree(keep, ignore_errors=True)
+    Console().print(measure_run.table(tree))
+    for remark in measure_run.remarks(tree):
+        print(remark)
+    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+
+
+@app.command("compare-runs")
+def compare_runs(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Outputs of massdrift measure; the first is the reference.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path(
+        "runs/compare-runs"
+    ),
+    at: Annotated[str, typer.Option(help="final, matched_gain, or the name of a checkpoint.")] = "final",
+    gain: Annotated[float | None, typer.Option(help="New gap at which runs are matched.")] = None,
+    weight_rope: Annotated[
+        float, typer.Option(help="Differences of old weight within it count as none.")
+    ] = 0.0,
+    drift_rope: Annotated[
+        float, typer.Option(help="Differences of old drift within it count as none.")
+    ] = 0.0,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Compare measured runs: which kept more old mass, and which drifted less?"""
+    outputs.check(out, overwrite=overwrite)
+    rope = {"old_weight": weight_rope, "old_drift": drift_rope}
+    tree = compare_measured.run(folders, at=at, gain=gain, rope=rope)
+    with outputs.folder(out, overwrite=overwrite) as folder:
+        compare_measured.write(tree, folder)
+    Console().print(compare_measured.table(tree))
+    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")

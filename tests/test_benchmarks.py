@@ -21,7 +21,7 @@ from numpyro.infer import SVI
 from scipy.stats import norm
 
 from analyses import chen2025
-from inference import chunks, train, training
+from inference import chunks, measure, train, training
 from mixture_models import published
 from mixture_models.objectives import Objective, new_data
 from mixture_models.overlap import overlap_area
@@ -247,3 +247,24 @@ def test_speed_of_the_published_bimodal_runs(method, capsys):
             print(f"  {name:26}{value:16.3f}{value * used:11.3f}{used:11.2f}{value / ours:20.2f}")
         ratio = each["SVI.update in a scan"] / each["hand-written JAX kernel"]
         print(f"  SVI.update in a scan takes {ratio:.2f} times the hand-written kernel's time")
+
+
+@pytest.mark.benchmark
+def test_fast_measurement_against_nuts():
+    """20 checkpoints of 2,000 samples in 8 dimensions: the fast path on all, NUTS on two, per checkpoint."""
+    rng = np.random.default_rng(0)
+    separation = 4.0 * np.eye(8)[0]
+    old, new = rng.normal(size=(2000, 8)), rng.normal(size=(2000, 8)) + separation
+    runs = [
+        rng.normal(size=(2000, 8)) + np.where(rng.uniform(size=(2000, 1)) < weight, 0.2, separation)
+        for weight in np.linspace(0.9, 0.2, 20)
+    ]
+    settings = {"progress": False, "covariance": "shared", "tails": "gaussian"}
+    seconds = {}
+    for method, count in (("laplace", 20), ("nuts", 2)):
+        measure(runs[:1], old, new, method=method, **settings)  # compiles
+        start = time.perf_counter()
+        measure(runs[:count], old, new, method=method, **settings)
+        seconds[method] = (time.perf_counter() - start) / count
+    ratio = seconds["nuts"] / seconds["laplace"]
+    print(f"\nfast path {seconds['laplace']:.2f} s, NUTS {seconds['nuts']:.2f} s: {ratio:.0f} times")

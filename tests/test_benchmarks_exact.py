@@ -144,8 +144,6 @@ def test_speed_of_flows(capsys):
     np.testing.assert_allclose(found, [y[0] for y in ends], atol=1e-6)
     with capsys.disabled():
         print(f"\ngradient flow of reverse KL to t = {end:g} at rtol 1e-8, {count} settings")
-        print(
-            f"  gradient_flow        {together:8.2f} s; the first call, which compiles, {first:.1f} s of a core"
-        )
+        print(f"  gradient_flow        {together:8.2f} s; the first call, compiling, {first:.1f} s of a core")
         print(f"  LSODA in a loop      {each * count:8.2f} s, extrapolated from {len(some)} settings")
         print(f"  ratio                {each * count / together:8.1f}")

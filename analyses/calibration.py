@@ -1,0 +1,252 @@
+"""Where the measurement can be trusted: coverage and ranks over simulated runs, on and off its model.
+
+``python -m analyses.calibration --num 500 --out runs/calibration.csv`` prints and writes the table of
+docs/measurement.md.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from scipy import stats
+from tqdm.auto import tqdm
+
+from inference.intervals import interval_probability
+from inference.measurement import anchors as anchoring
+from inference.measurement import laplace, law, posterior
+from inference.measurement.prior import SCALE_DOF, Prior
+
+
+class Truth(NamedTuple):
+    """A simulated run of one checkpoint, and what is true of it."""
+
+    old_weight: float
+    displacements: np.ndarray
+    samples: np.ndarray
+    old: np.ndarray
+    new: np.ndarray
+
+
+class Scenario(NamedTuple):
+    """How runs are simulated.
+
+    Attributes:
+        words: what a row of the table is called.
+        dimension: d.
+        separation: range of δ.
+        displace: draws both displacements in whitened coordinates, from a generator, d and the axis.
+        noise: draws samples of one mode, ``"old"`` or ``"new"``, around 0.
+        outliers: share of samples of an unmodelled third mode.
+        heavy_tails: whether the fit has Student-t modes.
+        shared: whether the fit has one covariance.
+        old_weight: range of β.
+    """
+
+    words: str
+    dimension: int = 8
+    separation: tuple[float, float] = (2.0, 6.0)
+    displace: Callable[..., np.ndarray] | None = None
+    noise: Callable[..., np.ndarray] | None = None
+    outliers: float = 0.0
+    heavy_tails: bool = False
+    shared: bool = True
+    old_weight: tuple[float, float] = (0.02, 0.98)
+
+
+def of_prior(rng: np.random.Generator, d: int, axis: np.ndarray) -> np.ndarray:
+    """Draw displacements from the measurement's own prior."""
+    scale = Prior().displacement_scale
+    along = scale * rng.standard_t(SCALE_DOF, 2)
+    across = np.abs(scale * rng.standard_t(SCALE_DOF, 2))[:, None] * rng.standard_normal((2, d))
+    return across - (across @ axis)[:, None] * axis + along[:, None] * axis
+
+
+def none(rng: np.random.Generator, d: int, axis: np.ndarray) -> np.ndarray:
+    """Return no displacement."""
+    return np.zeros((2, d))
+
+
+def moderate(rng: np.random.Generator, d: int, axis: np.ndarray) -> np.ndarray:
+    """Draw displacements of random direction and a length between 0.3 and 1."""
+    directions = rng.standard_normal((2, d))
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True) * rng.uniform(0.3, 1.0, (2, 1))
+
+
+def _gaussian(rng: np.random.Generator, num: int, d: int, mode: str) -> np.ndarray:
+    return rng.standard_normal((num, d))
+
+
+def _wider(rng: np.random.Generator, num: int, d: int, mode: str) -> np.ndarray:
+    return rng.standard_normal((num, d)) * (1.4 if mode == "old" else 1.0)
+
+
+def _heavy(rng: np.random.Generator, num: int, d: int, mode: str) -> np.ndarray:
+    return rng.standard_normal((num, d)) / np.sqrt(rng.chisquare(5.0, (num, 1)) / 5.0)
+
+
+#: The rows of the table.
+SCENARIOS = [
+    Scenario("on the model, d = 2, displacements of the prior", 2, displace=of_prior),
+    Scenario("on the model, d = 8, displacements of the prior", displace=of_prior),
+    Scenario("d = 2, lengths 0.3 to 1", 2, displace=moderate),
+    Scenario("d = 8, lengths 0.3 to 1", displace=moderate),
+    Scenario("d = 32, lengths 0.3 to 1", 32, displace=moderate),
+    Scenario("d = 2, nothing moved", 2, displace=none),
+    Scenario("d = 8, nothing moved", displace=none),
+    Scenario("d = 32, nothing moved", 32, displace=none),
+    Scenario("overlap, δ = 1 to 2, lengths 0.3 to 1", separation=(1.0, 2.0), displace=moderate),
+    Scenario("unequal covariances, fitted as shared", displace=moderate, noise=_wider),
+    Scenario("unequal covariances, fitted as unequal", displace=moderate, noise=_wider, shared=False),
+    Scenario("Student-t with 5 dof, fitted as Gaussian", displace=moderate, noise=_heavy),
+    Scenario("Student-t with 5 dof, fitted as Student-t", displace=moderate, noise=_heavy, heavy_tails=True),
+    Scenario("5 % of samples in a third mode, not fitted", displace=moderate, outliers=0.05),
+]
+
+
+def simulate(scenario: Scenario, rng: np.random.Generator, num_samples: int, num_reference: int) -> Truth:
+    """Simulate a checkpoint and its references, in coordinates with a random covariance."""
+    d = scenario.dimension
+    noise = scenario.noise or _gaussian
+    mixing = np.tril(0.5 * rng.standard_normal((d, d)), -1) + np.diag(rng.uniform(0.5, 2.0, d))
+    axis = rng.standard_normal(d)
+    axis /= np.linalg.norm(axis)
+    new_mean = rng.uniform(*scenario.separation) * axis
+    weight = rng.uniform(*scenario.old_weight)
+    moved = (scenario.displace or none)(rng, d, axis)
+    # Beyond the middle a mode is the other task's by definition; the prior says so too.
+    middle = 0.5 * np.linalg.norm(new_mean)
+    while moved[0] @ axis > middle or -moved[1] @ axis > middle:
+        moved = (scenario.displace or none)(rng, d, axis)
+    is_old = rng.uniform(size=num_samples) < weight
+    y = np.where(
+        is_old[:, None],
+        moved[0] + noise(rng, num_samples, d, "old"),
+        new_mean + moved[1] + noise(rng, num_samples, d, "new"),
+    )
+    strange = rng.uniform(size=num_samples) < scenario.outliers
+    y[strange] = 4.0 * np.linalg.qr(np.column_stack([axis, rng.standard_normal(d)]))[0][:, 1] + 0.5 * new_mean
+    y[strange] += rng.standard_normal((int(strange.sum()), d))
+    old = noise(rng, num_reference, d, "old")
+    new = new_mean + noise(rng, num_reference, d, "new")
+    return Truth(weight, moved @ mixing.T, *(a @ mixing.T for a in (y, old, new)))
+
+
+def measure_once(
+    scenario: Scenario, seed: list[int], num_samples: int, num_reference: int, num_draws: int
+) -> dict[str, Any]:
+    """Simulate one run and measure it by the fast path; return what is covered and the ranks of the truth."""
+    rng = np.random.default_rng(seed)
+    truth = simulate(scenario, rng, num_samples, num_reference)
+    with jax.enable_x64(True):
+        frame, anchors = anchoring.anchor(
+            truth.old, truth.new, shared=scenario.shared, heavy_tails=scenario.heavy_tails
+        )
+        rows, prior = law.rows_of(anchors, frame.coordinates(truth.samples)), Prior()
+        mode = laplace.find_mode(anchors, prior, rows, neither=False)
+        precision = posterior.precision_of(anchors, prior, rows, mode, False)
+        draws = laplace.draw(anchors, prior, rows, mode, neither=False, num=num_draws, rng=rng)
+        found = posterior.report(anchors, frame, draws, rng)
+    tail = 0.5 - 0.5 * interval_probability()
+
+    def covered(values: np.ndarray, true: Any) -> Any:
+        low, high = np.quantile(values, [tail, 1.0 - tail], axis=0)
+        return (low <= true) & (true <= high)
+
+    lengths = [np.linalg.norm(np.linalg.solve(frame.backward, d)) for d in truth.displacements]
+    result: dict[str, Any] = {
+        "k_hat": draws.k_hat,
+        "weight": bool(covered(found.old_weight, truth.old_weight)),
+        "rank": float(np.mean(found.old_weight < truth.old_weight)),
+        "drift_rank": float(np.mean(found.old_drift < lengths[0])),
+        "weight_error": float(found.old_weight.mean() - truth.old_weight),
+    }
+    for name, values, true, length, drift, resolution in (
+        (
+            "old",
+            found.old_displacement,
+            truth.displacements[0],
+            lengths[0],
+            found.old_drift,
+            precision.old_resolution,
+        ),
+        (
+            "new",
+            found.new_displacement,
+            truth.displacements[1],
+            lengths[1],
+            found.new_gap,
+            precision.new_resolution,
+        ),
+    ):
+        result[name] = float(np.mean(covered(values, true)))
+        result[f"{name}_seen"] = length > 3.0 * resolution
+        result[f"{name}_reaches_none"] = bool(np.quantile(drift, tail) < resolution)
+    return result
+
+
+def run(
+    scenario: Scenario,
+    num: int,
+    *,
+    num_samples: int = 1000,
+    num_reference: int = 1000,
+    num_draws: int = 399,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return one row a simulated run of a scenario."""
+    return pd.DataFrame(
+        [measure_once(scenario, [seed, i], num_samples, num_reference, num_draws) for i in range(num)]
+    )
+
+
+def row(scenario: Scenario, frame: pd.DataFrame) -> dict[str, Any]:
+    """Return the table's row: coverage where k̂ trusts the fast path, and the share of runs where it does.
+
+    ``rank_p`` is the p-value of a chi-squared test that the ranks of the true weight are uniform (10 bins);
+    it must not be small on the model alone.
+    """
+    kept = frame[frame["k_hat"] <= laplace.MOST_K_HAT]
+    seen = [kept[name][kept[f"{name}_seen"]] for name in ("old", "new")]
+    counts = np.histogram(kept["rank"], bins=10, range=(0.0, 1.0))[0]
+    return {
+        "scenario": scenario.words,
+        "runs": len(frame),
+        "k_hat_good": len(kept) / len(frame),
+        "old_weight": kept["weight"].mean(),
+        "old_displacement": kept["old"].mean(),
+        "new_displacement": kept["new"].mean(),
+        "displacement_beyond_3_resolutions": pd.concat(seen).mean(),
+        "interval_reaches_none": kept["old_reaches_none"].mean(),
+        "weight_bias": kept["weight_error"].mean(),
+        "rank_p": stats.chisquare(counts).pvalue if len(kept) else np.nan,
+    }
+
+
+def main() -> None:
+    """Simulate every scenario, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num", type=int, default=500, help="simulated runs a scenario")
+    parser.add_argument("--num-samples", type=int, default=1000)
+    parser.add_argument("--num-reference", type=int, default=1000)
+    parser.add_argument("--only", default="", help="scenarios whose name holds this text")
+    parser.add_argument("--out", type=Path, default=Path("runs/calibration.csv"))
+    options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for scenario in tqdm([s for s in SCENARIOS if options.only in s.words]):
+        frame = run(
+            scenario, options.num, num_samples=options.num_samples, num_reference=options.num_reference
+        )
+        rows.append(row(scenario, frame))
+        table = pd.DataFrame(rows)
+        # Written after every scenario, so that an interruption loses one at most.
+        table.to_csv(options.out, index=False)
+        print(table.iloc[-1:].to_string(index=False, float_format="%.3f"), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Did one measured run forget less than another? Table, figure and files of a comparison of runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from analyses import figures, outputs, tables
+from inference import results
+from inference.intervals import interval, interval_probability
+from inference.run_comparison import COMPARED, compare_runs
+from mixture_models.validation import InputError
+
+
+def run(folders: Sequence[Path], **settings: Any) -> xr.DataTree:
+    """Compare the measurements in some folders; see `inference.compare_runs` for the settings.
+
+    Returns:
+        DataTree with ``/comparison`` and each run's ``/runs/NAME/posterior``; a run has its folder's name.
+    """
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise InputError(f"folders must have different names; got {', '.join(names)}")
+    for folder in folders:
+        if not (folder / outputs.MARKER).exists():
+            raise InputError(
+                f"{folder} must be an output of massdrift measure; there is no {outputs.MARKER} in it"
+            )
+    trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
+    tree = compare_runs(trees, **settings)
+    for name, measured in trees.items():
+        tree[f"runs/{name}/posterior"] = xr.DataTree(
+            measured["posterior"].to_dataset()[[*COMPARED, "new_gap"]]
+        )
+    return tree
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a run: weight and drift with intervals, and how it compares with the first run."""
+    data = tree["comparison"].to_dataset()
+    against = data.isel(other=0, drop=True)
+    columns: dict[str, Any] = {}
+    for name in COMPARED:
+        columns[name] = data[name]
+        better = "larger" if name == "old_weight" else "smaller"
+        columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
+        columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
+        columns[f"{name}_difference"] = against[f"{name}_difference"]
+        for bound in ("lower", "upper"):
+            columns[f"{name}_{bound}"] = data[f"{name}_interval"].sel(ci_bound=bound, drop=True)
+            columns[f"{name}_difference_{bound}"] = against[f"{name}_difference_interval"].sel(
+                ci_bound=bound, drop=True
+            )
+    columns["reached"] = data["reached"]
+    frame = pd.DataFrame(
+        {name: column.to_numpy() for name, column in columns.items()}, index=data["run"].to_numpy()
+    )
+    frame.index.name = "run"
+    return frame
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal."""
+    frame = summary(tree)
+    first = frame.index[0]
+    at = str(tree["comparison"].attrs["at"])
+    where = {"final": "At the last checkpoint", "matched_gain": "Where the new gap is the same"}.get(
+        at, f"At checkpoint {at}"
+    )
+
+    def against_first(write: tables.Cell) -> tables.Cell:
+        return lambda row, name: "(reference)" if row["objective"] == first else write(row, name)
+
+    return tables.transposed(
+        frame,
+        [
+            ("old weight", "old_weight", tables.with_interval),
+            (
+                f"probability to have kept more old mass than {first}",
+                "old_weight_better",
+                against_first(tables.plain),
+            ),
+            ("probability of practical equivalence", "old_weight_equivalent", against_first(tables.plain)),
+            (
+                f"old weight minus that of {first}",
+                "old_weight_difference",
+                against_first(tables.with_interval),
+            ),
+            ("old drift", "old_drift", tables.with_interval),
+            (
+                f"probability to have drifted less than {first}",
+                "old_drift_better",
+                against_first(tables.plain),
+            ),
+            ("probability of practical equivalence ", "old_drift_equivalent", against_first(tables.plain)),
+            (f"old drift minus that of {first}", "old_drift_difference", against_first(tables.with_interval)),
+            ("share of draws that reach the level", "reached", tables.plain),
+        ],
+        title=f"Which run forgot less? {where}",
+        caption=f"Mean and {100 * interval_probability():g} % interval of the posterior.",
+    )
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figure ``runs``: weight and drift of every run against its new gap."""
+    runs = {name: child["posterior"].to_dataset() for name, child in tree["runs"].children.items()}
+    with figures.style():
+        figure, panels = plt.subplots(1, 2, figsize=(9.0, 4.4))
+        for axes, variable in zip(panels, COMPARED, strict=True):
+            for name, look in figures.line_style(list(runs)).items():
+                posterior = runs[name]
+                x, y = (posterior[v].mean(["chain", "draw"]).to_numpy() for v in ("new_gap", variable))
+                limits = interval(posterior[variable])
+                axes.vlines(
+                    x, *(limits.sel(ci_bound=b) for b in ("lower", "upper")), color=look["color"], alpha=0.5
+                )
+                axes.plot(x, y, label=name, markersize=4, linewidth=1.2, **look)
+            level = float(tree["comparison"].attrs["level"])
+            if level == level:
+                axes.axvline(level, color="0.35", linestyle=":", label="matched gap")
+            axes.set(
+                xlabel=figures.label(posterior["new_gap"]) + "\nlearnt →",
+                ylabel=figures.label(posterior[variable]),
+            )
+            axes.set_ylim(0.0, 1.0 if variable == "old_weight" else None)
+            axes.invert_xaxis()
+        words = f"point: a checkpoint's mean, line: {100 * interval_probability():g} % interval"
+        figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return {"runs": figure}
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
+    results.save(tree, folder / outputs.MARKER)
+    summary(tree).to_csv(folder / "summary.csv")
+    for name, figure in plot(tree).items():
+        figures.save(figure, folder, name)

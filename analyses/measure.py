@@ -1,0 +1,282 @@
+"""How much old behaviour does a real run keep, and how far has it moved? Table and figures."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from analyses import figures, outputs, tables
+from inference import results
+from inference.intervals import interval, interval_probability
+from inference.measurement import inputs
+from inference.measurement.checkpoints import measure
+
+# Samples of a checkpoint that a figure shows, and checkpoints that it has panels for.
+_POINTS, _PANELS = 400, 6
+
+
+def run(samples: Any, old_reference: Any, new_reference: Any, **settings: Any) -> xr.DataTree:
+    """Measure a run; see `inference.measure` for the arguments.
+
+    Returns:
+        Its DataTree, with ``/shown``: some samples of some checkpoints and of the references in the frame,
+        for the figure of the discriminant plane.
+    """
+    tree = measure(samples, old_reference, new_reference, **settings)
+    tree["shown"] = xr.DataTree(_shown(tree, samples, old_reference, new_reference))
+    return tree
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a checkpoint: means, intervals, resolutions and the verdict in words."""
+    posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
+    columns: dict[str, Any] = {"num_samples": stats["num_samples"]}
+    for name in ("old_weight", "old_drift", "new_gap"):
+        limits = interval(posterior[name])
+        columns[name] = posterior[name].mean(["chain", "draw"])
+        columns[f"{name}_lower"] = limits.sel(ci_bound="lower", drop=True)
+        columns[f"{name}_upper"] = limits.sel(ci_bound="upper", drop=True)
+    for name in ("old_resolution", "old_unmoved_probability", "new_resolution", "weight_information"):
+        columns[name] = stats[name]
+    for name in ("method", "k_hat", "r_hat", "ess", "divergences", "words"):
+        columns[name] = stats[name]
+    return pd.DataFrame(
+        {name: column.to_numpy() for name, column in columns.items()},
+        index=pd.Index(posterior["checkpoint"].to_numpy(), name="checkpoint"),
+    )
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal, a checkpoint a row."""
+    frame = summary(tree)
+    attrs = tree.attrs
+    kept = float(attrs["information_kept"])
+    caption = (
+        f"Mean and {100 * interval_probability():g} % interval. Modes: {attrs['covariance']} covariance, "
+        f"{attrs['tails']} tails; the references are {float(attrs['separation']):.3g} Mahalanobis apart. "
+        "Below its resolution a drift cannot be told from none."
+    )
+    if kept < 1.0:
+        caption += f" Features were projected; {100 * kept:.0f} % of the information on the task was kept."
+    if int(attrs["num_dropped"]):
+        caption += f" {int(attrs['num_dropped'])} rows with missing values were left out."
+    result = Table(
+        title="What is left of the old task, and what has moved", caption=caption, box=box.HORIZONTALS
+    )
+    for name in ("checkpoint", "old weight", "old drift", "resolution", "P(unmoved)", "new gap"):
+        result.add_column(name, justify="left" if name == "checkpoint" else "right")
+    result.add_column("verdict", justify="left")
+    for name, row in frame.iterrows():
+        cells = [tables.with_interval(dict(row), v) for v in ("old_weight", "old_drift")]
+        result.add_row(
+            str(name),
+            *cells,
+            tables.number(row["old_resolution"]),
+            tables.number(row["old_unmoved_probability"]),
+            tables.with_interval(dict(row), "new_gap"),
+            row["words"].partition(":")[0],
+        )
+    return result
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return one sentence for each checkpoint whose verdict is not ``good``."""
+    words = summary(tree)["words"]
+    return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``old_weight``, ``drift`` and, where samples are at hand, ``samples``."""
+    with figures.style():
+        drawn = {"old_weight": _plot_weight(tree), "drift": _plot_drift(tree)}
+        if "shown" in tree.children:
+            drawn["samples"] = _plot_samples(tree)
+    return drawn
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
+    results.save(tree, folder / outputs.MARKER)
+    summary(tree).to_csv(folder / "summary.csv")
+    for name, figure in plot(tree).items():
+        figures.save(figure, folder, name)
+
+
+def _places(tree: xr.DataTree) -> tuple[np.ndarray, bool]:
+    """Return where checkpoints stand on the axis: at their number where all are numbers."""
+    names = tree["posterior"]["checkpoint"].to_numpy()
+    numeric = np.issubdtype(names.dtype, np.number)
+    return (names.astype(float) if numeric else np.arange(len(names), dtype=float)), numeric
+
+
+def _over_checkpoints(axes: Axes, tree: xr.DataTree, names: list[str]) -> None:
+    posterior = tree["posterior"].to_dataset()
+    places, numeric = _places(tree)
+    order = np.argsort(places)
+    for name, look in figures.line_style(names).items():
+        limits = interval(posterior[name])
+        low, high = (limits.sel(ci_bound=bound).to_numpy()[order] for bound in ("lower", "upper"))
+        mean = posterior[name].mean(["chain", "draw"]).to_numpy()[order]
+        axes.vlines(places[order], low, high, color=look["color"], linewidth=2.0, alpha=0.6)
+        axes.plot(
+            places[order], mean, markersize=4, linewidth=1.2, label=figures.label(posterior[name]), **look
+        )
+    axes.set_xlabel("checkpoint")
+    if not numeric:
+        labels = [str(label) for label in tree["posterior"]["checkpoint"].to_numpy()]
+        axes.set_xticks(
+            places, labels, rotation=45 if len(labels) > 6 else 0, ha="right" if len(labels) > 6 else "center"
+        )
+    bad = np.char.startswith(tree["sample_stats"]["words"].to_numpy().astype(str), "not to be trusted")
+    if bad.any():
+        axes.plot(
+            places[bad],
+            np.full(bad.sum(), 0.02),
+            "x",
+            color="crimson",
+            transform=axes.get_xaxis_transform(),
+            label="not to be trusted (see the table)",
+            clip_on=False,
+        )
+
+
+def _plot_weight(tree: xr.DataTree) -> Figure:
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    _over_checkpoints(axes, tree, ["old_weight"])
+    axes.set_ylim(0.0, 1.0)
+    axes.set_ylabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
+    words = f"point: mean, line: {100 * interval_probability():g} % interval"
+    axes.set_title(f"Mass forgetting: how much old behaviour is left?\n{words}", loc="left", fontsize=10)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend()
+    return figure
+
+
+def _plot_drift(tree: xr.DataTree) -> Figure:
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    _over_checkpoints(axes, tree, ["old_drift", "new_gap"])
+    places, _ = _places(tree)
+    order = np.argsort(places)
+    resolution = tree["sample_stats"]["old_resolution"].to_numpy()[order]
+    top = axes.get_ylim()[1]
+    axes.fill_between(
+        places[order],
+        0.0,
+        resolution,
+        color="0.6",
+        alpha=0.25,
+        linewidth=0,
+        label="old drift cannot be told from none",
+    )
+    axes.set_ylim(0.0, top)
+    axes.set_ylabel("distance from the reference [Mahalanobis]")
+    words = f"point: mean, line: {100 * interval_probability():g} % interval"
+    axes.set_title(f"Drift: how far have the modes moved?\n{words}", loc="left", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _shown(tree: xr.DataTree, samples: Any, old_reference: Any, new_reference: Any) -> xr.Dataset:
+    """Return some samples in the frame: of the references and of evenly spaced checkpoints."""
+    constant = tree["constant_data"].to_dataset()
+    matrix, origin, forward = (
+        constant[n].to_numpy() for n in ("projection", "frame_origin", "frame_forward")
+    )
+    features = [str(f) for f in constant["source_feature"].to_numpy()]
+
+    def framed(source: inputs.Samples, index: int) -> np.ndarray:
+        y = source.load(index)
+        if source.features is not None and source.features != features:
+            y = y[:, [source.features.index(f) for f in features]]
+        y = y[np.isfinite(y).all(axis=1)]
+        y = y[np.random.default_rng(index).choice(len(y), min(_POINTS, len(y)), replace=False)]
+        out = np.full((_POINTS, forward.shape[0]), np.nan)
+        out[: len(y)] = (y @ matrix - origin) @ forward.T
+        return out[:, :2]
+
+    source = inputs.samples_of("samples", samples)
+    chosen = np.unique(
+        np.linspace(0, len(source.names) - 1, min(_PANELS, len(source.names))).round().astype(int)
+    )
+    references = [inputs.samples_of(n, s) for n, s in (("old", old_reference), ("new", new_reference))]
+    plane = np.arange(min(2, forward.shape[0]))
+    return results.describe(
+        xr.Dataset(
+            {
+                "samples": (
+                    ("shown_checkpoint", "sample", "plane"),
+                    np.stack([framed(source, i) for i in chosen]),
+                ),
+                "reference_samples": (
+                    ("mode", "sample", "plane"),
+                    np.stack([framed(r, 0) for r in references]),
+                ),
+            },
+            {
+                "shown_checkpoint": [source.names[i] for i in chosen],
+                "mode": ["old", "new"],
+                "sample": np.arange(_POINTS),
+                "plane": plane,
+            },
+        )
+    )
+
+
+def _plot_samples(tree: xr.DataTree) -> Figure:
+    shown, constant = tree["shown"].to_dataset(), tree["constant_data"].to_dataset()
+    posterior = tree["posterior"].to_dataset()
+    forward = constant["frame_forward"].to_numpy()
+    names = shown["shown_checkpoint"].to_numpy()
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, panels = plt.subplots(
+        rows,
+        columns,
+        figsize=(3.2 * columns + 0.6, 3.0 * rows + 0.8),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    flat = shown.sizes["plane"] == 1
+    looks = figures.line_style(["old", "new"])
+    circle = np.linspace(0.0, 2.0 * np.pi, 100)
+    rng = np.random.default_rng(0)
+    for axes, name in zip(panels.ravel(), names, strict=False):
+        y = shown["samples"].sel(shown_checkpoint=name).to_numpy()
+        height = rng.uniform(-1.0, 1.0, len(y)) if flat else y[:, 1]
+        axes.plot(y[:, 0], height, ".", color="0.55", markersize=2, label="samples")
+        for mode, variable in (("old", "old_displacement"), ("new", "new_displacement")):
+            moved = posterior[variable].sel(checkpoint=name).mean(["chain", "draw"]).to_numpy()
+            moved = (forward @ moved)[:2] if constant["frame_forward"].shape[1] == len(moved) else moved[:2]
+            reference = constant["frame_mean"].sel(mode=mode).to_numpy()[:2]
+            centre = reference + moved
+            if flat:
+                reference, centre = np.append(reference, 0.0), np.append(centre, 0.0)
+            color = looks[mode]["color"]
+            axes.plot(*reference, "+", color=color, markersize=9, label=f"{mode} reference")
+            axes.plot(*centre, looks[mode]["marker"], color=color, markersize=5, label=f"{mode} mode, fitted")
+            axes.plot(
+                centre[0] + 2 * np.cos(circle), centre[1] + 2 * np.sin(circle), color=color, linewidth=1.0
+            )
+        weight = float(posterior["old_weight"].sel(checkpoint=name).mean())
+        axes.set_title(f"checkpoint {name}: old weight {weight:.2g}", fontsize=9)
+        axes.set_aspect("equal")
+    for axes in panels.ravel()[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel("along the axis [Mahalanobis]")
+    figure.supylabel("across it" if not flat else "(spread out)", fontsize=10)
+    figure.suptitle(
+        "Samples and fitted modes, along and across the axis between the references; circles: 2 sd",
+        fontsize=10,
+    )
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=1.5)
+    return figure

@@ -1,0 +1,323 @@
+"""Measure a run: for each checkpoint how much old behaviour is left and how far both modes have moved."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from inference import results
+from inference.measurement import anchors as anchoring
+from inference.measurement import checks, inputs, laplace, law, nuts, posterior
+from inference.measurement.anchors import Anchors, Frame
+from inference.measurement.prior import Prior
+from inference.measurement.projection import project
+from inference.measurement.scores import prior_shapes
+from mixture_models.validation import InputError, integer, one_of, positive
+
+#: How the posterior is computed.
+METHODS = ("auto", "laplace", "nuts")
+
+#: Of modes' covariances and tails.
+COVARIANCES, TAILS = ("auto", "shared", "unequal"), ("auto", "gaussian", "student")
+
+_CHAINS = 4
+
+
+class _Plan(NamedTuple):
+    """What is the same for all checkpoints."""
+
+    anchors: Anchors
+    frame: Frame
+    prior: Prior
+    method: str
+    neither: bool
+    num_draws: int
+    num_log_likelihood_rows: int
+    seed: int
+
+
+def measure(
+    samples: Any,
+    old_reference: Any,
+    new_reference: Any,
+    *,
+    seed: int = 0,
+    method: str = "auto",
+    covariance: str = "auto",
+    tails: str = "auto",
+    neither: bool = False,
+    weight_prior: tuple[float, float] = (1.0, 1.0),
+    displacement_scale: float = 0.5,
+    num_draws: int = 1000,
+    max_features: int = 64,
+    drop_missing: bool = False,
+    num_log_likelihood_rows: int = 0,
+    keep: str | Path | None = None,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Return the posterior of old weight and drift of every checkpoint of a run, from samples.
+
+        y ~ β N(μ_o + Δ_o, Σ) + (1-β) N(μ_n + Δ_n, Σ),   β ~ Beta(a, b),   Δ ~ N(0, τ² Σ)
+
+    The references anchor the modes: they give μ_o, μ_n and Σ up to their own sampling error, which is part
+    of the posterior. Displacement is shrunk toward zero with a scale that the checkpoint itself decides, so
+    that *no drift* can be the answer. Checkpoints are measured one by one; what their draws share, the
+    error of the references, is treated as independent between them, which makes intervals of differences
+    between checkpoints a little too wide.
+
+    Args:
+        samples: of the checkpoints: shape (checkpoint, sample, feature), a list or mapping of (sample,
+            feature) arrays, a labelled array or table, or a file; see `inference.measurement.inputs`.
+        old_reference: samples of the old task, shape (sample, feature), or a file.
+        new_reference: samples of the new task, likewise.
+        seed: of all random numbers.
+        method: ``"laplace"`` (fast), ``"nuts"``, or ``"auto"``: fast, and NUTS for the checkpoints whose k̂
+            says that the fast path cannot be trusted.
+        covariance: ``"shared"`` by both modes, ``"unequal"``, or ``"auto"``: what the references prefer by
+            BIC.
+        tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
+            references), or ``"auto"`` by BIC.
+        neither: whether a third, broad component takes samples that belong to neither task.
+        weight_prior: shapes (a, b) of the Beta prior of the old share, each at least 1.
+        displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
+        num_draws: of the posterior, over four chains; rounded up to a multiple of 4.
+        max_features: with more features than this, samples are projected to this many coordinates; see
+            `inference.measurement.projection`.
+        drop_missing: whether rows with a value that is not finite are left out instead of refused.
+        num_log_likelihood_rows: samples of each checkpoint whose log-likelihood is kept, for ``az.loo``; 0
+            keeps none.
+        keep: folder in which finished checkpoints are kept, and from which an interrupted measurement
+            of the same data with the same settings goes on.
+        progress: whether to show a progress bar.
+
+    Returns:
+        DataTree with ``/posterior`` (``old_weight``, ``new_weight``, ``old_displacement``,
+        ``new_displacement``, ``old_drift``, ``new_gap``), ``/sample_stats`` (how each checkpoint was
+        computed, resolutions, diagnostics, and the verdict in ``words``), ``/observed_data`` (a summary),
+        ``/posterior_predictive``, ``/constant_data``, and ``/log_likelihood`` on demand; described in
+        docs/measurement.md.
+
+    Raises:
+        InputError: an unusable input, before anything is computed.
+
+    Source: derivation in docs/measurement.md.
+    """
+    one_of("method", method, METHODS)
+    one_of("covariance", covariance, COVARIANCES)
+    one_of("tails", tails, TAILS)
+    shapes = prior_shapes(weight_prior)
+    prior = Prior(shapes, positive("displacement_scale", displacement_scale))
+    seed = integer("seed", seed, at_least=0)
+    num_draws = -(-integer("num_draws", num_draws, at_least=100) // _CHAINS) * _CHAINS
+    num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
+    max_features = integer("max_features", max_features)
+    checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing)
+    projection = project(checked.old, checked.new, max_features)
+    old, new = projection.old, projection.new
+    shared, heavy = covariance != "unequal", tails == "student"
+    if "auto" in (covariance, tails):
+        chosen = anchoring.choose_modes(old, new)
+        shared = chosen[0] if covariance == "auto" else shared
+        heavy = chosen[1] if tails == "auto" else heavy
+    if not shared and min(len(old), len(new)) < old.shape[1] + 7:
+        raise InputError(
+            f"unequal covariances of {old.shape[1]} features need {old.shape[1] + 7} samples of either "
+            f"reference; got {len(old)} and {len(new)}"
+        )
+    settings = {
+        "seed": seed,
+        "method": method,
+        "covariance": "shared" if shared else "unequal",
+        "tails": "student" if heavy else "gaussian",
+        "neither": neither,
+        "weight_prior": list(shapes),
+        "displacement_scale": prior.displacement_scale,
+        "num_draws": num_draws,
+        "max_features": max_features,
+        "drop_missing": drop_missing,
+        "num_log_likelihood_rows": num_rows,
+    }
+    with jax.enable_x64(True):
+        frame, anchors = anchoring.anchor(old, new, shared=shared, heavy_tails=heavy)
+        plan = _Plan(anchors, frame, prior, method, neither, num_draws, num_rows, seed)
+        names = checked.samples.names
+        store = _Store(None if keep is None else Path(keep), settings, checked)
+        measured = []
+        with tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+            for index, _ in enumerate(bar):
+                y = checked.samples.load(index)
+                found = store.read(index, y)
+                if found is None:
+                    found = measure_checkpoint(plan, frame.coordinates(y @ projection.matrix), index)
+                    found |= {f"observed_{k}": v for k, v in _moments(y).items()}
+                    store.write(index, y, found)
+                measured.append(found)
+    dof = float("nan") if anchors.tail_dof is None else float(anchors.tail_dof)
+    extra = {
+        "tail_dof": dof,
+        "num_dropped": sum(checked.num_dropped),
+        "information_kept": projection.information_kept,
+        "separation": float(anchors.means[0, 0]),
+    }
+    return _tree(measured, names, checked, projection, plan, settings, extra)
+
+
+def measure_checkpoint(plan: Any, y: np.ndarray, index: int) -> dict[str, np.ndarray]:
+    """Measure one checkpoint, its samples given in the frame; return all that is kept of it, flat."""
+    anchors, prior, neither = plan.anchors, plan.prior, plan.neither
+    rng = np.random.default_rng([plan.seed, index])
+    rows = law.rows_of(anchors, y)
+    mode = laplace.find_mode(anchors, prior, rows, neither=neither)
+    precision = posterior.precision_of(anchors, prior, rows, mode, neither)
+    stats: dict[str, Any] = {"num_samples": len(y), **precision._asdict()}
+    sampled = {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
+    draws = laplace.draw(anchors, prior, rows, mode, neither=neither, num=plan.num_draws, rng=rng)
+    stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency, "method": "laplace"}
+    if plan.method == "nuts" or (plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT):
+        draws, sampled = nuts.sample(
+            anchors, prior, rows, draws, neither=neither, num=plan.num_draws, chains=_CHAINS, rng=rng
+        )
+        stats["method"] = "nuts"
+    stats |= sampled
+    reported = posterior.report(anchors, plan.frame, draws, rng)
+    observed, replicated = checks.predictive_check(anchors, draws, y, rng)
+    deviations = checks.deviation(observed, replicated)
+    stats |= {f"deviation_{n}": z for n, z in zip(checks.STATISTICS, deviations, strict=True)}
+    stats["old_weight_mean"] = float(reported.old_weight.mean())
+    for name, length, resolution in (
+        ("old", reported.old_drift, precision.old_resolution),
+        ("new", reported.new_gap, precision.new_resolution),
+    ):
+        stats[f"{name}_unmoved_probability"] = float(np.mean(length < resolution))
+    stats["words"] = checks.verdict(stats, y.shape[1])
+    kept = {f"posterior_{name}": array for name, array in reported._asdict().items()}
+    kept |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
+    kept |= {"check_observed": observed, "check_replicated": replicated}
+    if plan.num_log_likelihood_rows:
+        chosen = rng.choice(len(y), min(plan.num_log_likelihood_rows, len(y)), replace=False)
+        kept["log_likelihood"] = np.asarray(law.pointwise(anchors, draws.unknowns, y[chosen]))
+    return kept
+
+
+class _Store:
+    """Finished checkpoints in a folder, one file each, bound to their data and settings."""
+
+    def __init__(self, folder: Path | None, settings: dict[str, Any], checked: inputs.Checked) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        common = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for array in (checked.old, checked.new):
+            common.update(np.ascontiguousarray(array).tobytes())
+        self.common = common
+
+    def _path(self, index: int, y: np.ndarray) -> Path:
+        digest = self.common.copy()
+        digest.update(np.ascontiguousarray(y).tobytes())
+        assert self.folder is not None
+        return self.folder / f"{index:04d}-{digest.hexdigest()[:16]}.npz"
+
+    def read(self, index: int, y: np.ndarray) -> dict[str, np.ndarray] | None:
+        if self.folder is None or not (path := self._path(index, y)).exists():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def write(self, index: int, y: np.ndarray, found: dict[str, np.ndarray]) -> None:
+        if self.folder is None:
+            return
+        path = self._path(index, y)
+        part = path.with_suffix(".part.npz")
+        np.savez(part, **found)  # type: ignore[arg-type]
+        part.replace(path)
+
+
+def _moments(y: np.ndarray) -> dict[str, np.ndarray]:
+    return {"mean": y.mean(0), "sd": y.std(0)}
+
+
+def _tree(
+    measured: list[dict[str, np.ndarray]],
+    names: list[Any],
+    checked: inputs.Checked,
+    projection: Any,
+    plan: _Plan,
+    settings: dict[str, Any],
+    extra: dict[str, float],
+) -> xr.DataTree:
+    per_chain = plan.num_draws // _CHAINS
+    features = checked.features if projection.names is None else projection.names
+    draws = {"chain": np.arange(_CHAINS), "draw": np.arange(per_chain), "checkpoint": names}
+
+    def stacked(key: str) -> np.ndarray:
+        return np.stack([np.asarray(found[key]) for found in measured])
+
+    def group(prefix: str) -> dict[str, np.ndarray]:
+        return {k.removeprefix(prefix): stacked(k) for k in measured[0] if k.startswith(prefix)}
+
+    variables: dict[str, Any] = {}
+    for name, array in group("posterior_").items():
+        split = array.reshape(len(names), _CHAINS, per_chain, *array.shape[2:])
+        dims = ("chain", "draw", "checkpoint", *(["feature"] if array.ndim == 3 else []))
+        variables[name] = (dims, np.moveaxis(split, 0, 2))
+    stats = {name: ("checkpoint", array) for name, array in group("stats_").items()}
+    observed = group("observed_")
+    checked_names = {"statistic": list(checks.STATISTICS)}
+    replicated = stacked("check_replicated")
+    frame, anchors = plan.frame, plan.anchors
+    groups = {
+        "posterior": xr.Dataset(variables, draws | {"feature": features}),
+        "sample_stats": xr.Dataset(stats, {"checkpoint": names}),
+        "observed_data": xr.Dataset(
+            {
+                "sample_mean": (("checkpoint", "source_feature"), observed["mean"]),
+                "sample_sd": (("checkpoint", "source_feature"), observed["sd"]),
+                "check_statistic": (("checkpoint", "statistic"), stacked("check_observed")),
+            },
+            {"checkpoint": names, "source_feature": checked.features} | checked_names,
+        ),
+        "posterior_predictive": xr.Dataset(
+            {
+                "check_statistic": (
+                    ("chain", "draw", "checkpoint", "statistic"),
+                    np.moveaxis(replicated, 0, 1)[None],
+                )
+            },
+            {"chain": [0], "draw": np.arange(replicated.shape[1]), "checkpoint": names} | checked_names,
+        ),
+        "constant_data": xr.Dataset(
+            {
+                "reference_mean": (
+                    ("mode", "source_feature"),
+                    np.stack([checked.old.mean(0), checked.new.mean(0)]),
+                ),
+                "frame_mean": (("mode", "coordinate"), anchors.means),
+                "frame_origin": ("feature", frame.origin),
+                "frame_forward": (("coordinate", "feature"), frame.forward),
+                "projection": (("source_feature", "feature"), projection.matrix),
+            },
+            {
+                "mode": ["old", "new"],
+                "feature": features,
+                "source_feature": checked.features,
+                "coordinate": np.arange(anchors.means.shape[1]),
+            },
+        ),
+    }
+    if "log_likelihood" in measured[0]:
+        # Every checkpoint has its own rows, so that az.loo takes them all as observations.
+        values = np.concatenate([found["log_likelihood"] for found in measured], axis=1)
+        groups["log_likelihood"] = xr.Dataset(
+            {"y": (("chain", "draw", "row"), values.reshape(_CHAINS, per_chain, -1))},
+            {"chain": draws["chain"], "draw": draws["draw"], "row": np.arange(values.shape[1])},
+        )
+    attrs = results.provenance(settings) | {"kind": "measurement"} | extra
+    return xr.DataTree.from_dict(
+        {"/": xr.Dataset(attrs=attrs)} | {f"/{name}": results.describe(data) for name, data in groups.items()}
+    )

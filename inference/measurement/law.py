@@ -1,0 +1,223 @@
+"""The law of a checkpoint's samples: the two anchored modes, moved, and perhaps a third for neither task."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jax.scipy.special import gammaln
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, constraints
+
+from inference.measurement.anchors import Anchors
+
+_LOG_2PI = float(np.log(2.0 * np.pi))
+
+# Rows of a block: what is evaluated for all draws at once.
+_BLOCK = 1024
+
+
+class Neither(NamedTuple):
+    """The third component: samples that belong to neither task, N(mean, e^(2 log_scale)) in the frame."""
+
+    logit: Float[Any, ""]
+    mean: Float[Any, "d"]
+    log_scale: Float[Any, ""]
+
+
+class Unknowns(NamedTuple):
+    """What a checkpoint's samples are fitted by, in the frame of the anchors.
+
+    Attributes:
+        old_logit: logit of the old mode's share of the two modes.
+        old_mean: m_o, shape (d,).
+        new_mean: m_n, shape (d,).
+        log_axis: log of the factor on the anchors' κ, shape (K,).
+        tilt: what is added to the anchors' c in their metric, shape (K, d - 1).
+        neither: the third component, or None.
+    """
+
+    old_logit: Float[Any, ""]
+    old_mean: Float[Any, "d"]
+    new_mean: Float[Any, "d"]
+    log_axis: Float[Any, "K"]
+    tilt: Float[Any, "K p"]
+    neither: Neither | None = None
+
+
+class Rows(NamedTuple):
+    """Samples in the frame, in blocks; what fills the last block has weight 0.
+
+    Attributes:
+        y: shape (block, row, d).
+        across: |B_kᵀ y_p|², shape (block, row, K).
+        weights: 1 for a sample, 0 for a filling, shape (block, row).
+    """
+
+    y: Float[Any, "block row d"]
+    across: Float[Any, "block row K"]
+    weights: Float[Any, "block row"]
+
+
+def rows_of(anchors: Anchors, y: Float[np.ndarray, "n d"]) -> Rows:
+    """Arrange samples in blocks; numbers of blocks are rounded up so that few programs are compiled."""
+    size = min(_BLOCK, 1 << max(4, (len(y) - 1).bit_length() - 1))
+    blocks = -(-len(y) // size)
+    step = 1 << max(0, blocks.bit_length() - 3)
+    blocks = -(-blocks // step) * step
+    padded = np.zeros((blocks * size, y.shape[1]))
+    padded[: len(y)] = y
+    across = np.stack([np.sum((padded[:, 1:] @ b) ** 2, axis=1) for b in anchors.across], axis=-1)
+    weights = (np.arange(len(padded)) < len(y)).astype(float)
+    return Rows(*(a.reshape(blocks, size, *a.shape[1:]) for a in (padded, across, weights)))
+
+
+def start_of(anchors: Anchors, old_logit: float, neither: bool) -> Unknowns:
+    """Return the unknowns at the references."""
+    covariances, d = len(anchors.dof), anchors.means.shape[1]
+    third = Neither(np.array(-3.0), anchors.means.mean(0), np.array(np.log(3.0))) if neither else None
+    zeros = np.zeros(covariances), np.zeros((covariances, d - 1))
+    return Unknowns(np.asarray(float(old_logit)), anchors.means[0], anchors.means[1], *zeros, third)
+
+
+def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[Any, Any, Any]:
+    """Return (κ, c, B) of a mode: A = [[κ, 0], [c, B]], precision A Aᵀ."""
+    k = min(mode, len(anchors.dof) - 1)
+    factor = unknowns.log_axis.__array_namespace__().exp(unknowns.log_axis[k])
+    tilt = anchors.tilt[k] * factor + anchors.across[k] @ unknowns.tilt[k]
+    return anchors.axis_precision[k] * factor, tilt, anchors.across[k]
+
+
+def log_densities(
+    anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"], across: Float[Array, "n K"]
+) -> list[Float[Array, "n"]]:
+    """Return the log of weight times density of every component, old, new and neither, at rows."""
+    share = jax.nn.log_sigmoid(jnp.stack([unknowns.old_logit, -unknowns.old_logit]))
+    if unknowns.neither is not None:
+        share = share + jax.nn.log_sigmoid(-unknowns.neither.logit)
+    d = y.shape[-1]
+    logs = []
+    for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
+        kappa, tilt, b = precision_columns(anchors, unknowns, mode)
+        first = jnp.concatenate([kappa[None], tilt])
+        along = y @ first - first @ mean
+        centre = b @ (b.T @ mean[1:])
+        beside = across[:, min(mode, across.shape[1] - 1)] - 2.0 * (y[:, 1:] @ centre) + mean[1:] @ centre
+        log_determinant = jnp.log(kappa) + jnp.sum(jnp.log(jnp.diagonal(b)))
+        quadratic = along * along + beside
+        logs.append(share[mode] + log_determinant + _radial(quadratic, d, anchors.tail_dof))
+    if unknowns.neither is not None:
+        third = unknowns.neither
+        squared = jnp.sum(y * y, axis=-1) - 2.0 * (y @ third.mean) + third.mean @ third.mean
+        radial = _radial(squared * jnp.exp(-2.0 * third.log_scale), d, None)
+        logs.append(jax.nn.log_sigmoid(third.logit) + radial - d * third.log_scale)
+    return logs
+
+
+def _radial(quadratic: Array, d: int, tail_dof: Any) -> Array:
+    if tail_dof is None:
+        return -0.5 * (quadratic + d * _LOG_2PI)
+    constant = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof) - 0.5 * d * jnp.log(tail_dof * jnp.pi)
+    return constant - 0.5 * (tail_dof + d) * jnp.log1p(quadratic / tail_dof)
+
+
+def row_log_likelihood(
+    anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"], across: Float[Array, "n K"]
+) -> Float[Array, "n"]:
+    """Return log q(y_i) of rows."""
+    logs = log_densities(anchors, unknowns, y, across)
+    total = logs[0]
+    for other in logs[1:]:
+        total = jnp.logaddexp(total, other)
+    return total
+
+
+def _block_value(anchors: Anchors, unknowns: Unknowns, block: Rows) -> Array:
+    return jnp.sum(block.weights * row_log_likelihood(anchors, unknowns, block.y, block.across))
+
+
+@jax.jit
+def derivatives(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> tuple[Array, Array, Array]:
+    """Return the log-likelihood of all rows, its gradient and its Hessian in the raveled unknowns."""
+    flat, restore = ravel_pytree(unknowns)
+
+    def add(total: Any, block: Rows) -> tuple[Any, None]:
+        def value(flat: Array) -> Array:
+            return _block_value(anchors, restore(flat), block)
+
+        def value_and_gradient(flat: Array) -> tuple[Array, tuple[Array, Array]]:
+            v, g = jax.value_and_grad(value)(flat)
+            return g, (v, g)
+
+        hessian, (v, g) = jax.jacfwd(value_and_gradient, has_aux=True)(flat)
+        return jax.tree.map(jnp.add, total, (v, g, hessian)), None
+
+    zeros = jnp.zeros(()), jnp.zeros_like(flat), jnp.zeros((flat.size, flat.size))
+    return lax.scan(add, zeros, rows)[0]
+
+
+@jax.jit
+def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Float[Array, "draw"]:
+    """Return the log-likelihood of all rows under every one of a batch of unknowns."""
+
+    def add(total: Array, block: Rows) -> tuple[Array, None]:
+        return total + jax.vmap(lambda one: _block_value(anchors, one, block))(unknowns), None
+
+    return lax.scan(add, jnp.zeros(len(unknowns.old_logit)), rows)[0]
+
+
+@jax.jit
+def pointwise(anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"]) -> Float[Array, "draw n"]:
+    """Return log q(y_i) of every sample under every one of a batch of unknowns."""
+    return jax.vmap(lambda one: CheckpointLaw(anchors, one).log_prob(y))(unknowns)
+
+
+class CheckpointLaw(Distribution):
+    """The law of a checkpoint's samples as a NumPyro distribution with event shape (d,).
+
+    Args:
+        anchors: the modes at the references.
+        unknowns: where the checkpoint's modes are, and how much of it is old.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.real_vector
+    pytree_data_fields = ("anchors", "unknowns")
+
+    def __init__(self, anchors: Anchors, unknowns: Unknowns, *, validate_args: bool | None = None) -> None:
+        self.anchors, self.unknowns = anchors, unknowns
+        super().__init__((), (int(anchors.means.shape[1]),), validate_args=validate_args)
+
+    def log_prob(self, value: Float[Array, "n d"]) -> Float[Array, "n"]:
+        """Return log q(y), up to no constant."""
+        across = jnp.stack([jnp.sum((value[:, 1:] @ b) ** 2, axis=1) for b in self.anchors.across], axis=-1)
+        return row_log_likelihood(self.anchors, self.unknowns, value, across)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*n d"]:
+        """Draw samples, each of its own component."""
+        keys = jax.random.split(key, 4)
+        d = self.event_shape[0]
+        z = jax.random.normal(keys[0], (*sample_shape, d))
+        if self.anchors.tail_dof is not None:
+            chi2 = 2.0 * jax.random.gamma(keys[1], 0.5 * self.anchors.tail_dof, sample_shape)
+            radius = jnp.sqrt(self.anchors.tail_dof / chi2)[..., None]
+        else:
+            radius = jnp.ones(())
+        modes = []
+        for mode, mean in enumerate((self.unknowns.old_mean, self.unknowns.new_mean)):
+            kappa, tilt, b = precision_columns(self.anchors, self.unknowns, mode)
+            # x = A⁻ᵀ z: the coordinates across the axis first, then the axis given them.
+            beside = jax.scipy.linalg.solve_triangular(
+                b.T, (radius * z[..., 1:]).reshape(-1, d - 1).T, lower=False
+            ).T.reshape(*sample_shape, d - 1)
+            along = ((radius * z[..., :1])[..., 0] - beside @ tilt) / kappa
+            modes.append(mean + jnp.concatenate([along[..., None], beside], axis=-1))
+        old = jax.random.bernoulli(keys[2], jax.nn.sigmoid(self.unknowns.old_logit), sample_shape)
+        y = jnp.where(old[..., None], modes[0], modes[1])
+        if self.unknowns.neither is not None:
+            third = self.unknowns.neither
+            picked = jax.random.bernoulli(keys[3], jax.nn.sigmoid(third.logit), sample_shape)
+            y = jnp.where(picked[..., None], third.mean + jnp.exp(third.log_scale) * z, y)
+        return y

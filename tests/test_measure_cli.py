@@ -1,0 +1,104 @@
+"""``massdrift measure`` and ``massdrift compare-runs``: what they write and refuse, and that they resume."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import inference
+from analyses import cli
+from inference.measurement import checkpoints
+
+
+@pytest.fixture
+def massdrift(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["massdrift", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def samples(weight, num):
+        return rng.normal(size=(num, 2)) + np.where(rng.uniform(size=(num, 1)) < weight, 0.0, [4.0, 1.0])
+
+    np.savez(tmp_path / "old.npz", samples=samples(1.0, 300))
+    np.savez(tmp_path / "new.npz", samples=samples(0.0, 300))
+    for name, last in (("sft", 0.1), ("rl", 0.8)):
+        np.savez(tmp_path / f"{name}.npz", **{"0": samples(0.9, 200), "100": samples(last, 200)})
+    return tmp_path
+
+
+def arguments(folder, name):
+    references = ["--old-reference", folder / "old.npz", "--new-reference", folder / "new.npz"]
+    options = ["--num-draws=200", "--covariance=shared", "--tails=gaussian", "--quiet"]
+    return ["measure", folder / f"{name}.npz", *references, "--out", folder / "out" / name, *options]
+
+
+def test_two_runs_are_measured_and_compared(massdrift, files):
+    for name in ("sft", "rl"):
+        code, printed, _ = massdrift(*arguments(files, name))
+        assert code == 0
+        assert "verdict" in printed
+        written = {path.name for path in (files / "out" / name).iterdir()}
+        figures = {f"{f}.{s}" for f in ("old_weight", "drift", "samples") for s in ("png", "svg")}
+        assert written == {"results.zarr", "summary.csv"} | figures
+    assert {path.name for path in (files / "out").iterdir()} == {"sft", "rl"}
+    table = pd.read_csv(files / "out" / "sft" / "summary.csv", index_col="checkpoint")
+    assert list(table.index) == [0, 100]
+    tree = inference.open(files / "out" / "sft" / "results.zarr")
+    np.testing.assert_allclose(table["old_weight"], tree["posterior"]["old_weight"].mean(["chain", "draw"]))
+    # Of 200 samples, so that a share of 0.1 has a standard error of 0.021.
+    assert table.loc[100, "old_weight"] == pytest.approx(0.1, abs=0.085)
+    assert (
+        table.loc[100, "old_weight_lower"] < table.loc[100, "old_weight"] < table.loc[100, "old_weight_upper"]
+    )
+
+    both = files / "out" / "both"
+    code, printed, _ = massdrift("compare-runs", files / "out" / "sft", files / "out" / "rl", "--out", both)
+    assert code == 0
+    assert "nan" not in printed.lower()
+    compared = pd.read_csv(both / "summary.csv", index_col="run")
+    assert compared.loc["rl", "old_weight_better"] == 1.0
+    assert compared.loc["rl", "old_weight_difference"] == pytest.approx(0.7, abs=0.12)
+    assert {path.name for path in both.iterdir()} == {"results.zarr", "summary.csv", "runs.png", "runs.svg"}
+
+
+def test_an_interrupted_command_resumes(massdrift, files, monkeypatch):
+    real, done = checkpoints.measure_checkpoint, []
+
+    def failing(plan, y, index):
+        if index == 1 and len(done) == 1:
+            done.append("stopped")
+            raise RuntimeError
+        done.append(index)
+        return real(plan, y, index)
+
+    monkeypatch.setattr(checkpoints, "measure_checkpoint", failing)
+    monkeypatch.setattr(sys, "argv", ["massdrift", *map(str, arguments(files, "sft"))])
+    with pytest.raises(RuntimeError):
+        cli.main()
+    assert not (files / "out" / "sft").exists()
+    assert massdrift(*arguments(files, "sft"))[0] == 0
+    assert done == [0, "stopped", 1]
+    assert [path.name for path in (files / "out").iterdir()] == ["sft"]
+
+
+def test_bad_input_is_one_sentence_and_writes_nothing(massdrift, files):
+    np.savez(files / "old.npz", samples=np.full((300, 2), np.nan))
+    code, _, error = massdrift(*arguments(files, "sft"))
+    assert code == 2
+    assert error.startswith("massdrift: ")
+    assert error.count("\n") == 1
+    assert not (files / "out").exists()
+    code, _, error = massdrift("compare-runs", files, files / "out", "--out", files / "both")
+    assert code == 2
+    assert "must be an output of massdrift measure" in error
