@@ -168,7 +168,7 @@ def test_the_mean_batch_has_the_gradient_of_the_population(text):
     ["ttt_discover:kl_weight=0.4,eta=2.0", "oapl", "ttt_discover:kl_weight=0.4,eta=adaptive,kl_budget=0.2"],
 )
 def test_the_bias_of_a_batch_falls_with_its_size(text):
-    """The leave-one-out ratio, V* of a group and an η of a batch are biased by O(1/n): by 4 from n = 8 to 32."""
+    """The leave-one-out ratio, V* of a group and η of a batch are biased by O(1/n)."""
     learner, companion, target = (TwoMode.create(*s) for s in random_settings(1, 5))
     objective = objectives.parse(text)
     beside = {objective.companion.name: companion}

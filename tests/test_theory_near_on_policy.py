@@ -1,6 +1,6 @@
 """Near-on-policy conditions against brute force: grids and SciPy on the losses themselves.
 
-Oracle: on a dense grid (`oracles`, error below 1e-10) the root in φ of the gradient that batches estimate, and
+Oracle: on a dense grid (`oracles`, error below 1e-10) the root in φ of the gradient that batches estimate;
 SciPy's integrator. A wrong sign of Δ, η for 1/η, a weight for a logit or swapped modes are off by order 1.
 """
 
