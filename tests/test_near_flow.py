@@ -4,7 +4,7 @@ The oracle moves student and companion by its own equations at a tolerance of 1e
 move, moves at another pace, or jumps at another time is off by order 0.1.
 """
 
-import near_oracles
+import near_population_oracles
 import numpy as np
 import oracles
 import pytest
@@ -49,7 +49,7 @@ def solved(field, state, begin, end, times):
 
 
 def reward():
-    return near_oracles.mode_reward(TARGET.mixture(), 0.0, 1.0)
+    return near_population_oracles.mode_reward(TARGET.mixture(), 0.0, 1.0)
 
 
 def sdft_field(anchor, ema, student_gradient):
@@ -67,7 +67,7 @@ def reverse(student, teacher):
 
 
 def mix(student, teacher):
-    return near_oracles.jensen_shannon(student, teacher, 0.3).gradient
+    return near_population_oracles.jensen_shannon(student, teacher, 0.3).gradient
 
 
 def followed(text):
@@ -98,8 +98,8 @@ def test_student_and_teacher_flow_together(text, gradient):
 def test_ttt_discover_flows_from_a_fixed_reference(eta):
     def field(t, theta):
         q = at(theta)
-        value = 1.0 if eta == "1.0" else near_oracles.adaptive_eta(q, reward(), 0.1)
-        return -near_oracles.ttt_discover(q, START.mixture(), reward(), 0.4, value).gradient
+        value = 1.0 if eta == "1.0" else near_population_oracles.adaptive_eta(q, reward(), 0.1)
+        return -near_population_oracles.ttt_discover(q, START.mixture(), reward(), 0.4, value).gradient
 
     states, _ = solved(field, vector(START), 0.0, TIMES[-1], TIMES)
     found = followed(f"ttt_discover:kl_weight=0.4,eta={eta}")
@@ -113,7 +113,7 @@ def test_oapl_flows_between_its_syncs():
         lagged = at(theta)
 
         def field(t, x, lagged=lagged):
-            return -near_oracles.oapl(at(x), lagged, reward(), 1.0, 1.0).gradient
+            return -near_population_oracles.oapl(at(x), lagged, reward(), 1.0, 1.0).gradient
 
         states, theta = solved(field, theta, begin, min(begin + 14 * RATE, TIMES[-1]), TIMES)
         expected += states

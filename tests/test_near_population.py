@@ -1,8 +1,8 @@
 """Exact near-on-policy objectives against brute-force integration, with companions away from the learner.
 
-Oracles: dense grids in 1-D and 2-D (`near_population_oracles`), whose own error is below 1e-10. A wrong sign,
-factor or direction, a companion in another's place, or a gradient through what is held fixed is off by order
-1 against a tolerance of 1e-8.
+Oracles: dense grids in 1-D and 2-D (`near_population_oracles`), whose own error is below 1e-10. A wrong sign, factor or
+direction, a companion in another's place, or a gradient through what is held fixed is off by order 1 against
+a tolerance of 1e-8.
 """
 
 from functools import partial
@@ -168,7 +168,7 @@ def test_the_mean_batch_has_the_gradient_of_the_population(text):
     ["ttt_discover:kl_weight=0.4,eta=2.0", "oapl", "ttt_discover:kl_weight=0.4,eta=adaptive,kl_budget=0.2"],
 )
 def test_the_bias_of_a_batch_falls_with_its_size(text):
-    """The leave-one-out ratio, V* of a group and an η of a batch are biased O(1/n): 4 times less at 4 n."""
+    """The leave-one-out ratio, V* of a group and η of a batch are biased by O(1/n)."""
     learner, companion, target = (TwoMode.create(*s) for s in random_settings(1, 5))
     objective = objectives.parse(text)
     beside = {objective.companion.name: companion}
@@ -183,3 +183,12 @@ def test_the_bias_of_a_batch_falls_with_its_size(text):
         biases.append((np.linalg.norm(mean - exact), np.linalg.norm(error)))
     assert biases[2][0] < 5.0 * biases[2][1] + biases[0][0] / 20.0
     assert biases[1][0] < biases[0][0] / 2.0 + 5.0 * biases[1][1]
+
+
+@pytest.mark.slow
+def test_a_span_of_too_many_dimensions_is_refused():
+    mixtures = [
+        TwoMode.create(0.3, np.eye(5)[k], 4.0 * np.eye(5)[k + 1] + np.eye(5)[0] * k) for k in range(3)
+    ]
+    with pytest.raises(InputError, match="more nodes than the means' span allows"):
+        population_value_and_grad(objectives.oapl(), *mixtures[:2], lagged=mixtures[2])

@@ -1,11 +1,10 @@
 """Near-on-policy conditions against brute force: grids and SciPy on the losses themselves.
 
-Oracle: on a dense grid (`oracles`, error below 1e-10) the root in φ of the gradient that batches estimate,
-and SciPy's integrator. A wrong sign of Δ, η for 1/η, a weight for a logit or swapped modes are off by order
-1.
+Oracle: on a dense grid (`oracles`, error below 1e-10) the root in φ of the gradient that batches estimate;
+SciPy's integrator. A wrong sign of Δ, η for 1/η, a weight for a logit or swapped modes are off by order 1.
 """
 
-import near_oracles
+import near_population_oracles
 import numpy as np
 import oracles
 import pytest
@@ -23,9 +22,9 @@ def mixture(phi, separation):
 
 
 def ttt_slope(phi, start, separation, target, gap, kl_weight, eta):
-    reward = near_oracles.mode_reward(mixture(logit(target), separation), 0.3, 0.3 + gap)
+    reward = near_population_oracles.mode_reward(mixture(logit(target), separation), 0.3, 0.3 + gap)
     laws = (mixture(phi, separation), mixture(logit(start), separation))
-    return near_oracles.ttt_discover(*laws, reward, kl_weight, eta).gradient[0]
+    return near_population_oracles.ttt_discover(*laws, reward, kl_weight, eta).gradient[0]
 
 
 @pytest.mark.parametrize("separation", SEPARATIONS)
@@ -72,13 +71,17 @@ def test_an_anchor_too_weak_for_the_overlap_holds_nothing():
 
 def oapl_after(count, start, separation, target, gap, beta1, beta2, time):
     """Return the logit after rounds, by SciPy on the gradient of the loss."""
-    reward = near_oracles.mode_reward(mixture(logit(target), separation), -0.2, gap - 0.2)
+    reward = near_population_oracles.mode_reward(mixture(logit(target), separation), -0.2, gap - 0.2)
     phi = logit(start)
     for _ in range(count):
         lagged = mixture(phi, separation)
 
         def slope(t, x, lagged=lagged):
-            return [-near_oracles.oapl(mixture(x[0], separation), lagged, reward, beta1, beta2).gradient[0]]
+            return [
+                -near_population_oracles.oapl(
+                    mixture(x[0], separation), lagged, reward, beta1, beta2
+                ).gradient[0]
+            ]
 
         if np.isinf(time):
             phi = brentq(lambda x, slope=slope: slope(0.0, [x])[0], phi - 6.0, phi + 6.0, xtol=1e-12)
@@ -141,7 +144,7 @@ def test_sdft_rate_is_the_slowest_eigenvalue_of_brute_force(anchor, rate, alpha)
             parts = oracles.reverse_kl_gradient(at(student), at(teacher))
             gradient = np.concatenate([np.ravel(g) for g in parts.values()])
         else:
-            gradient = near_oracles.jensen_shannon(at(student), at(teacher), alpha).gradient
+            gradient = near_population_oracles.jensen_shannon(at(student), at(teacher), alpha).gradient
         return np.concatenate([-gradient, rate * ((1 - anchor) * student + anchor * rest - teacher)])
 
     both = np.concatenate([rest, rest])
