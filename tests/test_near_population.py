@@ -1,8 +1,8 @@
 """Exact near-on-policy objectives against brute-force integration, with companions away from the learner.
 
-Oracles: dense grids in 1-D and 2-D (`near_population_oracles`), whose own error is below 1e-10. A wrong sign, factor or
-direction, a companion in another's place, or a gradient through what is held fixed is off by order 1 against
-a tolerance of 1e-8.
+Oracles: dense grids in 1-D and 2-D (`near_population_oracles`), whose own error is below 1e-10. A wrong sign,
+factor or direction, a companion in another's place, or a gradient through what is held fixed is off by order
+1 against a tolerance of 1e-8.
 """
 
 from functools import partial
