@@ -20,7 +20,7 @@ slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m benchmark -s
+	$(BIN)/python -m pytest -n 0 -m benchmark -s
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
