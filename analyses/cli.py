@@ -108,6 +108,8 @@ def compare(
     with outputs.folder(out, overwrite=overwrite) as folder:
         compare_objectives.write(tree, settings, folder)
     Console().print(compare_objectives.table(tree))
+    if "no_exact_side" in tree.attrs:
+        print(f"No exact flow beside the trainings: {tree.attrs['no_exact_side']}.")
     print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as PNG and SVG.")
 
 

@@ -25,6 +25,7 @@ from inference.training import train
 from mixture_models import objectives
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
+from mixture_models.validation import InputError
 
 # Drifts below this are not drawn: reverse KL has no noise at its optimum and falls without end.
 _LEAST_DRIFT = 1e-4
@@ -37,7 +38,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         The DataTree of `inference.training.train` with ``/comparison`` (see `inference.comparison.compare`)
         and, for the objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the
         exact gradient in steps of training), ``/deviation`` (how far the trainings stray from it) and
-        ``/theory``.
+        ``/theory``. Where the flow cannot be followed the attribute ``no_exact_side`` says why.
     """
     start, target = settings.mixtures()
     chosen = [objectives.parse(text) for text in settings.objectives]
@@ -57,8 +58,13 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     tree["comparison"] = xr.DataTree(comparison.compare(tree))
     exact = [objective for objective in chosen if has_exact(objective, start, target)]
     if exact:
-        for name, group in _exact_side(tree, exact, settings).items():
-            tree[name] = xr.DataTree(group)
+        try:
+            groups = _exact_side(tree, exact, settings)
+        except InputError as error:  # trainings stand by themselves where their flow cannot be followed
+            tree.attrs["no_exact_side"] = str(error)
+        else:
+            for name, group in groups.items():
+                tree[name] = xr.DataTree(group)
     return tree
 
 

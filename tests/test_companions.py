@@ -1,6 +1,5 @@
 """Companions: their motion by hand, where they start, and how `train` carries them."""
 
-from dataclasses import replace
 from functools import partial
 
 import jax
@@ -243,9 +242,11 @@ def test_demonstrations_of_another_dimension_are_refused_before_anything_is_comp
         )
 
 
-def test_the_exact_population_says_that_it_lacks_the_companion():
-    with pytest.raises(InputError, match="without a companion; got sdft with its teacher"):
-        population_value_and_grad(objectives.sdft(), START, TARGET)
-    plain = replace(objectives.sdft(), companion=None)
-    value, _ = population_value_and_grad(plain, START, TARGET)
-    assert value == 0.0
+def test_the_exact_population_takes_the_companion_by_its_name():
+    value, _ = population_value_and_grad(objectives.sdft(), START, TARGET)
+    assert value == pytest.approx(0.0, abs=1e-14)  # left out, the teacher is the learner
+    value, _ = population_value_and_grad(objectives.sdft(), START, TARGET, teacher=TARGET)
+    plain, _ = population_value_and_grad(objectives.reverse_kl(), START, TARGET)
+    assert value == pytest.approx(plain, rel=1e-12)
+    with pytest.raises(InputError, match="companion of sdft must be teacher; got lagged"):
+        population_value_and_grad(objectives.sdft(), START, TARGET, lagged=TARGET)

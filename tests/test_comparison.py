@@ -87,6 +87,7 @@ def test_without_any_converged_replicate_nothing_is_claimed():
     assert np.isnan(comparison.systematic_displacement(tree)["displacement"].sel(objective="o1"))
 
 
+@pytest.mark.slow
 def test_the_mean_displacement_has_a_calibrated_error():
     """Over 400 experiments of 25 replicates the squared error averages to the reported one.
 

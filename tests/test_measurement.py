@@ -79,6 +79,7 @@ def test_posterior_is_that_of_brute_force_quadrature(separation, num, seed):
         assert draws.std() == pytest.approx(sd, rel=0.12)
 
 
+@pytest.mark.slow
 def test_where_modes_are_far_apart_the_weight_is_beta_and_nothing_else(data):
     y = simulated(300, 0.3, [0, 0], [30, 0], seed=5)
     count = int(np.sum(y[:, 0] < 15.0))
@@ -138,6 +139,7 @@ def test_layout(tree, tmp_path):
     assert set(tree["sample_stats"]["words"].values) == {"good"}
 
 
+@pytest.mark.slow
 def test_arviz_reads_it_and_compares_variants(data, tree):
     import arviz as az
 
@@ -218,6 +220,7 @@ def test_an_unmodelled_mode_and_overlap_are_said_in_words(data):
     assert "overlap" in overlap["sample_stats"]["words"].item()
 
 
+@pytest.mark.slow
 def test_neither_takes_what_belongs_to_no_task(data):
     old, new, _ = data
     y = np.concatenate(

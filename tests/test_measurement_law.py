@@ -140,6 +140,7 @@ def test_tails_and_covariances_are_chosen_from_the_references(dof):
     assert ours == pytest.approx(fitted[0], rel=0.08)
 
 
+@pytest.mark.slow
 def test_numpyro_model_has_the_same_posterior_density():
     """Up to the Jacobian of its own coordinates, the model's density is what the fast path corrects to."""
     _, anchors = anchoring.anchor(*references(d=2), shared=True, heavy_tails=False)

@@ -106,6 +106,7 @@ def test_ttt_discover_flows_from_a_fixed_reference(eta):
     np.testing.assert_allclose(found, [vector(START), *states], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_oapl_flows_between_its_syncs():
     """Four syncs, at t = 1.4 k; a record in every third round."""
     theta, expected = vector(START), [vector(START)]

@@ -54,6 +54,7 @@ def test_an_expectation_and_its_gradient_are_those_of_a_grid(separation):
     np.testing.assert_allclose(gradient, [difference["old_mean"], difference["new_mean"]], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_dimensions_are_the_span():
     rng = np.random.default_rng(0)
     plane = np.linalg.qr(rng.normal(size=(200, 2)))[0].T
