@@ -92,8 +92,9 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
             for resolution in (FINE, COARSE)
         )
     warn_of(objective, unmet)
-    error = max(
-        float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True)
+    # Not Python's max, which passes over a NaN.
+    error = float(
+        np.max([np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True)])
     )
     value, gradient = jax.tree.map(np.asarray, fine)
     check_error(error, max(np.abs(g).max() for g in gradient.values()))
@@ -129,9 +130,10 @@ def has_exact(objective: Objective, start: TwoMode, target: TwoMode) -> bool:
 def check_error(error: float, largest: float) -> None:
     """Refuse an estimated error above the tolerance, given the largest entry of the gradient."""
     if not error <= _TOLERANCE * max(1.0, largest):
-        raise InputError(
-            f"the integrals must be accurate to {_TOLERANCE:g}; the estimated error is {error:.1e}"
-        )
+        found = f"the estimated error is {error:.1e}"
+        if np.isnan(error):
+            found = "here they have no value, or take more nodes than the means' span allows"
+        raise InputError(f"the integrals must be accurate to {_TOLERANCE:g}; {found}")
 
 
 def warn_of(objective: Objective, unmet: Mapping[str, Any]) -> None:

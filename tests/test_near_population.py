@@ -183,3 +183,12 @@ def test_the_bias_of_a_batch_falls_with_its_size(text):
         biases.append((np.linalg.norm(mean - exact), np.linalg.norm(error)))
     assert biases[2][0] < 5.0 * biases[2][1] + biases[0][0] / 20.0
     assert biases[1][0] < biases[0][0] / 2.0 + 5.0 * biases[1][1]
+
+
+@pytest.mark.slow
+def test_a_span_of_too_many_dimensions_is_refused():
+    mixtures = [
+        TwoMode.create(0.3, np.eye(5)[k], 4.0 * np.eye(5)[k + 1] + np.eye(5)[0] * k) for k in range(3)
+    ]
+    with pytest.raises(InputError, match="more nodes than the means' span allows"):
+        population_value_and_grad(objectives.oapl(), *mixtures[:2], lagged=mixtures[2])
