@@ -4,7 +4,7 @@ From theory alone, in seconds: the exact equation of the weight with the means r
 along it to first order, and what batches of a finite size miss. ``check`` trains and compares.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -347,7 +347,7 @@ def table(tree: xr.DataTree) -> Table:
     frame, settings = summary(tree), tree.attrs
     wanted = settings["keep"] * settings["start_old_weight"]
     checked = (
-        f" Trained: free means, mean and {100 * interval_probability():g} % interval over "
+        f" In brackets: trained with free means, {100 * interval_probability():g} % interval over "
         f"{_SIMULATED['num_replicates']} replicates."
         if "simulated" in tree
         else ""
@@ -356,10 +356,8 @@ def table(tree: xr.DataTree) -> Table:
         frame,
         [
             ("objective", "objective", _words),
-            ("final old\nweight", "final_old_weight", tables.plain),
-            ("trained", "simulated_old_weight", tables.with_interval),
-            ("peak\ndrift", "peak_old_drift", tables.plain),
-            ("trained", "simulated_peak_old_drift", tables.with_interval),
+            ("final old\nweight", "final_old_weight", _beside("old_weight")),
+            ("peak drift", "peak_old_drift", _beside("peak_old_drift")),
             (f"smallest that keeps {wanted:.3g}", "answer", _words),
             ("starved\nbatch", "starvation_largest", tables.plain),
             ("ever", "starvation_ever", tables.plain),
@@ -378,7 +376,18 @@ def table(tree: xr.DataTree) -> Table:
     )
 
 
-def _words(row: Any, name: str) -> str:
+def _beside(name: str) -> tables.Cell:
+    """Return how a prediction is written: above the interval of trainings, where there are any."""
+
+    def write(row: Mapping[str, Any], predicted: str) -> str:
+        bounds = [row.get(f"simulated_{name}_{bound}", np.nan) for bound in ("lower", "upper")]
+        trained = "" if np.isnan(bounds).any() else "\n[{}, {}]".format(*map(tables.number, bounds))
+        return tables.number(row[predicted]) + trained
+
+    return write
+
+
+def _words(row: Mapping[str, Any], name: str) -> str:
     return str(row[name]).replace(":", ":\n").replace(",", ",\n").replace("; ", ";\n")
 
 
@@ -404,7 +413,11 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             panel.plot(values, kept, ".-", color=styles[str(name)]["color"])
             panel.axhline(wanted, color="0.3", linestyle=":")
             panel.axvline(float(plan["knob_crossing"].sel(objective=name)), color="0.3", linestyle="--")
-            panel.set_xscale("symlog", linthresh=values[1])
+            if values[0]:
+                panel.set_xscale("log")
+            else:
+                panel.set_xscale("symlog", linthresh=values[1], linscale=1.0)
+                panel.set_xlim(left=0.0)
             panel.set(xlabel=knob, ylabel="final old weight over that now", title=str(name).split(":")[0])
             panel.set_ylim(0.0, 1.05 * max(float(kept.max()), wanted))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)

@@ -132,7 +132,7 @@ def ttt_discover(setting: Setting, kl_weight: Any, eta: float) -> Path:
     """
     anchor, on_line = _knob(kl_weight), _OnLine(setting)
     start, goal = logit(setting.start_weight), logit(setting.target_weight)
-    of_old, of_new, slope = along_line(_tilted, np.float64(setting.separation), goal, np.float64(eta))
+    of_old, of_new, slope = along_line(_tilted, np.asarray(setting.separation), goal, np.asarray(eta))
 
     def velocity(state: np.ndarray) -> np.ndarray:
         phi, x = state
@@ -164,7 +164,7 @@ def oapl(setting: Setting, beta: Any, lag: int) -> Path:
     tau, delta = _knob(beta), setting.separation
     # The trapezoid rule on this grid is right to about 1e-8.
     y, step = np.linspace(-0.5 * delta - 8.0, 0.5 * delta + 8.0, _num_nodes(delta), retstep=True)
-    old, new = (step * density for density in densities(y, np.float64(delta)))
+    old, new = (step * density for density in densities(y, np.asarray(delta)))
     odds, temperature = -delta * y, tau[:, None]
     reward = expit(-odds - logit(setting.target_weight))
 
@@ -219,7 +219,7 @@ class _OnLine:
         low = min(start, goal) - np.log1p(setting.end_time + np.exp(-start)) - 1.0
         high = max(start, goal) + np.log1p(setting.end_time + np.exp(start)) + 1.0
         grid = np.linspace(low, high, int(np.ceil((high - low) / _LOGIT_STEP)) + 1)
-        self._separation = np.float64(setting.separation)
+        self._separation = np.asarray(setting.separation, np.float64)
         speed = theory.sft_logit_velocity(logit=grid, separation=self._separation)
         self.kappa = CubicSpline(grid, -speed / expit(grid))
         self.twice_claimed = CubicSpline(grid, along_line(_twice_claimed, self._separation, grid))

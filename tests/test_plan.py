@@ -203,6 +203,9 @@ def test_trainings_agree():
     frame = plan.summary(tree)
     simulated = tree["simulated"].to_dataset()["old_weight"]
     error = simulated.std(["chain", "draw"]).to_numpy() / np.sqrt(simulated.sizes["draw"])
+    console = Console(width=80, record=True, quiet=True)
+    console.print(plan.table(tree))
+    assert "…" not in console.export_text()
     assert np.all(np.abs(frame["simulated_old_weight"] - frame["final_old_weight"]) < 5.0 * error + 0.01)
 
 
