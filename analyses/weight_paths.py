@@ -240,7 +240,8 @@ def _knob(values: Any) -> Float[np.ndarray, "n"]:
 
 
 def _num_nodes(delta: float) -> int:
-    return int(np.ceil(2.0 * max(1.5, delta) * (delta + 16.0))) + 1
+    # Responsibilities steepen with δ, but from δ = 8 on where they change there is no mass.
+    return int(np.ceil(2.0 * np.clip(delta, 1.5, 8.0) * (delta + 16.0))) + 1
 
 
 def _follow(
