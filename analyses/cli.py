@@ -19,6 +19,7 @@ from analyses import geometry as geometry_analysis
 from analyses import mass_forgetting as mass
 from analyses import measure as measure_run
 from analyses import outputs
+from analyses import plan as plan_analysis
 from analyses import replay as replay_analysis
 from analyses.settings import Settings
 from mixture_models.validation import InputError
@@ -239,6 +240,39 @@ def replay(
         num_replicates=num_replicates,
         seed=seed,
     )
+
+
+@app.command()
+def plan(
+    separation: Annotated[float, typer.Option(help="Distance of the modes [Mahalanobis].")] = 4.0,
+    old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
+    start_old_weight: Annotated[float, typer.Option(help="Old weight now.")] = 0.7,
+    num_steps: Annotated[int, typer.Option(help="Updates of the training.")] = 500,
+    batch_size: Annotated[int, typer.Option(help="Behaviours seen in an update.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
+    keep: Annotated[float, typer.Option(help="Share of the old weight now that shall be left.")] = 0.9,
+    replay: Annotated[float, typer.Option(help="Replayed share of SFT and reverse KL.")] = 0.1,
+    anchor: Annotated[float, typer.Option(help="Anchor of SDFT to its demonstrations, the target.")] = 0.1,
+    ema: Annotated[float, typer.Option(help="Rate a step of SDFT's teacher.")] = 0.05,
+    kl_weight: Annotated[float, typer.Option(help="KL weight of TTT-Discover.")] = 0.1,
+    eta: Annotated[float, typer.Option(help="Temperature of TTT-Discover.")] = 1.0,
+    beta: Annotated[float, typer.Option(help="Temperature of OAPL, beta1 = beta2.")] = 1.0,
+    lag: Annotated[int, typer.Option(help="Steps between two syncs of OAPL.")] = 50,
+    check: Annotated[bool, typer.Option("--check", help="Also train and compare; takes a minute.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the trainings.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write, if any; it must not exist yet.")] = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Plan a training: what each objective will forget, and which setting keeps enough. No simulation."""
+    settings = {name: value for name, value in locals().items() if name not in ("out", "overwrite", "quiet")}
+    if out is not None:
+        _analyse(plan_analysis, out, overwrite, quiet, **settings)
+        return
+    console = Console()
+    with nullcontext() if quiet else console.status("computing"):
+        tree = plan_analysis.run(**settings)
+    console.print(plan_analysis.table(tree))
 
 
 @reproduce.command()
