@@ -170,6 +170,8 @@ def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, 
     """Return the variables of one objective, each of shape (setting, time, *event)."""
     count = len(batch.states)
     (observed, unmet), params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+    if not all(np.all(np.isfinite(value)) for value in params.values()):
+        raise InputError(f"the exact dynamics of {objective.name} must stay finite; they do not")
     warn_of(objective, unmet)
     check_error(float(observed["integration_error"].max()), 1.0)
     embedded = {
