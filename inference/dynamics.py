@@ -173,7 +173,9 @@ def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, 
     if not all(np.all(np.isfinite(value)) for value in params.values()):
         raise InputError(f"the exact dynamics of {objective.name} must stay finite; they do not")
     warn_of(objective, unmet)
-    check_error(float(observed["integration_error"].max()), 1.0)
+    # A gradient by a mean, and with it its error, is in units of one over a behaviour's.
+    steepest = max(1.0 / smallest_deviation(target) for _, target in batch.mixtures)
+    check_error(float(observed["integration_error"].max()), steepest)
     embedded = {
         name: np.stack([frame.embed(u) for frame, u in zip(batch.frames, value, strict=True)])
         for name, value in params.items()
@@ -213,3 +215,9 @@ def value_and_grad(
     """Return the exact loss and its gradient in the learner's params."""
     model, guide, divergence, *_ = parts
     return loss_and_grad(divergence, resolution, state.learner, model, guide, mixtures, state.companion)
+
+
+def smallest_deviation(mixture: TwoMode) -> float:
+    """Return the smallest standard deviation of behaviours within a mode, in any direction."""
+    scale = np.asarray(mixture.scale)
+    return float(np.linalg.svd(scale, compute_uv=False)[-1] if scale.ndim == 2 else scale.min())

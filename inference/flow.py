@@ -12,7 +12,7 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array
 
-from inference.dynamics import Problem, State, problem_of, solved, value_and_grad
+from inference.dynamics import Problem, State, problem_of, smallest_deviation, solved, value_and_grad
 from inference.programs import Program, traced_alone
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
@@ -100,7 +100,7 @@ def _integrated(
     grid = np.unique(np.concatenate([[0.0], when, jumps])) if jumps.size else np.zeros(0)
     fastest = 1.0
     if problem.metric == "euclidean":
-        fastest = max(1.0 / _smallest_deviation(m) ** 2 for m in problem.targets)
+        fastest = max(1.0 / smallest_deviation(m) ** 2 for m in problem.targets)
     states, succeeded = _integrate(
         program,
         numbers,
@@ -188,9 +188,3 @@ def _integrate(
         return jax.tree.map(lambda x: x[times.reported], every), jnp.all(succeeded)
 
     return jax.vmap(one)(numbers, states, mixtures)
-
-
-def _smallest_deviation(mixture: TwoMode) -> float:
-    """Return the smallest standard deviation of behaviours within a mode, in any direction."""
-    scale = np.asarray(mixture.scale)
-    return float(np.linalg.svd(scale, compute_uv=False)[-1] if scale.ndim == 2 else scale.min())

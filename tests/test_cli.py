@@ -177,7 +177,9 @@ def test_replicates_that_diverge_are_counted_and_left_out(massdrift, tmp_path):
     assert code == 0
     assert "n/a" in printed
     assert "nan" not in printed.lower()
-    assert "No exact flow beside the trainings: the exact dynamics of sft must stay finite" in " ".join(printed.split())
+    assert "No exact flow beside the trainings: the exact dynamics of sft must stay finite" in " ".join(
+        printed.split()
+    )
     assert pd.read_csv(out / "summary.csv")["num_diverged"].tolist() == [4]
 
 

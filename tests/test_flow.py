@@ -326,3 +326,22 @@ def test_the_error_of_the_integrals_is_reported():
     found = population(objectives.reverse_kl(), TARGET.replace(old_weight=0.8), TARGET)
     assert 0.0 <= found.error < 1e-10
     assert isinstance(objectives.sft(), Objective)
+
+
+def test_units_do_not_matter():
+    """In units a thousand times larger the flow is the same, a million times slower in the means."""
+    target = TwoMode.create(0.4, 0.0, 2.0)
+    start = target.replace(old_weight=0.8, new_mean=1.5)
+    small = [m.replace(old_mean=1e3 * m.old_mean, new_mean=1e3 * m.new_mean) for m in (start, target)]
+    small = [m.replace(covariance=1e6) for m in small]
+    large = [m.replace(old_mean=1e-3 * m.old_mean, new_mean=1e-3 * m.new_mean) for m in (start, target)]
+    large = [m.replace(covariance=1e-6) for m in large]
+    for pair in (small, large):
+        whitened = gradient_flow(objectives.reverse_kl(), *pair, times=[3.0], metric="whitened")
+        plain = gradient_flow(objectives.reverse_kl(), start, target, times=[3.0], metric="whitened")
+        np.testing.assert_allclose(
+            whitened["population"]["new_gap"], plain["population"]["new_gap"], rtol=1e-6
+        )
+    steps = {"num_steps": 3, "learning_rate": 1e-7}
+    tree = population_descent(objectives.reverse_kl(), *large, **steps)
+    assert np.all(np.isfinite(tree["population"]["new_gap"]))
