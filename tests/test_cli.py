@@ -197,6 +197,7 @@ def test_one_replicate_and_one_step_make_a_table(massdrift, tmp_path):
     assert "nan" not in printed.lower()
 
 
+@pytest.mark.slow
 def test_a_single_mode_learner_is_compared_too(massdrift, tmp_path):
     objectives = ["sft:learner=single_mode", "reverse_kl:learner=single_mode"]
     code, printed, _ = massdrift("compare", *objectives, *SMALL, "--dimension=1", "--out", tmp_path / "out")

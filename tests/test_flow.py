@@ -247,6 +247,7 @@ def test_descent_takes_the_exact_gradient_in_steps():
     np.testing.assert_allclose(data["loss"], losses, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_descent_tends_to_the_flow_at_first_order():
     target = TwoMode.create(0.35, 0.0, 2.4)
     start = target.replace(old_weight=0.8, new_mean=1.7)
@@ -328,6 +329,7 @@ def test_the_error_of_the_integrals_is_reported():
     assert isinstance(objectives.sft(), Objective)
 
 
+@pytest.mark.slow
 def test_units_do_not_matter():
     """In units a thousand times larger the flow is the same, a million times slower in the means."""
     target = TwoMode.create(0.4, 0.0, 2.0)

@@ -109,6 +109,7 @@ def test_displacement_is_in_the_users_coordinates_and_of_its_own_mode():
     assert float(posterior["new_gap"].mean()) == pytest.approx(0.8, abs=0.1)
 
 
+@pytest.mark.slow
 def test_no_drift_is_reachable_and_no_old_samples_are_no_old_weight():
     old, new = (
         simulated(1000, 1.0, np.zeros(8), 4 * np.eye(8)[0]),
@@ -191,6 +192,7 @@ def test_an_interrupted_measurement_goes_on(data, tree, tmp_path, monkeypatch):
     assert measured[4:] == [0]
 
 
+@pytest.mark.slow
 def test_many_features_are_projected_and_the_loss_is_said():
     rng = np.random.default_rng(0)
     mean = np.zeros(30)

@@ -34,6 +34,7 @@ def brute(p, q):
     return oracles.expectation(q, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separation", [2.0, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.5, 6.0))])
 def test_an_expectation_and_its_gradient_are_those_of_a_grid(separation):
     settings = [

@@ -91,6 +91,7 @@ def oapl_after(count, start, separation, target, gap, beta1, beta2, time):
     return phi
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separation", SEPARATIONS)
 @pytest.mark.parametrize(
     ("gap", "beta1", "beta2", "time"),
