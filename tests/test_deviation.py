@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 from scipy import stats
 
 from inference import population_descent, train
@@ -69,4 +68,3 @@ def test_discretisation_is_the_largest_distance_in_retention(descent):
     flow["retention"][1, 2] -= 0.25
     found = discretisation(descent, flow)
     np.testing.assert_allclose(found["discretisation"], [0.0, 0.25])
-    assert isinstance(found, xr.Dataset)
