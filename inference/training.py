@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
+from jax.tree_util import Partial
 from jaxtyping import Array
 from numpyro.infer import SVI
 from tqdm.auto import tqdm
@@ -19,6 +20,7 @@ from inference import results
 from inference.chunks import chunk_sizes, run_together
 from inference.programs import Program, program_of, traced_alone
 from mixture_models.objectives import Objective
+from mixture_models.precision import in_precision
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, positive
 
@@ -47,13 +49,14 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     learning_rate_factors: Mapping[str, float] | None = None,
     common_random_numbers: bool = True,
+    precision: str = "float64",
     progress: bool = True,
 ) -> xr.DataTree:
     """Train every objective from ``start``, ``num_replicates`` times, on fresh batches.
 
     One step is θ ← θ - η f ∘ ĝ(θ), where ĝ is the minibatch gradient of the objective's divergence, η the
     learning rate and f the learning rate factors. Arithmetic is float64, whatever the caller's
-    setting, on float32 random numbers.
+    setting, on float32 random numbers; with ``precision="float32"`` a batch's densities are float32 too.
 
     Args:
         objectives: one objective or several; those that differ in numbers only share a program.
@@ -69,6 +72,7 @@ def train(
         learning_rate_factors: multiplies the updates of the params it names; 0 freezes one.
         common_random_numbers: whether replicate i of every objective sees the same random numbers, so that
             differences between objectives are paired.
+        precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.precision`.
         progress: whether a terminal shows a progress bar.
 
     Returns:
@@ -97,10 +101,11 @@ def train(
         "optimizer": "sgd" if optimizer is None else "given by the caller",
         "learning_rate_factors": factors,
         "common_random_numbers": bool(common_random_numbers),
+        "precision": precision,
     }
     steps = results.recorded_steps(num_steps, record_every)
     with _arithmetic():
-        programs = [_program(objective, batch_size, optimizer, factors) for objective in chosen]
+        programs = [_program(objective, batch_size, optimizer, factors, precision) for objective in chosen]
         recorded = [_recorded(program, (start, target)) for program in programs]
         if any(names != recorded[0] for names in recorded):
             raise InputError("objectives trained together must have learners that record the same variables")
@@ -165,6 +170,7 @@ def _program(
     batch_size: int,
     optimizer: optax.GradientTransformation | None,
     factors: Mapping[str, float],
+    precision: str,
 ) -> Program:
     if not hasattr(objective.guide, "observables"):
         raise InputError(
@@ -176,6 +182,7 @@ def _program(
         divergence = divergence.with_samples(batch_size)
     else:  # one of NumPyro's own ELBOs
         divergence = _with_particles(divergence, batch_size)
+    divergence = in_precision(divergence, precision)
     # An optimizer made of `jax.tree_util.Partial` has numbers too; of plain functions, it is a constant.
     return program_of(
         (objective.model, objective.guide, divergence, dict(factors), optimizer, objective.companion)
@@ -269,7 +276,7 @@ def _toward(svi: SVI, companion: Any) -> SVI:
     if companion is None:
         return svi
     svi = copy.copy(svi)
-    svi.model = partial(svi.model, companion=companion)
+    svi.model = Partial(svi.model, companion=companion)
     return svi
 
 

@@ -1,12 +1,12 @@
 """The squared regression of OAPL: log ratios to a lagged policy onto advantages."""
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float
@@ -99,4 +99,4 @@ class AdvantageRegression(Divergence):
 
 def optimal_value(rewards: Float[Array, "... n"], beta1: Any) -> Float[Array, "..."]:
     """Return V* = β₁ log mean exp(r/β₁) over the last axis."""
-    return beta1 * (jax.nn.logsumexp(rewards / beta1, axis=-1) - np.log(rewards.shape[-1]))
+    return beta1 * (jax.nn.logsumexp(rewards / beta1, axis=-1) - math.log(rewards.shape[-1]))

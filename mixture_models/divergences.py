@@ -121,7 +121,7 @@ class ForwardKL(Divergence):
             return kl_divergence(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
-        cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n))
+        cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n, y.dtype))
         return jnp.mean(stop_gradient(target.log_prob(y))) + cross_entropy
 
 

@@ -1,7 +1,8 @@
 """exp, log and sums over a batch, in float64, made of operations that a CPU does several at a time.
 
 XLA's CPU backend leaves the float64 logarithm to a scalar library call, evaluates the exponential at length,
-and adds the terms of a sum one after another. In other precisions `exp` and `log` are those of ``jax.numpy``.
+and adds the terms of a sum one after another. In other precisions `exp`, `log` and `log1p` are
+those of ``jax.numpy``.
 """
 
 from collections.abc import Callable
@@ -71,6 +72,8 @@ def log(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def log1p(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return log(1 + x) for x in [0, 1], relative error below 2e-15, as the series of artanh(x/(2 + x))."""
+    if x.dtype != jnp.float64:
+        return jnp.log1p(x)
     return _log_of_ratio(x / (2.0 + x))
 
 
@@ -84,7 +87,12 @@ def total(terms: Float[Array, "n *event"]) -> Float[Array, "*event"]:
 
 
 def total_log(values: Float[Array, "n"]) -> Float[Array, ""]:
-    """Return Σ_i log x_i for x_i between 1e-38 and 1e38: one logarithm for eight values, of their product."""
+    """Return Σ_i log x_i for x_i between 1e-38 and 1e38: one logarithm for eight values, of their product.
+
+    In other precisions than float64, which does not hold the product, one for every value.
+    """
+    if values.dtype != jnp.float64:
+        return total(jnp.log(values))
     return _in_lanes(values, jnp.multiply, lambda products, axis: total(log(products)))
 
 

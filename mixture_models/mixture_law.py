@@ -50,7 +50,9 @@ class MixtureLaw(Distribution):
     def __init__(
         self, log_weights: Any, means: Any, scales: Sequence[Any], *, validate_args: bool | None = None
     ) -> None:
-        self.log_weights, self.means = jnp.asarray(log_weights), jnp.asarray(means)
+        self.means = jnp.asarray(means)
+        # A constant such as log 1 is float64, and would make so of all that follows.
+        self.log_weights = jnp.asarray(log_weights, self.means.dtype)
         self.scales = tuple(jnp.asarray(scale) for scale in scales)
         super().__init__((), self.means.shape[-1:], validate_args=validate_args)
 

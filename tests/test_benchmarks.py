@@ -25,6 +25,7 @@ from inference import chunks, measure, train, training
 from mixture_models import published
 from mixture_models.objectives import Objective, new_data
 from mixture_models.overlap import overlap_area
+from mixture_models.precision import PRECISIONS
 
 REPLICATES, STEPS, BATCH, ROUNDS = 256, 200, 1000, 5
 EPS, FACTOR = published.FLOOR, chen2025.FACTOR
@@ -33,7 +34,7 @@ DIVERGENCES = {"forward KL": published.FlooredForwardKL(), "published RL": publi
 LEARNER = published.PublishedTwoModeLearner()
 
 
-def by_library(method, seed):
+def by_library(method, precision, seed):
     train(
         Objective(method, Partial(new_data, None), LEARNER, DIVERGENCES[method]),
         published.START,
@@ -44,6 +45,7 @@ def by_library(method, seed):
         num_replicates=REPLICATES,
         seed=seed,
         optimizer=chen2025.published_steps(RATES[method], FACTOR),
+        precision=precision,
         progress=False,
     )
 
@@ -228,23 +230,25 @@ def test_speed_of_the_published_bimodal_runs(method, capsys):
         for name, tolerance in (("new_mean", 0.01), ("new_overlap", 0.01), ("old_overlap", 0.02)):
             medians = [float(jnp.median(end[name][:, -1])) for end in (by_hand, by_svi)]
             assert np.isclose(*medians, atol=tolerance), name
-        by_library(method, 0)  # compiles
+        for precision in PRECISIONS:
+            by_library(method, precision, 0)  # compiles
         seconds, cpu = fastest(
             {name: partial(lambda f, _: jax.block_until_ready(f(keys)), f) for name, f in programs.items()}
-            | {"train(...)": partial(by_library, method)}
+            | {f"train(...), {precision}": partial(by_library, method, precision) for precision in PRECISIONS}
             | {"SciPy loop": partial(by_scipy, method), "tight NumPy loop": partial(by_numpy, method)}
         )
     each = {name: 1e3 * best / (1 if name.endswith("loop") else REPLICATES) for name, best in seconds.items()}
-    ours = each["train(...)"]
+    ours = [each[f"train(...), {precision}"] for precision in PRECISIONS]
     with capsys.disabled():
         print(f"\n{method}, {STEPS} steps of {BATCH} samples, {REPLICATES} replicates at once")
         print(f"  {machine()}")
-        print(
-            f"  {'':26}{'ms a trajectory':>16}{'of a core':>11}{'cores used':>11}{'train is faster by':>20}"
-        )
+        print(f"  {'':26}{'ms a trajectory':>16}{'of a core':>11}{'cores used':>11}  train is faster by")
+        print(f"  {'':64}{PRECISIONS[0]:>10}{PRECISIONS[1]:>10}")
         for name, value in sorted(each.items(), key=lambda item: -item[1]):
             used = cpu[name] / seconds[name]
-            print(f"  {name:26}{value:16.3f}{value * used:11.3f}{used:11.2f}{value / ours:20.2f}")
+            print(
+                f"  {name:26}{value:16.3f}{value * used:11.3f}{used:11.2f}{value / ours[0]:10.2f}{value / ours[1]:10.2f}"
+            )
         ratio = each["SVI.update in a scan"] / each["hand-written JAX kernel"]
         print(f"  SVI.update in a scan takes {ratio:.2f} times the hand-written kernel's time")
 
