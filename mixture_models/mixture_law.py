@@ -184,7 +184,7 @@ def _log_density(
     """Return log q(value), the responsibilities and the whitened behaviours of every mode."""
     joint, u = _joint(log_weights, means, scales, value)
     if len(joint) == 1:
-        return lax.optimization_barrier(joint[0]), [jnp.ones_like(joint[0])], u
+        return joint[0], [jnp.ones_like(joint[0])], u
     if len(joint) == 2:
         return log_add(*joint), list(shares(*joint)), u
     log_q = reduce(log_add, joint)
