@@ -37,7 +37,7 @@ _SWITCH = 2.2
 _REACH = 8.0
 
 # Nodes that one turn of a loop adds; the numbers of nodes are multiples of it.
-_BLOCK = 2
+_BLOCK = 4
 
 _ROOT_2PI = float(np.sqrt(2.0 * np.pi))
 
