@@ -21,6 +21,7 @@ from scipy import special
 
 from inference.measurement import law
 from inference.measurement.anchors import Anchors
+from inference.measurement.curvature import derivatives
 from inference.measurement.law import Rows, Unknowns
 from inference.measurement.prior import Prior, log_prior, mean_covariance, scale_grid
 
@@ -30,6 +31,9 @@ MOST_K_HAT = 0.7
 _SIGNS = np.array([-1.0, 1.0])
 
 _STEPS, _TOLERANCE = 60, 1e-7
+
+# Blocks of rows that are climbed before all are.
+_FIRST_BLOCKS = 8
 
 
 class Draws(NamedTuple):
@@ -59,12 +63,16 @@ class Mode(NamedTuple):
 
 
 def find_mode(anchors: Anchors, prior: Prior, rows: Rows, *, neither: bool) -> Mode:
-    """Return the posterior mode that starts at the references, its scales fitted along."""
+    """Return the posterior mode that starts at the references, its scales fitted along.
+
+    Many rows are first climbed by some of them: the steps are many there and few at the end.
+    """
     scales = np.full((2, 2), float(prior.displacement_scale))
-    start = law.start_of(anchors, _first_logit(anchors, prior, rows, neither), neither)
+    some = jax.tree.map(lambda a: a[:_FIRST_BLOCKS], rows)
+    start = law.start_of(anchors, _first_logit(anchors, prior, some, neither), neither)
     flat = np.asarray(ravel_pytree(start)[0])
-    for _ in range(2):
-        mode = _climb(anchors, prior, rows, start, flat, scales)
+    for climbed in (some, rows):
+        mode = _climb(anchors, prior, climbed, start, flat, scales)
         flat = mode.flat
         grids, tau = _scale_posterior(anchors, prior, start, mode)
         means = [np.exp([np.sum(g.sum(axis=1 - k) * np.log(tau)) for g in grids]) for k in (0, 1)]
@@ -114,10 +122,9 @@ def draw(
 
 
 def _first_logit(anchors: Anchors, prior: Prior, rows: Rows, neither: bool) -> float:
-    """Return the logit of the old share with the modes at the references, by EM steps on some rows."""
+    """Return the logit of the old share with the modes at the references, by EM steps."""
     unknowns = law.start_of(anchors, 0.0, neither)
-    some = jax.tree.map(lambda a: a[:8], rows)
-    return float(_weight_steps(anchors, unknowns, some))
+    return float(_weight_steps(anchors, unknowns, rows))
 
 
 @jax.jit
@@ -164,7 +171,7 @@ def _evaluate(
     """Return value, gradient and Hessian of the log-likelihood, then those of the log prior."""
     unknowns = _restore(start, flat)
     parts = [
-        *law.derivatives(anchors, unknowns, rows),
+        *derivatives(anchors, unknowns, rows),
         *_prior_derivatives(anchors, prior, unknowns, factors),
     ]
     arrays = [np.asarray(part) for part in parts]

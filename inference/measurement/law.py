@@ -1,12 +1,12 @@
 """The law of a checkpoint's samples: the two anchored modes, moved, and perhaps a third for neither task."""
 
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
@@ -90,37 +90,84 @@ def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[
     return anchors.axis_precision[k] * factor, tilt, anchors.across[k]
 
 
+class Statistics(NamedTuple):
+    """What a sum over rows of squared distances needs; of one row, or of each of many, it is the row's own.
+
+    Attributes:
+        count: Σ a_i, shape ().
+        total: Σ a_i y_i, shape (d,).
+        square: of a vector v, Σ a_i (y_i · v)².
+        length: Σ a_i |y_i|², shape ().
+        across: Σ a_i |B_kᵀ y_ip|², shape (K,).
+    """
+
+    count: Any
+    total: Any
+    square: Callable[[Array], Array]
+    length: Any
+    across: Any
+
+    @classmethod
+    def of_rows(cls, y: Float[Array, "*n d"], across: Float[Array, "*n K"]) -> Self:
+        """Return the statistics of every row by itself."""
+        return cls(1.0, y, lambda v: (y @ v) ** 2, jnp.sum(y * y, axis=-1), across)
+
+
+def constants(anchors: Anchors, unknowns: Unknowns) -> list[Float[Array, ""]]:
+    """Return log weight plus half the log determinant of the precision of every component, old, new, neither.
+
+    With `squared_distances` Q_k, the log of weight times density is constant + `radial`(Q_k).
+    """
+    share = jax.nn.log_sigmoid(jnp.stack([unknowns.old_logit, -unknowns.old_logit]))
+    if unknowns.neither is not None:
+        share = share + jax.nn.log_sigmoid(-unknowns.neither.logit)
+    found = []
+    for mode in (0, 1):
+        kappa, _, b = precision_columns(anchors, unknowns, mode)
+        found.append(share[mode] + jnp.log(kappa) + jnp.sum(jnp.log(jnp.diagonal(b))))
+    if unknowns.neither is not None:
+        d = anchors.means.shape[1]
+        found.append(jax.nn.log_sigmoid(unknowns.neither.logit) - d * unknowns.neither.log_scale)
+    return found
+
+
+def squared_distances(anchors: Anchors, unknowns: Unknowns, rows: Statistics) -> list[Float[Array, "*n"]]:
+    """Return Σ_i a_i |A_kᵀ (y_i - m_k)|² for every component, old, new and neither."""
+    found = []
+    for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
+        kappa, tilt, b = precision_columns(anchors, unknowns, mode)
+        first = jnp.concatenate([kappa[None], tilt])
+        offset = first @ mean
+        along = rows.square(first) - 2.0 * offset * (rows.total @ first) + rows.count * offset**2
+        centre = b @ (b.T @ mean[1:])
+        across = rows.across[..., min(mode, len(anchors.dof) - 1)]
+        beside = across - 2.0 * (rows.total[..., 1:] @ centre) + rows.count * (mean[1:] @ centre)
+        found.append(along + beside)
+    if unknowns.neither is not None:
+        third = unknowns.neither
+        squared = rows.length - 2.0 * (rows.total @ third.mean) + rows.count * (third.mean @ third.mean)
+        found.append(squared * jnp.exp(-2.0 * third.log_scale))
+    return found
+
+
+def radial(anchors: Anchors, component: int, squared: Array) -> Array:
+    """Return what a component's log density is of the squared distance; Gaussian for neither."""
+    d, tail_dof = anchors.means.shape[1], anchors.tail_dof
+    if tail_dof is None or component == 2:
+        return -0.5 * (squared + d * _LOG_2PI)
+    constant = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof) - 0.5 * d * jnp.log(tail_dof * jnp.pi)
+    return constant - 0.5 * (tail_dof + d) * jnp.log1p(squared / tail_dof)
+
+
 def log_densities(
     anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"], across: Float[Array, "n K"]
 ) -> list[Float[Array, "n"]]:
     """Return the log of weight times density of every component, old, new and neither, at rows."""
-    share = jax.nn.log_sigmoid(jnp.stack([unknowns.old_logit, -unknowns.old_logit]))
-    if unknowns.neither is not None:
-        share = share + jax.nn.log_sigmoid(-unknowns.neither.logit)
-    d = y.shape[-1]
-    logs = []
-    for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
-        kappa, tilt, b = precision_columns(anchors, unknowns, mode)
-        first = jnp.concatenate([kappa[None], tilt])
-        along = y @ first - first @ mean
-        centre = b @ (b.T @ mean[1:])
-        beside = across[:, min(mode, across.shape[1] - 1)] - 2.0 * (y[:, 1:] @ centre) + mean[1:] @ centre
-        log_determinant = jnp.log(kappa) + jnp.sum(jnp.log(jnp.diagonal(b)))
-        quadratic = along * along + beside
-        logs.append(share[mode] + log_determinant + _radial(quadratic, d, anchors.tail_dof))
-    if unknowns.neither is not None:
-        third = unknowns.neither
-        squared = jnp.sum(y * y, axis=-1) - 2.0 * (y @ third.mean) + third.mean @ third.mean
-        radial = _radial(squared * jnp.exp(-2.0 * third.log_scale), d, None)
-        logs.append(jax.nn.log_sigmoid(third.logit) + radial - d * third.log_scale)
-    return logs
-
-
-def _radial(quadratic: Array, d: int, tail_dof: Any) -> Array:
-    if tail_dof is None:
-        return -0.5 * (quadratic + d * _LOG_2PI)
-    constant = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof) - 0.5 * d * jnp.log(tail_dof * jnp.pi)
-    return constant - 0.5 * (tail_dof + d) * jnp.log1p(quadratic / tail_dof)
+    squared = squared_distances(anchors, unknowns, Statistics.of_rows(y, across))
+    return [
+        constant + radial(anchors, component, q)
+        for component, (constant, q) in enumerate(zip(constants(anchors, unknowns), squared, strict=True))
+    ]
 
 
 def row_log_likelihood(
@@ -136,26 +183,6 @@ def row_log_likelihood(
 
 def _block_value(anchors: Anchors, unknowns: Unknowns, block: Rows) -> Array:
     return jnp.sum(block.weights * row_log_likelihood(anchors, unknowns, block.y, block.across))
-
-
-@jax.jit
-def derivatives(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> tuple[Array, Array, Array]:
-    """Return the log-likelihood of all rows, its gradient and its Hessian in the raveled unknowns."""
-    flat, restore = ravel_pytree(unknowns)
-
-    def add(total: Any, block: Rows) -> tuple[Any, None]:
-        def value(flat: Array) -> Array:
-            return _block_value(anchors, restore(flat), block)
-
-        def value_and_gradient(flat: Array) -> tuple[Array, tuple[Array, Array]]:
-            v, g = jax.value_and_grad(value)(flat)
-            return g, (v, g)
-
-        hessian, (v, g) = jax.jacfwd(value_and_gradient, has_aux=True)(flat)
-        return jax.tree.map(jnp.add, total, (v, g, hessian)), None
-
-    zeros = jnp.zeros(()), jnp.zeros_like(flat), jnp.zeros((flat.size, flat.size))
-    return lax.scan(add, zeros, rows)[0]
 
 
 @jax.jit
