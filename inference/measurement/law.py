@@ -1,6 +1,7 @@
 """The law of a checkpoint's samples: the two anchored modes, moved, and perhaps a third for neither task."""
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from inference.measurement.anchors import Anchors
+from mixture_models.mixture_law import log_add
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -174,11 +176,7 @@ def row_log_likelihood(
     anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"], across: Float[Array, "n K"]
 ) -> Float[Array, "n"]:
     """Return log q(y_i) of rows."""
-    logs = log_densities(anchors, unknowns, y, across)
-    total = logs[0]
-    for other in logs[1:]:
-        total = jnp.logaddexp(total, other)
-    return total
+    return reduce(log_add, log_densities(anchors, unknowns, y, across))
 
 
 def _block_value(anchors: Anchors, unknowns: Unknowns, block: Rows) -> Array:

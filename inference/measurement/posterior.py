@@ -47,13 +47,13 @@ def report(anchors: Anchors, frame: Frame, draws: Draws, rng: np.random.Generato
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         noise = anchors.mean_covariances[mode]
         total = mean_covariance(anchors, mode, draws.scales[:, mode])
-        spread = total - noise
-        inverse = np.linalg.inv(total)
-        centre = np.einsum("nij,njk,nk->ni", spread, inverse, mean - anchors.means[mode])
-        covariance = np.einsum("ij,njk,nkl->nil", noise, inverse, spread)
+        # T is diagonal.
+        spread = np.diagonal(total - noise, axis1=1, axis2=2)
+        centre = spread * np.linalg.solve(total, (mean - anchors.means[mode])[..., None])[..., 0]
+        covariance = noise @ np.linalg.inv(total) * spread[:, None, :]
         eigenvalues, vectors = np.linalg.eigh(0.5 * (covariance + np.swapaxes(covariance, 1, 2)))
         z = rng.standard_normal(mean.shape) * np.sqrt(np.maximum(eigenvalues, 0.0))
-        found.append(centre + np.einsum("nij,nj->ni", vectors, z))
+        found.append(centre + (vectors @ z[..., None])[..., 0])
     lengths = np.asarray(_lengths(anchors, draws.unknowns, np.stack(found)))
     displacements = [displacement @ frame.backward.T for displacement in found]
     return Reported(share * left, (1.0 - share) * left, *displacements, *lengths)
