@@ -188,9 +188,9 @@ def table(tree: xr.DataTree) -> Table:
             ("ever", "starvation_ever", tables.plain),
             ("eff.", "effective_fraction", tables.plain),
         ],
-        title=f"Plan: from old weight {settings['start_old_weight']:g}, keep {settings['keep']:g} of it",
+        title=f"Plan: from old weight {settings['start_old_weight']:.4g}, keep {settings['keep']:g} of it",
         caption=(
-            f"Separation {settings['separation']:g}, target's old weight {settings['old_weight']:g}, "
+            f"Separation {settings['separation']:.4g}, target's old weight {settings['old_weight']:g}, "
             f"{settings['num_steps']} steps of rate {settings['learning_rate']:g}, batches of "
             f"{settings['batch_size']}. Final old weight: exact flow, means taken as right. Peak drift: "
             "of the flow, to first order in the overlap, not a bound: too low from about 0.1 on, and without "
