@@ -1,5 +1,9 @@
-"""The ``massdrift`` command."""
+"""The ``massdrift`` command.
 
+`analyses` imports its modules when they are first used, so that a command loads only what it needs.
+"""
+
+import os
 import shutil
 import sys
 from contextlib import nullcontext
@@ -7,20 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib
 import typer
 from rich.console import Console
 
-from analyses import chen2025 as chen
-from analyses import compare as compare_objectives
-from analyses import compare_runs as compare_measured
-from analyses import drift as drift_analysis
-from analyses import geometry as geometry_analysis
-from analyses import mass_forgetting as mass
-from analyses import measure as measure_run
-from analyses import outputs
-from analyses import plan as plan_analysis
-from analyses import replay as replay_analysis
+import analyses
 from analyses.settings import Settings
 from mixture_models.validation import InputError
 
@@ -36,7 +30,7 @@ app.add_typer(reproduce, name="reproduce")
 
 def main() -> None:
     """Run the command; an unusable input is one sentence and exit code 2."""
-    matplotlib.use("Agg")
+    os.environ["MPLBACKEND"] = "Agg"  # read when a command first draws
     try:
         app()
     except InputError as error:
@@ -69,7 +63,7 @@ def compare(
         list[str] | None,
         typer.Argument(
             help="Objectives and their arguments, as sft:replay=0.2; others are held against the first.",
-            show_default=" ".join(Settings.objectives),
+            show_default="every registered one and its variants",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path("runs/compare"),
@@ -104,11 +98,11 @@ def compare(
     given = {name: value for name, value in locals().items() if name in Settings.names()}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**changes) if config is None else Settings.read(config, **changes)
-    outputs.check(out, overwrite=overwrite)
-    tree = compare_objectives.run(settings, progress=not quiet)
-    with outputs.folder(out, overwrite=overwrite) as folder:
-        compare_objectives.write(tree, settings, folder)
-    Console().print(compare_objectives.table(tree))
+    analyses.outputs.check(out, overwrite=overwrite)
+    tree = analyses.compare.run(settings, progress=not quiet)
+    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        analyses.compare.write(tree, settings, folder)
+    Console().print(analyses.compare.table(tree))
     if "no_exact_side" in tree.attrs:
         print(f"No exact flow beside the trainings: {tree.attrs['no_exact_side']}.")
     print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as PNG and SVG.")
@@ -119,11 +113,11 @@ _Out = typer.Option(help="Folder to write; it must not exist yet.")
 
 def _analyse(analysis: Any, out: Path, overwrite: bool, quiet: bool, *args: Any, **settings: Any) -> None:
     """Run an analysis, write its folder and print its table."""
-    outputs.check(out, overwrite=overwrite)
+    analyses.outputs.check(out, overwrite=overwrite)
     console = Console()
     with nullcontext() if quiet else console.status("computing"):
         tree = analysis.run(*args, **settings)
-        with outputs.folder(out, overwrite=overwrite) as folder:
+        with analyses.outputs.folder(out, overwrite=overwrite) as folder:
             analysis.write(tree, folder)
     console.print(analysis.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
@@ -146,11 +140,11 @@ def mass_forgetting(
 ) -> None:
     """How fast does SFT empty the old mode, and does the weight tell the truth? Exact, with asymptotes."""
     _analyse(
-        mass,
+        analyses.mass_forgetting,
         out,
         overwrite,
         quiet,
-        separations or mass.SEPARATIONS,
+        separations or analyses.mass_forgetting.SEPARATIONS,
         start_old_weight=start_old_weight,
         end_time=end_time,
     )
@@ -173,14 +167,14 @@ def drift(
 ) -> None:
     """How does the drift of on-policy learning fall with separation? A posterior of its decay rate."""
     _analyse(
-        drift_analysis,
+        analyses.drift,
         out,
         overwrite,
         quiet,
-        separations or drift_analysis.SEPARATIONS,
+        separations or analyses.drift.SEPARATIONS,
         old_weight=old_weight,
         start_old_weight=start_old_weight,
-        fit_from=fit_from or drift_analysis.FIT_FROM,
+        fit_from=fit_from or analyses.drift.FIT_FROM,
         num_replicates=num_replicates,
         seed=seed,
     )
@@ -199,12 +193,12 @@ def geometry(
 ) -> None:
     """How fast does on-policy learning return to its target? Measured against the Fisher information."""
     _analyse(
-        geometry_analysis,
+        analyses.geometry,
         out,
         overwrite,
         quiet,
-        separations or geometry_analysis.SEPARATIONS,
-        old_weights=old_weight or geometry_analysis.OLD_WEIGHTS,
+        separations or analyses.geometry.SEPARATIONS,
+        old_weights=old_weight or analyses.geometry.OLD_WEIGHTS,
     )
 
 
@@ -227,11 +221,11 @@ def replay(
 ) -> None:
     """What does replay change: the optimum of forward KL, and the batches of reverse KL?"""
     _analyse(
-        replay_analysis,
+        analyses.replay,
         out,
         overwrite,
         quiet,
-        shares or replay_analysis.SHARES,
+        shares or analyses.replay.SHARES,
         separation=separation,
         old_weight=old_weight,
         start_old_weight=start_old_weight,
@@ -244,20 +238,30 @@ def replay(
 
 @app.command()
 def plan(
+    objectives: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Objectives and their arguments, as sdft:anchor=0.2.",
+            show_default="every registered one and its variants",
+        ),
+    ] = None,
     separation: Annotated[float, typer.Option(help="Distance of the modes [Mahalanobis].")] = 4.0,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
     start_old_weight: Annotated[float, typer.Option(help="Old weight now.")] = 0.7,
+    old_samples: Annotated[
+        Path | None, typer.Option(help="Samples of the old task, to estimate the separation from.")
+    ] = None,
+    new_samples: Annotated[Path | None, typer.Option(help="Samples of the new task.")] = None,
+    learner_samples: Annotated[
+        Path | None, typer.Option(help="Samples of the learner now, to estimate its old weight from.")
+    ] = None,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out rows that are not finite.")
+    ] = False,
     num_steps: Annotated[int, typer.Option(help="Updates of the training.")] = 500,
     batch_size: Annotated[int, typer.Option(help="Behaviours seen in an update.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
     keep: Annotated[float, typer.Option(help="Share of the old weight now that shall be left.")] = 0.9,
-    replay: Annotated[float, typer.Option(help="Replayed share of SFT and reverse KL.")] = 0.1,
-    anchor: Annotated[float, typer.Option(help="Anchor of SDFT to its demonstrations, the target.")] = 0.1,
-    ema: Annotated[float, typer.Option(help="Rate a step of SDFT's teacher.")] = 0.05,
-    kl_weight: Annotated[float, typer.Option(help="KL weight of TTT-Discover.")] = 0.1,
-    eta: Annotated[float, typer.Option(help="Temperature of TTT-Discover.")] = 1.0,
-    beta: Annotated[float, typer.Option(help="Temperature of OAPL, beta1 = beta2.")] = 1.0,
-    lag: Annotated[int, typer.Option(help="Steps between two syncs of OAPL.")] = 50,
     check: Annotated[bool, typer.Option("--check", help="Also train and compare; takes a minute.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the trainings.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write, if any; it must not exist yet.")] = None,
@@ -265,14 +269,25 @@ def plan(
     quiet: _Quiet = False,
 ) -> None:
     """Plan a training: what each objective will forget, and which setting keeps enough. No simulation."""
-    settings = {name: value for name, value in locals().items() if name not in ("out", "overwrite", "quiet")}
+    settings: dict[str, Any] = {
+        "separation": separation,
+        "old_weight": old_weight,
+        "start_old_weight": start_old_weight,
+        "estimated": analyses.plan.estimate(old_samples, new_samples, learner_samples, drop_missing),
+        "num_steps": num_steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "keep": keep,
+        "check": check,
+        "seed": seed,
+    }
     if out is not None:
-        _analyse(plan_analysis, out, overwrite, quiet, **settings)
+        _analyse(analyses.plan, out, overwrite, quiet, objectives, **settings)
         return
     console = Console()
     with nullcontext() if quiet else console.status("computing"):
-        tree = plan_analysis.run(**settings)
-    console.print(plan_analysis.table(tree))
+        tree = analyses.plan.run(objectives, **settings)
+    console.print(analyses.plan.table(tree))
 
 
 @reproduce.command()
@@ -286,12 +301,12 @@ def chen2025(
     quiet: _Quiet = False,
 ) -> None:
     """Reproduce Chen et al. 2025 (arXiv:2510.18874): what retains, the objective or a factor of 0.005?"""
-    outputs.check(out, overwrite=overwrite)
-    tree = chen.run(num_replicates, seed, progress=not quiet)
-    with outputs.folder(out, overwrite=overwrite) as folder:
-        chen.write(tree, folder)
-    Console().print(chen.table(tree))
-    print(f"{chen.conclusion(tree)}\n\nWritten to {out}.")
+    analyses.outputs.check(out, overwrite=overwrite)
+    tree = analyses.chen2025.run(num_replicates, seed, progress=not quiet)
+    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        analyses.chen2025.write(tree, folder)
+    Console().print(analyses.chen2025.table(tree))
+    print(f"{analyses.chen2025.conclusion(tree)}\n\nWritten to {out}.")
 
 
 @app.command()
@@ -323,10 +338,10 @@ def measure(
     quiet: _Quiet = False,
 ) -> None:
     """Measure a real run: old weight and drift of its checkpoints, from samples, with error bars."""
-    outputs.check(out, overwrite=overwrite)
+    analyses.outputs.check(out, overwrite=overwrite)
     # Finished checkpoints outlive an interruption here, and go when the whole is written.
     keep = out.parent / f".{out.name}-checkpoints"
-    tree = measure_run.run(
+    tree = analyses.measure.run(
         run,
         old_reference,
         new_reference,
@@ -342,11 +357,11 @@ def measure(
         keep=keep,
         progress=not quiet,
     )
-    with outputs.folder(out, overwrite=overwrite) as folder:
-        measure_run.write(tree, folder)
+    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        analyses.measure.write(tree, folder)
     shutil.rmtree(keep, ignore_errors=True)
-    Console().print(measure_run.table(tree))
-    for remark in measure_run.remarks(tree):
+    Console().print(analyses.measure.table(tree))
+    for remark in analyses.measure.remarks(tree):
         print(remark)
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
 
@@ -370,10 +385,10 @@ def compare_runs(
     overwrite: _Overwrite = False,
 ) -> None:
     """Compare measured runs: which kept more old mass, and which drifted less?"""
-    outputs.check(out, overwrite=overwrite)
+    analyses.outputs.check(out, overwrite=overwrite)
     rope = {"old_weight": weight_rope, "old_drift": drift_rope}
-    tree = compare_measured.run(folders, at=at, gain=gain, rope=rope)
-    with outputs.folder(out, overwrite=overwrite) as folder:
-        compare_measured.write(tree, folder)
-    Console().print(compare_measured.table(tree))
+    tree = analyses.compare_runs.run(folders, at=at, gain=gain, rope=rope)
+    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        analyses.compare_runs.write(tree, folder)
+    Console().print(analyses.compare_runs.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")

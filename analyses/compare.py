@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from rich.table import Table
+from rich.console import RenderableType
 from scipy.integrate import cumulative_trapezoid
 
 from analyses import figures, outputs, tables
+from analyses.compare_figures import plot
 from analyses.settings import Settings
 from inference import comparison, results
 from inference.descent import population_descent
@@ -27,8 +25,7 @@ from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError
 
-# Drifts below this are not drawn: reverse KL has no noise at its optimum and falls without end.
-_LEAST_DRIFT = 1e-4
+__all__ = ["plot", "run", "summary", "table", "write"]
 
 
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
@@ -154,7 +151,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     )
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     first = frame.index[0]
@@ -203,17 +200,6 @@ def _against_noise(row: Mapping[str, Any], name: str) -> str:
     return f"{tables.number(row[name])}\n{words}"
 
 
-def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``old_drift``, ``frontier`` and, where learners have one, ``old_weight``."""
-    kept = _kept(tree)
-    styles = figures.line_style([str(name) for name in kept["objective"].to_numpy()])
-    with figures.style():
-        drawn = {"old_drift": _plot_drift(tree, kept, styles), "frontier": _plot_frontier(kept, styles)}
-        if "old_weight" in kept:
-            drawn["old_weight"] = _plot_weight(tree, kept, styles)
-    return drawn
-
-
 def write(tree: xr.DataTree, settings: Settings, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv``, ``settings.toml`` and the figures into a folder."""
     results.save(tree, folder / outputs.MARKER)
@@ -221,90 +207,3 @@ def write(tree: xr.DataTree, settings: Settings, folder: Path) -> None:
     settings.write(folder / "settings.toml")
     for name, figure in plot(tree).items():
         figures.save(figure, folder, name)
-
-
-def _kept(tree: xr.DataTree) -> xr.Dataset:
-    """Return the trajectories of the replicates that stayed finite."""
-    return tree["trajectory"].to_dataset().where(results.converged(tree))
-
-
-def _over_steps(
-    tree: xr.DataTree, values: xr.DataArray, styles: figures.Styles, title: str
-) -> tuple[Figure, Axes]:
-    """Draw trainings over steps with, on top of them, the exact flow and its bound where theory has one."""
-    figure, axes = plt.subplots(figsize=(7.0, 4.2))
-    figures.bands(axes, values, styles)
-    name = str(values.name)
-    for number, curve in enumerate(_distinct(tree, "population", name)):
-        label = None if number else "exact flow"
-        axes.plot(curve["step"], curve, label=label, linestyle=":", color="black", linewidth=1.2)
-    for curve in _distinct(tree, "theory", f"{name}_bound"):
-        objective = str(curve["objective"].item())
-        look = styles[objective]["color"]
-        axes.plot(curve["step"], curve, label=f"bound, {objective}", color=look, linewidth=0.9)
-    axes.set(xlabel="training step", ylabel=figures.label(values), xlim=(0, values["step"].max()))
-    words = f"line: mean, band: {100 * interval_probability():g} % interval of the replicates"
-    axes.set_title(f"{title}\n{words}", loc="left", fontsize=10)
-    figure.legend(loc="outside right upper", title="objective")
-    return figure, axes
-
-
-def _distinct(tree: xr.DataTree, group: str, variable: str) -> list[xr.DataArray]:
-    """Return a variable's curves, but not those drawn before, as that of reverse KL with replay."""
-    if group not in tree.children or variable not in tree[group].data_vars:
-        return []
-    kept: list[xr.DataArray] = []
-    for curve in tree[group].to_dataset()[variable].dropna("objective", how="all"):
-        if not any(np.allclose(curve, other, rtol=1e-6, atol=1e-9) for other in kept):
-            kept.append(curve)
-    return [curve.where(curve > 0.0) for curve in kept]
-
-
-def _plot_weight(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
-    target_weight = results.two_mode(tree, "target").old_weight
-    figure, axes = _over_steps(
-        tree, kept["old_weight"], styles, "Mass forgetting: does the old weight survive?"
-    )
-    axes.set_ylim(0.0, 1.0)
-    axes.axhline(target_weight, color="0.6", linewidth=0.8)
-    place = axes.get_yaxis_transform()
-    axes.text(
-        0.99, target_weight + 0.01, f"target {target_weight:g}", transform=place, ha="right", color="0.35"
-    )
-    return figure
-
-
-def _plot_drift(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
-    drift = kept["old_drift"]
-    # A log axis cannot show the drift of zero at which an old mode that is right starts.
-    figure, axes = _over_steps(
-        tree, drift.where(drift > 0.0), styles, "Old-component drift: does the old mode move?"
-    )
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=max(_LEAST_DRIFT, axes.get_ylim()[0]))
-    return figure
-
-
-def _plot_frontier(kept: xr.Dataset, styles: figures.Styles) -> Figure:
-    figure, panels = plt.subplots(1, 2, figsize=(9.0, 4.4))
-    for axes, name in zip(panels, ("retention", "old_drift"), strict=True):
-        for objective, look in styles.items():
-            x, y = (kept[variable].sel(objective=objective) for variable in ("new_gap", name))
-            path = [values.mean(["chain", "draw"], skipna=True) for values in (x, y)]
-            axes.plot(*path, color=look["color"], linestyle=look["linestyle"], alpha=0.6, linewidth=1.2)
-            end = [float(values[-1]) for values in path]
-            spans = [
-                np.abs(interval(values.isel(step=-1)).to_numpy() - mean)[:, None]
-                for values, mean in zip((x, y), end, strict=True)
-            ]
-            marker = {"fmt": look["marker"], "color": look["color"], "markersize": 5, "capsize": 3}
-            axes.errorbar(*end, xerr=spans[0], yerr=spans[1], label=objective, **marker)
-        axes.set(xlabel=figures.label(kept["new_gap"]) + "\nlearnt →", ylabel=figures.label(kept[name]))
-        axes.set_ylim(0.0, 1.0 if name == "retention" else None)
-        axes.invert_xaxis()
-    words = f"path: mean over training, point: end with {100 * interval_probability():g} % interval"
-    figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, title="objective"
-    )
-    return figure

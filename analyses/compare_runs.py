@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.console import RenderableType
 
 from analyses import figures, outputs, tables
 from inference import results
@@ -64,7 +64,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return frame
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     first = frame.index[0]

@@ -4,13 +4,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import xarray as xr
-from matplotlib.figure import Figure
 
-from analyses import figures
 from inference import results
+
+if TYPE_CHECKING:  # matplotlib takes a second to load, and most of what is checked here draws nothing
+    from matplotlib.figure import Figure
 
 #: Every output folder holds this file; a folder without it is never overwritten.
 MARKER = "results.zarr"
@@ -33,8 +35,10 @@ def folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
         results.replace(part, path)
 
 
-def write(tree: xr.DataTree, summary: pd.DataFrame, drawn: Mapping[str, Figure], folder: Path) -> None:
+def write(tree: xr.DataTree, summary: pd.DataFrame, drawn: "Mapping[str, Figure]", folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv`` and the figures, by name, into a folder."""
+    from analyses import figures
+
     results.save(tree, folder / MARKER)
     summary.to_csv(folder / "summary.csv", index=False)
     for name, figure in drawn.items():

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.console import RenderableType
 from scipy import stats
 
 from analyses import figures, outputs, tables
@@ -231,7 +231,7 @@ def _spread(tree: xr.DataTree) -> xr.DataArray:
     return weights.std(["chain", "draw"], skipna=True)
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     frame.index = [f"λ = {share:g}" for share in frame["replay"]]

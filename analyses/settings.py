@@ -1,15 +1,22 @@
 """Everything that determines a comparison, as one file that reproduces it."""
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import tomli_w
 
-from mixture_models.two_mode import TwoMode
+import mixture_models
 from mixture_models.validation import InputError, integer, number, open_interval, positive
+
+if TYPE_CHECKING:
+    from mixture_models.two_mode import TwoMode
+
+
+def _by_default() -> tuple[str, ...]:
+    return mixture_models.objectives.by_default()
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,8 @@ class Settings:
     generality: everything reported is affine invariant.
 
     Attributes:
-        objectives: texts such as ``"sft:replay=0.2"``; the first is what the others are held against.
+        objectives: texts such as ``"sft:replay=0.2"``, by default all that are registered, with their
+            variants; the first is what the others are held against.
         old_weight: α, the target's mass of the old mode.
         separation: δ, distance of the target's modes [Mahalanobis].
         dimension: d of a behaviour.
@@ -36,7 +44,7 @@ class Settings:
         common_random_numbers: whether replicate i of every objective sees the same random numbers.
     """
 
-    objectives: tuple[str, ...] = ("sft", "sft:replay=0.2", "reverse_kl", "reverse_kl:replay=0.2")
+    objectives: tuple[str, ...] = field(default_factory=_by_default)
     old_weight: float = 0.5
     separation: float = 4.0
     dimension: int = 2
@@ -100,10 +108,10 @@ class Settings:
         """Write ``settings.toml``, from which `read` restores exactly these settings."""
         path.write_text(tomli_w.dumps(asdict(self)))
 
-    def mixtures(self) -> tuple[TwoMode, TwoMode]:
+    def mixtures(self) -> "tuple[TwoMode, TwoMode]":
         """Return the start and the target."""
         axis = np.eye(self.dimension)[0]
-        target = TwoMode.create(self.old_weight, 0.0 * axis, self.separation * axis)
+        target = mixture_models.TwoMode.create(self.old_weight, 0.0 * axis, self.separation * axis)
         start = target.replace(
             old_weight=self.start_old_weight,
             old_mean=self.start_old_drift * axis,

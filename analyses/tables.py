@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 
 #: How a cell is written, from a row of the summary and the name of its column.
@@ -56,21 +58,51 @@ def listed(frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], **opti
     return table
 
 
-def transposed(frame: pd.DataFrame, rows: Iterable[tuple[str, str, Cell]], **options: Any) -> Table:
-    """Build a table of ``frame``, one of its rows a column.
+def transposed(
+    frame: pd.DataFrame, rows: Iterable[tuple[str, str, Cell]], *, title: str, caption: str
+) -> RenderableType:
+    """Build a table of ``frame``, one of its rows a column; what a terminal is too narrow for goes on below.
 
     Args:
         frame: one row an objective, as the analyses' ``summary`` returns it.
         rows: label, column of ``frame`` and how a cell is written; absent columns are left out.
-        options: of `rich.table.Table`.
+        title: above the table.
+        caption: below it.
     """
-    table = Table(show_lines=True, box=box.HORIZONTALS, padding=(0, 1, 0, 0), **options)
-    table.add_column("", no_wrap=False)
-    for name in frame.index:
-        # An objective's name may break after its colon or comma.
-        table.add_column(str(name).replace(":", ":\n").replace(",", ",\n"), justify="right")
-    for label, column, write in rows:
-        if column in frame:
+    return _Transposed(frame, [row for row in rows if row[1] in frame], title, caption)
+
+
+# Characters of the labels and of an objective's column: an interval of two numbers and a gap.
+_LABELS, _COLUMN = 12, 17
+
+
+@dataclass(frozen=True)
+class _Transposed:
+    frame: pd.DataFrame
+    rows: list[tuple[str, str, Cell]]
+    title: str
+    caption: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        count = len(self.frame)
+        at_once = max(1, (options.max_width - _LABELS) // _COLUMN)
+        # Parts of about one size: 4 and 3 rather than 6 and 1.
+        at_once = -(-count // -(-count // at_once))
+        for start in range(0, count, at_once):
+            last = start + at_once >= count
+            yield self._part(
+                self.frame.iloc[start : start + at_once],
+                title=None if start else self.title,
+                caption=self.caption if last else None,
+            )
+
+    def _part(self, frame: pd.DataFrame, **texts: str | None) -> Table:
+        table = Table(show_lines=True, box=box.HORIZONTALS, padding=(0, 1, 0, 0), **texts)  # type: ignore[arg-type]
+        table.add_column("", no_wrap=False)
+        for name in frame.index:
+            # An objective's name may break after its colon or comma.
+            table.add_column(str(name).replace(":", ":\n").replace(",", ",\n"), justify="right")
+        for label, column, write in self.rows:
             cells = [write({"objective": name} | dict(row), column) for name, row in frame.iterrows()]
             table.add_row(label, *cells)
-    return table
+        return table

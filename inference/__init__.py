@@ -1,24 +1,9 @@
-"""How learners are trained and measured: loops, estimators and the layout of their results."""
+"""How learners are trained and measured: loops, estimators and the layout of their results.
 
-from inference.descent import population_descent
-from inference.flow import gradient_flow
-from inference.measurement import measure, measure_scores
-from inference.population import Parameters, Population, population, population_value_and_grad
-from inference.results import open, save
-from inference.run_comparison import compare_runs
-from inference.training import train
+Names are those of the stub beside this file; each is imported when it is first used, so that a command loads
+only what it needs.
+"""
 
-__all__ = [
-    "Parameters",
-    "Population",
-    "compare_runs",
-    "gradient_flow",
-    "measure",
-    "measure_scores",
-    "open",
-    "population",
-    "population_descent",
-    "population_value_and_grad",
-    "save",
-    "train",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from inference import results
-from inference.dynamics import Problem, State, problem_of, solved, value_and_grad
+from inference.dynamics import Problem, State, over_settings, problem_of, solved, value_and_grad
 from inference.programs import Program, traced_alone
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
@@ -89,7 +89,7 @@ def _descend(
 
         def update(_: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
             state, step = carry
-            _, gradient = value_and_grad(program.parts(numbers), state, mixtures)
+            _, gradient = value_and_grad(program, numbers, state, mixtures)
             learner = {
                 name: value - learning_rate * factors.get(name, 1.0) * gradient[name]
                 for name, value in state.learner.items()
@@ -106,4 +106,4 @@ def _descend(
         _, states = lax.scan(record, (state, jnp.zeros((), int)), counts)
         return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
 
-    return jax.vmap(one)(numbers, states, mixtures)
+    return over_settings(one, numbers, states, mixtures)

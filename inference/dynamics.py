@@ -190,12 +190,11 @@ def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> tu
     """Return what is reported of states (setting, time, ...), and what the exact loss there cannot fulfil."""
 
     def one(numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
-        parts = program.parts(numbers)
-        model, guide, divergence, *_ = parts
+        model, guide, divergence, *_ = program.parts(numbers)
 
         def at(state: State) -> tuple[Any, Any]:
             def by_resolution(resolution: Array) -> Any:
-                return value_and_grad(parts, state, mixtures, resolution)
+                return value_and_grad(program, numbers, state, mixtures, resolution)
 
             value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
             errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
@@ -204,17 +203,37 @@ def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> tu
             seen = seen | {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}
             return seen, unmet
 
-        return jax.vmap(at)(states)
+        # One state after the other: batched once more, this would be the longest of all programs to compile.
+        return lax.map(at, states)
 
-    return jax.vmap(one)(numbers, states, mixtures)
+    return over_settings(one, numbers, states, mixtures)
 
 
 def value_and_grad(
-    parts: Any, state: State, mixtures: Any, resolution: Any = RESOLUTION
+    program: Program, numbers: Any, state: State, mixtures: Any, resolution: Any = RESOLUTION
 ) -> tuple[Array, dict[str, Array]]:
     """Return the exact loss and its gradient in the learner's params."""
-    model, guide, divergence, *_ = parts
+    return _value_and_grad(program, numbers, state, mixtures, jnp.asarray(resolution, int))
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_grad(
+    program: Program, numbers: Any, state: State, mixtures: Any, resolution: Array
+) -> tuple[Array, dict[str, Array]]:
+    # A program by itself, so that JAX traces it once for all dynamics and every stage of their solvers.
+    model, guide, divergence, *_ = program.parts(numbers)
     return loss_and_grad(divergence, resolution, state.learner, model, guide, mixtures, state.companion)
+
+
+def over_settings[T](function: Callable[..., T], *settings: Any) -> T:
+    """Return a function's values at all settings of a chunk, along the first axis.
+
+    One setting alone is not batched, which would make its program longer to compile.
+    """
+    if len(jax.tree.leaves(settings)[0]) > 1:
+        return jax.vmap(function)(*settings)
+    value = function(*jax.tree.map(lambda x: x[0], settings))
+    return jax.tree.map(lambda x: x[None], value)
 
 
 def smallest_deviation(mixture: TwoMode) -> float:

@@ -12,7 +12,15 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array
 
-from inference.dynamics import Problem, State, problem_of, smallest_deviation, solved, value_and_grad
+from inference.dynamics import (
+    Problem,
+    State,
+    over_settings,
+    problem_of,
+    smallest_deviation,
+    solved,
+    value_and_grad,
+)
 from inference.programs import Program, traced_alone
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
@@ -150,7 +158,7 @@ def _integrate(
         _, guide, _, companion, factors = program.parts(numbers)
 
         def field(t: Any, state: State, args: Any) -> State:
-            _, gradient = value_and_grad(program.parts(numbers), state, mixtures)
+            _, gradient = value_and_grad(program, numbers, state, mixtures)
             learner = {name: -factors.get(name, 1.0) * g for name, g in gradient.items()}
             if companion is None:
                 return State(learner, None)
@@ -187,4 +195,4 @@ def _integrate(
         every = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, reached)
         return jax.tree.map(lambda x: x[times.reported], every), jnp.all(succeeded)
 
-    return jax.vmap(one)(numbers, states, mixtures)
+    return over_settings(one, numbers, states, mixtures)

@@ -2,23 +2,23 @@
 
 from typing import Any
 
-import arviz as az
 import numpy as np
 import xarray as xr
+from arviz_base import rcParams
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import stdtrit
 
 SAMPLE_DIMS = ("chain", "draw")
 
 
 def interval_probability() -> float:
     """Return the probability of every interval, ``arviz.rcParams["stats.ci_prob"]``."""
-    return float(az.rcParams["stats.ci_prob"])
+    return float(rcParams["stats.ci_prob"])
 
 
 def interval_kind() -> str:
     """Return ``"eti"`` (equal tails) or ``"hdi"`` (highest density), as ``arviz.rcParams`` says."""
-    return str(az.rcParams["stats.ci_kind"])
+    return str(rcParams["stats.ci_kind"])
 
 
 def interval(values: xr.DataArray) -> xr.DataArray:
@@ -27,6 +27,8 @@ def interval(values: xr.DataArray) -> xr.DataArray:
     Args:
         values: an array with dims chain and draw.
     """
+    import arviz as az  # here: it takes a second, and a plan needs the settings alone
+
     compute = az.hdi if interval_kind() == "hdi" else az.eti
     dims = list(SAMPLE_DIMS)
     # ArviZ cannot take the interval of no value at all: those places are filled first and emptied after.
@@ -58,5 +60,5 @@ _NONE = (np.nan, np.nan)
 
 
 def _around(centre: Any, variance: Any, degrees_of_freedom: float) -> tuple[float, float]:
-    half = stats.t.ppf(0.5 + 0.5 * interval_probability(), degrees_of_freedom) * np.sqrt(variance)
+    half = stdtrit(degrees_of_freedom, 0.5 + 0.5 * interval_probability()) * np.sqrt(variance)
     return float(centre - half), float(centre + half)

@@ -112,6 +112,7 @@ def train(
         num_chunks, size = chunk_sizes(num_replicates)
         setting, rate = jax.tree.map(jnp.asarray, (start, target)), jnp.asarray(learning_rate)
         plan = _plan(steps, batch_size * size)
+        compiling: dict[Program, Callable[..., None]] = {}
         tasks: list[Callable[..., _Ended]] = []
         for index, program in enumerate(programs):
             key = jax.random.key(seed, impl="threefry2x32")
@@ -119,8 +120,10 @@ def train(
             # Keys by number, not by splitting: a run with more replicates begins with those of a smaller.
             keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
             chunks = keys.reshape(num_chunks, size)
-            _compile(program, chunks[0], setting, rate, plan)
+            compiling[program.static] = partial(_compile, program, chunks[0], setting, rate, plan)
             tasks += [partial(_run, program, chunk, setting, rate, plan) for chunk in chunks]
+        # Before the trainings: threads that share a program would each compile it.
+        run_together(list(compiling.values()), _arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
         with tqdm(total=total, unit="step", unit_scale=True, disable=None if progress else True) as bar:
             ended = run_together(tasks, _arithmetic, bar.update)
@@ -207,8 +210,15 @@ def _plan(steps: np.ndarray, batch: int) -> _Plan:
     return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
 
 
-def _compile(program: Program, keys: Array, setting: Any, learning_rate: Array, plan: _Plan) -> None:
-    """Compile what `_run` calls, by a call that takes no step: threads would each compile it."""
+def _compile(
+    program: Program,
+    keys: Array,
+    setting: Any,
+    learning_rate: Array,
+    plan: _Plan,
+    report: Callable[[int], None],
+) -> None:
+    """Compile what `_run` calls, by a call that takes no step."""
     _run(program, keys, setting, learning_rate, plan._replace(counts=0 * plan.counts[:1]))
 
 

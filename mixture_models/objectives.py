@@ -1,32 +1,35 @@
-"""Post-training objectives: a model, a guide, a sampling law and a divergence, and their registry.
+"""Post-training objectives: a model, a guide, a sampling law and a divergence.
 
 An objective is only its parts, so NumPyro alone can train it::
 
     sft = objectives.sft()
     SVI(sft.model, sft.guide, optax.sgd(0.05), sft.divergence).run(key, 500, start, target)
 
-Adding one is one constructor under ``@register``.
+Adding one is one constructor under ``@register``, see `mixture_models.objective`.
 """
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import wraps
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpyro
 from jax.tree_util import Partial
 
-from mixture_models import arguments, learners, rewards
+from mixture_models import learners, rewards
 from mixture_models.advantage_regression import AdvantageRegression
 from mixture_models.companions import Lagged, Reference, Teacher, companion_law
 from mixture_models.divergences import BEHAVIOUR, ForwardKL, ReverseKL
 from mixture_models.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
 from mixture_models.jensen_shannon import JensenShannon, OnPolicyForwardKL
+from mixture_models.objective import Objective, by_default, parse, register, registry, variant
+from mixture_models.prediction import Knob, Prediction
 from mixture_models.rewards import mode_reward
+from mixture_models.theory import weight_paths
+from mixture_models.theory.paths import Setting
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import (
     InputError,
@@ -34,91 +37,32 @@ from mixture_models.validation import (
     fraction,
     integer,
     not_negative,
-    one_of,
     open_interval,
     positive,
 )
 
-
-@dataclass(frozen=True)
-class Objective:
-    """A post-training objective.
-
-    Attributes:
-        name: what tables and results call it, such as ``"sft:replay=0.2"``.
-        model: NumPyro program ``(start, target)``, the law that the learner is pulled toward; with a
-            companion it takes the companion's params as the keyword argument ``companion``, None for
-            those at the start.
-        guide: NumPyro program ``(start, target)``, the learner; its params are what training moves.
-        divergence: NumPyro ELBO between the two; it holds the sampling law.
-        description: the model in words.
-        companion: the policy that travels beside the learner, see `mixture_models.companions`, or None.
-
-    All but the texts are JAX pytrees whose leaves are the numeric settings: objectives that differ in
-    numbers only share one compiled program.
-    """
-
-    name: str
-    model: Callable[..., None]
-    guide: Callable[..., None]
-    divergence: Any
-    description: str = ""
-    companion: Any = None
-
+__all__ = [
+    "Objective",
+    "by_default",
+    "new_data",
+    "oapl",
+    "parse",
+    "register",
+    "registry",
+    "reverse_kl",
+    "sdft",
+    "sft",
+    "true_target",
+    "ttt_discover",
+    "variant",
+]
 
 # The default reward: what is new earns 1, what is old nothing.
 _NEW_EARNS = mode_reward(0.0, 1.0)
 
-#: Constructor of every known objective, by name.
-registry: dict[str, Callable[..., Objective]] = {}
-
-
-def register(constructor: Callable[..., Objective]) -> Callable[..., Objective]:
-    """Add an objective's constructor to `registry`; its objectives are named after their arguments.
-
-    The name is the constructor's and lists the arguments that differ from their defaults.
-    """
-    name = constructor.__name__
-    parameters = inspect.signature(constructor).parameters
-
-    @wraps(constructor)
-    def named(*args: Any, **kwargs: Any) -> Objective:
-        given = inspect.signature(constructor).bind(*args, **kwargs).arguments
-        changed = [
-            f"{key}={arguments.text_of(value)}"
-            for key, value in given.items()
-            if value != parameters[key].default
-        ]
-        return replace(
-            constructor(*args, **kwargs), name=":".join([name, ",".join(changed)] if changed else [name])
-        )
-
-    registry[name] = named
-    return named
-
-
-def parse(text: str) -> Objective:
-    """Return the objective that a text such as ``"reverse_kl:replay=0.2,estimator=pathwise"`` names.
-
-    Raises:
-        InputError: an unknown objective or argument, with the known ones listed, or a refused value.
-    """
-    name, _, settings = text.partition(":")
-    constructor = registry[one_of("objective", name.strip(), registry)]
-    known = inspect.signature(constructor).parameters
-    given: dict[str, Any] = {}
-    for setting in arguments.split(settings):
-        key, equals, value = setting.partition("=")
-        one_of(f"the argument of {name}", key.strip(), known)
-        if not equals:
-            raise InputError(f"an argument of {name} must be written {key}=VALUE; got {setting!r}")
-        if key.strip() in given:
-            raise InputError(f"an argument of {name} may be given once; got {key.strip()} twice")
-        given[key.strip()] = arguments.value_of(value.strip())
-    return constructor(**given)
-
 
 @register
+@variant(replay=0.2)
 def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
     """Supervised fine-tuning: forward KL from the new data, KL((1-λ) N(μ_n, Σ) + λ N(μ_o, Σ) ‖ q).
 
@@ -130,17 +74,19 @@ def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
-    replay_share = _share(replay)
+    replay_share, guide = _share(replay), learners.resolve(learner)
     return Objective(
         name="sft",
         model=Partial(new_data, replay_share),
-        guide=learners.resolve(learner),
+        guide=guide,
         divergence=ForwardKL(),
         description="new data" if replay_share is None else "new data with replay of the old mode",
+        prediction=_predicted(guide, weight_paths.sft, replay, Knob("replay", lambda _: _MOST_REPLAY)),
     )
 
 
 @register
+@variant(replay=0.2)
 def reverse_kl(replay: float = 0.0, estimator: str = "score", learner: Any = "two_mode") -> Objective:
     """On-policy reinforcement learning: reverse KL to the true target, KL(q ‖ p_α).
 
@@ -154,12 +100,14 @@ def reverse_kl(replay: float = 0.0, estimator: str = "score", learner: Any = "tw
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
+    guide = learners.resolve(learner)
     return Objective(
         name="reverse_kl",
         model=Partial(true_target),
-        guide=learners.resolve(learner),
+        guide=guide,
         divergence=ReverseKL(estimator=estimator, replay=fraction("replay", replay)),
         description="the true target",
+        prediction=_predicted(guide, weight_paths.reverse_kl, replay, None),
     )
 
 
@@ -192,6 +140,8 @@ def sdft(
         kind = type(demonstrations).__name__
         raise InputError(f"demonstrations must be a TwoMode or None; got {kind}")
     guide = learners.resolve(learner)
+    follow = partial(weight_paths.sdft, ema=closed_interval("ema", ema))
+    foreseen = divergence == "reverse" and demonstrations is None
     return Objective(
         name="sdft",
         model=Partial(companion_law, guide),
@@ -199,6 +149,7 @@ def sdft(
         divergence=_divergence(divergence),
         description="a moving average of the learner, anchored to demonstrations",
         companion=Teacher(closed_interval("anchor", anchor), closed_interval("ema", ema), demonstrations),
+        prediction=_predicted(guide, follow, anchor, Knob("anchor", lambda _: 1.0)) if foreseen else None,
     )
 
 
@@ -223,16 +174,21 @@ def ttt_discover(
 
     Source: arXiv:2601.16175 for the method; derivation: docs/theory.md.
     """
-    guide = learners.resolve(learner)
+    guide, earned = learners.resolve(learner), rewards.resolve(reward)
+    anchor, temperature = not_negative("kl_weight", kl_weight), _temperature(eta, kl_budget)
+    gap = getattr(earned, "gap", None)
+    prediction = None
+    if gap is not None and not isinstance(eta, str):
+        follow = partial(weight_paths.ttt_discover, exponent=eta * gap)
+        prediction = _predicted(guide, follow, anchor, Knob("kl_weight", _largest_kl_weight))
     return Objective(
         name="ttt_discover",
         model=Partial(companion_law, guide),
         guide=guide,
-        divergence=EntropicUtility(
-            rewards.resolve(reward), not_negative("kl_weight", kl_weight), _temperature(eta, kl_budget)
-        ),
+        divergence=EntropicUtility(earned, anchor, temperature),
         description="reward, anchored to the learner at the start",
         companion=Reference(),
+        prediction=prediction,
     )
 
 
@@ -261,7 +217,7 @@ def oapl(
 
     Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.
     """
-    guide = learners.resolve(learner)
+    guide, earned = learners.resolve(learner), rewards.resolve(reward)
     beta1, beta2 = positive("beta1", beta1), positive("beta2", beta2)
     if beta1 != beta2:
         warnings.warn(
@@ -270,13 +226,20 @@ def oapl(
             stacklevel=3,
         )
     size = None if group_size is None else integer("group_size", group_size, at_least=2)
+    lag, gap = integer("lag", lag), getattr(earned, "gap", None)
+    prediction = None
+    if gap is not None and beta1 == beta2:
+        follow = partial(weight_paths.oapl, lag=lag, reward_gap=gap)
+        knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
+        prediction = _predicted(guide, follow, beta1, knob, weight_paths.MOST_ROUNDS * lag)
     return Objective(
         name="oapl",
         model=Partial(companion_law, guide),
         guide=guide,
-        divergence=AdvantageRegression(rewards.resolve(reward), beta1, beta2, size),
+        divergence=AdvantageRegression(earned, beta1, beta2, size),
         description="a lagged policy, tilted by reward",
-        companion=Lagged(integer("lag", lag)),
+        companion=Lagged(lag),
+        prediction=prediction,
     )
 
 
@@ -292,6 +255,33 @@ def new_data(replay: Any, start: TwoMode, target: TwoMode) -> None:
 def true_target(start: TwoMode, target: TwoMode) -> None:
     """Run the model of the true target p_α."""
     numpyro.sample(BEHAVIOUR, target.law())
+
+
+# The ends of settings that are tried: almost all is replayed, and OAPL hardly learns.
+_MOST_REPLAY, _LEAST_BETA = 0.95, 0.01
+
+
+def _predicted(
+    guide: Any,
+    follow: Callable[..., Any],
+    value: float,
+    knob: Knob | None,
+    most_steps: float = math.inf,
+) -> Prediction | None:
+    """Return a prediction for the learner that theory is about, the one of two modes."""
+    if guide != learners.two_mode_learner:
+        return None
+    return Prediction(follow, float(value), knob, most_steps)
+
+
+def _largest_kl_weight(setting: Setting) -> float:
+    """Return the λ at which a step of the mean, whose curvature is at most λ, is as long as its way."""
+    return 1.0 / setting.learning_rate
+
+
+def _largest_beta(setting: Setting) -> float:
+    """Return the β₂ at which a step of the mean, whose curvature is at most 2 β₂², is as long as its way."""
+    return float((2.0 * setting.learning_rate) ** -0.5)
 
 
 def _share(replay: float) -> float | None:

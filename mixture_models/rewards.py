@@ -6,6 +6,8 @@ returns shape (n,). One that takes the behaviours alone works too.
 An exact form needs a reward that is made of densities of modes with the target's covariance, and is told so
 by two methods of (target, reference): ``modes``, the means of these modes, shape (m, d), and ``steepness``,
 how steeply the reward may rise far out, in whitened coordinates. It is evaluated in the span of the means.
+One that is flat on each mode but for the target's responsibilities tells by ``gap`` what the new mode earns
+more than the old one; predictions need it.
 """
 
 import inspect
@@ -43,6 +45,11 @@ class ModeReward(_Reward):
     old: Any
     new: Any
     function = "mode_reward"
+
+    @property
+    def gap(self) -> Any:
+        """Return Δ = R_n - R_o."""
+        return self.new - self.old
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of behaviours."""

@@ -1,8 +1,11 @@
 """What several test files share."""
 
+import sys
+
 import matplotlib
 import pytest
 
+from analyses import cli
 from inference import train
 from mixture_models import TwoMode, objectives
 
@@ -27,3 +30,17 @@ def runs():
         record_every=5,
         progress=False,
     )
+
+
+@pytest.fixture
+def massdrift(monkeypatch, capsys):
+    """Run the command in this process; return its exit code, output and error output."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["massdrift", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return run

@@ -12,25 +12,11 @@ import pytest
 import xarray as xr
 
 import inference
-from analyses import cli, compare
+from analyses import compare
 from analyses.settings import Settings
-from mixture_models import InputError
+from mixture_models import InputError, Objective, objectives
 
 SMALL = ["--num-steps=12", "--batch-size=8", "--num-replicates=4", "--record-every=4", "--quiet"]
-
-
-@pytest.fixture
-def massdrift(monkeypatch, capsys):
-    """Run the command in this process; return its exit code, output and error output."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["massdrift", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_path):
@@ -59,6 +45,40 @@ def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_
     for group in ("trajectory", "final", "comparison"):
         xr.testing.assert_identical(again[group].to_dataset(), tree[group].to_dataset())
     assert (first / "settings.toml").read_text() == (second / "settings.toml").read_text()
+
+
+def test_a_registry_entry_is_compared_and_drawn(massdrift, tmp_path):
+    parts = objectives.sft()
+
+    @objectives.register
+    def dummy() -> Objective:
+        return Objective("", parts.model, parts.guide, parts.divergence, "new data")
+
+    try:
+        assert Settings().objectives == objectives.by_default()
+        assert objectives.by_default()[-1] == "dummy"
+        code, printed, _ = massdrift("compare", "sft", "dummy", *SMALL, "--out", tmp_path / "out")
+    finally:
+        del objectives.registry["dummy"]
+    assert code == 0
+    assert "dummy" in printed
+    tree = inference.open(tmp_path / "out" / "results.zarr")
+    for group in ("trajectory", "population", "descent", "deviation"):
+        found = tree[group].to_dataset().sel(objective=["sft", "dummy"])
+        xr.testing.assert_equal(found.isel(objective=0, drop=True), found.isel(objective=1, drop=True))
+    for name in ("old_weight", "old_drift", "frontier"):
+        assert "dummy" in (tmp_path / "out" / f"{name}.svg").read_text()
+
+
+@pytest.mark.slow
+def test_every_registered_objective_is_compared_by_default(massdrift, tmp_path):
+    code, printed, _ = massdrift("compare", *SMALL, "--out", tmp_path / "out")
+    assert code == 0
+    assert "…" not in printed
+    table = pd.read_csv(tmp_path / "out" / "summary.csv", index_col="objective")
+    assert tuple(table.index) == objectives.by_default()
+    assert len(table) == 7
+    assert np.isfinite(table[["deviation", "discretisation"]]).all(axis=None)
 
 
 def test_options_win_over_the_settings_file(tmp_path):

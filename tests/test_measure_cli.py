@@ -12,18 +12,6 @@ from inference.measurement import checkpoints
 
 
 @pytest.fixture
-def massdrift(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["massdrift", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def files(tmp_path):
     rng = np.random.default_rng(0)
 

@@ -429,10 +429,14 @@ def counted(replay, name="counted", model=COUNTED):
 
 
 def compilations(caplog, call):
-    """Return what ``call`` compiled."""
+    """Return what ``call`` compiled, on any thread: JAX's context manager is that of one."""
     caplog.clear()
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        call()
+    jax.config.update("jax_log_compiles", True)
+    try:
+        with caplog.at_level(logging.WARNING):
+            call()
+    finally:
+        jax.config.update("jax_log_compiles", False)
     return [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
 
 

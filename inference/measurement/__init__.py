@@ -1,6 +1,5 @@
 """How much old behaviour a real checkpoint keeps and how far it has moved, from samples."""
 
-from inference.measurement.checkpoints import measure
-from inference.measurement.scores import measure_scores
+import lazy_loader
 
-__all__ = ["measure", "measure_scores"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

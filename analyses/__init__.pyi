@@ -1,0 +1,27 @@
+from . import (
+    calibration,
+    chen2025,
+    compare,
+    compare_runs,
+    drift,
+    geometry,
+    mass_forgetting,
+    measure,
+    outputs,
+    plan,
+    replay,
+)
+
+__all__ = [
+    "calibration",
+    "chen2025",
+    "compare",
+    "compare_runs",
+    "drift",
+    "geometry",
+    "mass_forgetting",
+    "measure",
+    "outputs",
+    "plan",
+    "replay",
+]

@@ -1,0 +1,40 @@
+"""The check of a plan: the objectives trained with free means from the start that was planned for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from inference import results
+from inference.training import train
+from mixture_models.objectives import Objective
+from mixture_models.theory.paths import Setting
+from mixture_models.two_mode import TwoMode
+
+_NUM_REPLICATES, _DIMENSION = 32, 2
+
+
+def simulate(chosen: Sequence[Objective], setting: Setting, size: int, seed: int) -> xr.Dataset:
+    """Train every objective with free means; return final old weight and peak drift of the replicates."""
+    away = np.zeros(_DIMENSION)
+    away[0] = setting.separation
+    target = TwoMode.create(setting.target_weight, np.zeros_like(away), away)
+    runs = train(
+        chosen,
+        target.replace(old_weight=setting.start_weight),
+        target,
+        num_steps=setting.num_steps,
+        batch_size=size,
+        learning_rate=setting.learning_rate,
+        num_replicates=_NUM_REPLICATES,
+        seed=seed,
+        progress=False,
+    )
+    kept, trajectory = results.converged(runs), runs["trajectory"].to_dataset()
+    drift = trajectory["old_drift"].max("step", skipna=False)
+    return xr.Dataset(
+        {
+            "old_weight": trajectory["old_weight"].isel(step=-1, drop=True).where(kept),
+            "peak_old_drift": drift.where(kept),
+        }
+    )

@@ -1,0 +1,24 @@
+from .descent import population_descent
+from .flow import gradient_flow
+from .measurement import EstimatedSetting, estimate_setting, measure, measure_scores
+from .population import Parameters, Population, population, population_value_and_grad
+from .results import open, save
+from .run_comparison import compare_runs
+from .training import train
+
+__all__ = [
+    "EstimatedSetting",
+    "Parameters",
+    "Population",
+    "compare_runs",
+    "estimate_setting",
+    "gradient_flow",
+    "measure",
+    "measure_scores",
+    "open",
+    "population",
+    "population_descent",
+    "population_value_and_grad",
+    "save",
+    "train",
+]

@@ -1,0 +1,119 @@
+"""What an objective is, and the registry of those that have a name.
+
+Nothing dispatches on a name: whoever lists, trains, plans or draws objectives asks the registry.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
+
+from mixture_models import arguments
+from mixture_models.prediction import Prediction
+from mixture_models.validation import InputError, one_of
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A post-training objective.
+
+    Attributes:
+        name: what tables and results call it, such as ``"sft:replay=0.2"``.
+        model: NumPyro program ``(start, target)``, the law that the learner is pulled toward; with a
+            companion it takes the companion's params as the keyword argument ``companion``, None for
+            those at the start.
+        guide: NumPyro program ``(start, target)``, the learner; its params are what training moves.
+        divergence: NumPyro ELBO between the two; it holds the sampling law.
+        description: the model in words.
+        companion: the policy that travels beside the learner, see `mixture_models.companions`, or None.
+        prediction: its course by theory alone, which `massdrift plan` reads, or None where there is none.
+
+    The model, the guide, the divergence and the companion are JAX pytrees whose leaves are the numeric
+    settings: objectives that differ in numbers only share one compiled program.
+    """
+
+    name: str
+    model: Callable[..., None]
+    guide: Callable[..., None]
+    divergence: Any
+    description: str = ""
+    companion: Any = None
+    prediction: Prediction | None = None
+
+
+#: Constructor of every known objective, by name.
+registry: dict[str, Callable[..., Objective]] = {}
+
+
+def register(constructor: Callable[..., Objective]) -> Callable[..., Objective]:
+    """Add an objective's constructor to `registry`; its objectives are named after their arguments.
+
+    The name is the constructor's and lists the arguments that differ from their defaults.
+    """
+    name = constructor.__name__
+    parameters = inspect.signature(constructor).parameters
+
+    @wraps(constructor)
+    def named(*args: Any, **kwargs: Any) -> Objective:
+        given = inspect.signature(constructor).bind(*args, **kwargs).arguments
+        changed = [
+            f"{key}={arguments.text_of(value)}"
+            for key, value in given.items()
+            if value != parameters[key].default
+        ]
+        return replace(
+            constructor(*args, **kwargs), name=":".join([name, ",".join(changed)] if changed else [name])
+        )
+
+    registry[name] = named
+    return named
+
+
+def variant(
+    **settings: Any,
+) -> Callable[[Callable[..., Objective]], Callable[..., Objective]]:
+    """Name settings of an objective that are compared and planned by default, beside its own defaults.
+
+    Goes under `register`, once a variant.
+    """
+
+    def remembered(constructor: Callable[..., Objective]) -> Callable[..., Objective]:
+        constructor.__dict__["variants"] = (settings, *_variants(constructor))
+        return constructor
+
+    return remembered
+
+
+def by_default() -> tuple[str, ...]:
+    """Return the texts of all registered objectives, each followed by its variants."""
+    return tuple(
+        constructor(**settings).name
+        for constructor in registry.values()
+        for settings in ({}, *_variants(constructor))
+    )
+
+
+def _variants(constructor: Callable[..., Objective]) -> tuple[Mapping[str, Any], ...]:
+    return constructor.__dict__.get("variants", ())
+
+
+def parse(text: str) -> Objective:
+    """Return the objective that a text such as ``"reverse_kl:replay=0.2,estimator=pathwise"`` names.
+
+    Raises:
+        InputError: an unknown objective or argument, with the known ones listed, or a refused value.
+    """
+    name, _, settings = text.partition(":")
+    constructor = registry[one_of("objective", name.strip(), registry)]
+    known = inspect.signature(constructor).parameters
+    given: dict[str, Any] = {}
+    for setting in arguments.split(settings):
+        key, equals, value = setting.partition("=")
+        one_of(f"the argument of {name}", key.strip(), known)
+        if not equals:
+            raise InputError(f"an argument of {name} must be written {key}=VALUE; got {setting!r}")
+        if key.strip() in given:
+            raise InputError(f"an argument of {name} may be given once; got {key.strip()} twice")
+        given[key.strip()] = arguments.value_of(value.strip())
+    return constructor(**given)
