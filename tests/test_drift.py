@@ -1,5 +1,7 @@
 """Drift of reverse KL: the flow against SciPy on a grid, its decay against theory, its noise by recursion."""
 
+import io
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -100,6 +102,6 @@ def test_the_decay_rate_nears_one_eighth(tmp_path):
         dataset = tree[group].to_dataset()
         assert set(dataset.dims) <= set(dataset.coords)
         assert all({"long_name", "units"} <= set(v.attrs) for v in dataset.variables.values()), group
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(drift.table(tree))
     assert "…" not in console.export_text()

@@ -1,5 +1,7 @@
 """Rates of convergence against a Fisher matrix by brute force on a grid; a factor 2 or a swap shows."""
 
+import io
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -47,7 +49,7 @@ def test_summary_table_and_files(tree, tmp_path):
     geometry.write(tree, tmp_path)
     names = {"results.zarr", "summary.csv", "geometry.png", "geometry.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(geometry.table(tree))
     assert "…" not in console.export_text()
 

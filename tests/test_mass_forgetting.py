@@ -4,6 +4,8 @@ The oracle integrates the 1-D behaviours on a grid and the flow with LSODA; noth
 oracle agree to 1e-7; a wrong sign, a logit for a weight or swapped modes is off by order 1.
 """
 
+import io
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -106,7 +108,7 @@ def test_table_figure_and_layout(tree, tmp_path):
         "mass_forgetting.png",
         "mass_forgetting.svg",
     }
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(mass_forgetting.table(tree))
     assert "…" not in console.export_text()
 

@@ -1,5 +1,7 @@
 """Replay: optimum, starvation and effective sample fraction against quadrature and against other draws."""
 
+import io
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -66,7 +68,7 @@ def test_table_figure_and_layout(tree, tmp_path):
     replay.write(tree, tmp_path)
     names = {"results.zarr", "summary.csv", "replay.png", "replay.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(replay.table(tree))
     assert "…" not in console.export_text()
     assert "nan" not in console.export_text()
