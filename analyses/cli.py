@@ -85,6 +85,9 @@ def compare(
     num_steps: Annotated[int | None, _setting("num_steps", "Updates of a training.")] = None,
     batch_size: Annotated[int | None, _setting("batch_size", "Behaviours seen in an update.")] = None,
     learning_rate: Annotated[float | None, _setting("learning_rate", "Learning rate of plain SGD.")] = None,
+    precision: Annotated[
+        str | None, _setting("precision", "Of a batch's densities: float64, or the faster float32.")
+    ] = None,
     num_replicates: Annotated[int | None, _setting("num_replicates", "Trainings of each objective.")] = None,
     seed: Annotated[int | None, _setting("seed", "Seed of all random numbers.")] = None,
     record_every: Annotated[int | None, _setting("record_every", "Steps between two records.")] = None,

@@ -46,6 +46,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         num_steps=settings.num_steps,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
+        precision=settings.precision,
         num_replicates=settings.num_replicates,
         seed=settings.seed,
         record_every=settings.record_every,

@@ -9,7 +9,7 @@ import numpy as np
 import tomli_w
 
 import mixture_models
-from mixture_models.validation import InputError, integer, number, open_interval, positive
+from mixture_models.validation import InputError, integer, number, one_of, open_interval, positive
 
 if TYPE_CHECKING:
     from mixture_models.two_mode import TwoMode
@@ -42,6 +42,7 @@ class Settings:
         seed: of all random numbers.
         record_every: steps between two records.
         common_random_numbers: whether replicate i of every objective sees the same random numbers.
+        precision: of a batch's densities, ``"float64"`` or the faster ``"float32"``.
     """
 
     objectives: tuple[str, ...] = field(default_factory=_by_default)
@@ -58,6 +59,7 @@ class Settings:
     seed: int = 0
     record_every: int = 10
     common_random_numbers: bool = True
+    precision: str = "float64"
 
     def __post_init__(self) -> None:
         if isinstance(self.objectives, str) or not all(isinstance(text, str) for text in self.objectives):
@@ -75,6 +77,7 @@ class Settings:
             "start_old_drift": number("start_old_drift", self.start_old_drift),
             "learning_rate": positive("learning_rate", self.learning_rate),
             "seed": integer("seed", self.seed, at_least=0, at_most=2**63 - 1),
+            "precision": one_of("precision", self.precision, mixture_models.precision.PRECISIONS),
         }
         for name in ("dimension", "num_steps", "batch_size", "num_replicates", "record_every"):
             checked[name] = integer(name, getattr(self, name))

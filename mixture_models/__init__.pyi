@@ -1,4 +1,4 @@
-from . import companions, objectives, rewards, theory
+from . import companions, objectives, precision, rewards, theory
 from .advantage_regression import AdvantageRegression
 from .divergences import ForwardKL, ReverseKL
 from .entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
@@ -34,6 +34,7 @@ __all__ = [
     "companions",
     "mahalanobis",
     "objectives",
+    "precision",
     "responsibilities",
     "rewards",
     "single_mode_learner",

@@ -96,6 +96,7 @@ def test_options_win_over_the_settings_file(tmp_path):
         (["--num-steps=0"], "num_steps must be at least 1; got 0"),
         (["--batch-size=-3"], "batch_size must be at least 1; got -3"),
         (["--learning-rate=0"], "learning_rate must be greater than 0; got 0"),
+        (["--precision=half"], "precision must be one of float64, float32; got 'half'"),
         (["--num-replicates=0"], "num_replicates must be at least 1; got 0"),
         (["--seed=-1"], "seed must be at least 0; got -1"),
         (["dpo"], "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl; got 'dpo'"),
