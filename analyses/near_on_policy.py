@@ -1,4 +1,4 @@
-"""At which settings do SDFT, TTT-Discover and OAPL forget? Maps of old weight and old drift.
+"""At which settings do SDFT, TTT-Discover and OAPL forget? Maps of retention and old drift.
 
 For each method two settings are crossed: the exact descent after the steps of a training at every pair,
 theory's formula, and trainings on batches at some of the pairs.
@@ -64,11 +64,12 @@ def run(
             rewards.
         start_old_weight: β₀ of the learner, whose old mean is right.
         start_new_gap: distance of the learner's new mean from the target's, toward the old mode, less than δ.
-        reward_gap: Δ of ``mode_reward(0, Δ)``, of TTT-Discover and OAPL, in [-5, 5].
+        reward_gap: Δ of ``mode_reward(0, Δ)``, of TTT-Discover and OAPL, in [-5, 5]; where it is beyond 1 the
+            temperatures are crossed in units of it.
         anchor: of SDFT in the map over demonstrations.
         ema: of SDFT in the map over demonstrations.
         dimension: of a behaviour in the trainings; the exact descent is the same in all.
-        num_steps: updates of a training.
+        num_steps: updates of a training, at least 10.
         batch_size: behaviours in a batch, at least 2.
         learning_rate: of plain SGD, in (0, 1].
         num_points: values of each setting in a map, in [3, 41].
@@ -94,7 +95,7 @@ def run(
         start_weight=open_interval("start_old_weight", start_old_weight),
         start_new_gap=closed_interval("start_new_gap", start_new_gap, 0.0, 0.9 * apart),
         reward_gap=closed_interval("reward_gap", reward_gap, -5.0, 5.0),
-        num_steps=integer("num_steps", num_steps),
+        num_steps=integer("num_steps", num_steps, at_least=10),
         learning_rate=closed_interval("learning_rate", learning_rate, 1e-6, 1.0),
         anchor=closed_interval("anchor", anchor),
         ema=closed_interval("ema", ema),
@@ -247,9 +248,9 @@ def table(tree: xr.DataTree) -> Table:
         [
             ("method,\nsetting", "point", lambda row, name: str(row[name])),
             ("theory,\nlong run", "theory_old_weight", _theory),
-            ("old weight,\n[trained]", "old_weight", _beside),
+            ("old weight,\ntrained", "old_weight", _beside),
             ("retention", "exact_retention", tables.plain),
-            ("old drift,\n[trained]", "old_drift", _beside),
+            ("old drift,\ntrained", "old_drift", _beside),
         ],
         title="What near-on-policy methods leave of the old mode",
         caption=(
@@ -260,9 +261,9 @@ def table(tree: xr.DataTree) -> Table:
             f"batches. In brackets: batches of {settings['batch_size']}, "
             f"{100 * interval_probability():g} % interval of {settings['num_replicates']} trainings; noise "
             "moves the old mean of each. Theory of the old weight, right means: SDFT's decay at its local "
-            "rate, or what it is shown; TTT-Discover at rest, OAPL in the same rounds (τ = β₁ = β₂), both for "
-            "modes apart. Below it, where theory has the weight rest, with overlap; not held: old mass that "
-            "nothing holds, lost in the long run (OAPL, TTT-Discover) or to noise (SDFT)."
+            "rate, or what it is shown; TTT-Discover at rest, OAPL in the same rounds (τ = β₁ = β₂), both "
+            "for modes apart. Below it, where theory has the weight rest, with overlap; not held: old mass "
+            "that nothing holds, lost in the long run (OAPL, TTT-Discover) or to noise (SDFT)."
         ),
     )
 

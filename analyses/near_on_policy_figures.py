@@ -31,11 +31,14 @@ _SHORT = {"ema": "ema", "demonstrated_drift": "drift", "eta": "η", "beta": "β"
 
 # Colours of a measure, limits of its curves, and where theory's lines are drawn.
 _MAPS: dict[str, dict[str, Any]] = {
-    "old_weight": {"cmap": "viridis", "norm": PowerNorm(0.5, 0.0, 1.0)},
+    "retention": {"cmap": "viridis", "norm": PowerNorm(0.5, 0.0, 1.0, clip=True)},
     "old_drift": {"cmap": "cividis", "norm": LogNorm(1e-2, 3.0, clip=True)},
 }
-_LIMITS = {"old_weight": (0.0, 1.0), "old_drift": (1e-3, 5.0)}
-_LEVELS = {"old_weight": [0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.6, 0.8], "old_drift": [0.25, 0.5, 1.0, 1.5]}
+_LIMITS = {"retention": (-0.05, 1.0), "old_drift": (1e-3, 5.0)}
+_LEVELS = {"retention": [0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.6, 0.8], "old_drift": [0.25, 0.5, 1.0, 1.5]}
+
+# Retention is the old weight where the means are right, as theory takes them.
+_PREDICTED = {"retention": "old_weight", "old_drift": "old_drift"}
 
 _HALO: list[AbstractPathEffect] = [patheffects.withStroke(linewidth=2.2, foreground="black", alpha=0.6)]
 
@@ -44,7 +47,7 @@ _NUM_TICKS = 5
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figure ``near_on_policy``: maps of weight and drift, and the rows that were trained."""
+    """Return the figure ``near_on_policy``: maps of retention and drift, and the rows that were trained."""
     with figures.style():
         figure, panels = plt.subplots(4, len(NAMES), figsize=(4.0 * len(NAMES), 13.5), sharex="col")
         for column, name in zip(panels.T, NAMES, strict=True):
@@ -67,7 +70,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 def _words(settings: Mapping[Any, Any]) -> str:
     """Return what the figure shows."""
     return (
-        f"Old weight and old drift after {settings['num_steps']} steps of rate "
+        f"Retention and old drift after {settings['num_steps']} steps of rate "
         f"{settings['learning_rate']:g}, from old weight {settings['start_old_weight']:g} and a right old "
         f"mean, separation {settings['separation']:g}\n"
         "Maps and curves: exact descent. Dotted curves: theory. Circles: mean of "
@@ -110,8 +113,8 @@ def _draw_map(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> None
     look = _MAPS[measure]
     axes.pcolormesh(exact, **look, edgecolors="none", rasterized=True)
     axes.grid(False)
-    if measure in parts["theory"]:
-        predicted = parts["theory"][measure].transpose(ordinate, abscissa).to_numpy()
+    if _PREDICTED[measure] in parts["theory"]:
+        predicted = parts["theory"][_PREDICTED[measure]].transpose(ordinate, abscissa).to_numpy()
         levels = [level for level in _LEVELS[measure] if predicted.min() < level < predicted.max()]
         if levels:
             centres = [0.5 + np.arange(size) for size in exact.shape]
@@ -139,9 +142,11 @@ def _draw_rows(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> Non
     for number, (value, colour) in enumerate(zip(rows, figures.ordered_colours(len(rows)), strict=True)):
         curve = parts["population"][measure].sel({ordinate: value})
         look = {"color": colour, "label": f"{_SHORT[ordinate]} {value:g}"}
-        axes.plot(x, curve.where(curve > 0.0), linestyle=("-", "--", "-.")[number % 3], **look)
-        if measure in parts["theory"]:
-            predicted = parts["theory"][measure].sel({ordinate: value})
+        if measure == "old_drift":  # a log axis cannot show none
+            curve = curve.where(curve > 0.0)
+        axes.plot(x, curve, linestyle=("-", "--", "-.")[number % 3], **look)
+        if _PREDICTED[measure] in parts["theory"]:
+            predicted = parts["theory"][_PREDICTED[measure]].sel({ordinate: value})
             axes.plot(x, predicted, color=colour, linestyle=":", linewidth=1.2)
         shift = 0.12 * (number - 0.5 * (len(rows) - 1))
         _draw_trained(axes, places + shift, parts["trained"].sel({ordinate: value}), measure, color=colour)

@@ -42,6 +42,11 @@ class Setting(NamedTuple):
     ema: float
 
     @property
+    def reward_scale(self) -> float:
+        """Return what a temperature is measured in: the reward gap, or 1 where that is smaller."""
+        return max(1.0, abs(self.reward_gap))
+
+    @property
     def end_time(self) -> float:
         """Return steps times learning rate."""
         return self.num_steps * self.learning_rate
@@ -186,13 +191,14 @@ def _ttt_discover(setting: Setting, num_points: int) -> Map:
             "resting_old_weight": kept.old_weight,
         }
 
+    scale = setting.reward_scale
     # A larger KL weight makes a step of plain descent overshoot.
     most = min(_MOST_KL_WEIGHT, 1.0 / setting.learning_rate)
     return Map(
         title="TTT-Discover",
         theory="at rest, separated modes",
         axes={
-            "eta": _spaced(*_ETAS, num_points),
+            "eta": _spaced(_ETAS[0] / scale, _ETAS[1] / scale, num_points),
             "kl_weight": _from_zero(_LEAST_KL_WEIGHT, most, num_points),
         },
         objective=objective,
@@ -215,14 +221,15 @@ def _oapl(setting: Setting, num_points: int) -> Map:
             "resting_old_weight": kept.old_weight,
         }
 
-    # A step of plain descent on a quadratic of curvature up to 2 β² / 4 overshoots above (2/η)^½; half of it.
+    # A step of plain descent overshoots where the learning rate times the curvature, up to 2 β², is above 2;
+    # half of that.
     most = min(_MOST_BETA, (2.0 * setting.learning_rate) ** -0.5)
     lags = np.geomspace(min(_LEAST_LAG, setting.num_steps), setting.num_steps, num_points)
     return Map(
         title="OAPL",
         theory="the same rounds, separated modes",
         axes={
-            "beta": _spaced(min(_LEAST_BETA, 0.5 * most), most, num_points),
+            "beta": _spaced(min(_LEAST_BETA * setting.reward_scale, 0.5 * most), most, num_points),
             "lag": np.unique(np.round(lags)).astype(int),
         },
         objective=objective,
