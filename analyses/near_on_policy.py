@@ -21,7 +21,8 @@ from inference.descent import population_descent
 from inference.intervals import interval, interval_probability
 from inference.training import train
 from mixture_models.objectives import Objective
-from mixture_models.validation import closed_interval, integer, open_interval
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import InputError, closed_interval, integer, open_interval
 
 #: Of the figure ``near_on_policy``.
 plot = near_on_policy_figures.plot
@@ -81,9 +82,10 @@ def run(
         DataTree with a group a map, ``/sdft`` over (ema, anchor), ``/demonstrations`` over
         (demonstrated_drift, demonstrated_weight), ``/ttt_discover`` over (eta, kl_weight) and ``/oapl`` over
         (beta, lag). Each has ``population``, the exact ``old_weight``, ``retention``, ``old_drift`` and
-        ``new_gap`` after the last step; ``theory``, ``old_weight``, ``retains`` and ``resting_old_weight``;
-        ``trained``, the same as ``population`` of every training, NaN where it diverged, with
-        ``mean_displacement``. ``/adaptive/trained`` over kl_weight is TTT-Discover's with an adaptive η.
+        ``new_gap`` after the last step, NaN where integrals are not accurate; ``theory``, its ``old_weight``,
+        ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of every training, NaN
+        where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight is TTT-Discover's
+        with an adaptive η.
 
     Raises:
         InputError: an argument out of range.
@@ -130,18 +132,40 @@ def run(
 
 
 def _exact(crossed: Map, setting: Setting) -> xr.Dataset:
-    """Return what the exact descent reaches at every pair of a map."""
+    """Return what the exact descent reaches at every pair of a map, NaN where it cannot be followed."""
     # All means lie on a line, which the descent never leaves: one dimension is enough.
     start, target = setting.mixtures(1)
-    reached = population_descent(
-        crossed.objectives(target, crossed.axes),
+    chosen = crossed.objectives(target, crossed.axes)
+    try:
+        reached = _reached(chosen, start, target, setting)
+    except InputError:
+        alone = [_reached_or_nan(objective, start, target, setting) for objective in chosen]
+        reached = xr.concat(alone, "objective")
+    return _on_axes(reached, crossed.axes)
+
+
+def _reached(chosen: list[Objective], start: TwoMode, target: TwoMode, setting: Setting) -> xr.Dataset:
+    """Return where the exact descent of every objective is after the last step."""
+    steps = setting.num_steps
+    tree = population_descent(
+        chosen,
         start,
         target,
-        num_steps=setting.num_steps,
+        num_steps=steps,
         learning_rate=setting.learning_rate,
-        record_every=setting.num_steps,
+        record_every=steps,
     )
-    return _on_axes(reached["population"].to_dataset().isel(time=-1, drop=True)[_MEASURES], crossed.axes)
+    final = tree["population"].to_dataset().isel(time=-1, drop=True)[_MEASURES]
+    return final.reset_coords(drop=True)
+
+
+def _reached_or_nan(objective: Objective, start: TwoMode, target: TwoMode, setting: Setting) -> xr.Dataset:
+    """Return `_reached` of one objective, NaN where its integrals are not accurate."""
+    try:
+        return _reached([objective], start, target, setting)
+    except InputError:
+        unknown = {measure: ("objective", [np.nan]) for measure in _MEASURES}
+        return xr.Dataset(unknown, {"objective": [objective.name]})
 
 
 def _trained_over(crossed: Map, setting: Setting, count: int, **training: int) -> xr.Dataset:

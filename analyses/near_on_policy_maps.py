@@ -259,5 +259,5 @@ def _from_zero(low: float, high: float, num_points: int) -> np.ndarray:
 
 
 def _short(values: np.ndarray) -> np.ndarray:
-    """Return values of two digits, which a reader can repeat."""
-    return np.array([float(f"{value:.2g}") for value in values])
+    """Return the values to two digits, which a reader can repeat; those that become the same once."""
+    return np.unique([float(f"{value:.2g}") for value in values])

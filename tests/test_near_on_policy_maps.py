@@ -170,8 +170,25 @@ def test_axes_end_where_steps_would_overshoot():
     beta = fast["oapl"].axes["beta"]
     assert 2.0 * beta[-1] ** 2 * 1.0 <= 1.01
     assert np.all(np.diff(beta) > 0.0)
+    # Values of two digits may coincide on a fine grid.
+    for crossed in maps(SETTING, 41).values():
+        assert all(np.all(np.diff(values) > 0.0) for values in crossed.axes.values())
     # Temperatures are in units of the reward.
     assert fast["ttt_discover"].axes["eta"][-1] * 4.0 == pytest.approx(5.0, rel=0.05)
+
+
+def test_a_pair_that_cannot_be_followed_is_left_out(monkeypatch):
+    def reached(chosen, start, target, setting):
+        if any("ema 1 " in objective.name for objective in chosen):
+            raise InputError("the integrals must be accurate")
+        values = {measure: ("objective", [0.5] * len(chosen)) for measure in near_on_policy._MEASURES}
+        return xr.Dataset(values, {"objective": [objective.name for objective in chosen]})
+
+    monkeypatch.setattr(near_on_policy, "_reached", reached)
+    found = near_on_policy._exact(maps(SETTING, 3)["sdft"], SETTING)["retention"]
+    assert found["ema"].values.tolist() == [0.002, 0.045, 1.0]
+    np.testing.assert_array_equal(found.isnull().all("anchor"), [False, False, True])
+    np.testing.assert_array_equal(found.isnull().any("anchor"), [False, False, True])
 
 
 @pytest.fixture(scope="module")
