@@ -4,6 +4,7 @@ A map with its axes swapped, or an objective with two settings swapped, is off b
 are looked at: their settings are as different as the axes allow.
 """
 
+import io
 import sys
 
 import numpy as np
@@ -241,7 +242,7 @@ def test_table_figure_and_layout(tree, tmp_path):
     again = inference.open(tmp_path / "results.zarr")
     xr.testing.assert_identical(again["oapl/trained"].to_dataset(), tree["oapl/trained"].to_dataset())
     near_on_policy.plot(again)
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(near_on_policy.table(again))
     text = console.export_text()
     assert "…" not in text
