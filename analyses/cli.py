@@ -239,6 +239,36 @@ def replay(
     )
 
 
+@app.command("near-on-policy")
+def near_on_policy(
+    out: Annotated[Path, _Out] = Path("runs/near-on-policy"),
+    separation: Annotated[float, typer.Option(help="Distance of the target's modes.")] = 4.0,
+    old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.7,
+    start_new_gap: Annotated[
+        float, typer.Option(help="Distance of the new mean from the target's at the start.")
+    ] = 0.0,
+    reward_gap: Annotated[float, typer.Option(help="What a new behaviour earns more than an old one.")] = 1.0,
+    anchor: Annotated[float, typer.Option(help="SDFT's, in the map over demonstrations.")] = 0.3,
+    ema: Annotated[float, typer.Option(help="SDFT's, in the map over demonstrations.")] = 0.05,
+    dimension: Annotated[int, typer.Option(help="Dimension of a behaviour in the trainings.")] = 2,
+    num_steps: Annotated[int, typer.Option(help="Updates of a training.")] = 1000,
+    batch_size: Annotated[int, typer.Option(help="Behaviours seen in an update.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
+    num_points: Annotated[int, typer.Option(help="Values of each setting on a map.")] = 13,
+    num_trained: Annotated[
+        int, typer.Option(help="Values of a map's abscissa at which is trained, in three rows.")
+    ] = 5,
+    num_replicates: Annotated[int, typer.Option(help="Trainings at each of these points.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """At which settings do SDFT, TTT-Discover and OAPL forget? Maps: exact, by theory, and trained."""
+    settings = {name: value for name, value in locals().items() if name not in ("out", "overwrite", "quiet")}
+    _analyse(analyses.near_on_policy, out, overwrite, quiet, **settings)
+
+
 @app.command()
 def plan(
     objectives: Annotated[
