@@ -21,6 +21,7 @@ from analyses import measure as measure_run
 from analyses import outputs
 from analyses import plan as plan_analysis
 from analyses import replay as replay_analysis
+from analyses import sweep as sweep_run
 from analyses.settings import Settings
 from mixture_models.validation import InputError
 
@@ -273,6 +274,41 @@ def plan(
     with nullcontext() if quiet else console.status("computing"):
         tree = plan_analysis.run(**settings)
     console.print(plan_analysis.table(tree))
+
+
+_Workers = Annotated[int | None, typer.Option(help="Processes of a Dask cluster on this machine.")]
+_Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")]
+_Memory = Annotated[
+    float | None, typer.Option(help="GiB that a process may take.", show_default="half of what is free")
+]
+
+
+@app.command()
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="TOML file: settings, and a table [grid] of axes.")],
+    out: Annotated[Path, typer.Option(help="Store to write, ends in .zarr; one begun before is resumed.")],
+    workers: _Workers = None,
+    scheduler: _Scheduler = None,
+    memory: _Memory = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Train over a grid of settings, in chunks that an interruption cannot lose; run again to go on."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        tree = sweep_run.run(
+            grid,
+            out,
+            workers=workers,
+            scheduler=scheduler,
+            memory=None if memory is None else memory * 2**30,
+            progress=not quiet,
+        )
+    except (OSError, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted"
+        print(f"massdrift: stopped: {reason}; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+    Console().print(sweep_run.table(tree))
+    print(f"Written to {out}: read it lazily with inference.open_sweep.")
 
 
 @reproduce.command()

@@ -6,6 +6,8 @@ from inference.measurement import measure, measure_scores
 from inference.population import Parameters, Population, population, population_value_and_grad
 from inference.results import open, save
 from inference.run_comparison import compare_runs
+from inference.sweep_store import open_sweep
+from inference.sweeps import sweep
 from inference.training import train
 
 __all__ = [
@@ -16,9 +18,11 @@ __all__ = [
     "measure",
     "measure_scores",
     "open",
+    "open_sweep",
     "population",
     "population_descent",
     "population_value_and_grad",
     "save",
+    "sweep",
     "train",
 ]
