@@ -19,6 +19,7 @@ from analyses import geometry as geometry_analysis
 from analyses import mass_forgetting as mass
 from analyses import measure as measure_run
 from analyses import outputs
+from analyses import phase as phase_analysis
 from analyses import plan as plan_analysis
 from analyses import replay as replay_analysis
 from analyses import sweep as sweep_run
@@ -309,6 +310,58 @@ def sweep(
         raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
     Console().print(sweep_run.table(tree))
     print(f"Written to {out}: read it lazily with inference.open_sweep.")
+
+
+@app.command()
+def phase(
+    separations: Annotated[
+        list[float] | None,
+        typer.Argument(help="Separations of the modes, increasing.", show_default="1.5 2 … 7"),
+    ] = None,
+    out: Annotated[Path, _Out] = Path("runs/phase"),
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(help="Behaviours in an update; may be repeated.", show_default="2 4 8 16 64"),
+    ] = None,
+    knob: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Replay of SFT and RL, anchor of SDFT; may be repeated.", show_default="0 0.05 0.2"
+        ),
+    ] = None,
+    old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.1,
+    num_steps: Annotated[int, typer.Option(help="Updates of a training.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
+    num_replicates: Annotated[int, typer.Option(help="Trainings at every point.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    workers: _Workers = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Where does which objective forget? A map over separation, batch size, and replay or anchor."""
+    outputs.check(out, overwrite=overwrite)
+    # What is trained outlives an interruption here, and goes when the whole is written.
+    keep = out.parent / f".{out.name}-sweeps"
+    tree = phase_analysis.run(
+        separations or phase_analysis.SEPARATIONS,
+        batch_sizes=batch_size or phase_analysis.BATCH_SIZES,
+        knobs=phase_analysis.KNOBS if knob is None else knob,
+        old_weight=old_weight,
+        start_old_weight=start_old_weight,
+        num_steps=num_steps,
+        learning_rate=learning_rate,
+        num_replicates=num_replicates,
+        seed=seed,
+        keep=keep,
+        workers=workers,
+        progress=not quiet,
+    )
+    with outputs.folder(out, overwrite=overwrite) as folder:
+        phase_analysis.write(tree, folder)
+    shutil.rmtree(keep, ignore_errors=True)
+    Console().print(phase_analysis.table(tree))
+    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
 
 
 @reproduce.command()

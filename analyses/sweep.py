@@ -34,8 +34,8 @@ def run(
     The file holds settings as those of `analyses.settings.Settings` (start and end are recorded unless
     ``record_every`` is given), a table ``learning_rate_factors``, and a table ``grid`` of axes (see
     `inference.grid`): a list of values each, or a table with ``first``, ``last``, ``count`` and ``spacing``
-    (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and ``start_old_drift`` from it,
-    unless an axis says otherwise.
+    (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and ``start_old_drift`` from
+    it, unless an axis says otherwise.
 
     Args:
         config: TOML file.
@@ -129,9 +129,9 @@ def _range(name: str, table: Mapping[str, Any]) -> list[float]:
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: how many were trained, how many diverged, and the spread of what is left.
 
-    Columns ``trainings`` and ``diverged``, and the ``_lowest``, ``_median`` and ``_highest`` final value of
-    ``old_weight``, ``retention``, ``old_drift`` and ``new_gap``, those that the learner has, over the points'
-    means over replicates.
+    Columns ``trainings`` and ``diverged``, and of ``old_weight``, ``retention``, ``old_drift`` and
+    ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final value over the
+    points' means over replicates.
     """
     final = tree["final"].to_dataset()
     diverged = tree["trajectory_stats"]["diverged_step"] >= 0
@@ -145,7 +145,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
                 values = means.to_numpy()
                 shown = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([np.nan])
                 row[f"{variable}_lowest"] = shown.min()
-                row[f"{variable}_median"] = np.median(shown)
+                row[variable] = np.median(shown)
                 row[f"{variable}_highest"] = shown.max()
         rows.append(row)
     return pd.DataFrame(rows, index=final["objective"].to_numpy())
@@ -156,13 +156,13 @@ def table(tree: xr.DataTree) -> Table:
     frame = summary(tree)
 
     def spread(row: Mapping[str, Any], name: str) -> str:
-        return " … ".join(tables.number(row[f"{name}_{which}"]) for which in ("lowest", "median", "highest"))
+        return " … ".join(tables.number(row[n]) for n in (f"{name}_lowest", name, f"{name}_highest"))
 
     rows: list[tuple[str, str, tables.Cell]] = [("trainings", "trainings", tables.plain)]
     rows += [
         (f"final {name.replace('_', ' ')}", name, spread)
         for name in ("old_weight", "retention", "old_drift", "new_gap")
-        if f"{name}_median" in frame
+        if name in frame
     ]
     final = tree["final"]
     axes = [str(d) for d in final["old_drift"].dims if d not in ("objective", "chain", "draw")]

@@ -232,7 +232,7 @@ class Grid:
         """Return the seed of a point whose random numbers are its own: the number of steps changes none."""
         place = [i for name, i in zip(self.axes, position, strict=True) if name not in ("num_steps", "seed")]
         words = np.random.SeedSequence([seed, objective, *place]).generate_state(1, np.uint64)
-        return int(words[0] >> np.uint64(1))
+        return int(words[0] >> np.uint64(11))  # whole as a float too
 
     def _place(self, values: Mapping[str, Any]) -> tuple[TwoMode, TwoMode]:
         def of(owner: str) -> dict[str, float]:

@@ -152,7 +152,7 @@ def _constant_data(grid: Grid) -> xr.Dataset:
                 shape = tuple(len(grid.axes[name]) for name in names)
                 data[f"{owner}_{field}"] = (
                     [*names, *_FEATURES[: len(event)]],
-                    stacked.reshape(*shape, *event),
+                    stacked.reshape((*shape, *event)),
                 )
     if not grid.common_random_numbers:
         seeds = [
