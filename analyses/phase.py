@@ -238,8 +238,8 @@ def table(tree: xr.DataTree) -> Table:
             f"toward {settings['old_weight']:g}. Lost: the share of trainings that end with less than half "
             "of the retention they started with, at batches smaller (starved) and larger than N, where half "
             "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "
-            f"at separations below (overlapping) and above {frame['overlapping_below'][0]:.3g}, where a tenth "
-            "of the old behaviours is claimed by the new mode at the start. Diverged trainings are left out."
+            f"at separations below (overlapping) and above {frame['overlapping_below'][0]:.3g}, where a "
+            "tenth of the old behaviours is claimed by the new mode at the start. Diverged ones are left out."
         ),
     )
 
