@@ -5,6 +5,8 @@ below a batch size most batches hold no old behaviour (starvation), left of a se
 much that old behaviours are claimed by the new mode (misassignment).
 """
 
+import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,19 @@ def run(
     shares = increasing_array("knobs", knobs, "[0, 0.95]")
     alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
     target = TwoMode.create(alpha, 0.0, float(apart[-1]))
+    settings = {
+        "separations": list(apart),
+        "batch_sizes": sizes,
+        "knobs": list(shares),
+        "old_weight": alpha,
+        "start_old_weight": beta,
+        "num_steps": integer("num_steps", num_steps),
+        "learning_rate": positive("learning_rate", learning_rate),
+        "num_replicates": integer("num_replicates", num_replicates),
+        "seed": integer("seed", seed, at_least=0, at_most=2**63 - 1),
+    }
+    # What an interrupted run of other settings left is not in the way.
+    mark = f"{zlib.crc32(json.dumps(settings).encode()):08x}"
 
     def start(target: TwoMode) -> TwoMode:
         return target.replace(old_weight=beta, new_mean=target.new_mean - _NEW_GAP)
@@ -103,11 +118,11 @@ def run(
             {"target.separation": list(apart), "batch_size": sizes, f"objective.{argument}": list(shares)},
             start=start,
             target=target,
-            store=keep / f"{argument}.zarr",
-            num_steps=integer("num_steps", num_steps),
+            store=keep / f"{argument}-{mark}.zarr",
+            num_steps=num_steps,
             batch_size=sizes[0],
-            learning_rate=positive("learning_rate", learning_rate),
-            num_replicates=integer("num_replicates", num_replicates),
+            learning_rate=learning_rate,
+            num_replicates=num_replicates,
             seed=seed,
             workers=workers,
             progress=progress,
@@ -115,17 +130,6 @@ def run(
         new_names = {"target.separation": "separation", f"objective.{argument}": "knob"}
         finals.append(tree["final"].to_dataset().rename(new_names).load())
         stats.append(tree["trajectory_stats"].to_dataset().rename(new_names).load())
-    settings = {
-        "separations": list(apart),
-        "batch_sizes": sizes,
-        "knobs": list(shares),
-        "old_weight": alpha,
-        "start_old_weight": beta,
-        "num_steps": num_steps,
-        "learning_rate": learning_rate,
-        "num_replicates": num_replicates,
-        "seed": seed,
-    }
     groups = {
         "final": xr.concat(finals, "objective"),
         "trajectory_stats": xr.concat(stats, "objective"),
