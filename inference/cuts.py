@@ -141,6 +141,20 @@ def distinct(grid: Grid, work: Sequence[Block], cut: Geometry) -> list[Block]:
     return list(found.values())
 
 
+def heaviest(grid: Grid, work: Sequence[Block]) -> list[Block]:
+    """Return of every objective a block with the largest batch among the given ones."""
+    axis = list(grid.axes).index("batch_size") if "batch_size" in grid.axes else None
+
+    def batch(block: Block) -> float:
+        return 0.0 if axis is None else float(grid.axes["batch_size"][block.place[axis]])
+
+    found: dict[int, Block] = {}
+    for block in work:
+        if block.objective not in found or batch(block) > batch(found[block.objective]):
+            found[block.objective] = block
+    return list(found.values())
+
+
 def program_at(point: Training) -> Program:
     """Return the program of a point of a grid, with its numbers."""
     with arithmetic():

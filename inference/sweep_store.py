@@ -105,6 +105,20 @@ class SweepStore:
         place = (block.objective, *block.place, block.replicates)
         self.commits[place] = sums
 
+    def mend(self, grid: Grid) -> None:
+        """Write again what is not trained, metadata and coordinates, where it is not what it was."""
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}-") as folder:
+            fresh = Path(folder) / self.path.name
+            write_empty(fresh, grid, self.cut)
+            for file in fresh.rglob("*"):
+                there = self.path / file.relative_to(fresh)
+                # The root says when the sweep was begun, and was read to get here.
+                if file.is_dir() or file.parent == fresh:
+                    continue
+                if not there.is_file() or there.read_bytes() != file.read_bytes():
+                    there.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(there)
+
     def missing(self, grid: Grid) -> tuple[list[Block], int]:
         """Return the blocks that are not committed or are damaged, and how many are damaged."""
         committed, lost, damaged = self.commits, [], 0

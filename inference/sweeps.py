@@ -18,7 +18,7 @@ except ImportError:
 from inference import cluster
 from inference.blocks import compile_block, train_block, variables
 from inference.chunks import num_threads, run_together
-from inference.cuts import Block, Geometry, blocks, distinct, geometry
+from inference.cuts import Block, Geometry, blocks, distinct, geometry, heaviest
 from inference.grid import Grid, Start
 from inference.sweep_store import SweepStore, open_sweep
 from mixture_models.objectives import Objective
@@ -121,6 +121,7 @@ def sweep(
         existing = SweepStore.create(path, whole, cut)
         work, damaged = list(blocks(whole, existing.cut)), 0
     else:
+        existing.mend(whole)
         work, damaged = existing.missing(whole)
         needed = None
     total = sum(1 for _ in blocks(whole, existing.cut))
@@ -128,7 +129,8 @@ def sweep(
         print(f"{damaged} of {total} chunks are damaged and will be trained again.", file=sys.stderr)
     if work:
         if needed is None:
-            needed = _compile(whole, existing.cut, work if not distributed else work[:1], progress=progress)
+            compiled = heaviest(whole, work) if distributed else work
+            needed = _compile(whole, existing.cut, compiled, progress=progress)
         if progress:
             print(_words(existing, needed, threads, distributed=distributed), file=sys.stderr)
         with tqdm(
@@ -166,7 +168,7 @@ def _cut_to_memory(
     while True:
         cut = geometry(grid, most)
         work = list(blocks(grid, cut))
-        needed = _compile(grid, cut, work if every else work[:1], progress=progress)
+        needed = _compile(grid, cut, work if every else heaviest(grid, work), progress=progress)
         rest = peak_memory() + _BESIDE
         if rest + threads * needed <= limit:
             return cut, needed

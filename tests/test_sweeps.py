@@ -289,6 +289,22 @@ def test_a_damaged_commit_is_no_commit(copy, whole, trained):
     assert numbers(copy) == numbers(whole)
 
 
+def test_damaged_metadata_and_coordinates_are_mended(copy, whole, trained):
+    (copy / "final" / "retention" / "zarr.json").write_text("{")
+    coordinate = next(
+        path for path in (copy / "final" / "start.old_weight" / "c").rglob("*") if path.is_file()
+    )
+    coordinate.write_bytes(b"nonsense")
+    shutil.rmtree(copy / "trajectory" / "step")
+    run(copy)
+    assert trained == []
+    assert numbers(copy) == numbers(whole)
+    for group in GROUPS:
+        xr.testing.assert_identical(
+            open_sweep(copy)[group].to_dataset(), open_sweep(whole)[group].to_dataset()
+        )
+
+
 SCRIPT = """
 import test_sweeps
 test_sweeps.run({store!r})
