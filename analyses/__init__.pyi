@@ -9,8 +9,10 @@ from . import (
     measure,
     near_on_policy,
     outputs,
+    phase,
     plan,
     replay,
+    sweep,
 )
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "measure",
     "near_on_policy",
     "outputs",
+    "phase",
     "plan",
     "replay",
+    "sweep",
 ]

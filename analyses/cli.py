@@ -323,6 +323,93 @@ def plan(
     console.print(analyses.plan.table(tree))
 
 
+_Workers = Annotated[int | None, typer.Option(help="Processes of a Dask cluster on this machine.")]
+_Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler.")]
+_Memory = Annotated[
+    float | None, typer.Option(help="GiB that a process may take.", show_default="half of what is free")
+]
+
+
+@app.command()
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="TOML file: settings, and a table [grid] of axes.")],
+    out: Annotated[Path, typer.Option(help="Store to write, ends in .zarr; one begun before is resumed.")],
+    workers: _Workers = None,
+    scheduler: _Scheduler = None,
+    memory: _Memory = None,
+    quiet: _Quiet = False,
+) -> None:
+    """Train over a grid of settings, in chunks that an interruption cannot lose; run again to go on."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        tree = analyses.sweep.run(
+            grid,
+            out,
+            workers=workers,
+            scheduler=scheduler,
+            memory=None if memory is None else memory * 2**30,
+            progress=not quiet,
+        )
+    except (OSError, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted"
+        print(f"massdrift: stopped: {reason}; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+    Console().print(analyses.sweep.table(tree))
+    print(f"Written to {out}: read it lazily with inference.open_sweep.")
+
+
+@app.command()
+def phase(
+    separations: Annotated[
+        list[float] | None,
+        typer.Argument(help="Separations of the modes, increasing.", show_default="1.5 2 … 7"),
+    ] = None,
+    out: Annotated[Path, _Out] = Path("runs/phase"),
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(help="Behaviours in an update; may be repeated.", show_default="2 4 8 16 64"),
+    ] = None,
+    knob: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Replay of SFT and RL, anchor of SDFT; may be repeated.", show_default="0 0.05 0.2"
+        ),
+    ] = None,
+    old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.1,
+    num_steps: Annotated[int, typer.Option(help="Updates of a training.")] = 1000,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
+    num_replicates: Annotated[int, typer.Option(help="Trainings at every point.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    workers: _Workers = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Where does which objective forget? A map over separation, batch size, and replay or anchor."""
+    analyses.outputs.check(out, overwrite=overwrite)
+    # What is trained outlives an interruption here, and goes when the whole is written.
+    keep = out.parent / f".{out.name}-sweeps"
+    tree = analyses.phase.run(
+        separations or analyses.phase.SEPARATIONS,
+        batch_sizes=batch_size or analyses.phase.BATCH_SIZES,
+        knobs=analyses.phase.KNOBS if knob is None else knob,
+        old_weight=old_weight,
+        start_old_weight=start_old_weight,
+        num_steps=num_steps,
+        learning_rate=learning_rate,
+        num_replicates=num_replicates,
+        seed=seed,
+        keep=keep,
+        workers=workers,
+        progress=not quiet,
+    )
+    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        analyses.phase.write(tree, folder)
+    shutil.rmtree(keep, ignore_errors=True)
+    Console().print(analyses.phase.table(tree))
+    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+
+
 @reproduce.command()
 def chen2025(
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path(

@@ -4,6 +4,8 @@ from .measurement import EstimatedSetting, estimate_setting, measure, measure_sc
 from .population import Parameters, Population, population, population_value_and_grad
 from .results import open, save
 from .run_comparison import compare_runs
+from .sweep_store import open_sweep
+from .sweeps import sweep
 from .training import train
 
 __all__ = [
@@ -16,9 +18,11 @@ __all__ = [
     "measure",
     "measure_scores",
     "open",
+    "open_sweep",
     "population",
     "population_descent",
     "population_value_and_grad",
     "save",
+    "sweep",
     "train",
 ]

@@ -238,7 +238,7 @@ def training_tree(
         DataTree with groups ``/trajectory``, ``/final``, ``/trajectory_stats`` and ``/constant_data``.
     """
     first = trajectories[0]
-    coords = _objective_coords(objectives) | {"chain": [0], "draw": np.arange(len(diverged_steps[0]))}
+    coords = objective_coords(objectives) | {"chain": [0], "draw": np.arange(len(diverged_steps[0]))}
     variables = {
         name: (
             ("objective", "chain", "draw", "step", *_EVENT_DIMS[: array.ndim - 2]),
@@ -292,7 +292,7 @@ def population_tree(
     }
     count = len(mixtures["start"])
     population = _with_features(
-        xr.Dataset(variables, _objective_coords(objectives) | {"setting": np.arange(count), **coords})
+        xr.Dataset(variables, objective_coords(objectives) | {"setting": np.arange(count), **coords})
     )
     describe(population)["loss"].attrs["long_name"] = "divergence, exact"
     constant = xr.concat(
@@ -321,12 +321,17 @@ def on_grid(dataset: xr.Dataset, axes: Mapping[str, Any]) -> xr.Dataset:
     return describe(grid.transpose(*leading, *axes, ...))
 
 
+def attributes_of(name: str) -> dict[str, str]:
+    """Return ``long_name`` and ``units`` of a variable of the layout, nothing of another one."""
+    return dict(zip(("long_name", "units"), _LONG_NAME_AND_UNITS.get(name, ()), strict=False))
+
+
 def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:
     """Return the steps that are recorded: every so many from 0 on, and the last."""
     return np.unique(np.append(np.arange(0, num_steps, record_every), num_steps))
 
 
-def _objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
+def objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
     """Return the names of objectives and what they are made of, as coordinates."""
     return {
         "objective": [objective.name for objective in objectives],
@@ -352,7 +357,7 @@ def provenance(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
         "massdrift_layout": LAYOUT,
         **{name: int(value) if isinstance(value, bool) else value for name, value in flat.items()},
         "settings": json.dumps(settings, default=_jsonable),
-        "versions": json.dumps({package: _version(package) for package in packages}),
+        "versions": json.dumps({package: version_of(package) for package in packages}),
         "backend": jax.default_backend(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -423,7 +428,19 @@ def open(path: str | Path) -> xr.DataTree:
     if layout != LAYOUT:
         found = "another file" if layout is None else f"layout {layout}"
         raise InputError(f"{path} must be a massdrift result of layout {LAYOUT}; got {found}")
+    if "commits" in tree.children:
+        check_complete(path, tree["commits"]["checksum"].to_numpy())
     return tree
+
+
+def check_complete(path: Path, commits: np.ndarray) -> None:
+    """Refuse a sweep of which chunks, the last axis being the arrays, are not trained."""
+    there = np.all(commits != 0, axis=-1)
+    if not there.all():
+        raise InputError(
+            f"{path} must be finished to be read; {there.size - int(there.sum())} of {there.size} chunks are "
+            "missing: run the sweep again to complete it"
+        )
 
 
 def new_output(path: Path, marker: str | None = None, *, overwrite: bool = False) -> None:
@@ -481,7 +498,8 @@ def _jsonable(value: Any) -> Any:
 
 
 @cache
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the installed version of a package."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -104,8 +104,10 @@ def train(
         "precision": precision,
     }
     steps = results.recorded_steps(num_steps, record_every)
-    with _arithmetic():
-        programs = [_program(objective, batch_size, optimizer, factors, precision) for objective in chosen]
+    with arithmetic():
+        programs = [
+            training_program(objective, batch_size, optimizer, factors, precision) for objective in chosen
+        ]
         recorded = [_recorded(program, (start, target)) for program in programs]
         if any(names != recorded[0] for names in recorded):
             raise InputError("objectives trained together must have learners that record the same variables")
@@ -123,10 +125,10 @@ def train(
             compiling[program.static] = partial(_compile, program, chunks[0], setting, rate, plan)
             tasks += [partial(_run, program, chunk, setting, rate, plan) for chunk in chunks]
         # Before the trainings: threads that share a program would each compile it.
-        run_together(list(compiling.values()), _arithmetic, lambda _: None)
+        run_together(list(compiling.values()), arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
         with tqdm(total=total, unit="step", unit_scale=True, disable=None if progress else True) as bar:
-            ended = run_together(tasks, _arithmetic, bar.update)
+            ended = run_together(tasks, arithmetic, bar.update)
     trajectories, diverged_steps = [], []
     for parts in zip(*[iter(ended)] * num_chunks, strict=True):
         joined = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:num_replicates], *parts)
@@ -138,7 +140,7 @@ def train(
 
 
 @contextmanager
-def _arithmetic() -> Iterator[None]:
+def arithmetic() -> Iterator[None]:
     """Hold the settings of JAX that training needs, in the thread that enters."""
     # On a CPU these random numbers are cheaper than the partitionable ones.
     with jax.enable_x64(True), jax.threefry_partitionable(False):
@@ -159,7 +161,7 @@ class _Ended(NamedTuple):
     diverged_step: np.ndarray
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
     """What is carried from step to step by every replicate."""
 
     svi: Any
@@ -168,13 +170,14 @@ class _State(NamedTuple):
     diverged_step: Array
 
 
-def _program(
+def training_program(
     objective: Objective,
     batch_size: int,
     optimizer: optax.GradientTransformation | None,
     factors: Mapping[str, float],
-    precision: str,
+    precision: str = "float64",
 ) -> Program:
+    """Return the program of a training, or refuse an objective that cannot be trained."""
     if not hasattr(objective.guide, "observables"):
         raise InputError(
             f"the guide of {objective.name} must have a method observables(params, start, target); "
@@ -246,12 +249,13 @@ def _run(
 
 def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
     """Return the names of a learner's variables, by shapes alone: refuses what cannot be trained early."""
-    return set(_first_record.eval_shape(program.static, program.numbers, setting))
+    return set(first_record.eval_shape(program.static, program.numbers, setting))
 
 
 @partial(jax.jit, static_argnums=0)
 @traced_alone
-def _first_record(program: Program, numbers: Any, setting: Any) -> dict[str, Array]:
+def first_record(program: Program, numbers: Any, setting: Any) -> dict[str, Array]:
+    """Return what a learner reports at the start."""
     svi, state, guide, beside = _svi(program, numbers, jax.random.key(0), setting, jnp.ones(()))
     params = svi.get_params(state)
     if beside is not None:
@@ -292,71 +296,107 @@ def _toward(svi: SVI, companion: Any) -> SVI:
 
 @partial(jax.jit, static_argnums=0)
 @traced_alone
-def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> _State:
-    def one(key: Array) -> _State:
-        _, state, guide, beside = _svi(program, numbers, key, setting, learning_rate)
-        companion = None if beside is None else beside.initial(guide, *setting)
-        return _State(state, companion, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> State:
+    return jax.vmap(lambda key: initial_state(program, numbers, key, setting, learning_rate))(keys)
 
-    return jax.vmap(one)(keys)
+
+def initial_state(program: Program, numbers: Any, key: Array, setting: Any, learning_rate: Array) -> State:
+    """Return what one training carries at step 0."""
+    _, state, guide, beside = _svi(program, numbers, key, setting, learning_rate)
+    companion = None if beside is None else beside.initial(guide, *setting)
+    return State(state, companion, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
 @traced_alone
 def _advance(
     program: Program,
     numbers: Any,
-    states: _State,
+    states: State,
     counts: Array,
     num_steps: Array,
     setting: Any,
     learning_rate: Array,
-) -> tuple[_State, dict[str, Array]]:
+) -> tuple[State, dict[str, Array]]:
     """Take ``counts[i]`` updates after record i, for every replicate; return the state and the records."""
 
-    def one(state: _State) -> tuple[_State, dict[str, Array]]:
-        svi, _, guide, beside = _svi(program, numbers, jax.random.key(0), setting, learning_rate)
-
-        def update(i: Array, carry: tuple[_State, Array]) -> tuple[_State, Array]:
-            state, first_loss = carry
-            svi_state, loss = _toward(svi, state.companion).update(state.svi, *setting)
-            diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
-            after_last = state.step == num_steps  # the update for the last loss is not taken
-            params, step = svi.get_params(svi_state), state.step + 1
-            lost = ~_all_finite(params) & ~after_last
-            diverged_step = _earlier(diverged_step, step, lost)
-            companion = state.companion
-            if beside is not None:
-                companion = beside.after_step(companion, params, step, guide, *setting)
-            return _State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
-
-        def record(state: _State, count: Array) -> tuple[_State, tuple[Any, Array, Array]]:
-            params, step = svi.get_params(state.svi), state.step
-            state, loss = jax.lax.fori_loop(0, count, update, (state, jnp.full((), jnp.nan, float)))
-            return state, (params, loss, step)
-
-        state, (params, loss, steps) = jax.lax.scan(record, state, counts)
-        observed = jax.vmap(lambda p: guide.observables(p, *setting))(params) | {"loss": loss}
-        # Finite parameters can be too far off for what is reported of them.
-        lost = ~jax.vmap(_all_finite)(observed) & (counts > 0)
-        first_lost = steps[jnp.argmax(lost)]
-        lost_before = (state.diverged_step < 0) | (first_lost < state.diverged_step)
-        diverged_step = jnp.where(jnp.any(lost) & lost_before, first_lost, state.diverged_step)
-        diverged = (diverged_step >= 0) & (steps >= diverged_step)
-        masked = {name: jnp.where(_like(diverged, value), jnp.nan, value) for name, value in observed.items()}
-        return state._replace(diverged_step=diverged_step), masked
+    def one(state: State) -> tuple[State, dict[str, Array]]:
+        return advance(program, numbers, state, counts, counts > 0, num_steps, setting, learning_rate)
 
     return jax.vmap(one)(states)
 
 
+def advance(
+    program: Program,
+    numbers: Any,
+    state: State,
+    counts: Array,
+    recorded: Array,
+    num_steps: Array,
+    setting: Any,
+    learning_rate: Array,
+) -> tuple[State, dict[str, Array]]:
+    """Take ``counts[i]`` updates of one training after place i, and say what it is at every place.
+
+    Args:
+        program: the training's, see `program_of`.
+        numbers: the program's.
+        state: what the training carries.
+        counts: updates after each place, shape (place,); over all calls one more than ``num_steps``, for the
+            last loss.
+        recorded: the places where what is reported must be finite, shape (place,).
+        num_steps: updates of the whole training.
+        setting: start and target.
+        learning_rate: of plain SGD.
+
+    Returns:
+        The state, and what is reported at every place, shape (place, ...): NaN from a divergence on.
+    """
+    svi, _, guide, beside = _svi(program, numbers, jax.random.key(0), setting, learning_rate)
+
+    def update(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+        state, first_loss = carry
+        svi_state, loss = _toward(svi, state.companion).update(state.svi, *setting)
+        diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
+        after_last = state.step == num_steps  # the update for the last loss is not taken
+        params, step = svi.get_params(svi_state), state.step + 1
+        lost = ~_all_finite(params) & ~after_last
+        diverged_step = _earlier(diverged_step, step, lost)
+        companion = state.companion
+        if beside is not None:
+            companion = beside.after_step(companion, params, step, guide, *setting)
+        return State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
+
+    def record(state: State, count: Array) -> tuple[State, tuple[Any, Array, Array]]:
+        params, step = svi.get_params(state.svi), state.step
+        state, loss = jax.lax.fori_loop(0, count, update, (state, jnp.full((), jnp.nan, float)))
+        return state, (params, loss, step)
+
+    state, (params, loss, steps) = jax.lax.scan(record, state, counts)
+    observed = jax.vmap(lambda p: guide.observables(p, *setting))(params) | {"loss": loss}
+    # Finite parameters can be too far off for what is reported of them.
+    lost = ~jax.vmap(_all_finite)(observed) & recorded
+    first_lost = steps[jnp.argmax(lost)]
+    lost_before = (state.diverged_step < 0) | (first_lost < state.diverged_step)
+    diverged_step = jnp.where(jnp.any(lost) & lost_before, first_lost, state.diverged_step)
+    diverged = (diverged_step >= 0) & (steps >= diverged_step)
+    masked = {name: jnp.where(_like(diverged, value), jnp.nan, value) for name, value in observed.items()}
+    return state._replace(diverged_step=diverged_step), masked
+
+
 @cache
 def _compiled_advance() -> Any:
-    """Return `_advance` under jit, with the compiler options where this version of XLA has them."""
+    """Return `_advance` under jit."""
+    return jax.jit(_advance, static_argnums=0, compiler_options=compiler_options())
+
+
+@cache
+def compiler_options() -> dict[str, Any] | None:
+    """Return the compiler options for training, or None where this version of XLA lacks them."""
     try:
         jax.jit(lambda: 0, compiler_options=_COMPILER_OPTIONS).lower().compile()
-        options: dict[str, Any] | None = _COMPILER_OPTIONS
     except jax.errors.JaxRuntimeError:
-        options = None
-    return jax.jit(_advance, static_argnums=0, compiler_options=options)
+        return None
+    return _COMPILER_OPTIONS
 
 
 def scale_by_name(factors: Mapping[str, Any]) -> optax.GradientTransformation:

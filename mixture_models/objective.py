@@ -5,9 +5,12 @@ Nothing dispatches on a name: whoever lists, trains, plans or draws objectives a
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any
+from typing import Any, Self
+
+import jax
+import numpy as np
 
 from mixture_models import arguments
 from mixture_models.prediction import Prediction
@@ -28,6 +31,7 @@ class Objective:
         description: the model in words.
         companion: the policy that travels beside the learner, see `mixture_models.companions`, or None.
         prediction: its course by theory alone, which `massdrift plan` reads, or None where there is none.
+        made_by: the constructor and its arguments, for `changed`; None where none is registered.
 
     The model, the guide, the divergence and the companion are JAX pytrees whose leaves are the numeric
     settings: objectives that differ in numbers only share one compiled program.
@@ -40,6 +44,41 @@ class Objective:
     description: str = ""
     companion: Any = None
     prediction: Prediction | None = None
+    made_by: tuple[Callable[..., Any], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The names of the constructor's arguments; none where no constructor is registered."""
+        return [] if self.made_by is None else list(inspect.signature(self.made_by[0]).parameters)
+
+    def changed(self, **changes: Any) -> Self:
+        """Return what the constructor makes with some arguments changed; the name stays.
+
+        Raises:
+            InputError: an argument that the constructor does not take, a refused value, or an objective that
+                is not what a registered constructor made.
+        """
+        if not changes:
+            return self
+        if self.made_by is None or not self._is_as_made():
+            wanted = "must be what a registered constructor makes, for its arguments to be changed"
+            raise InputError(f"{self.name} {wanted}; got one put together by hand")
+        for name in changes:
+            one_of(f"the argument of {self.name}", name, self.arguments)
+        constructor, given = self.made_by
+        return replace(constructor(**(given | changes)), name=self.name)
+
+    def _is_as_made(self) -> bool:
+        """Return whether no part was replaced since the constructor made it."""
+        constructor, given = self.made_by or (None, {})
+        mine, made = (
+            jax.tree.flatten((o.model, o.guide, o.divergence, o.companion))
+            for o in (self, constructor(**given) if constructor else self)
+        )
+        same_structure: Any = mine[1]
+        return bool(same_structure == made[1]) and all(
+            a is b or np.array_equal(a, b) for a, b in zip(mine[0], made[0], strict=True)
+        )
 
 
 #: Constructor of every known objective, by name.
@@ -63,7 +102,9 @@ def register(constructor: Callable[..., Objective]) -> Callable[..., Objective]:
             if value != parameters[key].default
         ]
         return replace(
-            constructor(*args, **kwargs), name=":".join([name, ",".join(changed)] if changed else [name])
+            constructor(*args, **kwargs),
+            name=":".join([name, ",".join(changed)] if changed else [name]),
+            made_by=(named, dict(given)),
         )
 
     registry[name] = named

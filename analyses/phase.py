@@ -1,0 +1,344 @@
+"""Where does which objective forget? The phase diagram over separation, batch size, and replay or anchor.
+
+A learner whose old mode has become rare is trained at every point. Two lines of theory part the diagram:
+below a batch size most batches hold no old behaviour (starvation), left of a separation the modes overlap so
+much that old behaviours are claimed by the new mode (misassignment).
+"""
+
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from rich.table import Table
+from scipy.optimize import brentq
+
+from analyses import figures, outputs, tables
+from inference import results
+from inference.sweeps import sweep
+from mixture_models import objectives, theory
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import increasing_array, integer, open_interval, positive
+
+#: Separations, batch sizes and values of the knob of the default grid.
+SEPARATIONS = tuple(float(x) for x in np.arange(1.5, 7.25, 0.5))
+BATCH_SIZES = (2, 4, 8, 16, 64)
+KNOBS = (0.0, 0.05, 0.2)
+
+# What is swept together, and the argument that is its knob.
+_FAMILIES = {"replay": ("sft", "reverse_kl"), "anchor": ("sdft",)}
+
+#: At the lines: probability of a batch without an old behaviour, and of an old one claimed by the new mode.
+STARVED, CLAIMED = 0.5, 0.1
+
+# Distance of the new mean from the target's at the start: what is to be learnt.
+_NEW_GAP = 1.0
+
+# Mean and share that a training keeps less than counts as lost, of the start's retention.
+_LOST = 0.5
+
+_LEAST_DRIFT = 1e-3
+
+
+def run(
+    separations: Sequence[float] = SEPARATIONS,
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    knobs: Sequence[float] = KNOBS,
+    old_weight: float = 0.5,
+    start_old_weight: float = 0.1,
+    num_steps: int = 1000,
+    learning_rate: float = 0.05,
+    num_replicates: int = 20,
+    seed: int = 0,
+    keep: Path,
+    workers: int | None = None,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Sweep the grid, and compute the lines of theory.
+
+    Args:
+        separations: δ of the target's modes, increasing, at least 1.5.
+        batch_sizes: behaviours in an update, increasing, at least 2.
+        knobs: replay of `sft` and `reverse_kl`, anchor of `sdft`, increasing, in [0, 0.95].
+        old_weight: α of the target.
+        start_old_weight: β at the start.
+        num_steps: updates of a training.
+        learning_rate: of plain SGD.
+        num_replicates: trainings of every objective at every point.
+        seed: of all random numbers.
+        keep: folder for the sweeps' stores, from which an interrupted run goes on.
+        workers: processes of a Dask cluster on this machine, see `inference.sweep`.
+        progress: whether a terminal shows progress.
+
+    Returns:
+        DataTree with ``/final`` and ``/trajectory_stats`` over (objective, separation, batch_size, knob,
+        chain, draw), and ``/theory``: ``starvation`` over (objective, batch_size, knob) and
+        ``misassignment`` over (separation).
+
+    Raises:
+        InputError: an argument out of range.
+    """
+    apart = increasing_array("separations", separations, "[1.5, 100]")
+    sizes = [integer("batch_sizes", size, at_least=2) for size in batch_sizes]
+    increasing_array("batch_sizes", sizes, "[2, 1000000]")
+    shares = increasing_array("knobs", knobs, "[0, 0.95]")
+    alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
+    target = TwoMode.create(alpha, 0.0, float(apart[-1]))
+    settings = {
+        "separations": list(apart),
+        "batch_sizes": sizes,
+        "knobs": list(shares),
+        "old_weight": alpha,
+        "start_old_weight": beta,
+        "num_steps": integer("num_steps", num_steps),
+        "learning_rate": positive("learning_rate", learning_rate),
+        "num_replicates": integer("num_replicates", num_replicates),
+        "seed": integer("seed", seed, at_least=0, at_most=2**63 - 1),
+    }
+    # What an interrupted run of other settings left is not in the way.
+    mark = f"{zlib.crc32(json.dumps(settings).encode()):08x}"
+
+    def start(target: TwoMode) -> TwoMode:
+        return target.replace(old_weight=beta, new_mean=target.new_mean - _NEW_GAP)
+
+    keep.mkdir(parents=True, exist_ok=True)
+    finals, stats = [], []
+    for argument, names in _FAMILIES.items():
+        tree = sweep(
+            [objectives.registry[name]() for name in names],
+            {"target.separation": list(apart), "batch_size": sizes, f"objective.{argument}": list(shares)},
+            start=start,
+            target=target,
+            store=keep / f"{argument}-{mark}.zarr",
+            num_steps=num_steps,
+            batch_size=sizes[0],
+            learning_rate=learning_rate,
+            num_replicates=num_replicates,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+        new_names = {"target.separation": "separation", f"objective.{argument}": "knob"}
+        finals.append(tree["final"].to_dataset().rename(new_names).load())
+        stats.append(tree["trajectory_stats"].to_dataset().rename(new_names).load())
+    groups = {
+        "final": xr.concat(finals, "objective"),
+        "trajectory_stats": xr.concat(stats, "objective"),
+        "theory": _theory(apart, sizes, shares, beta),
+    }
+    return xr.DataTree.from_dict(
+        {"/": xr.Dataset(attrs=results.provenance(settings))}
+        | {f"/{name}": results.describe(group) for name, group in groups.items()}
+    )
+
+
+def _theory(apart: np.ndarray, sizes: Sequence[int], shares: np.ndarray, beta: float) -> xr.Dataset:
+    """Return starvation and misassignment at the start."""
+    names = [name for family in _FAMILIES.values() for name in family]
+    starvation = [
+        [[_none_drawn(n, beta, share) ** size for share in shares] for size in sizes] for n in names
+    ]
+    return xr.Dataset(
+        {
+            "starvation": (("objective", "batch_size", "knob"), starvation),
+            "misassignment": ("separation", theory.misassignment(beta, apart - _NEW_GAP)),
+        },
+        {"objective": names, "batch_size": list(sizes), "knob": shares, "separation": apart},
+    )
+
+
+def _none_drawn(objective: str, beta: float, share: float) -> float:
+    """Return the probability that one behaviour of a batch is no old one: of data, or of the learner at β."""
+    of_learner = {"sft": 0.0}.get(objective, beta)
+    replayed = 0.0 if objective == "sdft" else share  # an anchor draws nothing
+    return float(theory.starvation_probability(of_learner, 1, replayed))
+
+
+def starved_below(objective: str, beta: float, share: float) -> float:
+    """Return the batch size below which half of the batches hold no old behaviour; infinite where all do."""
+    none = _none_drawn(objective, beta, share)
+    return np.inf if none == 1.0 else float(np.log(STARVED) / np.log(none))
+
+
+def overlapping_below(beta: float) -> float:
+    """Return the separation below which the new mode claims a tenth of the old behaviours at the start."""
+    return _NEW_GAP + float(brentq(lambda d: theory.misassignment(beta, d) - CLAIMED, 1e-6, 50.0))
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row an objective and value of its knob.
+
+    Columns ``objective``, ``knob``; ``starved_below`` and ``overlapping_below``, the lines of theory;
+    ``lost``, the share of the trainings that end with less than half of the retention they started with, and
+    ``old_drift``, the median of the final one, each over the grid and on both sides of a line
+    (``lost_starved``, ``lost_fed``, ``old_drift_overlapping``, ``old_drift_apart``); ``trainings`` and
+    ``num_diverged``, left out of the rest.
+    """
+    final, kept = tree["final"].to_dataset(), results.converged(tree)
+    beta = tree.attrs["start_old_weight"]
+    rows = []
+    for name in final["objective"].to_numpy():
+        for share in final["knob"].to_numpy():
+            at = {"objective": name, "knob": share}
+            there, fine = final.sel(at), kept.sel(at)
+            lost = (there["retention"] < _LOST * beta).where(fine)
+            drift = there["old_drift"].where(fine)
+            size, apart = starved_below(name, beta, share), overlapping_below(beta)
+            starved, overlapping = final["batch_size"] < size, final["separation"] < apart
+            rows.append(
+                {
+                    "objective": name,
+                    "knob": share,
+                    "starved_below": size,
+                    "overlapping_below": apart,
+                    "lost": _within(lost, fine, np.nanmean),
+                    "lost_starved": _within(lost, starved, np.nanmean),
+                    "lost_fed": _within(lost, ~starved, np.nanmean),
+                    "old_drift": _within(drift, fine, np.nanmedian),
+                    "old_drift_overlapping": _within(drift, overlapping, np.nanmedian),
+                    "old_drift_apart": _within(drift, ~overlapping, np.nanmedian),
+                    "trainings": int(fine.size),
+                    "num_diverged": int((~fine).sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _within(values: xr.DataArray, condition: xr.DataArray, statistic: Any) -> float:
+    """Return a statistic of the values where a condition holds, NaN where there are none."""
+    chosen = values.where(condition).to_numpy()
+    return float(statistic(chosen)) if np.isfinite(chosen).any() else np.nan
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal."""
+    settings = tree.attrs
+    frame = summary(tree)
+    columns: list[tuple[str, str, tables.Cell]] = [
+        ("objective", "objective", lambda row, name: str(row[name])),
+        ("replay or\nanchor", "knob", tables.plain),
+        ("starved\nbelow N", "starved_below", tables.plain),
+        ("lost,\nstarved", "lost_starved", tables.plain),
+        ("lost,\nnot starved", "lost_fed", tables.plain),
+        ("old drift,\noverlapping", "old_drift_overlapping", tables.plain),
+        ("old drift,\napart", "old_drift_apart", tables.plain),
+        ("diverged", "num_diverged", tables.plain),
+    ]
+    return tables.listed(
+        frame,
+        columns,
+        title="Where the old mode is lost, and where it moves",
+        caption=(
+            f"{int(frame['trainings'].sum())} trainings from old weight {settings['start_old_weight']:g} "
+            f"toward {settings['old_weight']:g}. Lost: the share of trainings that end with less than half "
+            "of the retention they started with, at batches smaller (starved) and larger than N, where half "
+            "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "
+            f"at separations below (overlapping) and above {frame['overlapping_below'][0]:.3g}, where a "
+            "tenth of the old behaviours is claimed by the new mode at the start. Diverged ones are left out."
+        ),
+    )
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``phase_mass`` and ``phase_drift``."""
+    final = tree["final"].to_dataset().where(results.converged(tree))
+    means = {name: final[name].mean(["chain", "draw"], skipna=True) for name in ("retention", "old_drift")}
+    largest = max(2.0 * _LEAST_DRIFT, float(means["old_drift"].max()))
+    top = max(tree.attrs["old_weight"], float(means["retention"].max()))
+    with figures.style():
+        return {
+            "phase_mass": _plot_phase(
+                tree,
+                means["retention"],
+                Normalize(0.0, top),
+                "viridis",
+                "final retention of old behaviour, mean",
+                f"What is left of the old mode: started with {tree.attrs['start_old_weight']:g}, "
+                f"the target has {tree.attrs['old_weight']:g}",
+            ),
+            "phase_drift": _plot_phase(
+                tree,
+                means["old_drift"].clip(_LEAST_DRIFT),
+                LogNorm(_LEAST_DRIFT, largest),
+                "magma_r",
+                "final old drift, mean [Mahalanobis]",
+                "How far the old mode has moved, from no drift",
+            ),
+        }
+
+
+def _plot_phase(
+    tree: xr.DataTree, values: xr.DataArray, norm: Normalize, colours: str, label: str, title: str
+) -> Figure:
+    """Draw a map of separation and batch size for every objective (row) and value of its knob (column)."""
+    names, knobs = values["objective"].to_numpy(), values["knob"].to_numpy()
+    beta = tree.attrs["start_old_weight"]
+    figure, panels = plt.subplots(
+        len(names),
+        len(knobs),
+        figsize=(1.6 + 2.7 * len(knobs), 0.9 + 2.1 * len(names)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    drawn: Any = None
+    for row, name in zip(panels, names, strict=True):
+        for axes, knob in zip(row, knobs, strict=True):
+            shown = values.sel(objective=name, knob=knob).transpose("batch_size", "separation")
+            drawn = axes.pcolormesh(
+                shown["separation"],
+                np.log2(shown["batch_size"]),
+                shown,
+                norm=norm,
+                cmap=colours,
+                shading="nearest",
+            )
+            axes.grid(visible=False)
+            _lines(axes, shown, starved_below(str(name), beta, float(knob)), overlapping_below(beta))
+            word = "anchor" if name == "sdft" else "replay"
+            axes.set_title(f"{name}, {word} {knob:g}", fontsize=9, loc="left")
+    sizes = values["batch_size"].to_numpy()
+    for axes in panels[:, 0]:
+        axes.set_yticks(np.log2(sizes), [f"{size:g}" for size in sizes])
+        axes.set_ylabel("batch size")
+    for axes in panels[-1]:
+        axes.set_xlabel("separation δ\n[Mahalanobis]")
+    figure.colorbar(drawn, ax=panels, label=label, shrink=0.8)
+    figure.suptitle(
+        f"{title}\ndashed: below it half of the batches hold no old behaviour; "
+        "dotted: left of it the new mode\nclaims a tenth of the old behaviours (both at the start)",
+        fontsize=10,
+        x=0.02,
+        ha="left",
+    )
+    return figure
+
+
+def _lines(axes: Axes, shown: xr.DataArray, size: float, separation: float) -> None:
+    """Draw the lines of theory, in a colour that shows on every ground; a line outside is left out."""
+    low, high = axes.get_ylim()
+    left, right = axes.get_xlim()
+    for colour, width in (("white", 2.6), ("black", 1.2)):
+        if np.isfinite(size) and low < np.log2(size) < high:
+            axes.axhline(np.log2(size), color=colour, linewidth=width, linestyle="--" if width < 2.0 else "-")
+        if left < separation < right:
+            axes.axvline(separation, color=colour, linewidth=width, linestyle=":" if width < 2.0 else "-")
+    axes.set(xlim=(left, right), ylim=(low, high))
+    if not np.isfinite(size):
+        box: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+        axes.text(0.98, 0.95, "no batch holds old behaviour", fontsize=7, bbox=box, **place)
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
+    outputs.write(tree, summary(tree), plot(tree), folder)

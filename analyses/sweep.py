@@ -1,0 +1,175 @@
+"""A sweep from a file: the settings of a comparison, and the axes along which they vary."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.console import RenderableType
+
+from analyses import tables
+from analyses.settings import Settings
+from inference.sweeps import sweep
+from mixture_models import objectives
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import InputError, integer, number, one_of, positive
+
+_SPACINGS = ("linear", "log")
+
+
+def run(
+    config: Path,
+    out: Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    memory: float | None = None,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Run the sweep that a file describes, or what is missing of it.
+
+    The file holds settings as those of `analyses.settings.Settings` (start and end are recorded unless
+    ``record_every`` is given), a table ``learning_rate_factors``, and a table ``grid`` of axes (see
+    `inference.grid`): a list of values each, or a table with ``first``, ``last``, ``count`` and ``spacing``
+    (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and ``start_old_drift`` from
+    it, unless an axis says otherwise.
+
+    Args:
+        config: TOML file.
+        out: store to write, ends in ``.zarr``.
+        workers: see `inference.sweep`.
+        scheduler: see `inference.sweep`.
+        memory: bytes, see `inference.sweep`.
+        progress: see `inference.sweep`.
+
+    Raises:
+        InputError: the file is missing, is not TOML, or holds an unknown or unusable setting.
+    """
+    settings, axes, factors, record_every = _read(config)
+
+    def start_of(target: TwoMode) -> TwoMode:
+        apart = target.new_mean - target.old_mean
+        toward_new = apart / float(target.separation)
+        return target.replace(
+            old_weight=settings.start_old_weight,
+            old_mean=target.old_mean + settings.start_old_drift * toward_new,
+            new_mean=target.new_mean - settings.start_new_gap * toward_new,
+        )
+
+    return sweep(
+        [objectives.parse(text) for text in settings.objectives],
+        axes,
+        start=start_of,
+        target=settings.mixtures()[1],
+        store=out,
+        num_steps=settings.num_steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        num_replicates=settings.num_replicates,
+        seed=settings.seed,
+        record_every=record_every,
+        learning_rate_factors=factors,
+        common_random_numbers=settings.common_random_numbers,
+        workers=workers,
+        scheduler=scheduler,
+        memory=memory,
+        progress=progress,
+    )
+
+
+def _read(path: Path) -> tuple[Settings, dict[str, Any], dict[str, float], int | None]:
+    """Return settings, axes, learning rate factors, and the steps between two records where given."""
+    try:
+        stored = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} must be a readable settings file: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} must be a TOML file: {error}") from None
+    axes, factors = stored.pop("grid", {}), stored.pop("learning_rate_factors", {})
+    for name, table in (("grid", axes), ("learning_rate_factors", factors)):
+        if not isinstance(table, Mapping):
+            raise InputError(f"{name} must be a table; got {table!r}")
+    unknown = sorted(set(stored) - set(Settings.names()))
+    if unknown:
+        known = ", ".join([*Settings.names(), "grid", "learning_rate_factors"])
+        raise InputError(f"{path} may set {known}; got {', '.join(unknown)}")
+    record_every = stored.get("record_every")
+    return Settings(**stored), dict(_flat(axes)), dict(factors), record_every
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the axes of a table; in TOML a name with dots is a table in a table."""
+    axes: list[tuple[str, Any]] = []
+    for name, value in table.items():
+        if isinstance(value, Mapping) and "count" not in value:
+            axes += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, Mapping):
+            axes.append((f"{prefix}{name}", _range(f"{prefix}{name}", value)))
+        else:
+            axes.append((f"{prefix}{name}", value))
+    return axes
+
+
+def _range(name: str, table: Mapping[str, Any]) -> list[float]:
+    """Return the values between two ends."""
+    unknown = sorted(set(table) - {"first", "last", "count", "spacing"})
+    if unknown or not {"first", "last"} <= set(table):
+        raise InputError(f"{name} must have first, last, count and perhaps spacing; got {', '.join(table)}")
+    spacing = one_of(f"the spacing of {name}", table.get("spacing", "linear"), _SPACINGS)
+    count = integer(f"the count of {name}", table["count"])
+    check = number if spacing == "linear" else positive
+    first, last = (check(f"the {end} value of {name}", table[end]) for end in ("first", "last"))
+    values = np.linspace(first, last, count) if spacing == "linear" else np.geomspace(first, last, count)
+    return [float(value) for value in values]
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row an objective: how many were trained, how many diverged, and the spread of what is left.
+
+    Columns ``trainings`` and ``diverged``, and of ``old_weight``, ``retention``, ``old_drift`` and
+    ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final value over the
+    points' means over replicates.
+    """
+    final = tree["final"].to_dataset()
+    diverged = tree["trajectory_stats"]["diverged_step"] >= 0
+    rows = []
+    for name in final["objective"].to_numpy():
+        lost = diverged.sel(objective=name).compute()
+        row: dict[str, Any] = {"trainings": lost.size, "diverged": int(lost.sum())}
+        for variable in ("old_weight", "retention", "old_drift", "new_gap"):
+            if variable in final:
+                means = final[variable].sel(objective=name).where(~lost).mean(["chain", "draw"], skipna=True)
+                values = means.to_numpy()
+                shown = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([np.nan])
+                row[f"{variable}_lowest"] = shown.min()
+                row[variable] = np.median(shown)
+                row[f"{variable}_highest"] = shown.max()
+        rows.append(row)
+    return pd.DataFrame(rows, index=final["objective"].to_numpy())
+
+
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the summary as a table for the terminal."""
+    frame = summary(tree)
+
+    def spread(row: Mapping[str, Any], name: str) -> str:
+        return " … ".join(tables.number(row[n]) for n in (f"{name}_lowest", name, f"{name}_highest"))
+
+    rows: list[tuple[str, str, tables.Cell]] = [("trainings", "trainings", tables.plain)]
+    rows += [
+        (f"final {name.replace('_', ' ')}", name, spread)
+        for name in ("old_weight", "retention", "old_drift", "new_gap")
+        if name in frame
+    ]
+    final = tree["final"]
+    axes = [str(d) for d in final["old_drift"].dims if d not in ("objective", "chain", "draw")]
+    over = ", ".join(f"{name} ({final.sizes[name]})" for name in axes) or "no axis"
+    return tables.transposed(
+        frame,
+        [*rows, ("diverged, left out", "diverged", tables.plain)],
+        title=f"Sweep over {over}",
+        caption="Lowest … median … highest over the points of the grid, of means over replicates.",
+    )

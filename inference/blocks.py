@@ -1,0 +1,253 @@
+"""Blocks of a sweep: settings × replicates that one call of one compiled program trains.
+
+The program takes a fixed number of settings and replicates, whatever the grid, so that new grids find it
+compiled; what a block lacks is filled up with copies. Where random numbers are common, the replicates of all
+settings of a block share them: they are drawn once.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Lock
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+from numpyro.infer.svi import SVIState
+
+from inference.cuts import Block, Geometry, positions, program_at
+from inference.grid import Grid, Training
+from inference.programs import Program, traced_alone
+from inference.training import (
+    State,
+    advance,
+    arithmetic,
+    compiler_options,
+    first_record,
+    initial_state,
+)
+from mixture_models.validation import InputError
+
+# Places of a call, and behaviours between two looks at whether to stop.
+_PLACES, _BEHAVIOURS_A_CALL = 4, 2**25
+
+
+class Trained(NamedTuple):
+    """What a block gives: variables of shape (setting, replicate, step, ...) and (setting, replicate)."""
+
+    records: dict[str, np.ndarray]
+    diverged_step: np.ndarray
+
+
+def variables(grid: Grid) -> dict[str, tuple[int, ...]]:
+    """Return the event shape of every variable that the learners record; refuses what cannot be trained.
+
+    Raises:
+        InputError: learners that record other variables than those of the first objective, or that cannot be
+            trained.
+    """
+    found: list[dict[str, tuple[int, ...]]] = []
+    origin = (0,) * len(grid.shape)
+    with arithmetic():
+        for objective in range(len(grid.objectives)):
+            point = grid.at(objective, origin)
+            program = program_at(point)
+            shapes = first_record.eval_shape(program.static, program.numbers, (point.start, point.target))
+            found.append({name: tuple(shape.shape) for name, shape in shapes.items()})
+    if any(shapes != found[0] for shapes in found):
+        raise InputError("objectives swept together must have learners that record the same variables")
+    return found[0] | {"loss": ()}
+
+
+def train_block(grid: Grid, cut: Geometry, block: Block, report: Callable[[int], None]) -> Trained:
+    """Train what is in a block.
+
+    Args:
+        grid: the sweep's.
+        cut: how it is cut.
+        block: which piece.
+        report: called between calls of the program, to be stopped there.
+    """
+    inside = positions(grid, cut, block)
+    points = [grid.at(block.objective, position) for position in inside]
+    programs = [program_at(point) for point in points]
+    families: dict[Program, list[int]] = {}
+    for index, program in enumerate(programs):
+        families.setdefault(program.static, []).append(index)
+    first = block.replicates * cut.replicates
+    kept = min(cut.replicates, grid.num_replicates - first)
+    parts = []
+    for static, members in families.items():
+        chosen = [members[min(i, len(members) - 1)] for i in range(cut.settings)]
+        trained = _call(
+            grid, cut, static, [programs[i] for i in chosen], [points[i] for i in chosen], first, report
+        )
+        parts.append(jax.tree.map(lambda a, m=members: a[: len(m), :kept], trained))
+    order = np.argsort([i for members in families.values() for i in members])
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[order], *parts)
+
+
+def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
+    """Compile the programs of a block, and return the bytes that a call of the largest needs."""
+    needed = 0
+    inside = positions(grid, cut, block)
+    points = [grid.at(block.objective, position) for position in inside]
+    by_static = {program.static: (program, point) for point in points for program in [program_at(point)]}
+    for static, (program, point) in by_static.items():
+        arguments = _arguments(grid, cut, [program] * cut.settings, [point] * cut.settings, 0)
+        for executable in _executables(static, arguments, grid.common_random_numbers):
+            memory = executable.memory_analysis()
+            size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + 2 * memory.output_size_in_bytes
+            needed = max(needed, size)
+    # What is kept of the records until they are written, joined and reordered.
+    floats = 1 + sum(int(np.prod(shape)) for shape in variables(grid).values())
+    return int(needed + 4 * 8 * cut.settings * cut.replicates * len(grid.steps) * floats)
+
+
+class _Arguments(NamedTuple):
+    """What a compiled program takes, but for where it stands: leading axis settings where they differ."""
+
+    numbers: Any
+    setting: Any
+    rate: np.ndarray
+    words: np.ndarray
+    replicates: np.ndarray
+
+
+def _arguments(
+    grid: Grid, cut: Geometry, programs: Sequence[Program], points: Sequence[Training], first: int
+) -> _Arguments:
+    numbers = jax.tree.map(_stacked, *[program.numbers for program in programs])
+    setting = jax.tree.map(_stacked, *[(point.start, point.target) for point in points])
+    words = np.array([[p.seed >> 32, p.seed & 0xFFFFFFFF] for p in points], np.uint32)
+    return _Arguments(
+        numbers,
+        setting,
+        np.array([point.learning_rate for point in points]),
+        words[0] if grid.common_random_numbers else words,
+        np.arange(first, first + cut.replicates, dtype=np.int64),
+    )
+
+
+def _stacked(*leaves: Any) -> np.ndarray:
+    return np.stack([np.asarray(leaf, np.float64) for leaf in leaves])
+
+
+def _call(
+    grid: Grid,
+    cut: Geometry,
+    static: Program,
+    programs: Sequence[Program],
+    points: Sequence[Training],
+    first: int,
+    report: Callable[[int], None],
+) -> Trained:
+    """Train settings × replicates by one program."""
+    with arithmetic():
+        arguments = _placed(_arguments(grid, cut, programs, points, first), grid.common_random_numbers)
+        start, go = _executables(static, arguments, grid.common_random_numbers)
+        numbers, setting, rate = arguments.numbers, arguments.setting, arguments.rate
+        state = start(*arguments)
+        counts, recorded = _plan(grid.steps, cut.settings * cut.replicates * points[0].batch_size)
+        parts: list[dict[str, np.ndarray]] = []
+        for taken, wanted in zip(counts, recorded, strict=True):
+            report(0)
+            state, records = go(numbers, state, taken, wanted, grid.steps[-1], setting, rate)
+            if wanted.any():
+                parts.append({n: np.asarray(a)[:, :, wanted] for n, a in jax.device_get(records).items()})
+    joined = {n: np.concatenate([p[n] for p in parts], axis=2).swapaxes(0, 1) for n in parts[0]}
+    return Trained(joined, np.asarray(state.diverged_step).T)
+
+
+def _plan(steps: np.ndarray, behaviours: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the updates after every place, and which places are recorded, a row a call."""
+    most = max(1, _BEHAVIOURS_A_CALL // (_PLACES * behaviours))
+    places = np.union1d(steps, np.arange(0, steps[-1], most))
+    # The last record takes one more update, for its loss; the state after it is not used.
+    counts = np.append(np.diff(places), 1)
+    recorded = np.isin(places, steps)
+    padding = (0, -len(places) % _PLACES)
+    return tuple(np.pad(a, padding).reshape(-1, _PLACES) for a in (counts, recorded))  # type: ignore[return-value]
+
+
+def _placed(arguments: _Arguments, common: bool) -> _Arguments:
+    """Spread the settings over this host's devices, where there are several."""
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return arguments
+    mesh = Mesh(np.array(devices), ("settings",))
+    spread, whole = (NamedSharding(mesh, PartitionSpec(*names)) for names in (("settings",), ()))
+    put = (spread, spread, spread, whole if common else spread, whole)
+    return _Arguments(*(jax.device_put(a, where) for a, where in zip(arguments, put, strict=True)))
+
+
+_COMPILED: dict[Any, tuple[Any, Any]] = {}
+_LOCKS: dict[Any, Lock] = {}
+_GUARD = Lock()
+
+
+def _executables(static: Program, arguments: _Arguments, common: bool) -> tuple[Any, Any]:
+    """Return the programs that start trainings and go on with them, for arguments of these shapes."""
+    leaves, structure = jax.tree.flatten(arguments)
+    key = (static, common, structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves))
+    with _GUARD:
+        lock = _LOCKS.setdefault(key, Lock())
+    with lock:
+        if key not in _COMPILED:
+            with arithmetic():
+                _COMPILED[key] = _compile(static, _placed(arguments, common), common)
+    return _COMPILED[key]
+
+
+def _compile(static: Program, arguments: _Arguments, common: bool) -> tuple[Any, Any]:
+    """Compile, for a block, what starts trainings and what goes on with them."""
+    over_settings: Any = _axes(key=None if common else 0)
+    over_replicates: Any = _axes(key=0)
+
+    @traced_alone
+    def start(numbers: Any, setting: Any, rate: Array, words: Array, replicates: Array) -> State:
+        def one(numbers: Any, setting: Any, rate: Array, words: Array, replicate: Array) -> State:
+            key = jax.random.wrap_key_data(words, impl="threefry2x32")
+            key = jax.random.fold_in(jax.random.fold_in(key, 0), replicate)
+            return initial_state(static, numbers, key, setting, rate)
+
+        settings = jax.vmap(one, (0, 0, 0, None if common else 0, None), over_settings)
+        return jax.vmap(settings, (None, None, None, None, 0), over_replicates)(
+            numbers, setting, rate, words, replicates
+        )
+
+    @traced_alone
+    def go(
+        numbers: Any,
+        state: State,
+        counts: Array,
+        recorded: Array,
+        num_steps: Array,
+        setting: Any,
+        rate: Array,
+    ) -> tuple[State, dict[str, Array]]:
+        one = partial(advance, static)
+        settings = jax.vmap(one, (0, over_settings, None, None, None, 0, 0), (over_settings, 0))
+        replicates = jax.vmap(
+            settings, (None, over_replicates, None, None, None, None, None), (over_replicates, 0)
+        )
+        return replicates(numbers, state, counts, recorded, num_steps, setting, rate)
+
+    numbers, setting, rate = arguments[:3]
+    counts, recorded = np.zeros(_PLACES, np.int64), np.zeros(_PLACES, bool)
+    started = jax.jit(start, compiler_options=compiler_options()).lower(*arguments).compile()
+    state = jax.eval_shape(start, *arguments) if len(jax.local_devices()) == 1 else started(*arguments)
+    going = (
+        jax.jit(go, compiler_options=compiler_options())
+        .lower(numbers, state, counts, recorded, np.int64(1), setting, rate)
+        .compile()
+    )
+    return started, going
+
+
+def _axes(key: int | None) -> Any:
+    """Return the axes of a state for ``vmap``: the step is that of all, the key may be."""
+    none: Any = None
+    first: Any = 0
+    return State(SVIState(0, None, key), 0, none, first)

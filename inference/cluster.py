@@ -1,0 +1,103 @@
+"""A sweep on a Dask cluster: every task is a block, which the worker trains and writes itself."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import cloudpickle
+
+from inference.blocks import train_block
+from inference.cuts import Block
+from inference.grid import Grid
+from inference.sweep_store import SweepStore
+from mixture_models.validation import InputError
+
+# Tasks that the scheduler knows of, for each thread of the cluster: it need not hold a long sweep at once.
+_AHEAD = 4
+
+# Deaths of a worker in the same task after which the task is held to be the cause.
+_DEATHS = 10
+
+
+def run_on(
+    grid: Grid,
+    store: SweepStore,
+    work: Sequence[Block],
+    progress: Callable[[int], object],
+    *,
+    workers: int | None,
+    scheduler: str | None,
+) -> None:
+    """Train blocks on a cluster; a worker that dies loses what it was at, which another one takes over.
+
+    Args:
+        grid: the sweep's.
+        store: reachable under the same path by every worker.
+        work: what is to be trained.
+        progress: called with 1 after every block.
+        workers: processes of a cluster on this machine.
+        scheduler: or the address of a running one.
+
+    Raises:
+        InputError: ``dask.distributed`` is not installed, or no scheduler answers.
+    """
+    payload = cloudpickle.dumps((grid, store))
+    with _client(workers, scheduler) as (client, as_completed):
+        waiting = iter(work)
+        ahead = _AHEAD * max(1, sum(client.nthreads().values()))
+
+        def submit() -> Iterator[Any]:
+            for block in waiting:
+                yield client.submit(_train, payload, tuple(block), pure=False, retries=2)
+                return
+
+        first = [future for _ in range(ahead) for future in submit()]
+        running = as_completed(first)
+        for future in running:
+            future.result()
+            progress(1)
+            for following in submit():
+                running.add(following)
+
+
+@contextmanager
+def _client(workers: int | None, scheduler: str | None) -> Iterator[tuple[Any, Any]]:
+    try:
+        import dask
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as error:
+        raise InputError(
+            "a cluster needs dask.distributed: install massdrift with its extra 'cluster'"
+        ) from error
+    settings = {"distributed.scheduler.allowed-failures": _DEATHS, "distributed.admin.tick.limit": "1h"}
+    with dask.config.set(settings):
+        if scheduler is None:
+            with (
+                LocalCluster(
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+                ) as local,
+                Client(local) as client,
+            ):
+                yield client, as_completed
+            return
+        try:
+            client = Client(scheduler, timeout="30s")
+        except (OSError, ValueError, TimeoutError) as error:
+            raise InputError(f"scheduler must be the address of a Dask scheduler; got {scheduler}") from error
+        with client:
+            yield client, as_completed
+
+
+def _train(payload: bytes, block: tuple[Any, ...]) -> None:
+    """Train and commit one block, on a worker."""
+    grid, store = _unpacked(payload)
+    objective, place, replicates = block
+    piece = Block(int(objective), tuple(place), int(replicates))
+    store.write(grid, piece, train_block(grid, store.cut, piece, lambda amount: None))
+
+
+@lru_cache(maxsize=2)
+def _unpacked(payload: bytes) -> tuple[Grid, SweepStore]:
+    grid, store = cloudpickle.loads(payload)
+    return grid, store

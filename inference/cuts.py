@@ -1,0 +1,161 @@
+"""How a sweep is cut into blocks: rectangles of the grid, each as large as one call of a program takes."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import product
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from inference.grid import Grid, Position, Training
+from inference.programs import Program
+from inference.training import arithmetic, training_program
+
+# Behaviours that a call sees in a step, trainings in a call, and how far a small grid's calls are smaller.
+_BEHAVIOURS, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8
+
+# The same on an accelerator, which many trainings keep busy.
+_BEHAVIOURS_ACCELERATED, _MOST_ACCELERATED = 2**22, 2**16
+
+# Replicates in a block: the more settings share a draw, the less drawing costs.
+_REPLICATES = 8
+
+
+class Geometry(NamedTuple):
+    """How a sweep is cut: the same for every machine that works on it."""
+
+    #: Settings of every axis in a block; of the number of steps, all.
+    block: tuple[int, ...]
+    #: Replicates in a block.
+    replicates: int
+    #: Settings that the program takes.
+    settings: int
+
+
+class Block(NamedTuple):
+    """One piece of work: an objective, and the number of the block on every axis and among the replicates."""
+
+    objective: int
+    place: tuple[int, ...]
+    replicates: int
+
+
+def geometry(grid: Grid, most: int | None = None) -> Geometry:
+    """Return how a grid is cut.
+
+    Args:
+        grid: what is trained.
+        most: trainings that a call may hold at most, if fewer than usual.
+    """
+    accelerated = jax.default_backend() != "cpu"
+    behaviours, greatest = (
+        (_BEHAVIOURS_ACCELERATED, _MOST_ACCELERATED) if accelerated else (_BEHAVIOURS, _MOST)
+    )
+    largest_batch = int(max(grid.axes.get("batch_size", [grid.batch_size])))
+    trainings = int(np.clip(2 ** int(np.log2(max(1.0, behaviours / largest_batch))), _FEWEST, greatest))
+    alone = [not shared for shared in _shared(grid)]
+    together = np.prod([n for n, a in zip(grid.shape, alone, strict=True) if not a], dtype=float)
+    if together * grid.num_replicates < 4 * trainings:
+        trainings = max(_FEWEST, trainings // _SMALLER)
+    trainings = trainings if most is None else max(1, min(trainings, most))
+    parts = -(-grid.num_replicates // min(_REPLICATES, trainings))
+    replicates = -(-grid.num_replicates // parts)
+    devices = jax.local_device_count()
+    settings = -(-max(1, trainings // replicates) // devices) * devices
+    lengths = tuple(1 if a else n for n, a in zip(grid.shape, alone, strict=True))
+    block = list(_rectangle(lengths, settings))
+    for axis, name in enumerate(grid.axes):
+        if name == "num_steps":
+            block[axis] = grid.shape[axis]
+    return Geometry(tuple(block), replicates, settings)
+
+
+def _shared(grid: Grid) -> list[bool]:
+    """Return which axes may have several values in one block: those that leave program and draws alone."""
+    origin = (0,) * len(grid.shape)
+    result = []
+    for axis, (name, length) in enumerate(zip(grid.axes, grid.shape, strict=True)):
+        shared = name not in ("batch_size", "num_steps") and (
+            name != "seed" or not grid.common_random_numbers
+        )
+        owner = name.partition(".")[0]
+        if shared and "." in name and owner not in ("target", "start", "learning_rate_factors"):
+            for objective in range(len(grid.objectives)):
+                programs = {
+                    program_at(grid.at(objective, (*origin[:axis], i, *origin[axis + 1 :]))).static
+                    for i in range(length)
+                }
+                shared = shared and len(programs) == 1
+        result.append(shared)
+    return result
+
+
+def _rectangle(lengths: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """Return the sides, with a product of at most ``most``, of which the fewest cover the lengths."""
+
+    @cache
+    def fewest(axis: int, room: int) -> tuple[int, tuple[int, ...]]:
+        if axis == len(lengths):
+            return 1, ()
+        n = lengths[axis]
+        best: tuple[int, tuple[int, ...]] | None = None
+        for side in sorted({-(-n // count) for count in range(1, n + 1)}):
+            if side > room:
+                break
+            count, rest = fewest(axis + 1, room // side)
+            count *= -(-n // side)
+            if best is None or count < best[0]:
+                best = count, (side, *rest)
+        return best or (n, (1,) * (len(lengths) - axis))
+
+    return fewest(0, most)[1]
+
+
+def blocks(grid: Grid, cut: Geometry) -> Iterator[Block]:
+    """Yield every block of a sweep, in order."""
+    counts = [-(-n // side) for n, side in zip(grid.shape, cut.block, strict=True)]
+    parts = -(-grid.num_replicates // cut.replicates)
+    for objective in range(len(grid.objectives)):
+        for place in product(*map(range, counts)):
+            for part in range(parts):
+                yield Block(objective, place, part)
+
+
+def positions(grid: Grid, cut: Geometry, block: Block) -> list[Position]:
+    """Return the positions in a block, in the order of the grid; the number of steps is left at its first."""
+    ranges = [
+        range(1) if name == "num_steps" else range(i * side, min((i + 1) * side, n))
+        for name, i, side, n in zip(grid.axes, block.place, cut.block, grid.shape, strict=True)
+    ]
+    return list(product(*ranges))
+
+
+def distinct(grid: Grid, work: Sequence[Block], cut: Geometry) -> list[Block]:
+    """Return blocks, one for every program that the given ones use."""
+    found: dict[Any, Block] = {}
+    changing = [i for i, shared in enumerate(_shared(grid)) if not shared]
+    for block in work:
+        # Blocks that differ in nothing else share their programs.
+        found.setdefault((block.objective, *(block.place[i] for i in changing)), block)
+    return list(found.values())
+
+
+def heaviest(grid: Grid, work: Sequence[Block]) -> list[Block]:
+    """Return of every objective a block with the largest batch among the given ones."""
+    axis = list(grid.axes).index("batch_size") if "batch_size" in grid.axes else None
+
+    def batch(block: Block) -> float:
+        return 0.0 if axis is None else float(grid.axes["batch_size"][block.place[axis]])
+
+    found: dict[int, Block] = {}
+    for block in work:
+        if block.objective not in found or batch(block) > batch(found[block.objective]):
+            found[block.objective] = block
+    return list(found.values())
+
+
+def program_at(point: Training) -> Program:
+    """Return the program of a point of a grid, with its numbers."""
+    with arithmetic():
+        return training_program(point.objective, point.batch_size, None, point.factors)

@@ -1,0 +1,217 @@
+"""Where a sweep lies: a zarr store, created whole, filled block by block, each committed at once.
+
+Every block has one zarr chunk of every array to itself. A chunk ends in its own checksum (zarr's ``crc32c``
+codec), so that every reader is told of damage; and the group ``/commits`` holds, an entry a block and array,
+the checksum of the chunk's file, written last and at once: a block counts once its entry is there and all of
+its files are what the entry says. zarr writes a file under another name and moves it: none is half there.
+"""
+
+import json
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from inference import results
+from inference.blocks import Trained
+from inference.cuts import Block, Geometry, blocks
+from inference.grid import Grid
+from inference.sweep_identity import difference, identity
+from inference.sweep_layout import STATS, write_empty
+from mixture_models.validation import InputError
+
+#: Added to a checksum of 32 bits: an entry of 0 is none.
+_PRESENT = 2**32
+
+
+@dataclass(frozen=True)
+class SweepStore:
+    """A sweep's store on disk.
+
+    Attributes:
+        path: folder, ends in ``.zarr``.
+        cut: how the sweep is cut into blocks.
+        axes: the names of the grid's axes.
+        files: the arrays that blocks are written into, in the order of the commits' entries.
+    """
+
+    path: Path
+    cut: Geometry
+    axes: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @classmethod
+    def create(cls, path: Path, grid: Grid, cut: Geometry) -> "SweepStore":
+        """Create the store whole, with every array and coordinate, under another name, and move it."""
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+            part = Path(folder) / path.name
+            write_empty(part, grid, cut)
+            try:
+                part.rename(path)
+            except OSError:  # another run was first
+                if not path.exists():
+                    raise
+        return cls.find(path, grid)
+
+    @classmethod
+    def find(cls, path: Path, grid: Grid) -> "SweepStore":
+        """Return the store of a sweep that was begun.
+
+        Raises:
+            InputError: it is none, or one of other settings or of another version; says what differs.
+        """
+        stored = _identity(path)
+        differs = difference(stored, identity(grid))
+        if differs is not None:
+            raise InputError(f"{path} must hold a sweep of these settings to be resumed; {differs}")
+        return cls(path, _cut(stored), tuple(stored["axes"]), tuple(stored["files"]))
+
+    @cached_property
+    def arrays(self) -> dict[str, zarr.Array[Any]]:
+        """The arrays that blocks are written into, by path."""
+        root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+        found: dict[str, Any] = {name: root[name] for name in self.files}
+        # A chunk in which every training diverged is written too: a file that is not there is a loss.
+        return {name: array.with_config({"write_empty_chunks": True}) for name, array in found.items()}
+
+    @cached_property
+    def commits(self) -> zarr.Array[Any]:
+        """The checksums of every block's files."""
+        root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+        array: Any = root["commits/checksum"]
+        return array
+
+    def write(self, grid: Grid, block: Block, trained: Trained) -> None:
+        """Write a block into its place, and commit it.
+
+        Raises:
+            OSError: it cannot be written; the block does not count then.
+        """
+        for name, values in _contents(grid, self.cut, block, trained).items():
+            array = self.arrays[name]
+            region = tuple(
+                slice(i * side, i * side + size)
+                for i, side, size in zip(self._chunk(name, block), array.chunks, values.shape, strict=True)
+            )
+            array[region] = values
+        sums = np.array([self._checksum(name, block) for name in self.arrays], np.int64)
+        place = (block.objective, *block.place, block.replicates)
+        self.commits[place] = sums
+
+    def mend(self, grid: Grid) -> None:
+        """Write again what is not trained, metadata and coordinates, where it is not what it was."""
+        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}-") as folder:
+            fresh = Path(folder) / self.path.name
+            write_empty(fresh, grid, self.cut)
+            for file in fresh.rglob("*"):
+                there = self.path / file.relative_to(fresh)
+                # The root says when the sweep was begun, and was read to get here.
+                if file.is_dir() or file.parent == fresh:
+                    continue
+                if not there.is_file() or there.read_bytes() != file.read_bytes():
+                    there.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(there)
+
+    def missing(self, grid: Grid) -> tuple[list[Block], int]:
+        """Return the blocks that are not committed or are damaged, and how many are damaged."""
+        committed, lost, damaged = self.commits, [], 0
+        for block in blocks(grid, self.cut):
+            place = (block.objective, *block.place, block.replicates)
+            try:
+                entry = np.asarray(committed[place])
+            except Exception:  # whatever zarr raises on an entry that is damaged itself
+                entry = np.full(len(self.arrays), -1)
+            if not entry.any():
+                lost.append(block)
+            elif any(e != self._checksum(name, block) for e, name in zip(entry, self.arrays, strict=True)):
+                lost.append(block)
+                damaged += 1
+        return lost, damaged
+
+    def _chunk(self, name: str, block: Block) -> tuple[int, ...]:
+        """Return the number of a block's chunk along every dim of an array."""
+        array = self.arrays[name]
+        where = dict(zip(self.axes, block.place, strict=True))
+        where |= {"objective": block.objective, "draw": block.replicates}
+        dims: Any = getattr(array.metadata, "dimension_names", ())
+        return tuple(where.get(str(dim), 0) for dim in dims)
+
+    def _checksum(self, name: str, block: Block) -> int:
+        """Return the checksum of what the disk holds of a block in an array, -1 where it holds nothing."""
+        key = self.arrays[name].metadata.encode_chunk_key(self._chunk(name, block))
+        try:
+            return _PRESENT + zlib.crc32((self.path / name / key).read_bytes())
+        except OSError:
+            return -1
+
+
+def open_sweep(path: str | Path, *, incomplete: bool = False) -> xr.DataTree:
+    """Open a sweep lazily: nothing but coordinates is read before it is asked for.
+
+    Args:
+        path: the store.
+        incomplete: whether a sweep that is not finished may be opened; what is missing is NaN, and
+            ``diverged_step`` is -2 there.
+
+    Raises:
+        InputError: no sweep, or one that is not finished.
+    """
+    path = Path(path)
+    _identity(path)
+    if not incomplete:
+        root = zarr.open_group(path, mode="r", use_consolidated=False)
+        array: Any = root["commits/checksum"]
+        results.check_complete(path, np.asarray(array[...]))
+    return xr.open_datatree(path, engine="zarr", chunks={})
+
+
+def _contents(grid: Grid, cut: Geometry, block: Block, trained: Trained) -> dict[str, np.ndarray]:
+    """Return what a block holds of every array, in the arrays' shapes."""
+    sides = [
+        len(axis) if name == "num_steps" else min((i + 1) * side, len(axis)) - i * side
+        for (name, axis), i, side in zip(grid.axes.items(), block.place, cut.block, strict=True)
+    ]
+    of_steps = [side for name, side in zip(grid.axes, sides, strict=True) if name != "num_steps"]
+    ends = np.searchsorted(grid.steps, grid.lengths)
+    place = list(grid.axes).index("num_steps") if "num_steps" in grid.axes else None
+    contents = {}
+    for name, values in trained.records.items():
+        event = values.shape[3:]
+        draws = values.shape[1]
+        contents[f"trajectory/{name}"] = values.reshape(1, *of_steps, 1, draws, *values.shape[2:])
+        at_end = values[:, :, ends].reshape(*of_steps, 1, draws, len(ends), *event)
+        contents[f"final/{name}"] = _length_first(at_end, len(of_steps) + 2, place)[None]
+    diverged = trained.diverged_step[:, :, None]
+    # A shorter training has not seen what happened later.
+    seen = np.where(diverged <= grid.lengths, diverged, -1).reshape(
+        *of_steps, 1, diverged.shape[1], len(ends)
+    )
+    contents[STATS] = _length_first(seen, len(of_steps) + 2, place)[None].astype(np.int32)
+    return contents
+
+
+def _length_first(values: np.ndarray, axis: int, place: int | None) -> np.ndarray:
+    """Move the axis of the lengths to its place among the grid's, or take the only one."""
+    return values.take(0, axis=axis) if place is None else np.moveaxis(values, axis, place)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """Return what a store says of its sweep."""
+    try:
+        text = zarr.open_group(path, mode="r", use_consolidated=False).attrs["sweep"]
+        found: dict[str, Any] = json.loads(str(text))
+    except Exception as error:  # whatever zarr raises on what is no store
+        raise InputError(f"{path} must be the store of a sweep; it is something else") from error
+    return found
+
+
+def _cut(stored: Mapping[str, Any]) -> Geometry:
+    block, replicates, settings = stored["cut"]
+    return Geometry(tuple(block), int(replicates), int(settings))

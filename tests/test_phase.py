@@ -1,0 +1,112 @@
+"""The phase diagram: its lines of theory, its table and its figures."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses import phase
+from inference import results
+from mixture_models import InputError, theory
+
+APART, SIZES, KNOBS = [2.0, 3.0, 6.0], [2, 8, 64], [0.0, 0.1]
+OBJECTIVES = ["sft", "reverse_kl", "sdft"]
+
+
+@pytest.fixture
+def tree():
+    """A made-up result: mass is lost where batches starve, the old mode moves where modes overlap."""
+    dims = ("objective", "separation", "batch_size", "knob", "chain", "draw")
+    coords = {"objective": OBJECTIVES, "separation": APART, "batch_size": SIZES, "knob": KNOBS}
+    coords |= {"chain": [0], "draw": range(4)}
+    empty = xr.DataArray(np.zeros([len(c) for c in coords.values()]), coords, dims)
+    starved = empty["batch_size"] < 7
+    final = xr.Dataset(
+        {
+            "retention": empty + xr.where(starved, 0.01, 0.4),
+            "old_drift": empty + xr.where(empty["separation"] < 4.0, 1.0, 0.001),
+        }
+    )
+    diverged = xr.full_like(empty, -1, dtype=int)
+    diverged[0, 0, 0, 0, 0, 0] = 3
+    final["retention"][0, 0, 0, 0, 0, 0] = np.nan
+    settings = {"start_old_weight": 0.1, "old_weight": 0.5, "num_replicates": 4}
+    return xr.DataTree.from_dict(
+        {
+            "/": xr.Dataset(attrs=results.provenance(settings)),
+            "/final": results.describe(final),
+            "/trajectory_stats": xr.Dataset({"diverged_step": diverged}),
+        }
+    )
+
+
+def test_lines_are_where_theory_has_its_levels():
+    for beta in (0.02, 0.1, 0.5):
+        apart = phase.overlapping_below(beta)
+        assert theory.misassignment(beta, apart - 1.0) == pytest.approx(0.1, rel=1e-6)
+        size = phase.starved_below("reverse_kl", beta, 0.2)
+        for whole, more in ((np.floor(size), True), (np.ceil(size), False)):
+            assert whole < 1 or (theory.starvation_probability(beta, whole, 0.2) >= 0.5) == more
+        # Data hold what is replayed, whatever the learner; an anchor is in no batch.
+        assert phase.starved_below("sft", beta, 0.2) == pytest.approx(np.log(0.5) / np.log(0.8))
+        assert phase.starved_below("sdft", beta, 0.2) == phase.starved_below("reverse_kl", beta, 0.0)
+    assert phase.starved_below("sft", 0.1, 0.0) == np.inf
+
+
+def test_the_summary_tells_both_sides_of_the_lines_apart(tree):
+    frame = phase.summary(tree).set_index(["objective", "knob"])
+    assert len(frame) == 6
+    row = frame.loc["reverse_kl", 0.0]
+    assert row["starved_below"] == pytest.approx(6.58, abs=0.01)
+    assert (row["lost_starved"], row["lost_fed"]) == (1.0, 0.0)
+    assert (row["old_drift_overlapping"], row["old_drift_apart"]) == (1.0, 0.001)
+    assert np.isnan(frame.loc["sft", 0.0]["lost_fed"])
+    assert frame["num_diverged"].tolist() == [1, 0, 0, 0, 0, 0]
+    # What diverged is in no share: 35 are left, of which 11 are lost.
+    assert frame.loc["sft", 0.0]["lost"] == pytest.approx(11 / 35)
+    assert frame.loc["sft", 0.1]["lost"] == pytest.approx(12 / 36)
+
+
+def test_table_and_figures_are_drawn(tree, tmp_path):
+    assert phase.table(tree).row_count == 6
+    phase.write(tree, tmp_path)
+    names = {"results.zarr", "summary.csv"}
+    names |= {f"phase_{n}.{s}" for n in ("mass", "drift") for s in ("png", "svg")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"separations": [1.0, 2.0]}, r"separations must lie in \[1.5, 100\]; got 1"),
+        ({"separations": [3.0, 2.0]}, "separations must be an increasing list of numbers"),
+        ({"batch_sizes": [1, 2]}, "batch_sizes must be at least 2; got 1"),
+        ({"batch_sizes": [4, 2]}, "batch_sizes must be an increasing list of numbers"),
+        ({"knobs": [0.0, 1.0]}, r"knobs must lie in \[0, 0.95\]; got 1"),
+        ({"start_old_weight": 0.0}, r"start_old_weight must lie in \(0, 1\); got 0"),
+        ({"num_replicates": 0}, "num_replicates must be at least 1; got 0"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        phase.run(**({"separations": APART} | arguments), keep=tmp_path / "keep")
+    assert not (tmp_path / "keep").exists()
+
+
+@pytest.mark.slow
+def test_a_small_diagram_is_trained(tmp_path):
+    tree = phase.run(
+        [2.0, 5.0],
+        batch_sizes=[4],
+        knobs=[0.2],
+        num_steps=200,
+        num_replicates=8,
+        keep=tmp_path,
+        progress=False,
+    )
+    retention = tree["final"]["retention"].mean(["chain", "draw"]).squeeze()
+    # SFT ends at the replayed share, reverse KL on its way to the target.
+    assert retention.sel(objective="sft", separation=5.0) == pytest.approx(0.2, abs=0.1)
+    assert retention.sel(objective="reverse_kl", separation=5.0) > 0.2
+    starvation = tree["theory"]["starvation"].sel(objective="reverse_kl").item()
+    assert starvation == pytest.approx((0.8 * 0.9) ** 4)
+    assert len(list(tmp_path.glob("replay-*.zarr"))) == 1
