@@ -180,7 +180,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     Columns ``objective``, ``knob``; ``starved_below`` and ``overlapping_below``, the lines of theory;
     ``kept``, the final retention that nine in ten trainings of a point exceed, its mean over the points, and
     ``old_drift``, the median final one, each over the grid and on both sides of a line (``kept_starved``,
-    ``kept_fed``, ``old_drift_overlapping``, ``old_drift_apart``); ``trainings`` and ``num_diverged``, left out
+    ``kept_fed``, ``old_drift_overlapping``, ``old_drift_apart``); ``trainings``; ``num_diverged``, left out
     of the rest.
     """
     final, kept = tree["final"].to_dataset(), results.converged(tree)
@@ -246,9 +246,9 @@ def table(tree: xr.DataTree) -> Table:
             f"{int(frame['trainings'].sum())} trainings from old weight {settings['start_old_weight']:g} "
             f"toward {settings['old_weight']:g}. Kept: the final retention that nine in ten trainings of a "
             "point exceed, its mean over points with batches smaller (starved) and larger than N, where half "
-            "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], at "
-            f"separations below (overlapping) and above {frame['overlapping_below'][0]:.3g}, where a tenth "
-            "of the old behaviours is claimed by the new mode at the start. Diverged ones are left out."
+            "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "
+            f"at separations below (overlapping) and above {frame['overlapping_below'][0]:.3g}, where a "
+            "tenth of the old behaviours is claimed by the new mode at the start. Diverged ones are left out."
         ),
     )
 
