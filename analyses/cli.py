@@ -367,7 +367,7 @@ def phase(
     out: Annotated[Path, _Out] = Path("runs/phase"),
     batch_size: Annotated[
         list[int] | None,
-        typer.Option(help="Behaviours in an update; may be repeated.", show_default="2 4 8 16 64"),
+        typer.Option(help="Behaviours in an update; may be repeated.", show_default="2 4 8 32 64"),
     ] = None,
     knob: Annotated[
         list[float] | None,
@@ -376,10 +376,10 @@ def phase(
         ),
     ] = None,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
-    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.1,
-    num_steps: Annotated[int, typer.Option(help="Updates of a training.")] = 1000,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
-    num_replicates: Annotated[int, typer.Option(help="Trainings at every point.")] = 20,
+    start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.02,
+    num_steps: Annotated[int, typer.Option(help="Updates of a training.")] = 100,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.2,
+    num_replicates: Annotated[int, typer.Option(help="Trainings at every point.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     workers: _Workers = None,
     overwrite: _Overwrite = False,

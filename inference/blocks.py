@@ -173,13 +173,23 @@ def _plan(steps: np.ndarray, behaviours: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _placed(arguments: _Arguments, common: bool) -> _Arguments:
     """Spread the settings over this host's devices, where there are several."""
-    devices = jax.local_devices()
-    if len(devices) == 1:
+    if jax.local_device_count() == 1:
         return arguments
-    mesh = Mesh(np.array(devices), ("settings",))
-    spread, whole = (NamedSharding(mesh, PartitionSpec(*names)) for names in (("settings",), ()))
+    spread, whole = _on_devices("settings"), _on_devices()
     put = (spread, spread, spread, whole if common else spread, whole)
     return _Arguments(*(jax.device_put(a, where) for a, where in zip(arguments, put, strict=True)))
+
+
+def _on_devices(*axes: str | None) -> NamedSharding:
+    """Return how an array lies on the devices of this host, by what its leading axes are."""
+    return NamedSharding(Mesh(np.array(jax.local_devices()), ("settings",)), PartitionSpec(*axes))
+
+
+def _outputs(common: bool) -> tuple[Any, Any]:
+    """Return how a state and its records lie on several devices; what one call gives the next one takes."""
+    spread: Any = _on_devices(None, "settings")
+    whole: Any = _on_devices()
+    return State(SVIState(spread, None, whole if common else spread), spread, whole, spread), spread
 
 
 _COMPILED: dict[Any, tuple[Any, Any]] = {}
@@ -236,14 +246,15 @@ def _compile(static: Program, arguments: _Arguments, common: bool) -> tuple[Any,
 
     numbers, setting, rate = arguments[:3]
     counts, recorded = np.zeros(_PLACES, np.int64), np.zeros(_PLACES, bool)
-    started = jax.jit(start, compiler_options=compiler_options()).lower(*arguments).compile()
-    state = jax.eval_shape(start, *arguments) if len(jax.local_devices()) == 1 else started(*arguments)
-    going = (
-        jax.jit(go, compiler_options=compiler_options())
-        .lower(numbers, state, counts, recorded, np.int64(1), setting, rate)
-        .compile()
+    options: dict[str, Any] = {"compiler_options": compiler_options()}
+    several = jax.local_device_count() > 1
+    state_on, records_on = _outputs(common) if several else (None, None)
+    started = jax.jit(start, out_shardings=state_on, **options).lower(*arguments).compile()
+    state = started(*arguments) if several else jax.eval_shape(start, *arguments)
+    going = jax.jit(go, out_shardings=(state_on, records_on) if several else None, **options).lower(
+        numbers, state, counts, recorded, np.int64(1), setting, rate
     )
-    return started, going
+    return started, going.compile()
 
 
 def _axes(key: int | None) -> Any:

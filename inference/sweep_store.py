@@ -50,7 +50,7 @@ class SweepStore:
     @classmethod
     def create(cls, path: Path, grid: Grid, cut: Geometry) -> "SweepStore":
         """Create the store whole, with every array and coordinate, under another name, and move it."""
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        with _beside(path) as folder:
             part = Path(folder) / path.name
             write_empty(part, grid, cut)
             try:
@@ -107,7 +107,7 @@ class SweepStore:
 
     def mend(self, grid: Grid) -> None:
         """Write again what is not trained, metadata and coordinates, where it is not what it was."""
-        with tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}-") as folder:
+        with _beside(self.path) as folder:
             fresh = Path(folder) / self.path.name
             write_empty(fresh, grid, self.cut)
             for file in fresh.rglob("*"):
@@ -215,3 +215,11 @@ def _identity(path: Path) -> dict[str, Any]:
 def _cut(stored: Mapping[str, Any]) -> Geometry:
     block, replicates, settings = stored["cut"]
     return Geometry(tuple(block), int(replicates), int(settings))
+
+
+def _beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """Return a folder on the same disk that goes in the end.
+
+    When an error ends it zarr's threads may still write there, which must not hide the error.
+    """
+    return tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True)

@@ -79,7 +79,7 @@ def sweep(
             seed in ``/constant_data``'s ``seed_of_point``.
         workers: processes of a Dask cluster on this machine; None for the threads of this process.
         scheduler: address of a running Dask scheduler, to work on its workers.
-        memory: bytes that a process may take in all; None for half of what is free.
+        memory: bytes that a process may hold in all; None for half of what is free beside what it holds.
         progress: whether the estimate of memory is printed and a terminal shows a progress bar.
 
     Returns:
@@ -97,7 +97,7 @@ def sweep(
         raise InputError("give at most one of workers and scheduler; got both")
     if workers is not None:
         integer("workers", workers)
-    limit = _free_memory() * _SHARE if memory is None else positive("memory", memory)
+    limit = _default_memory() if memory is None else positive("memory", memory)
     whole = Grid.create(
         objectives,
         grid,
@@ -169,7 +169,7 @@ def _cut_to_memory(
         cut = geometry(grid, most)
         work = list(blocks(grid, cut))
         needed = _compile(grid, cut, work if every else heaviest(grid, work), progress=progress)
-        rest = peak_memory() + _BESIDE
+        rest = _held_memory() + _BESIDE
         if rest + threads * needed <= limit:
             return cut, needed
         held = cut.settings * cut.replicates
@@ -208,13 +208,17 @@ def peak_memory() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _free_memory() -> int:
-    return int(psutil.virtual_memory().available)
+def _held_memory() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def _default_memory() -> float:
+    return _held_memory() + _SHARE * psutil.virtual_memory().available
 
 
 def estimate(needed: int, threads: int) -> int:
-    """Return the bytes that a process which trains will have held at most."""
-    return peak_memory() + _BESIDE + threads * needed
+    """Return the bytes that this process will have held at most once it has trained."""
+    return max(peak_memory(), _held_memory() + _BESIDE + threads * needed)
 
 
 def _words(store: SweepStore, needed: int, threads: int, *, distributed: bool) -> str:

@@ -1,7 +1,9 @@
 """What several test files share."""
 
+import logging
 import sys
 
+import jax
 import matplotlib
 import pytest
 
@@ -44,3 +46,20 @@ def massdrift(monkeypatch, capsys):
         return stop.value.code or 0, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def compilations(caplog):
+    """Return what a call compiled, on whichever thread: JAX's own context manager is that of one."""
+
+    def of(call):
+        caplog.clear()
+        jax.config.update("jax_log_compiles", True)
+        try:
+            with caplog.at_level(logging.WARNING):
+                call()
+        finally:
+            jax.config.update("jax_log_compiles", False)
+        return [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
+
+    return of

@@ -71,7 +71,14 @@ def mixtures(*settings):
 # Flows
 
 
-@pytest.mark.parametrize("objective", ["sft", "sft:replay=0.3", "reverse_kl", "reverse_kl:replay=0.3"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "sft:replay=0.3",
+        "reverse_kl",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sft", "reverse_kl:replay=0.3")),
+    ],
+)
 def test_the_flow_is_that_of_the_gradient(objective):
     target = oracles.Setting(0.35, np.array([0.0]), np.array([2.4]), 0.7)
     start = oracles.Setting(0.8, np.array([0.3]), np.array([1.7]), 0.7)
@@ -200,6 +207,7 @@ def test_settings_are_flows_of_their_own_in_one_program():
     assert float(together["constant_data"]["target_old_logit"][2]) == targets[2].old_logit
 
 
+@pytest.mark.slow
 def test_more_settings_than_a_chunk_holds(monkeypatch):
     monkeypatch.setattr(dynamics, "_CHUNK", 2)
     targets = [TwoMode.create(0.2 + 0.1 * i, 0.0, 3.0) for i in range(5)]

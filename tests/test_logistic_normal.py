@@ -51,7 +51,7 @@ def test_sigmoid_mean_is_right_relatively(v):
         assert float(sigmoid_mean(a, v)) == pytest.approx(adaptive(expit, a, v), rel=1e-10)
 
 
-@pytest.mark.parametrize("v", [0.5, 3.9, 4.1, 50.0])
+@pytest.mark.parametrize("v", [0.5, 50.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (3.9, 4.1))])
 def test_derivatives_are_the_next_integrals(v):
     """∂S/∂a = S_1, ∂S/∂v = ½ S_2, and so on, against central differences of one order less."""
     a, h = 0.7, 1e-4

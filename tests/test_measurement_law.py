@@ -71,7 +71,10 @@ def test_log_density_is_scipys_and_rows_add_up(shared, heavy, neither):
         np.testing.assert_allclose(totals, np.repeat(expected.sum(), 2), rtol=1e-10)
 
 
-@pytest.mark.parametrize(("shared", "heavy", "neither"), KINDS)
+@pytest.mark.parametrize(
+    ("shared", "heavy", "neither"),
+    [*(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[:3]), KINDS[3]],
+)
 def test_derivatives_are_those_of_the_density_differentiated_row_by_row(shared, heavy, neither):
     _, anchors = anchoring.anchor(*references(), shared=shared, heavy_tails=heavy)
     start = unknowns_at(anchors, neither=neither)

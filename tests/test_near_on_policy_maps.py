@@ -95,6 +95,7 @@ def check_places(name):
     return exact
 
 
+@pytest.mark.slow
 def test_demonstrations_at_their_places():
     exact = check_places("demonstrations")
     # What is demonstrated is what is kept. The weight alone would not say so: shown next to no old mass, the

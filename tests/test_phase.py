@@ -57,13 +57,12 @@ def test_the_summary_tells_both_sides_of_the_lines_apart(tree):
     assert len(frame) == 6
     row = frame.loc["reverse_kl", 0.0]
     assert row["starved_below"] == pytest.approx(6.58, abs=0.01)
-    assert (row["lost_starved"], row["lost_fed"]) == (1.0, 0.0)
+    assert (row["kept_starved"], row["kept_fed"]) == pytest.approx((0.01, 0.4))
     assert (row["old_drift_overlapping"], row["old_drift_apart"]) == (1.0, 0.001)
-    assert np.isnan(frame.loc["sft", 0.0]["lost_fed"])
+    assert np.isnan(frame.loc["sft", 0.0]["kept_fed"])
     assert frame["num_diverged"].tolist() == [1, 0, 0, 0, 0, 0]
-    # What diverged is in no share: 35 are left, of which 11 are lost.
-    assert frame.loc["sft", 0.0]["lost"] == pytest.approx(11 / 35)
-    assert frame.loc["sft", 0.1]["lost"] == pytest.approx(12 / 36)
+    # What diverged is left out, and the point is not.
+    assert frame.loc["sft", 0.0]["kept"] == pytest.approx((0.01 + 2 * 0.4) / 3)
 
 
 def test_table_and_figures_are_drawn(tree, tmp_path):

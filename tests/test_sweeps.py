@@ -1,7 +1,6 @@
 """Sweeps: the numbers of `train`, one program for every grid, and nothing lost, whatever happens."""
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -142,6 +141,7 @@ def test_every_axis_is_a_labelled_dimension_and_nothing_is_in_memory(whole):
         assert bare["final"]["old_weight"].attrs["units"] == "1"
 
 
+@pytest.mark.slow
 def test_own_random_numbers_are_those_of_the_seed_that_is_recorded(tmp_path):
     grid = {"start.old_weight": [0.3, 0.6], "seed": [5, 6]}
     tree = run(tmp_path / "own.zarr", grid, CHOSEN[:1], common_random_numbers=False)
@@ -180,19 +180,7 @@ def test_the_old_mean_alone_may_be_frozen_along_an_axis(tmp_path):
 # One program
 
 
-def compilations(caplog, call):
-    """Return what ``call`` compiled, in whichever thread."""
-    caplog.clear()
-    jax.config.update("jax_log_compiles", True)
-    try:
-        with caplog.at_level(logging.WARNING):
-            call()
-    finally:
-        jax.config.update("jax_log_compiles", False)
-    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
-
-
-def test_a_new_grid_over_known_objectives_compiles_nothing(whole, tmp_path, caplog):
+def test_a_new_grid_over_known_objectives_compiles_nothing(whole, tmp_path, compilations):
     grids = [
         {"target.old_weight": [0.1, 0.2, 0.7], "start.new_gap": [0.5, 1.0], "objective.replay": [0.3]},
         {"sft:replay=0.2.replay": [0.1, 0.5, 0.6, 0.9], "start.old_drift": [0.0, 0.2]},
@@ -203,10 +191,10 @@ def test_a_new_grid_over_known_objectives_compiles_nothing(whole, tmp_path, capl
     for index, grid in enumerate(grids):
         of_all = chosen[:1] if "objective.replay" in grid else chosen
         store = tmp_path / f"{index}.zarr"
-        assert compilations(caplog, lambda g=grid, o=of_all, s=store: run(s, g, o)) == []
+        assert compilations(lambda g=grid, o=of_all, s=store: run(s, g, o)) == []
     # The counter counts: another batch is another shape.
     one = {"batch_size": [5], "start.old_weight": [0.5]}
-    assert len(compilations(caplog, lambda: run(tmp_path / "other.zarr", one, chosen[:1]))) >= 2
+    assert len(compilations(lambda: run(tmp_path / "other.zarr", one, chosen[:1]))) >= 2
 
 
 # Nothing lost

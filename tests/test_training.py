@@ -1,6 +1,5 @@
 """The training engine: reproducible, paired, thinned, safe from divergence, compiled once, and checked."""
 
-import logging
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -428,26 +427,13 @@ def counted(replay, name="counted", model=COUNTED):
     return Objective(name, Partial(model, replay), two_mode_learner, ForwardKL(), "counted")
 
 
-def compilations(caplog, call):
-    """Return what ``call`` compiled, on any thread: JAX's context manager is that of one."""
-    caplog.clear()
-    jax.config.update("jax_log_compiles", True)
-    try:
-        with caplog.at_level(logging.WARNING):
-            call()
-    finally:
-        jax.config.update("jax_log_compiles", False)
-    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling")]
-
-
-def test_a_second_call_compiles_nothing(caplog):
+def test_a_second_call_compiles_nothing(compilations):
     TRACES.clear()
-    assert any("_advance" in message for message in compilations(caplog, lambda: run(counted(0.2))))
+    assert any("_advance" in message for message in compilations(lambda: run(counted(0.2))))
     assert len(TRACES) > 0
     TRACES.clear()
     other = TARGET.replace(old_weight=0.5, new_mean=3.5)
     again = compilations(
-        caplog,
         lambda: run(
             [counted(0.2), counted(0.35, "other replay")],
             START.replace(old_weight=0.6),
@@ -463,10 +449,10 @@ def test_a_second_call_compiles_nothing(caplog):
     assert len(TRACES) <= 2
 
 
-def test_numpyros_own_elbos_are_compiled_once_too(caplog):
+def test_numpyros_own_elbos_are_compiled_once_too(compilations):
     objective = Objective("numpyro", objectives.reverse_kl().model, two_mode_learner, Trace_ELBO())
     run(objective, num_steps=2)
-    assert compilations(caplog, lambda: run(objective, num_steps=2)) == []
+    assert compilations(lambda: run(objective, num_steps=2)) == []
 
 
 def test_objectives_that_share_a_program_give_other_results():
