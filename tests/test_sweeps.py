@@ -142,6 +142,7 @@ def test_every_axis_is_a_labelled_dimension_and_nothing_is_in_memory(whole):
         assert bare["final"]["old_weight"].attrs["units"] == "1"
 
 
+@pytest.mark.slow
 def test_own_random_numbers_are_those_of_the_seed_that_is_recorded(tmp_path):
     grid = {"start.old_weight": [0.3, 0.6], "seed": [5, 6]}
     tree = run(tmp_path / "own.zarr", grid, CHOSEN[:1], common_random_numbers=False)
@@ -169,6 +170,7 @@ def test_a_diverged_training_is_nan_and_counted_where_train_says(tmp_path):
     assert np.isnan(tree["final"]["old_weight"].sel(learning_rate=1e300)).all()
 
 
+@pytest.mark.slow
 def test_the_old_mean_alone_may_be_frozen_along_an_axis(tmp_path):
     grid = {"learning_rate_factors.old_mean": [0.0, 1.0]}
     tree = run(tmp_path / "frozen.zarr", grid, CHOSEN[:1])
