@@ -169,6 +169,7 @@ def test_a_diverged_training_is_nan_and_counted_where_train_says(tmp_path):
     assert np.isnan(tree["final"]["old_weight"].sel(learning_rate=1e300)).all()
 
 
+@pytest.mark.slow
 def test_the_old_mean_alone_may_be_frozen_along_an_axis(tmp_path):
     grid = {"learning_rate_factors.old_mean": [0.0, 1.0]}
     tree = run(tmp_path / "frozen.zarr", grid, CHOSEN[:1])
