@@ -512,3 +512,36 @@ def compare_runs(
         analyses.compare_runs.write(tree, folder)
     Console().print(analyses.compare_runs.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+
+
+@app.command()
+def digits(
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one goes on.")] = Path(
+        "runs/digits"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small run that shows that all works, not what is true.")
+    ] = False,
+    num_seeds: Annotated[
+        int | None, typer.Option(help="Networks, each trained by itself.", show_default="3; 2 if quick")
+    ] = None,
+    num_samples: Annotated[
+        int | None, typer.Option(help="Images of a checkpoint.", show_default="1000; 500 if quick")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    quiet: _Quiet = False,
+) -> None:
+    """Post-train small transformers on real digits by each objective, measure them, and test the theory."""
+    # Here, as scikit-learn and Equinox take seconds to import.
+    from analyses.digits import figures, run
+    from analyses.digits.settings import Settings as DigitsSettings
+
+    given = {"num_seeds": num_seeds, "num_samples": num_samples, "seed": seed}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings = DigitsSettings.quick(**changes) if quick else DigitsSettings(**changes)
+    tree = run.run(settings, out, progress=not quiet)
+    figures.write(tree, out)
+    console = Console()
+    console.print(figures.agreement(tree))
+    console.print(figures.table(tree))
+    print(f"{figures.words(tree)}\n\nWritten to {out}: results.zarr, summary.csv and figures as PNG and SVG.")

@@ -204,16 +204,16 @@ def rewards_of(
         raise InputError(
             f"a reward must return one number a behaviour, shape {y.shape[:1]}; got shape {values.shape}"
         )
-    return jax.lax.stop_gradient(values.astype(y.dtype))
+    return jax.lax.stop_gradient(values.astype(jnp.result_type(y.dtype, jnp.float32)))
 
 
 def target_of(args: tuple[Any, ...]) -> TwoMode:
-    """Return the target, the last positional argument of model and guide.
+    """Return the target, the last positional argument: a `TwoMode`, or what gives log odds as one does.
 
     Raises:
         InputError: there is none.
     """
-    if not (args and isinstance(args[-1], TwoMode)):
+    if not (args and hasattr(args[-1], "log_odds")):
         raise InputError(
             f"a reward needs a TwoMode target as the last positional argument; got {len(args)} arguments"
         )

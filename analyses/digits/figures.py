@@ -1,0 +1,220 @@
+"""The figures and the table of a run, and what it says in words."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import RenderableType
+from rich.table import Table
+
+from analyses import figures as house
+from analyses import outputs, tables
+from analyses.digits.run import rank_agreement, summary
+from inference import results
+from inference.intervals import interval_probability
+
+# Images in a row and rows of a grid.
+_COLUMNS, _ROWS = 8, 5
+
+
+def final(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row an objective: its last checkpoint, the seeds' draws put together."""
+    posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
+    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
+    last, dims = posterior.isel(checkpoint=-1), ["seed", "chain", "draw"]
+    columns: dict[str, Any] = {}
+    for name in ("old_weight", "old_drift", "new_gap"):
+        columns[name] = last[name].mean(dims).to_numpy()
+        for bound, tail in zip(("lower", "upper"), tails, strict=True):
+            columns[f"{name}_{bound}"] = last[name].quantile(tail, dims).to_numpy()
+    columns["start_old_drift"] = posterior["old_drift"].isel(checkpoint=0).mean(dims).to_numpy()
+    columns["counted"] = count["counted_old_weight"].isel(checkpoint=-1).mean("seed").to_numpy()
+    columns["predicted"] = tree["theory"]["predicted_old_weight"].mean("seed").to_numpy()
+    columns["agrees"] = count["agrees"].mean(["seed", "checkpoint"]).to_numpy()
+    frame = pd.DataFrame(columns, index=posterior["objective"].to_numpy())
+    frame.index.name = "objective"
+    return frame
+
+
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the last checkpoints as a table for the terminal, an objective a column."""
+    return tables.transposed(
+        final(tree),
+        [
+            ("old weight, measured", "old_weight", tables.with_interval),
+            ("old weight, counted by a classifier", "counted", tables.plain),
+            ("old weight, where the two-mode lens sees it end", "predicted", tables.plain),
+            ("old drift at the start", "start_old_drift", tables.plain),
+            ("old drift", "old_drift", tables.with_interval),
+            ("new gap", "new_gap", tables.with_interval),
+            ("share of checkpoints where measure and count agree", "agrees", tables.plain),
+        ],
+        title="What post-training left of the old digits",
+        caption=f"Last checkpoint; mean and {100 * interval_probability():g} % interval over the draws of "
+        "all seeds. Drift and gap in Mahalanobis distance from real digits.",
+    )
+
+
+def agreement(tree: xr.DataTree) -> Table:
+    """Return measured and counted old weight of every objective, seed and checkpoint as a table."""
+    frame = summary(tree)
+    frame["agreement"] = np.where(frame["agrees"], "yes", "no")
+    return tables.listed(
+        frame,
+        [
+            ("objective", "objective", lambda row, name: str(row[name])),
+            ("seed", "seed", lambda row, name: str(row[name])),
+            ("checkpoint", "checkpoint", lambda row, name: str(row[name])),
+            ("measured", "old_weight", tables.with_interval),
+            ("counted", "counted_old_weight", tables.with_interval),
+            ("difference", "difference", tables.with_interval),
+            ("agree", "agreement", lambda row, name: str(row[name])),
+            ("verdict", "words", lambda row, name: str(row[name]).partition(":")[0]),
+        ],
+        title="Measured old weight against the count of a classifier trained on real digits",
+    )
+
+
+def words(tree: xr.DataTree) -> str:
+    """Return what a run says of the lens and of the instrument."""
+    frame, count, checks = final(tree), tree["count"].to_dataset(), tree["sample_stats"].to_dataset()
+    off = (frame["old_weight"] - frame["predicted"]).abs()
+    near = ", ".join(off.index[off <= 0.1]) or "none"
+    far = ", ".join(
+        f"{n} ({frame.loc[n, 'old_weight'] - frame.loc[n, 'predicted']:+.2f})" for n in off.index[off > 0.1]
+    )
+    agrees = count["agrees"].to_numpy()
+    distrusted = np.char.startswith(checks["words"].to_numpy().astype(str), "not to be trusted")
+    return (
+        f"Rank agreement (Kendall) of the lens with the measured old weights: {rank_agreement(tree):.2f}. "
+        f"Within 0.1 of its prediction: {near}. Further off: {far or 'none'}. "
+        f"The measured old weight agrees with the count at {agrees.sum()} of {agrees.size} checkpoints "
+        f"({100 * interval_probability():g} % intervals of the difference; largest difference "
+        f"{np.abs(count['difference'].to_numpy()).max():.2f}), and {distrusted.sum()} are not to be trusted "
+        "by the instrument's own checks."
+    )
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``images``, ``training`` and ``lens``."""
+    with house.style():
+        return {"images": _images(tree), "training": _training(tree), "lens": _lens(tree)}
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figures into a run's folder."""
+    results.save(tree, folder / outputs.MARKER, overwrite=True)
+    summary(tree).to_csv(folder / "summary.csv", index=False)
+    for name, figure in plot(tree).items():
+        house.save(figure, folder, name)
+
+
+def _grid(axes: Axes, images: np.ndarray, title: str) -> None:
+    """Draw some images as one picture, a pixel apart."""
+    count, side = _COLUMNS * _ROWS, images.shape[-1]
+    framed = np.pad(images[:count].astype(float), ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    joined = framed.reshape(_ROWS, _COLUMNS, side + 1, side + 1).swapaxes(1, 2)
+    axes.imshow(joined.reshape(_ROWS * (side + 1), -1), cmap="gray", interpolation="nearest")
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()
+
+
+def _images(tree: xr.DataTree) -> Figure:
+    shown = tree["shown"].to_dataset()
+    names, last = [str(n) for n in shown["objective"].to_numpy()], shown["checkpoint"].to_numpy()[-1]
+    real = [(f"real digits, {m} task", shown["real_image"].sel(mode=m).to_numpy()) for m in ("old", "new")]
+    before = [("before post-training", shown["image"].isel(objective=0, checkpoint=0).to_numpy())]
+    after = [
+        (f"{n}, step {last}", shown["image"].sel(objective=n).isel(checkpoint=-1).to_numpy()) for n in names
+    ]
+    everything = real + before + after
+    rows = -(-len(everything) // 3)
+    figure, panels = plt.subplots(rows, 3, figsize=(9.0, 2.15 * rows + 0.4))
+    for axes, (title, images) in zip(panels.ravel(), everything, strict=False):
+        _grid(axes, images, title)
+    for axes in panels.ravel()[len(everything) :]:
+        axes.set_visible(False)
+    figure.suptitle(
+        "Images of one network before and after post-training on the new digits 5 to 9", fontsize=10
+    )
+    return figure
+
+
+def _training(tree: xr.DataTree) -> Figure:
+    posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
+    looks = house.line_style([str(n) for n in posterior["objective"].to_numpy()])
+    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
+    steps = posterior["checkpoint"].to_numpy().astype(float)
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.6))
+    for axes, name in zip(panels, ("old_weight", "old_drift"), strict=True):
+        for number, (objective, look) in enumerate(looks.items()):
+            values = posterior[name].sel(objective=objective)
+            low, high = (values.quantile(t, ["seed", "chain", "draw"]).to_numpy() for t in tails)
+            # A little apart, so that intervals do not hide one another.
+            at = steps + (number - 0.5 * len(looks)) * 0.006 * steps[-1]
+            axes.vlines(at, low, high, color=look["color"], alpha=0.5, linewidth=1.5)
+            mean = values.mean(["seed", "chain", "draw"])
+            axes.plot(at, mean, label=objective, markersize=4, linewidth=1.2, **look)
+            if name == "old_weight":
+                counted = count["counted_old_weight"].sel(objective=objective).mean("seed")
+                axes.plot(at, counted, "_", color=look["color"], markersize=11, markeredgewidth=2)
+        axes.set(xlabel="post-training step", ylabel=house.label(posterior[name]))
+    panels[0].set_ylim(0.0, 1.0)
+    panels[0].set_title("Mass: old digits' share (bars: count by a classifier)", loc="left", fontsize=9)
+    panels[1].set_ylim(bottom=0.0)
+    panels[1].set_title("Drift: distance of the old mode from real old digits", loc="left", fontsize=9)
+    figure.suptitle(
+        f"Points: mean, lines: {100 * interval_probability():g} % interval over all seeds", fontsize=10
+    )
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _lens(tree: xr.DataTree) -> Figure:
+    posterior, frame = tree["posterior"].to_dataset(), final(tree)
+    looks = house.line_style([str(n) for n in posterior["objective"].to_numpy()])
+    figure, (frontier, lens) = plt.subplots(1, 2, figsize=(9.5, 4.6))
+    dims = ["seed", "chain", "draw"]
+    for objective, look in looks.items():
+        values = posterior.sel(objective=objective)
+        x, y = values["new_gap"].mean(dims), values["old_weight"].mean(dims)
+        frontier.plot(x, y, label=objective, markersize=4, linewidth=1.2, **look)
+        row = frame.loc[objective]
+        frontier.errorbar(
+            x[-1],
+            y[-1],
+            xerr=[[x[-1] - row["new_gap_lower"]], [row["new_gap_upper"] - x[-1]]],
+            yerr=[[y[-1] - row["old_weight_lower"]], [row["old_weight_upper"] - y[-1]]],
+            color=look["color"],
+            alpha=0.5,
+        )
+        lens.errorbar(
+            row["predicted"],
+            row["old_weight"],
+            yerr=[
+                [row["old_weight"] - row["old_weight_lower"]],
+                [row["old_weight_upper"] - row["old_weight"]],
+            ],
+            color=look["color"],
+            marker=look["marker"],
+        )
+    frontier.invert_xaxis()
+    frontier.set(xlabel="new gap [Mahalanobis]\nlearnt →", ylabel="old weight", ylim=(0.0, 1.0))
+    frontier.set_title("Retention against learning (interval: last checkpoint)", loc="left", fontsize=9)
+    lens.plot([0.0, 1.0], [0.0, 1.0], color="0.5", linestyle=":", label="as predicted")
+    lens.set(
+        xlabel="old weight at which the two-mode lens ends",
+        ylabel="measured old weight",
+        xlim=(-0.05, 1.0),
+        ylim=(0.0, 1.0),
+    )
+    lens.set_title("The lens against the transformer, last checkpoint", loc="left", fontsize=9)
+    handles, labels = frontier.get_legend_handles_labels()
+    more = lens.get_legend_handles_labels()
+    figure.legend(handles + more[0], labels + more[1], loc="outside lower center", ncols=4)
+    return figure

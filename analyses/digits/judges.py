@@ -1,0 +1,175 @@
+"""The judges of images: a verifier that rewards, an embedding that is measured, and a classifier that counts.
+
+All learn from real digits that no network sees. Verifier and embedding are perceptrons that share nothing but
+these digits; the count is a support vector machine's.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from sklearn.decomposition import PCA
+from sklearn.svm import SVC
+
+from analyses.digits.data import OLD_DIGITS, Images
+
+_NUM_DIGITS = 10
+
+# Of a perceptron: hidden units, updates on all images at once, learning rate, and the standard deviation of
+# the noise that every update adds to the pixels, which are between 0 and 1.
+_HIDDEN, _UPDATES, _RATE, _NOISE = 64, 300, 1e-2, 0.25
+
+# Of the embedding: perceptrons, the log odds that count as sure, and principal components of the pixels.
+_NUM_EMBEDDERS, _SURE, _COMPONENTS = 4, 4.0, 3
+
+
+class Perceptron(eqx.Module):
+    """A classifier of the ten digits with one hidden layer; called with images it gives log P(old)/P(new).
+
+    Args:
+        num_pixels: of an image.
+        num_levels: values that a pixel can take.
+        key: of the initial weights.
+    """
+
+    hidden: eqx.nn.Linear
+    out: eqx.nn.Linear
+    num_levels: int = eqx.field(static=True)
+
+    def __init__(self, num_pixels: int, num_levels: int, key: PRNGKeyArray) -> None:
+        of_hidden, of_out = jax.random.split(key)
+        self.hidden = eqx.nn.Linear(num_pixels, _HIDDEN, key=of_hidden)
+        self.out = eqx.nn.Linear(_HIDDEN, _NUM_DIGITS, key=of_out)
+        self.num_levels = num_levels
+
+    def __call__(self, images: Int[Array, "n pixel"]) -> Float[Array, "n"]:
+        """Return the log odds of the old task."""
+        each = self.log_probabilities(images / (self.num_levels - 1))
+        is_old = np.isin(np.arange(_NUM_DIGITS), OLD_DIGITS)
+        old, new = each[:, is_old], each[:, ~is_old]
+        return jax.nn.logsumexp(old, axis=-1) - jax.nn.logsumexp(new, axis=-1)
+
+    def log_probabilities(self, grey: Float[Array, "n pixel"]) -> Float[Array, "n digit"]:
+        """Return the log probability of every digit for images whose pixels lie between 0 and 1."""
+        return jax.nn.log_softmax(jax.vmap(lambda x: self.out(jax.nn.relu(self.hidden(x))))(grey))
+
+
+@jax.jit
+def _trained(perceptron: Perceptron, pixels: Array, digits: Array, key: PRNGKeyArray) -> Perceptron:
+    grey, optimizer = pixels / (perceptron.num_levels - 1), optax.adam(_RATE)
+
+    def loss(perceptron: Perceptron, seen: Array) -> Array:
+        return -jnp.mean(jnp.take_along_axis(perceptron.log_probabilities(seen), digits[:, None], axis=-1))
+
+    def update(carry: tuple[Perceptron, optax.OptState], key: Array) -> tuple[Any, None]:
+        perceptron, state = carry
+        seen = grey + _NOISE * jax.random.normal(key, grey.shape)
+        change, state = optimizer.update(jax.grad(loss)(perceptron, seen), state)
+        return (eqx.apply_updates(perceptron, change), state), None
+
+    start = perceptron, optimizer.init(perceptron)
+    return jax.lax.scan(update, start, jax.random.split(key, _UPDATES))[0][0]
+
+
+def perceptron(images: Images, num_levels: int, key: PRNGKeyArray) -> Perceptron:
+    """Return a perceptron that has learnt the digits, from noisy images."""
+    of_start, of_noise = jax.random.split(key)
+    start = Perceptron(images.pixels.shape[-1], num_levels, of_start)
+    return _trained(start, jnp.asarray(images.pixels), jnp.asarray(images.digits), of_noise)
+
+
+class Embedding:
+    """The fixed features in which images are measured: one that tells the tasks apart, some of their looks.
+
+    The first is the mean over some perceptrons of tanh(log odds/4): 1 for surely old, -1 for surely new. The
+    others are the first principal components of the pixels.
+
+    Args:
+        images: real digits to learn from.
+        num_levels: values that a pixel can take.
+        key: of the perceptrons.
+    """
+
+    #: What the features are called.
+    features = ("odds", *(f"component {i + 1}" for i in range(_COMPONENTS)))
+
+    def __init__(self, images: Images, num_levels: int, key: PRNGKeyArray) -> None:
+        self._perceptrons = [
+            perceptron(images, num_levels, of_one) for of_one in jax.random.split(key, _NUM_EMBEDDERS)
+        ]
+        self._components = PCA(_COMPONENTS, svd_solver="full").fit(images.pixels / (num_levels - 1))
+        self._num_levels = num_levels
+
+    def __call__(self, images: Int[np.ndarray, "n pixel"]) -> Float[np.ndarray, "n feature"]:
+        """Return the features of images."""
+        odds = np.mean(
+            [np.tanh(np.asarray(p(jnp.asarray(images))) / _SURE) for p in self._perceptrons], axis=0
+        )
+        return np.column_stack([odds, self._components.transform(images / (self._num_levels - 1))])
+
+
+class Count(NamedTuple):
+    """Images that a classifier calls old, and how often it does that to images that are, and are not.
+
+    Attributes:
+        called_old: of the counted images.
+        num_images: that were counted.
+        right_old: held-out old digits that were called old.
+        num_old: held-out old digits.
+        wrong_new: held-out new digits that were called old.
+        num_new: held-out new digits.
+    """
+
+    called_old: int
+    num_images: int
+    right_old: int
+    num_old: int
+    wrong_new: int
+    num_new: int
+
+    def draws(self, num_draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw"]:
+        """Return draws of the share of old images, of which the classifier's errors are a part.
+
+        A share π is called old at the rate π s + (1-π) f, with s the rate at which old digits are called old
+        and f that of new ones; the three rates are drawn from their posteriors under uniform priors, and π is
+        kept in [0, 1].
+
+        Source: Rogan and Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510, for the inversion.
+        """
+        called, right, wrong = (
+            rng.beta(1 + hits, 1 + total - hits, num_draws)
+            for hits, total in (
+                (self.called_old, self.num_images),
+                (self.right_old, self.num_old),
+                (self.wrong_new, self.num_new),
+            )
+        )
+        return np.clip((called - wrong) / (right - wrong), 0.0, 1.0)
+
+
+class Counter:
+    """A support vector machine that labels images, and what it makes of held-out digits.
+
+    Args:
+        images: real digits to learn from.
+        held_out: real digits to be tested on.
+        num_levels: values that a pixel can take.
+    """
+
+    def __init__(self, images: Images, held_out: Images, num_levels: int) -> None:
+        self._num_levels = num_levels
+        self._machine = SVC(C=10.0).fit(images.pixels / (num_levels - 1), images.digits)
+        self._right_old = int(self.is_old(held_out.old).sum()), len(held_out.old)
+        self._wrong_new = int(self.is_old(held_out.new).sum()), len(held_out.new)
+
+    def is_old(self, images: Int[np.ndarray, "n pixel"]) -> np.ndarray:
+        """Return which images are called old, booleans (n,)."""
+        return np.isin(self._machine.predict(images / (self._num_levels - 1)), OLD_DIGITS)
+
+    def count(self, images: Int[np.ndarray, "n pixel"]) -> Count:
+        """Count the old images."""
+        return Count(int(self.is_old(images).sum()), len(images), *self._right_old, *self._wrong_new)

@@ -1,0 +1,207 @@
+"""The post-training objectives of a network: those of the mixture, and reinforcement learning with a reward.
+
+Nothing here is an objective's arithmetic: the constructors are those of `mixture_models.objectives`, told
+that the learner is a network. What takes the place of the two mixtures ``start`` and ``target`` is a `Task`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int
+from numpyro import handlers
+from numpyro.distributions import Distribution
+from scipy.special import expit
+
+from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
+from analyses.digits.transformer import Transformer
+from mixture_models import objectives, theory
+from mixture_models.companions import Reference
+from mixture_models.divergences import BEHAVIOUR, ReverseKL, behaviour_law
+from mixture_models.objectives import Objective
+from mixture_models.rewards import mode_reward
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["old_images", "new_images", "old_logit", "network", "verifier"],
+    meta_fields=[],
+)
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The two tasks as images, where a mixture has two Gaussian modes, and a network that does them.
+
+    Attributes:
+        old_images: of the old task, shape (n, pixel).
+        new_images: of the new one, shape (m, pixel).
+        old_logit: φ of the old task's share α.
+        network: what a learner is when it is started here.
+        verifier: log P(old)/P(new) of images by a classifier, a function of (n, pixel).
+    """
+
+    old_images: Int[Array, "n pixel"]
+    new_images: Int[Array, "m pixel"]
+    old_logit: Any
+    network: Transformer
+    verifier: Callable[[Any], Array]
+
+    def mode_law(self, mode: str) -> ImagesLaw:
+        """Return the law of one task's images, ``"old"`` or ``"new"``."""
+        images = self.old_images if mode == "old" else self.new_images
+        return ImagesLaw(images, jnp.zeros(len(images)))
+
+    def law(self) -> ImagesLaw:
+        """Return the law of both tasks' images, the old one's with the share α."""
+        counts = len(self.old_images), len(self.new_images)
+        shares = jax.nn.log_sigmoid(self.old_logit), jax.nn.log_sigmoid(-jnp.asarray(self.old_logit))
+        logits = [jnp.full(n, share - jnp.log(n)) for n, share in zip(counts, shares, strict=True)]
+        return ImagesLaw(jnp.concatenate([self.old_images, self.new_images]), jnp.concatenate(logits))
+
+    def log_odds(self, y: Int[Array, "n pixel"]) -> Float[Array, "n"]:
+        """Return the verifier's log odds of the old task; `mode_reward` asks for them."""
+        return self.verifier(y)
+
+
+def network_learner(start: Task, target: Task) -> None:
+    """Run the guide: a network's law, its arrays ``numpyro.param`` sites that begin as ``start``'s."""
+    numpyro.sample(BEHAVIOUR, NetworkLaw(_network(start.network, numpyro.param)))
+
+
+def network_of(params: dict[str, Array], like: Transformer) -> Transformer:
+    """Return the network that a learner's params are."""
+    return _network(like, lambda name, value: params[name])
+
+
+def params_of(network: Transformer) -> dict[str, Array]:
+    """Return a network's arrays by the names of the learner's params."""
+    params: dict[str, Array] = {}
+    _network(network, lambda name, leaf: params.setdefault(name, leaf))
+    return params
+
+
+def _network(like: Transformer, param: Callable[[str, Array], Any]) -> Transformer:
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    named = [param(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+    return jax.tree.unflatten(structure, named)
+
+
+class Choice(NamedTuple):
+    """An objective, and where the two-mode lens says that it ends.
+
+    Attributes:
+        objective: a model, a guide, a divergence and a companion.
+        settings: that were given to it, in words.
+        predicted: the old weight at which training ends, as a function of that at its start.
+    """
+
+    objective: Objective
+    settings: str
+    predicted: Callable[[Any], Any]
+
+
+def choices(
+    *,
+    old_weight: float,
+    kl_weight: float,
+    anchor: float,
+    ema: float,
+    utility_kl_weight: float,
+    beta: float,
+    lag: int,
+    num_steps: int,
+) -> dict[str, Choice]:
+    """Return the objectives that are compared, by name; of each what theory says for modes apart.
+
+    Args:
+        old_weight: α in (0, 1), the replayed share of SFT and the old task's share in SDFT's demonstrations.
+        kl_weight: τ > 0 of reinforcement learning, per unit of reward.
+        anchor: of SDFT to the network that the demonstrations make.
+        ema: the rate of SDFT's teacher a step.
+        utility_kl_weight: λ ≥ 0 of TTT-Discover.
+        beta: β₁ = β₂ of OAPL.
+        lag: steps between two syncs of OAPL.
+        num_steps: of the training, from which OAPL's number of syncs follows.
+    """
+    learner, num_syncs = network_learner, num_steps // lag
+    return {
+        "sft": Choice(objectives.sft(learner=learner), "new digits only", lambda start: 0.0 * start),
+        "sft_replay": Choice(
+            objectives.sft(replay=old_weight, learner=learner),
+            f"a share of {old_weight:g} old digits",
+            lambda start: old_weight + 0.0 * start,
+        ),
+        "rl": Choice(
+            regularised_reward(kl_weight),
+            f"reward 1 for new, KL weight {kl_weight:g}",
+            lambda start: expit(_logit(start) - 1.0 / kl_weight),
+        ),
+        "sdft": Choice(
+            objectives.sdft(anchor=anchor, ema=ema, learner=learner),
+            f"anchor {anchor:g} to demonstrations of both, teacher's rate {ema:g}",
+            lambda start: theory.sdft_fixed_point(anchor, start, old_weight),
+        ),
+        "ttt_discover": Choice(
+            objectives.ttt_discover(kl_weight=utility_kl_weight, learner=learner),
+            f"reward 1 for new, KL weight {utility_kl_weight:g}",
+            lambda start: expit(
+                theory.ttt_discover_stationary_logit(start, reward_gap=1.0, kl_weight=utility_kl_weight)
+            ),
+        ),
+        "oapl": Choice(
+            objectives.oapl(beta1=beta, beta2=beta, lag=lag, learner=learner),
+            f"reward 1 for new, beta {beta:g}, a sync every {lag} steps",
+            lambda start: expit(
+                theory.oapl_logit_after(num_syncs, start, reward_gap=1.0, beta1=beta, beta2=beta)
+            ),
+        ),
+    }
+
+
+def regularised_reward(kl_weight: float, reward: Any = None) -> Objective:
+    """Reinforcement learning with a KL-regularised reward: maximise E_q[r] - τ KL(q ‖ q_0), over τ.
+
+    It is the reverse KL to q_0 exp(r/τ)/Z, q_0 the learner at the start, estimated as `ReverseKL` says: by
+    the score function on the learner's own images with a leave-one-out baseline. For modes apart and a reward
+    that is flat on each, its optimum lowers the old logit by Δ/τ.
+
+    Args:
+        kl_weight: τ > 0.
+        reward: see `mixture_models.rewards`; None for 1 for the new task and 0 for the old.
+    """
+    reward = mode_reward(0.0, 1.0) if reward is None else reward
+    return Objective(
+        name="rl",
+        model=Partial(tilted_reference, network_learner, reward, kl_weight),
+        guide=network_learner,
+        divergence=ReverseKL(),
+        description="the learner at the start, tilted by reward",
+        companion=Reference(),
+    )
+
+
+def tilted_reference(
+    guide: Callable[..., None],
+    reward: Any,
+    kl_weight: Any,
+    start: Task,
+    target: Task,
+    companion: dict[str, Array] | None = None,
+) -> None:
+    """Run the model of reinforcement learning: the companion's law, tilted by reward."""
+    with handlers.block():
+        reference: Distribution = behaviour_law(guide, companion or {}, start, target)
+    numpyro.sample(BEHAVIOUR, TiltedLaw(reference, reward, target, kl_weight))
+
+
+def named(choice: Choice, name: str) -> Objective:
+    """Return a choice's objective under the name by which it is compared."""
+    return replace(choice.objective, name=name)
+
+
+def _logit(weight: Any) -> Any:
+    return jnp.log(weight) - jnp.log1p(-jnp.asarray(weight))
