@@ -403,8 +403,6 @@ def test_settings_are_recorded_as_others_are(whole):
     stored = json.loads(tree.attrs["settings"])
     assert stored["grid"]["learning_rate"] == GRID["learning_rate"]
     assert stored["objectives"] == [objective.name for objective in CHOSEN]
-    target = results.two_mode
-    assert target is not None
     np.testing.assert_array_equal(tree["constant_data"]["target_new_mean"].squeeze(), [2.0, 3.5])
 
 
