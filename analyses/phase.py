@@ -233,10 +233,10 @@ def table(tree: xr.DataTree) -> Table:
         ("replay or\nanchor", "knob", tables.plain),
         ("starved\nbelow N", "starved_below", tables.plain),
         ("kept,\nstarved", "kept_starved", tables.plain),
-        ("kept,\nnot starved", "kept_fed", tables.plain),
-        ("old drift,\noverlapping", "old_drift_overlapping", tables.plain),
-        ("old drift,\napart", "old_drift_apart", tables.plain),
-        ("diverged", "num_diverged", tables.plain),
+        ("kept, not\nstarved", "kept_fed", tables.plain),
+        ("drift,\noverlap", "old_drift_overlapping", tables.plain),
+        ("drift,\napart", "old_drift_apart", tables.plain),
+        ("lost", "num_diverged", tables.plain),
     ]
     return tables.listed(
         frame,
@@ -247,8 +247,8 @@ def table(tree: xr.DataTree) -> Table:
             f"toward {settings['old_weight']:g}. Kept: the final retention that nine in ten trainings of a "
             "point exceed, its mean over points with batches smaller (starved) and larger than N, where half "
             "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "
-            f"at separations below (overlapping) and above {frame['overlapping_below'][0]:.3g}, where a "
-            "tenth of the old behaviours is claimed by the new mode at the start. Diverged ones are left out."
+            f"at separations below (overlap) and above {frame['overlapping_below'][0]:.3g}, where a "
+            "tenth of the old behaviours is claimed by the new mode at the start. Lost: diverged, left out."
         ),
     )
 
