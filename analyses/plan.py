@@ -180,7 +180,7 @@ def table(tree: xr.DataTree) -> Table:
     return tables.listed(
         frame,
         [
-            ("objective", "objective", _words),
+            ("objective", "objective", _broken),
             ("final old\nweight", "final_old_weight", _beside("old_weight")),
             ("peak drift", "peak_old_drift", _beside("peak_old_drift")),
             (f"smallest that keeps {wanted:.3g}", "answer", _words),
@@ -213,6 +213,11 @@ def _beside(name: str) -> tables.Cell:
         return "\n".join(lines)
 
     return write
+
+
+def _broken(row: Mapping[str, Any], name: str) -> str:
+    """Return an objective's name in lines that a narrow table holds."""
+    return _words(row, name).replace("_", "_\n")
 
 
 def _words(row: Mapping[str, Any], name: str) -> str:

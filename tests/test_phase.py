@@ -97,6 +97,7 @@ def test_a_small_diagram_is_trained(tmp_path):
         [2.0, 5.0],
         batch_sizes=[4],
         knobs=[0.2],
+        start_old_weight=0.1,
         num_steps=200,
         num_replicates=8,
         keep=tmp_path,
