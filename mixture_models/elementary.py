@@ -89,8 +89,10 @@ def total(terms: Float[Array, "n *event"]) -> Float[Array, "*event"]:
 def total_log(values: Float[Array, "n"]) -> Float[Array, ""]:
     """Return Σ_i log x_i for x_i between 1e-38 and 1e38: one logarithm for eight values, of their product.
 
-    In other precisions than float64, which does not hold the product, one for every value.
+    The product is float64 whatever the values are. Where JAX has no float64, which alone holds it, there
+    is one logarithm for each value.
     """
+    values = values.astype(float)
     if values.dtype != jnp.float64:
         return total(jnp.log(values))
     return _in_lanes(values, jnp.multiply, lambda products, axis: total(log(products)))

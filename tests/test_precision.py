@@ -87,7 +87,10 @@ def test_nothing_as_long_as_a_batch_is_float64(name, single):
 
 def test_the_product_of_densities_does_not_underflow():
     values = np.full(64, 1e-12)
-    np.testing.assert_allclose(total_log(jnp.asarray(values, jnp.float32)), np.log(values).sum(), rtol=1e-6)
+    for wide in (True, False):
+        with jax.enable_x64(wide):
+            found = total_log(jnp.asarray(values, jnp.float32))
+        np.testing.assert_allclose(found, np.log(values).sum(), rtol=1e-6)
 
 
 @pytest.mark.slow
