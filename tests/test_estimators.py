@@ -112,7 +112,7 @@ def test_the_exact_gradients_are_the_derivatives_of_the_exact_values():
 # Of the random settings these have no gradient so near zero that its sign could not be told.
 @pytest.mark.parametrize(
     ("dim", "seed"),
-    [(1, 3), (2, 1), *(pytest.param(*more, marks=pytest.mark.slow) for more in ((1, 11), (2, 20)))],
+    [(2, 1), *(pytest.param(*more, marks=pytest.mark.slow) for more in ((1, 3), (1, 11), (2, 20)))],
 )
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_mean_update_is_the_exact_gradient(objective, dim, seed):

@@ -288,6 +288,7 @@ def test_training_scatters_around_the_descent():
 # The learner of one mode has an exact form too
 
 
+@pytest.mark.slow
 def test_a_single_mode_of_fixed_width():
     frozen = type(single_mode_learner)(train_scale=False)
     target = TwoMode.create(0.6, 0.0, 3.0)

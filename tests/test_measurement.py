@@ -40,7 +40,9 @@ def tree(data):
     return measure(runs, old, new, num_log_likelihood_rows=50, num_draws=400, **QUIET)
 
 
-@pytest.mark.parametrize(("separation", "num", "seed"), [(2.5, 300, 0), (4.0, 150, 1)])
+@pytest.mark.parametrize(
+    ("separation", "num", "seed"), [pytest.param(2.5, 300, 0, marks=pytest.mark.slow), (4.0, 150, 1)]
+)
 def test_posterior_is_that_of_brute_force_quadrature(separation, num, seed):
     """One feature, huge references: weight and two displacements are all that is unknown."""
     rng = np.random.default_rng(seed)
@@ -94,6 +96,7 @@ def test_where_modes_are_far_apart_the_weight_is_beta_and_nothing_else(data):
     )
 
 
+@pytest.mark.slow
 def test_displacement_is_in_the_users_coordinates_and_of_its_own_mode():
     mix, origin = np.array([[2.0, 0.0], [1.0, 0.5]]), np.array([10.0, -3.0])
     old, new = simulated(3000, 1.0, [0, 0], [5, 0]), simulated(3000, 0.0, [0, 0], [5, 0], seed=1)

@@ -29,7 +29,7 @@ VARIANTS = [
     "ttt_discover:eta=adaptive",
     "oapl",
 ]
-QUICK = {"reverse_kl:replay=0.3"}
+QUICK = {"sft"}
 RATE = 0.05
 
 

@@ -82,6 +82,7 @@ def test_replicates_differ_from_each_other_and_start_equal():
     assert len(np.unique(values[:, 1])) == len(values)
 
 
+@pytest.mark.slow
 def test_fewer_replicates_are_the_first_of_more():
     # 8, and the first of 20; and of 70, which are trained in three chunks of 24. Other programs: round-off.
     few = variables(run(num_replicates=8))
