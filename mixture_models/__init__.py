@@ -6,4 +6,8 @@ only what it needs.
 
 import lazy_loader
 
+# ArviZ leaves a module numpyro that loads when it is used. A submodule imported before then would be made
+# twice, and its own submodules be lost to the second.
+import numpyro  # noqa: F401
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

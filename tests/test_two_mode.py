@@ -1,5 +1,8 @@
 """The parameters of a two-mode mixture: construction, validation, and the maths of two modes."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -426,3 +429,10 @@ def test_law_and_mode_law_are_the_stated_densities():
 def test_a_mode_of_another_name_is_refused():
     with pytest.raises(InputError, match="mode must be one of old, new; got 'newer'"):
         TwoMode.create(0.3, 0.0, 1.0).mode_law("newer")
+
+
+def test_numpyro_is_whole_when_arviz_was_imported_first():
+    code = (
+        "import arviz; from mixture_models import TwoMode; import numpyro; numpyro.distributions.distribution"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
