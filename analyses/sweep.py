@@ -33,9 +33,9 @@ def run(
 
     The file holds settings as those of `analyses.settings.Settings` (start and end are recorded unless
     ``record_every`` is given), a table ``learning_rate_factors``, and a table ``grid`` of axes (see
-    `inference.grid`): a list of values each, or a table with ``first``, ``last``, ``count`` and ``spacing``
-    (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and ``start_old_drift`` from
-    it, unless an axis says otherwise.
+    `inference.sweeps.grid`): a list of values each, or a table with ``first``, ``last``, ``count`` and
+    ``spacing`` (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and
+    ``start_old_drift`` from it, unless an axis says otherwise.
 
     Args:
         config: TOML file.

@@ -4,8 +4,7 @@ from .measurement import EstimatedSetting, estimate_setting, measure, measure_sc
 from .population import Parameters, Population, population, population_value_and_grad
 from .results import open, save
 from .run_comparison import compare_runs
-from .sweep_store import open_sweep
-from .sweeps import sweep
+from .sweeps import open_sweep, sweep
 from .training import train
 
 __all__ = [

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.cuts import Geometry, _rectangle, blocks, geometry, positions
-from inference.grid import Grid, attributes
+from inference.sweeps.cuts import Geometry, _rectangle, blocks, geometry, positions
+from inference.sweeps.grid import Grid, attributes
 from mixture_models import InputError, TwoMode, objectives
 from mixture_models.two_mode import mahalanobis
 

@@ -19,8 +19,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import inference
 from analyses import cli
-from inference import chunks, open_sweep, results, sweep, sweeps, train
-from inference.sweep_store import SweepStore
+from inference import chunks, open_sweep, results, sweep, train
+from inference.sweeps import engine
+from inference.sweeps.store import SweepStore
 from mixture_models import InputError, TwoMode, objectives
 
 TARGET = TwoMode.create(old_weight=0.4, old_mean=0.0, new_mean=3.0)
@@ -79,13 +80,13 @@ def numbers(store):
 @pytest.fixture
 def trained(monkeypatch):
     """The blocks that were trained since, in their order."""
-    seen, original = [], sweeps.train_block
+    seen, original = [], engine.train_block
 
     def train_block(grid, cut, block, report):
         seen.append(block)
         return original(grid, cut, block, report)
 
-    monkeypatch.setattr(sweeps, "train_block", train_block)
+    monkeypatch.setattr(engine, "train_block", train_block)
     return seen
 
 
@@ -203,9 +204,9 @@ def test_a_new_grid_over_known_objectives_compiles_nothing(whole, tmp_path, comp
 
 def test_the_numbers_depend_on_neither_cores_nor_order(whole, tmp_path, monkeypatch, trained):
     monkeypatch.setattr(chunks, "num_threads", lambda: 1)
-    monkeypatch.setattr(sweeps, "num_threads", lambda: 1)
-    original = sweeps.blocks
-    monkeypatch.setattr(sweeps, "blocks", lambda grid, cut: reversed(list(original(grid, cut))))
+    monkeypatch.setattr(engine, "num_threads", lambda: 1)
+    original = engine.blocks
+    monkeypatch.setattr(engine, "blocks", lambda grid, cut: reversed(list(original(grid, cut))))
     run(tmp_path / "backward.zarr")
     assert len(trained) > 4
     assert trained == sorted(trained, reverse=True)
@@ -220,7 +221,7 @@ def test_what_was_stopped_goes_on_with_what_is_missing(whole, tmp_path, monkeypa
             raise OSError(28, "No space left on device")
         original(self, grid, block, content)
 
-    monkeypatch.setattr(sweeps, "num_threads", lambda: 1)
+    monkeypatch.setattr(engine, "num_threads", lambda: 1)
     monkeypatch.setattr(chunks, "num_threads", lambda: 1)
     with monkeypatch.context() as patched:
         patched.setattr(SweepStore, "write", full_disk)

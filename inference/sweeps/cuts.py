@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from inference.grid import Grid, Position, Training
 from inference.programs import Program
+from inference.sweeps.grid import Grid, Position, Training
 from inference.training import arithmetic, training_program
 
 # Behaviours that a call sees in a step, trainings in a call, and how far a small grid's calls are smaller.

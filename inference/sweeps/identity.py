@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from inference import results
-from inference.grid import Grid
+from inference.sweeps.grid import Grid
 
 # Versions that can change a number.
 _VERSIONS = ("massdrift", "jax", "jaxlib", "numpyro", "optax")

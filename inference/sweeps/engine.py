@@ -15,12 +15,12 @@ try:
 except ImportError:
     resource = None  # type: ignore[assignment]
 
-from inference import cluster
-from inference.blocks import compile_block, train_block, variables
 from inference.chunks import num_threads, run_together
-from inference.cuts import Block, Geometry, blocks, distinct, geometry, heaviest
-from inference.grid import Grid, Start
-from inference.sweep_store import SweepStore, open_sweep
+from inference.sweeps import cluster
+from inference.sweeps.blocks import compile_block, train_block, variables
+from inference.sweeps.cuts import Block, Geometry, blocks, distinct, geometry, heaviest
+from inference.sweeps.grid import Grid, Start
+from inference.sweeps.store import SweepStore, open_sweep
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, one_of, positive
@@ -60,8 +60,8 @@ def sweep(
 
     Args:
         objectives: one objective or several.
-        grid: the values of every axis, by name; `inference.grid` lists the names. An axis is a dimension of
-            the result. Others than those listed there are not settings of a training.
+        grid: the values of every axis, by name; `inference.sweeps.grid` lists the names. An axis is a
+            dimension of the result. Others than those listed there are not settings of a training.
         start: the learner's parameters at step 0, or a function of the target that returns them.
         target: the true target.
         store: folder to write, ends in ``.zarr``; a sweep of the same settings that lies there is resumed.

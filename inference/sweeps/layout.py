@@ -13,10 +13,10 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from inference import results
-from inference.blocks import variables
-from inference.cuts import Geometry
-from inference.grid import Grid, attributes
-from inference.sweep_identity import identity
+from inference.sweeps.blocks import variables
+from inference.sweeps.cuts import Geometry
+from inference.sweeps.grid import Grid, attributes
+from inference.sweeps.identity import identity
 
 #: Fill of ``diverged_step`` where nothing was trained yet.
 NOT_TRAINED = -2

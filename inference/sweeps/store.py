@@ -20,11 +20,11 @@ import xarray as xr
 import zarr
 
 from inference import results
-from inference.blocks import Trained
-from inference.cuts import Block, Geometry, blocks
-from inference.grid import Grid
-from inference.sweep_identity import difference, identity
-from inference.sweep_layout import STATS, write_empty
+from inference.sweeps.blocks import Trained
+from inference.sweeps.cuts import Block, Geometry, blocks
+from inference.sweeps.grid import Grid
+from inference.sweeps.identity import difference, identity
+from inference.sweeps.layout import STATS, write_empty
 from mixture_models.validation import InputError
 
 #: Added to a checksum of 32 bits: an entry of 0 is none.

@@ -16,9 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpyro.infer.svi import SVIState
 
-from inference.cuts import Block, Geometry, positions, program_at
-from inference.grid import Grid, Training
 from inference.programs import Program, traced_alone
+from inference.sweeps.cuts import Block, Geometry, positions, program_at
+from inference.sweeps.grid import Grid, Training
 from inference.training import (
     State,
     advance,

@@ -7,10 +7,10 @@ from typing import Any
 
 import cloudpickle
 
-from inference.blocks import train_block
-from inference.cuts import Block
-from inference.grid import Grid
-from inference.sweep_store import SweepStore
+from inference.sweeps.blocks import train_block
+from inference.sweeps.cuts import Block
+from inference.sweeps.grid import Grid
+from inference.sweeps.store import SweepStore
 from mixture_models.validation import InputError
 
 # Tasks that the scheduler knows of, for each thread of the cluster: it need not hold a long sweep at once.
