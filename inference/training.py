@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from inference import results
 from inference.chunks import chunk_sizes, run_together
 from inference.programs import Program, program_of, traced_alone
+from inference.span import in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
 from mixture_models.two_mode import TwoMode
@@ -50,6 +51,7 @@ def train(
     learning_rate_factors: Mapping[str, float] | None = None,
     common_random_numbers: bool = True,
     precision: str = "float64",
+    dimension: int | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
     """Train every objective from ``start``, ``num_replicates`` times, on fresh batches.
@@ -73,6 +75,11 @@ def train(
         common_random_numbers: whether replicate i of every objective sees the same random numbers, so that
             differences between objectives are paired.
         precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.precision`.
+        dimension: of behaviours, of any size; start and target name the first coordinates of their means, all
+            others are 0. The training is simulated in the span of the means, see `inference.span`: what is
+            recorded has the same law as without, vectors are not recorded, and the cost does not depend on it.
+            For plain SGD, two modes, and one covariance that is a multiple of the identity. None for that of
+            start and target, all of it simulated.
         progress: whether a terminal shows a progress bar.
 
     Returns:
@@ -90,6 +97,12 @@ def train(
     batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     check_setting(start, target)
     factors = check_factors(learning_rate_factors or {})
+    problems = [(objective, start, target) for objective in chosen]
+    if dimension is not None:
+        dimension = integer("dimension", dimension)
+        if optimizer is not None:
+            raise InputError("optimizer must be None for dimension to be given: plain SGD; got another one")
+        problems = [in_span(*problem, dimension) for problem in problems]
     settings = {
         "objectives": [objective.name for objective in chosen],
         "num_steps": num_steps,
@@ -102,21 +115,23 @@ def train(
         "learning_rate_factors": factors,
         "common_random_numbers": bool(common_random_numbers),
         "precision": precision,
-    }
+    } | ({} if dimension is None else {"dimension": dimension})
     steps = results.recorded_steps(num_steps, record_every)
     with arithmetic():
         programs = [
-            training_program(objective, batch_size, optimizer, factors, precision) for objective in chosen
+            training_program(objective, batch_size, optimizer, factors, precision)
+            for objective, *_ in problems
         ]
-        recorded = [_recorded(program, (start, target)) for program in programs]
+        mixtures = [(inner_start, inner_target) for _, inner_start, inner_target in problems]
+        recorded = [_recorded(*pair) for pair in zip(programs, mixtures, strict=True)]
         if any(names != recorded[0] for names in recorded):
             raise InputError("objectives trained together must have learners that record the same variables")
         num_chunks, size = chunk_sizes(num_replicates)
-        setting, rate = jax.tree.map(jnp.asarray, (start, target)), jnp.asarray(learning_rate)
+        settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(learning_rate)
         plan = _plan(steps, batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
         tasks: list[Callable[..., _Ended]] = []
-        for index, program in enumerate(programs):
+        for index, (program, setting) in enumerate(zip(programs, settings_of, strict=True)):
             key = jax.random.key(seed, impl="threefry2x32")
             key = jax.random.fold_in(key, 0 if common_random_numbers else index)
             # Keys by number, not by splitting: a run with more replicates begins with those of a smaller.
@@ -273,7 +288,9 @@ def _svi(
     """
     model, guide, divergence, factors, optimizer, beside = program.parts(numbers)
     descent = optax.sgd(learning_rate) if optimizer is None else optimizer
-    svi = SVI(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
+    # A guide may bring what takes the steps, see `inference.span`.
+    make = getattr(guide, "svi", SVI)
+    svi = make(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
     state = svi.init(key, *setting)
     known = svi.get_params(state)
     unknown = sorted(set(factors) - set(known))
@@ -364,6 +381,8 @@ def advance(
         companion = state.companion
         if beside is not None:
             companion = beside.after_step(companion, params, step, guide, *setting)
+        if hasattr(svi, "settled"):
+            svi_state, companion = svi.settled(svi_state, companion)
         return State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
 
     def record(state: State, count: Array) -> tuple[State, tuple[Any, Array, Array]]:

@@ -52,6 +52,7 @@ class AdvantageRegression(Divergence):
     group_size: int | None = None
     expectation: Any = field(default_factory=MonteCarlo)
     direction = "squared regression"
+    of_ratios = True
     sampling = "the lagged policy"
 
     def exact(self, resolution: Any = FINEST) -> Self:

@@ -41,12 +41,14 @@ class Divergence(ELBO):
     """A loss between the law of a model and the law of a guide, on behaviours ``"y"``.
 
     A subclass is a dataclass with a field ``expectation``, registered as a JAX pytree; it defines `between`,
-    and says in ``direction`` and ``sampling`` what results call it.
+    and says in ``direction`` and ``sampling`` what results call it, and in ``of_ratios`` whether a batch
+    enters only by ratios of densities and by rewards.
     """
 
     expectation: Any
     direction: str
     sampling: Any
+    of_ratios: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -107,6 +109,7 @@ class ForwardKL(Divergence):
 
     expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "forward"
+    of_ratios = True
     sampling = "the model"
 
     def exact(self, resolution: Any = FINEST) -> Self:
@@ -154,6 +157,7 @@ class ReverseKL(Divergence):
     replay: Any = None
     expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "reverse"
+    of_ratios = True
 
     def __post_init__(self) -> None:
         super().__init__()

@@ -151,6 +151,7 @@ class EntropicUtility(Divergence):
     temperature: Any = field(default_factory=lambda: FixedTemperature(1.0))
     expectation: Any = field(default_factory=MonteCarlo)
     direction = "entropic utility"
+    of_ratios = True
     sampling = "the learner"
 
     def exact(self, resolution: Any = FINEST) -> Self:

@@ -81,6 +81,7 @@ class JensenShannon(Divergence):
     alpha: Any = 0.5
     expectation: Any = field(default_factory=MonteCarlo)
     direction = "Jensen-Shannon"
+    of_ratios = True
     sampling = "the learner"
 
     def __post_init__(self) -> None:

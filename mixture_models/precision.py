@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+from numpyro.distributions import Distribution
 from numpyro.infer.elbo import ELBO
 
 from mixture_models.validation import one_of
@@ -35,6 +36,18 @@ class SinglePrecision(ELBO):
 
     def __post_init__(self) -> None:
         super().__init__()
+
+    @property
+    def expectation(self) -> Any:
+        """Where the divergence's expectation comes from."""
+        return self.divergence.expectation
+
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the loss of laws that are rounded, see `Divergence.between`."""
+        divergence, target, learner, args = _rounded((self.divergence, target, learner, args))
+        return divergence.between(key, target, learner, args).astype(float)
 
     def loss_with_mutable_state(
         self,

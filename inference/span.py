@@ -1,0 +1,253 @@
+"""Training in the span of the means: in law that of d dimensions, at a cost that does not depend on d.
+
+A loss knows the means of the learner, the target and a companion. Where all covariances are the same multiple of
+the identity and a batch enters only by ratios of densities, a behaviour matters by its coordinates in the affine
+span of these means. The rest of it is noise, to which the gradient of mode k's mean adds Σ_i c_ki z_i with
+coefficients that the span's coordinates determine: given those, the parts beside the span of the two gradients are
+jointly Gaussian, with covariance c cᵀ in each of the d - D directions there. Two vectors are known to an
+observer of norms and inner products by three numbers, whose law is Bartlett's. So a step is simulated in the span,
+two coordinates are opened for what lies beside it, and the means are then turned back into as many coordinates
+as they span. Derivation: docs/theory.md, "Training in the span of the means".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+from numpyro.infer import SVI
+from numpyro.infer.svi import SVIState
+
+from inference.frames import mixtures_in
+from mixture_models.companions import params_at
+from mixture_models.divergences import behaviour_law
+from mixture_models.elementary import total
+from mixture_models.mixture_law import MixtureLaw
+from mixture_models.objective import Objective
+from mixture_models.shifted_law import ShiftedLaw
+from mixture_models.two_mode import TwoMode
+from mixture_models.validation import InputError, integer
+
+# The params that are vectors. A step takes them out of their span by as many coordinates, which come last.
+_MEANS = ("old_mean", "new_mean")
+_BESIDE = len(_MEANS)
+
+
+def in_span(
+    objective: Objective, start: TwoMode, target: TwoMode, dimension: int
+) -> tuple[Objective, TwoMode, TwoMode]:
+    """Return what `train` and `sweep` take, in coordinates of the span of all means.
+
+    The target's old mean is the origin. The first axis points to its new mean, the next ones to what else stays
+    (demonstrations), and those that follow turn with the companion's and the learner's means.
+
+    Args:
+        objective: of two modes with one fixed covariance, and of ratios of densities.
+        start: the learner at step 0.
+        target: the true target.
+        dimension: d, at least that of start and target, whose further coordinates are 0.
+
+    Raises:
+        InputError: what has no such form, or fewer dimensions than the means have.
+    """
+    dimension = integer("dimension", dimension, at_least=start.dim)
+    parts = (objective.model, objective.divergence, objective.companion)
+    fixed = [target, *mixtures_in(parts)]
+    deviation = _check(objective, start, target, fixed)
+    origin = target.old_mean
+    anchors = [target.new_mean, *(mean for m in fixed[1:] for mean in _means(m))]
+    moving = _means(start) * (1 if objective.companion is None else 2)
+    points = np.stack([*anchors, *moving]) - origin
+    basis, triangle = np.linalg.qr(points.T)
+    basis = basis * np.where(np.diag(triangle) < 0.0, -1.0, 1.0)
+    room = len(points) + _BESIDE - basis.shape[1]
+
+    def inside(thing: Any) -> Any:
+        if not isinstance(thing, TwoMode):
+            return thing
+        old, new = (np.pad((mean - origin) @ basis, (0, room)) for mean in _means(thing))
+        return replace(thing, old_mean=old, new_mean=new, scale=np.asarray(deviation))
+
+    model, divergence, companion, start, target = jax.tree.map(
+        inside, (*parts, start, target), is_leaf=lambda node: isinstance(node, TwoMode)
+    )
+    guide = InSpan(objective.guide, dimension, len(anchors))
+    reduced = replace(objective, model=model, guide=guide, divergence=divergence, companion=companion)
+    _check_law(reduced, start, target)
+    return reduced, start, target
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["learner", "dimension"], meta_fields=["fixed"])
+@dataclass(frozen=True)
+class InSpan:
+    """A two-mode learner whose means are coordinates in a span that turns, as a guide.
+
+    Args:
+        learner: the guide.
+        dimension: d, a number that a compiled program takes.
+        fixed: how many of the coordinates do not turn.
+    """
+
+    learner: Any
+    dimension: Any
+    fixed: int
+
+    def __call__(self, start: TwoMode, target: TwoMode) -> None:
+        """Run the guide."""
+        self.learner(start, target)
+
+    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+        """Return what is recorded of one state of the parameters: what does not depend on coordinates."""
+        observed = self.learner.observables(params, start, target)
+        return {name: value for name, value in observed.items() if not value.ndim}
+
+    @property
+    def svi(self) -> type[SVI]:
+        """What takes the steps."""
+        return SpanSVI
+
+
+class SpanSVI(SVI):
+    """SVI of an `InSpan` by plain SGD: one `update` draws a batch in the span, and what is beside it."""
+
+    def update(self, svi_state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Array]:
+        """Take a step from means that are 0 in the last two coordinates; there they need not be so after it."""
+        key, batch_key, beside_key = jax.random.split(svi_state.rng_key, 3)
+        params = self.get_params(svi_state)
+        model, guide, divergence, inside, setting = jax.tree.map(
+            _without_beside, (self.model, self.guide, self.loss, params, args)
+        )
+        law = behaviour_law(model, {}, *setting)
+
+        def loss(params: dict[str, Array], shifts: Array) -> Array:
+            learner = ShiftedLaw(behaviour_law(guide, params, *setting), shifts)
+            return divergence.between(batch_key, law, learner, setting)
+
+        shifts = jnp.zeros((len(_MEANS), divergence.expectation.num_samples))
+        value, (gradient, c) = jax.value_and_grad(loss, argnums=(0, 1))(inside, shifts)
+        coordinates = inside[_MEANS[0]].shape[0]
+        # In fewer dimensions than coordinates all means are 0 in the last of these, and so must stay.
+        real = jnp.arange(coordinates) < guide.dimension
+        beside = vectors_beside(beside_key, c, guide.dimension - coordinates) / setting[-1].scale
+        for name, vector in zip(_MEANS, beside, strict=True):
+            gradient[name] = jnp.concatenate([jnp.where(real, gradient[name], 0.0), vector])
+        return SVIState(self.optim.update(gradient, svi_state.optim_state, value), None, key), value
+
+    def settled(self, svi_state: SVIState, companion: Any) -> tuple[SVIState, Any]:
+        """Turn the means of learner and companion until they are 0 in the last two coordinates."""
+        params = self.get_params(svi_state)
+        policies = [params] if companion is None else [companion, params]
+        means = jnp.stack([policy[name] for policy in policies for name in _MEANS])
+        fixed = self.guide.fixed
+        turned = jnp.concatenate([means[:, :fixed], lower_triangular(means[:, fixed:])], axis=1)
+        vectors = iter(turned)
+        *others, params = [policy | {name: next(vectors) for name in _MEANS} for policy in policies]
+        count, _ = svi_state.optim_state
+        state = svi_state._replace(optim_state=(count, self.optim.init(params)[1]))
+        return state, others[0] if others else None
+
+
+def vectors_beside(
+    key: Array, c: Float[Array, "2 n"], directions: Float[Array, ""]
+) -> Float[Array, "2 2"]:
+    """Return Σ_i c_ki z_i, k = 1, 2, for standard normal z_i in k directions, in an orthonormal basis of the two.
+
+    With L Lᵀ = c cᵀ the two are the rows of L Z, Z of shape (2, directions), and Z = B Q with orthonormal rows
+    of Q that are independent of Bartlett's B = [[χ(directions), 0], [N(0, 1), χ(directions - 1)]].
+
+    Args:
+        key: for the three random numbers.
+        c: coefficients.
+        directions: their number; 0 or less gives zeros.
+    """
+    # Without the barrier XLA computes the coefficients anew for every sum.
+    old, new = lax.optimization_barrier((c[0], c[1]))
+    squared, product, other = total(old * old), total(old * new), total(new * new)
+    first = jnp.sqrt(squared)
+    across = jnp.where(squared > 0.0, product / jnp.where(squared > 0.0, first, 1.0), 0.0)
+    second = jnp.sqrt(jnp.maximum(other - across * across, 0.0))
+    normal_key, *chi_keys = jax.random.split(key, 3)
+    freedoms = jnp.maximum(jnp.stack([directions, directions - 1.0]), 0.0)
+    gammas = jax.vmap(jax.random.gamma)(jnp.stack(chi_keys), 0.5 * jnp.maximum(freedoms, 1.0))
+    chi = jnp.where(freedoms > 0.0, jnp.sqrt(2.0 * gammas), 0.0)
+    normal = jnp.where(directions > 0.0, jax.random.normal(normal_key, dtype=chi.dtype), 0.0)
+    zero = jnp.zeros_like(first)
+    return jnp.stack(
+        [
+            jnp.stack([first * chi[0], zero]),
+            jnp.stack([across * chi[0] + second * normal, second * chi[1]]),
+        ]
+    )
+
+
+def lower_triangular(points: Float[Array, "m n"]) -> Float[Array, "m n"]:
+    """Return a rotation of the rows, n ≥ m, in which row i is 0 beyond coordinate i.
+
+    By Householder's reflections, unrolled since m is small.
+    """
+    for i in range(len(points)):
+        row = points[i, i:]
+        length = jnp.sqrt(jnp.sum(row * row))
+        away = row.at[0].add(jnp.where(row[0] < 0.0, -length, length))
+        square = jnp.sum(away * away)
+        factor = jnp.where(square > 0.0, 2.0 / jnp.where(square > 0.0, square, 1.0), 0.0)
+        reflected = points[:, i:] - factor * (points[:, i:] @ away)[:, None] * away
+        # The reflection turns the first coordinate's sign, which is turned back: small steps turn little.
+        points = points.at[:, i:].set(reflected.at[:, 0].multiply(jnp.where(square > 0.0, -1.0, 1.0)))
+        points = points.at[i, i + 1 :].set(0.0)
+    return points
+
+
+def _without_beside(leaf: Any) -> Any:
+    """Return a vector without the coordinates that a step opens, and anything else as it is."""
+    return leaf[:-_BESIDE] if getattr(leaf, "ndim", 0) == 1 else leaf
+
+
+def _means(mixture: TwoMode) -> list[Any]:
+    return [getattr(mixture, name) for name in _MEANS]
+
+
+def _check(objective: Objective, start: TwoMode, target: TwoMode, fixed: Sequence[TwoMode]) -> float:
+    """Refuse what cannot be trained in the span of the means; return the standard deviation of the modes."""
+    wanted = f"for dimension to be given, {objective.name} must have"
+    divergence = objective.divergence
+    if not getattr(divergence, "of_ratios", False):
+        kind = type(divergence).__name__
+        raise InputError(f"{wanted} a divergence of density ratios alone; got {kind}")
+    reward = getattr(divergence, "reward", None)
+    if reward is not None and not hasattr(reward, "modes"):
+        raise InputError(f"{wanted} a reward of mixture_models.rewards; got one of the coordinates")
+    names = set(params_at(objective.guide, start, target))
+    if names != {"old_logit", *_MEANS} or not hasattr(objective.guide, "observables"):
+        raise InputError(
+            f"{wanted} the learner of two modes and fixed covariance; got params {', '.join(sorted(names))}"
+        )
+    deviations = {_deviation(mixture) for mixture in (start, *fixed)}
+    if len(deviations) > 1 or None in deviations:
+        raise InputError(
+            f"{wanted} one covariance in all mixtures, a multiple of the identity (whiten the means otherwise)"
+        )
+    return float(deviations.pop())  # type: ignore[arg-type]
+
+
+def _deviation(mixture: TwoMode) -> float | None:
+    """Return the standard deviation of isotropic modes, None for others."""
+    scale = np.asarray(mixture.scale)
+    diagonal = np.diag(scale) if scale.ndim == 2 else np.atleast_1d(scale)
+    isotropic = np.all(diagonal == diagonal[0]) and (scale.ndim < 2 or np.all(scale == np.diag(diagonal)))
+    return float(diagonal[0]) if isotropic and mixture.new_scale is None else None
+
+
+def _check_law(objective: Objective, start: TwoMode, target: TwoMode) -> None:
+    """Refuse a model of other laws than mixtures with the learner's covariance."""
+    law = behaviour_law(objective.model, {}, start, target)
+    if not isinstance(law, MixtureLaw) or any(np.ndim(s) or s != start.scale for s in law.scales):
+        raise InputError(
+            f"for dimension to be given, the model of {objective.name} must be a MixtureLaw with the covariance "
+            f"of start and target; got a {type(law).__name__}"
+        )
