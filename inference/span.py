@@ -1,16 +1,15 @@
-"""Training in the span of the means: in law that of d dimensions, at a cost that does not depend on d.
+"""Training in the span of the means: in law that of d dimensions, at a cost that does not grow with d.
 
-A loss knows the means of the learner, the target and a companion. Where all covariances are the same multiple of
-the identity and a batch enters only by ratios of densities, a behaviour matters by its coordinates in the affine
-span of these means. The rest of it is noise, to which the gradient of mode k's mean adds Σ_i c_ki z_i with
-coefficients that the span's coordinates determine: given those, the parts beside the span of the two gradients are
-jointly Gaussian, with covariance c cᵀ in each of the d - D directions there. Two vectors are known to an
-observer of norms and inner products by three numbers, whose law is Bartlett's. So a step is simulated in the span,
-two coordinates are opened for what lies beside it, and the means are then turned back into as many coordinates
-as they span. Derivation: docs/theory.md, "Training in the span of the means".
+A loss knows the means of the learner, the target and a companion. Where all covariances are one multiple of
+the identity and a batch enters only by ratios of densities, a behaviour matters by its coordinates in the
+affine span of these means. The rest of it is noise, which adds Σ_i c_ki z_i to the gradient in mode k's mean,
+with coefficients that the coordinates in the span determine: given those, what the two gradients have beside
+the span is jointly Gaussian, with covariance c cᵀ in each direction. Whoever reads norms and inner products
+alone knows two vectors by three numbers, whose law is Bartlett's. So a step is simulated in the span, two
+coordinates are opened for what lies beside it, and the means are turned back into as many coordinates as they
+span. Derivation: docs/theory.md, "Training in the span of the means".
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
 from inference.frames import mixtures_in
+from inference.programs import traced_alone
 from mixture_models.companions import params_at
 from mixture_models.divergences import behaviour_law
 from mixture_models.elementary import total
@@ -43,8 +43,8 @@ def in_span(
 ) -> tuple[Objective, TwoMode, TwoMode]:
     """Return what `train` and `sweep` take, in coordinates of the span of all means.
 
-    The target's old mean is the origin. The first axis points to its new mean, the next ones to what else stays
-    (demonstrations), and those that follow turn with the companion's and the learner's means.
+    The target's old mean is the origin. The first axis points to its new mean, the next ones to what else
+    stays (demonstrations); the others turn with the means of the companion and the learner.
 
     Args:
         objective: of two modes with one fixed covariance, and of ratios of densities.
@@ -53,13 +53,20 @@ def in_span(
         dimension: d, at least that of start and target, whose further coordinates are 0.
 
     Raises:
-        InputError: what has no such form, or fewer dimensions than the means have.
+        InputError: several covariances, or fewer dimensions than the means have.
     """
     dimension = integer("dimension", dimension, at_least=start.dim)
     parts = (objective.model, objective.divergence, objective.companion)
     fixed = [target, *mixtures_in(parts)]
-    deviation = _check(objective, start, target, fixed)
-    origin = target.old_mean
+    if any(mixture.dim != target.dim for mixture in fixed):
+        raise InputError(f"all mixtures of {objective.name} must have dimension {target.dim}; got others")
+    deviations = {_deviation(mixture) for mixture in (start, *fixed)}
+    if len(deviations) > 1 or None in deviations:
+        raise InputError(
+            f"for dimension to be given, all mixtures of {objective.name} must have one covariance, a multiple "
+            "of the identity; got another (whiten the means)"
+        )
+    deviation, origin = deviations.pop(), target.old_mean
     anchors = [target.new_mean, *(mean for m in fixed[1:] for mean in _means(m))]
     moving = _means(start) * (1 if objective.companion is None else 2)
     points = np.stack([*anchors, *moving]) - origin
@@ -78,8 +85,42 @@ def in_span(
     )
     guide = InSpan(objective.guide, dimension, len(anchors))
     reduced = replace(objective, model=model, guide=guide, divergence=divergence, companion=companion)
-    _check_law(reduced, start, target)
     return reduced, start, target
+
+
+@traced_alone
+def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
+    """Refuse an objective that cannot be trained in the span of the means, whatever its numbers.
+
+    Args:
+        objective: not yet in the span.
+        start: the learner at step 0.
+        target: the true target.
+
+    Raises:
+        InputError: another learner than that of two modes with fixed covariance, a divergence that does not
+            say that it is ``of_ratios``, a reward of the coordinates, or a model of another law.
+    """
+    wanted = f"for dimension to be given, {objective.name} must have"
+    divergence = objective.divergence
+    if not getattr(divergence, "of_ratios", False):
+        kind = type(divergence).__name__
+        raise InputError(f"{wanted} a divergence of density ratios alone (of_ratios); got {kind}")
+    reward = getattr(divergence, "reward", None)
+    if reward is not None and not hasattr(reward, "modes"):
+        raise InputError(
+            f"{wanted} a reward with the methods modes and steepness, as those of mixture_models.rewards; "
+            f"got {getattr(reward, 'reward', reward)!r}"
+        )
+    names = set(params_at(objective.guide, start, target))
+    if names != {"old_logit", *_MEANS} or not hasattr(objective.guide, "observables"):
+        raise InputError(
+            f"{wanted} the learner of two modes and fixed covariance; got params {', '.join(sorted(names))}"
+        )
+    laws = [behaviour_law(program, {}, start, target) for program in (objective.model, objective.guide)]
+    if not all(isinstance(law, MixtureLaw) and len(law.scales) == 1 for law in laws):
+        kinds = ", ".join(type(law).__name__ for law in laws)
+        raise InputError(f"{wanted} a model and a learner of one MixtureLaw with one covariance; got {kinds}")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["learner", "dimension"], meta_fields=["fixed"])
@@ -116,7 +157,7 @@ class SpanSVI(SVI):
     """SVI of an `InSpan` by plain SGD: one `update` draws a batch in the span, and what is beside it."""
 
     def update(self, svi_state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Array]:
-        """Take a step from means that are 0 in the last two coordinates; there they need not be so after it."""
+        """Take a step from means that are 0 in the last two coordinates, where afterwards they are not."""
         key, batch_key, beside_key = jax.random.split(svi_state.rng_key, 3)
         params = self.get_params(svi_state)
         model, guide, divergence, inside, setting = jax.tree.map(
@@ -152,13 +193,11 @@ class SpanSVI(SVI):
         return state, others[0] if others else None
 
 
-def vectors_beside(
-    key: Array, c: Float[Array, "2 n"], directions: Float[Array, ""]
-) -> Float[Array, "2 2"]:
-    """Return Σ_i c_ki z_i, k = 1, 2, for standard normal z_i in k directions, in an orthonormal basis of the two.
+def vectors_beside(key: Array, c: Float[Array, "2 n"], directions: Float[Array, ""]) -> Float[Array, "2 2"]:
+    """Return Σ_i c_ki z_i, k = 1, 2, for standard normal z_i, in coordinates that these two vectors span.
 
     With L Lᵀ = c cᵀ the two are the rows of L Z, Z of shape (2, directions), and Z = B Q with orthonormal rows
-    of Q that are independent of Bartlett's B = [[χ(directions), 0], [N(0, 1), χ(directions - 1)]].
+    Q and an independent B = [[χ(directions), 0], [N(0, 1), χ(directions - 1)]], Bartlett's.
 
     Args:
         key: for the three random numbers.
@@ -212,42 +251,9 @@ def _means(mixture: TwoMode) -> list[Any]:
     return [getattr(mixture, name) for name in _MEANS]
 
 
-def _check(objective: Objective, start: TwoMode, target: TwoMode, fixed: Sequence[TwoMode]) -> float:
-    """Refuse what cannot be trained in the span of the means; return the standard deviation of the modes."""
-    wanted = f"for dimension to be given, {objective.name} must have"
-    divergence = objective.divergence
-    if not getattr(divergence, "of_ratios", False):
-        kind = type(divergence).__name__
-        raise InputError(f"{wanted} a divergence of density ratios alone; got {kind}")
-    reward = getattr(divergence, "reward", None)
-    if reward is not None and not hasattr(reward, "modes"):
-        raise InputError(f"{wanted} a reward of mixture_models.rewards; got one of the coordinates")
-    names = set(params_at(objective.guide, start, target))
-    if names != {"old_logit", *_MEANS} or not hasattr(objective.guide, "observables"):
-        raise InputError(
-            f"{wanted} the learner of two modes and fixed covariance; got params {', '.join(sorted(names))}"
-        )
-    deviations = {_deviation(mixture) for mixture in (start, *fixed)}
-    if len(deviations) > 1 or None in deviations:
-        raise InputError(
-            f"{wanted} one covariance in all mixtures, a multiple of the identity (whiten the means otherwise)"
-        )
-    return float(deviations.pop())  # type: ignore[arg-type]
-
-
 def _deviation(mixture: TwoMode) -> float | None:
     """Return the standard deviation of isotropic modes, None for others."""
     scale = np.asarray(mixture.scale)
     diagonal = np.diag(scale) if scale.ndim == 2 else np.atleast_1d(scale)
     isotropic = np.all(diagonal == diagonal[0]) and (scale.ndim < 2 or np.all(scale == np.diag(diagonal)))
     return float(diagonal[0]) if isotropic and mixture.new_scale is None else None
-
-
-def _check_law(objective: Objective, start: TwoMode, target: TwoMode) -> None:
-    """Refuse a model of other laws than mixtures with the learner's covariance."""
-    law = behaviour_law(objective.model, {}, start, target)
-    if not isinstance(law, MixtureLaw) or any(np.ndim(s) or s != start.scale for s in law.scales):
-        raise InputError(
-            f"for dimension to be given, the model of {objective.name} must be a MixtureLaw with the covariance "
-            f"of start and target; got a {type(law).__name__}"
-        )

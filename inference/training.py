@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from inference import results
 from inference.chunks import chunk_sizes, run_together
 from inference.programs import Program, program_of, traced_alone
-from inference.span import in_span
+from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
 from mixture_models.two_mode import TwoMode
@@ -75,11 +75,11 @@ def train(
         common_random_numbers: whether replicate i of every objective sees the same random numbers, so that
             differences between objectives are paired.
         precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.precision`.
-        dimension: of behaviours, of any size; start and target name the first coordinates of their means, all
-            others are 0. The training is simulated in the span of the means, see `inference.span`: what is
-            recorded has the same law as without, vectors are not recorded, and the cost does not depend on it.
-            For plain SGD, two modes, and one covariance that is a multiple of the identity. None for that of
-            start and target, all of it simulated.
+        dimension: of behaviours, of any size; start and target name the first coordinates of their means, and
+            the others are 0. The training is simulated in the span of the means, see `inference.span`: the
+            law of what is recorded is the same, vectors are not recorded, and the cost does not grow with it.
+            For plain SGD, two modes, and one covariance that is a multiple of the identity. None simulates
+            all coordinates of start and target.
         progress: whether a terminal shows a progress bar.
 
     Returns:
@@ -102,6 +102,8 @@ def train(
         dimension = integer("dimension", dimension)
         if optimizer is not None:
             raise InputError("optimizer must be None for dimension to be given: plain SGD; got another one")
+        for problem in problems:
+            check_span(*problem)
         problems = [in_span(*problem, dimension) for problem in problems]
     settings = {
         "objectives": [objective.name for objective in chosen],

@@ -21,7 +21,7 @@ class ShiftedLaw(MixtureLaw):
         shifts: ε, shape (K, n).
     """
 
-    pytree_data_fields = ("shifts",)
+    pytree_data_fields = ("shifts",)  # type: ignore[assignment]
 
     def __init__(self, law: MixtureLaw, shifts: Any) -> None:
         self.shifts = jnp.asarray(shifts)
@@ -34,9 +34,7 @@ class ShiftedLaw(MixtureLaw):
     def weighted_log_prob(self, value: Float[Array, "n d"], weights: Float[Array, "n"]) -> Float[Array, ""]:
         """Return Σ_i weights_i log q(value_i), shifted, see `MixtureLaw.weighted_log_prob`."""
         value, weights = lax.stop_gradient((value, weights))
-        return _weighted_log_prob(
-            self._log_weights_of_behaviours(), self.means, self.scales, value, weights
-        )
+        return _weighted_log_prob(self._log_weights_of_behaviours(), self.means, self.scales, value, weights)
 
     def _log_weights_of_behaviours(self) -> Float[Array, "K n"]:
         return self.log_weights[:, None] + self.shifts

@@ -8,8 +8,8 @@ A name says whose setting it is:
   the start's new mean at this distance from the target's, toward the old mode, and ``start.old_drift`` the
   start's old mean at this distance from the target's, toward the new mode [Mahalanobis];
 * ``objective.A`` is the argument A of every objective, ``NAME.A`` that of the objective of this name alone;
-* ``learning_rate``, ``learning_rate_factors.PARAM``, ``batch_size``, ``num_steps`` and ``seed`` are those of
-  `inference.training.train`.
+* ``learning_rate``, ``learning_rate_factors.PARAM``, ``batch_size``, ``num_steps``, ``dimension`` and
+  ``seed`` are those of `inference.training.train`.
 
 Axes of the target are applied before those of the start.
 """
@@ -23,6 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from inference import results
+from inference.span import check_span, in_span
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
@@ -37,8 +38,8 @@ Position = tuple[int, ...]
 _SCALARS = ("old_weight", "old_logit", "covariance", "new_covariance")
 _MEANS = ("old_mean", "new_mean")
 _DISTANCES = {"target": ("separation",), "start": ("new_gap", "old_drift")}
-_TRAINING = ("learning_rate", "batch_size", "num_steps", "seed")
-_WHOLE = ("batch_size", "num_steps", "seed")
+_TRAINING = ("learning_rate", "batch_size", "num_steps", "dimension", "seed")
+_WHOLE = ("batch_size", "num_steps", "dimension", "seed")
 
 # What places the same parameter cannot be varied beside it.
 _CLASHES = (
@@ -58,13 +59,17 @@ _LABELS = {
     "old_drift": ("distance of the old mean from the target's", "Mahalanobis"),
     "batch_size": ("behaviours in a batch", "1"),
     "num_steps": ("updates of a training", "step"),
+    "dimension": ("dimension of a behaviour", "1"),
     "lag": ("steps between two syncs", "step"),
 }
 
 
 @dataclass(frozen=True)
 class Training:
-    """The settings of one point of a grid that `inference.training.train` takes beside the seed."""
+    """The settings of one point of a grid that `inference.training.train` takes beside the seed.
+
+    With a ``dimension`` objective, start and target are those of `inference.span.in_span`.
+    """
 
     objective: Objective
     start: TwoMode
@@ -92,6 +97,7 @@ class Grid:
         record_every: steps between two records.
         factors: learning rate factors.
         common_random_numbers: whether replicate i sees the same random numbers everywhere.
+        dimension: that of behaviours where trainings are simulated in the span of their means, or None.
     """
 
     objectives: tuple[Objective, ...]
@@ -106,6 +112,7 @@ class Grid:
     record_every: int
     factors: Mapping[str, float]
     common_random_numbers: bool
+    dimension: int | None = None
 
     @classmethod
     def create(
@@ -123,6 +130,7 @@ class Grid:
         record_every: int | None,
         learning_rate_factors: Mapping[str, float] | None,
         common_random_numbers: bool,
+        dimension: int | None = None,
     ) -> Self:
         """Check every setting of every point, and build the grid.
 
@@ -152,6 +160,7 @@ class Grid:
             longest if record_every is None else integer("record_every", record_every),
             check_factors(learning_rate_factors or {}),
             bool(common_random_numbers),
+            None if dimension is None else integer("dimension", dimension),
         )
         grid._check()
         return grid
@@ -178,8 +187,12 @@ class Grid:
         start, target = self.mixtures(values)
         factors = {n.partition(".")[2]: float(v) for n, v in values.items() if n.startswith("learning_rate_")}
         seed = int(values.get("seed", self.seed))
+        trained = self._objective(objective, values)
+        dimension = values.get("dimension", self.dimension)
+        if dimension is not None:
+            trained, start, target = in_span(trained, start, target, int(dimension))
         return Training(
-            self._objective(objective, values),
+            trained,
             start,
             target,
             int(values.get("batch_size", self.batch_size)),
@@ -277,6 +290,10 @@ class Grid:
                     check_factors({name.partition(".")[2]: value})
                 elif name == "target.separation":
                     positive(name, value)
+        if self.dimension is not None or "dimension" in self.axes:
+            mixtures = self.mixtures({name: values[0] for name, values in self.axes.items()})
+            for chosen in self.objectives:
+                check_span(chosen, *mixtures)
         of_target = [name.startswith("target.") for name in self.axes]
         for position in product(*(range(n if t else 1) for n, t in zip(self.shape, of_target, strict=True))):
             self.at(0, position)
