@@ -63,8 +63,8 @@ def in_span(
     deviations = {_deviation(mixture) for mixture in (start, *fixed)}
     if len(deviations) > 1 or None in deviations:
         raise InputError(
-            f"for dimension to be given, all mixtures of {objective.name} must have one covariance, a multiple "
-            "of the identity; got another (whiten the means)"
+            f"for dimension to be given, all mixtures of {objective.name} must have one covariance, a "
+            "multiple of the identity; got another (whiten the means)"
         )
     deviation, origin = deviations.pop(), target.old_mean
     anchors = [target.new_mean, *(mean for m in fixed[1:] for mean in _means(m))]
@@ -196,8 +196,8 @@ class SpanSVI(SVI):
 def vectors_beside(key: Array, c: Float[Array, "2 n"], directions: Float[Array, ""]) -> Float[Array, "2 2"]:
     """Return Σ_i c_ki z_i, k = 1, 2, for standard normal z_i, in coordinates that these two vectors span.
 
-    With L Lᵀ = c cᵀ the two are the rows of L Z, Z of shape (2, directions), and Z = B Q with orthonormal rows
-    Q and an independent B = [[χ(directions), 0], [N(0, 1), χ(directions - 1)]], Bartlett's.
+    With L Lᵀ = c cᵀ the two are the rows of L Z, Z of shape (2, directions), and Z = B Q with orthonormal
+    rows Q and an independent B = [[χ(directions), 0], [N(0, 1), χ(directions - 1)]], Bartlett's.
 
     Args:
         key: for the three random numbers.
