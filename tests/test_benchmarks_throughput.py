@@ -1,0 +1,111 @@
+"""Throughput of many trajectories, side by side in one run: ``pytest -n 0 -m benchmark -s -k throughput``.
+
+Nothing timed is asserted; that a new grid compiles nothing is. The work is that of `test_benchmarks`:
+published bi-modal runs of 200 steps of 1,000 samples, all recorded, here 1,024 at once.
+"""
+
+import shutil
+
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from test_benchmarks import BATCH, DIVERGENCES, LEARNER, RATES, STEPS, by_numpy, by_scipy, fastest, machine
+
+from analyses import chen2025
+from inference import sweep, train
+from mixture_models import published
+from mixture_models.objectives import Objective, new_data
+
+TRAJECTORIES, SETTINGS = 1_024, 128
+LOOP = "straightforward loop, SciPy"
+FACTORS = dict.fromkeys(("old_weight", "old_mean", "old_scale"), chen2025.FACTOR)
+
+
+def objective(method):
+    return Objective(method, Partial(new_data, None), LEARNER, DIVERGENCES[method])
+
+
+def by_train(method, precision="float64", count=TRAJECTORIES, num_steps=STEPS, record_every=1, seed=0):
+    train(
+        objective(method),
+        published.START,
+        published.TARGET,
+        num_steps=num_steps,
+        record_every=record_every,
+        batch_size=BATCH,
+        learning_rate=RATES[method],
+        num_replicates=count,
+        seed=seed,
+        optimizer=chen2025.published_steps(RATES[method], chen2025.FACTOR),
+        precision=precision,
+        progress=False,
+    )
+
+
+def by_sweep(method, store, seed):
+    """Sweep learning rates below the published one, eight replicates of each under common random numbers."""
+    shutil.rmtree(store, ignore_errors=True)
+    sweep(
+        objective(method),
+        {"learning_rate": RATES[method] * np.linspace(0.5, 1.0, SETTINGS) * (1.0 - 1e-3 * seed)},
+        start=published.START,
+        target=published.TARGET,
+        store=store,
+        num_steps=STEPS,
+        record_every=1,
+        batch_size=BATCH,
+        learning_rate=RATES[method],
+        learning_rate_factors=FACTORS,
+        num_replicates=TRAJECTORIES // SETTINGS,
+        seed=seed,
+        progress=False,
+    )
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("method", RATES)
+def test_throughput_against_the_loop(method, tmp_path, capsys, compilations):
+    by_train(method)
+    by_train(method, "float32")
+    by_sweep(method, tmp_path / "a.zarr", 0)
+    assert not compilations(lambda: by_sweep(method, tmp_path / "a.zarr", 1))
+    actions = {
+        LOOP: (lambda seed: by_scipy(method, seed), 1),
+        "tight loop, NumPy": (lambda seed: by_numpy(method, seed), 1),
+        "train, mixed precision": (lambda seed: by_train(method, seed=seed), TRAJECTORIES),
+        "train, float32": (lambda seed: by_train(method, "float32", seed=seed), TRAJECTORIES),
+        "sweep, common random numbers": (
+            lambda seed: by_sweep(method, tmp_path / "a.zarr", seed),
+            TRAJECTORIES,
+        ),
+    }
+    wall, cpu = fastest({name: action for name, (action, _) in actions.items()})
+    with capsys.disabled():
+        print(f"\n{method}, {STEPS} steps of {BATCH} samples, {TRAJECTORIES} trajectories at once")
+        print(f"  {machine()}")
+        print(f"  {'':30}{'ms a trajectory':>16}{'of a core':>11}   faster than the loop by, and by core")
+        for name, (_, count) in actions.items():
+            each, core = 1e3 * wall[name] / count, 1e3 * cpu[name] / count
+            ratios = f"{1e3 * wall[LOOP] / each:12.1f}{1e3 * cpu[LOOP] / core:12.1f}"
+            print(f"  {name:30}{each:16.3f}{core:11.3f}{ratios}")
+
+
+@pytest.mark.benchmark
+def test_throughput_of_any_number_of_trajectories(capsys):
+    """With twenty steps each, of which the last is recorded."""
+    method, num_steps = "forward KL", 20
+    counts = [256, 1_024, 4_096, 16_384, 65_536]
+    by_train(method, count=64, num_steps=num_steps, record_every=num_steps)
+    runs = {
+        count: lambda seed, n=count: by_train(
+            method, count=n, num_steps=num_steps, record_every=num_steps, seed=seed
+        )
+        for count in counts
+    }
+    wall, cpu = fastest(runs)
+    with capsys.disabled():
+        print(f"\n{method}, {num_steps} steps of {BATCH} samples, µs a step of one trajectory, and of a core")
+        print(f"  {machine()}")
+        for count in counts:
+            each, core = (1e6 * seconds[count] / count / num_steps for seconds in (wall, cpu))
+            print(f"  {count:6} trajectories at once: {each:8.2f}{core:8.2f}")
