@@ -26,7 +26,7 @@ from mixture_models.validation import InputError, integer, number, positive
 
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
-_BEHAVIOURS, _FEWEST_RECORDS = 2**24, 16
+_BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
 
 # Without the first, XLA hands sums to a library and computes their terms anew for each sum.
 _COMPILER_OPTIONS: dict[str, Any] = {
@@ -207,7 +207,7 @@ def _plan(steps: np.ndarray, batch: int) -> _Plan:
     """Cut a training into calls of equal shape, given the recorded steps and the behaviours in a step."""
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(steps), 1)
-    records = max(_FEWEST_RECORDS, 2 ** int(np.log2(len(counts) / 4)))
+    records = max(_FEWEST_RECORDS, 2 ** int(np.ceil(np.log2(len(counts)))))
     while records > 1 and records * int(counts[0]) * batch > _BEHAVIOURS:
         records //= 2
     return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
