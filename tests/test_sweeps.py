@@ -11,11 +11,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import xarray as xr
-from jax.experimental.compilation_cache import compilation_cache
 
 import inference
 from analyses import cli
@@ -43,17 +41,6 @@ def start_of(target):
 def run(store, grid=GRID, chosen=CHOSEN, **changes):
     settings = SETTINGS | {"start": start_of, "target": TARGET, "record_every": 3, "progress": False}
     return sweep(chosen, grid, store=store, **(settings | changes))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A folder of compiled programs, so that other processes need not compile them again."""
-    before, folder = jax.config.jax_compilation_cache_dir, tmp_path_factory.mktemp("cache")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    compilation_cache.reset_cache()
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -301,9 +288,9 @@ test_sweeps.run({store!r})
 """
 
 
-def killed(store, wait, cache):
+def killed(store, wait):
     """Run the sweep in another process and kill it after a chunk; return whether it was still at work."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(store=str(store))], env=environment)
     try:
@@ -324,9 +311,9 @@ def committed(store):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, cache, trained):
+def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, trained):
     store = tmp_path / "killed.zarr"
-    assert killed(store, 0.05, cache)
+    assert killed(store, 0.05)
     there = committed(store)
     total = committed(whole)
     assert there > 0
