@@ -77,7 +77,7 @@ def trained(monkeypatch):
     return seen
 
 
-def point(grid, chosen, **at):
+def point(grid, chosen, precision="float64", **at):
     """Train one point of a grid by `train`, and return its tree."""
     target = TARGET
     if "target.separation" in at:
@@ -86,7 +86,8 @@ def point(grid, chosen, **at):
     if "start.old_weight" in at:
         start = start.replace(old_weight=at["start.old_weight"])
     changes = {name: at[name] for name in ("learning_rate", "num_steps", "batch_size", "seed") if name in at}
-    return train(chosen, start, target, **(SETTINGS | {"record_every": 3, "progress": False} | changes))
+    changes |= {"record_every": 3, "progress": False, "precision": precision}
+    return train(chosen, start, target, **(SETTINGS | changes))
 
 
 def assert_agrees(tree, single, at, tolerance=1e-10):
@@ -112,6 +113,16 @@ def test_points_of_a_sweep_are_trainings(whole):
     for _ in range(4):
         at = {name: values[rng.integers(len(values))] for name, values in GRID.items()}
         assert_agrees(tree, point(GRID, CHOSEN, **at), at)
+
+
+def test_a_sweep_in_single_precision_is_trainings_in_single_precision(whole, tmp_path):
+    tree = run(tmp_path / "single.zarr", precision="float32")
+    at = {name: values[-1] for name, values in GRID.items()}
+    # To rounding in float32, where sums of another width differ.
+    assert_agrees(tree, point(GRID, CHOSEN, "float32", **at), at, tolerance=1e-5)
+    assert numbers(tmp_path / "single.zarr") != numbers(whole)
+    with pytest.raises(InputError, match="precision must be one of float64, float32; got 'float16'"):
+        run(tmp_path / "half.zarr", precision="float16")
 
 
 def test_every_axis_is_a_labelled_dimension_and_nothing_is_in_memory(whole):

@@ -47,6 +47,7 @@ def sweep(
     record_every: int | None = None,
     learning_rate_factors: Mapping[str, float] | None = None,
     common_random_numbers: bool = True,
+    precision: str = "float64",
     workers: int | None = None,
     scheduler: str | None = None,
     memory: float | None = None,
@@ -77,6 +78,7 @@ def sweep(
         common_random_numbers: whether replicate i sees the same random numbers at every point and for every
             objective, those of `train` with this seed; otherwise each has its own, those of `train` with the
             seed in ``/constant_data``'s ``seed_of_point``.
+        precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.precision`.
         workers: processes of a Dask cluster on this machine; None for the threads of this process.
         scheduler: address of a running Dask scheduler, to work on its workers.
         memory: bytes that a process may hold in all; None for half of what is free beside what it holds.
@@ -111,6 +113,7 @@ def sweep(
         record_every=record_every,
         learning_rate_factors=learning_rate_factors,
         common_random_numbers=common_random_numbers,
+        precision=precision,
     )
     variables(whole)
     existing = SweepStore.find(path, whole) if path.exists() else None
