@@ -94,9 +94,8 @@ def test_throughput_of_a_block_against_its_random_numbers(capsys):
         device = jax.devices()[0]
         print(f"\na block of a sweep, {STEPS} steps of {BATCH} behaviours, one call at a time")
         print(f"  {device.device_kind if device.platform != 'cpu' else machine()}")
-        print(
-            f"  {'':18}{'draws':>8}{'':>9}{'trainings':>11}{'µs each':>9}{'behaviours/s':>14}{'draws alone':>13}"
-        )
+        head = ("draws", "", "trainings", "µs each", "behaviours/s", "draws alone")
+        print(f"  {'':18}" + "".join(f"{h:>{w}}" for h, w in zip(head, (8, 9, 11, 9, 14, 13), strict=True)))
         for name, common, precision, trainings, seconds, alone in rows:
             rate = trainings * STEPS * BATCH / seconds
             kind = "shared" if common else "own"
@@ -121,8 +120,7 @@ def test_throughput_is_flat_in_the_number_of_trainings(capsys, tmp_path):
         run(f"timed{trainings}.zarr")
         rows.append((trainings, time.perf_counter() - began))
     with capsys.disabled():
-        print(
-            f"\na sweep of reverse KL in float32, 20 steps of {BATCH} behaviours, into its store, {chunks.num_threads()} threads"
-        )
+        print(f"\na sweep of reverse KL in float32, 20 steps of {BATCH} behaviours, into its store")
+        print(f"  {machine()}")
         for trainings, seconds in rows:
             print(f"  {trainings:8d} trainings {seconds:8.2f} s {1e6 * seconds / trainings:9.1f} µs each")
