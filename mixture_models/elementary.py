@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 # log 2 as a sum whose first term times any exponent is exact, and that makes exp right to the last bits.
 _LOG2_HIGH, _LOG2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 
-# Added to a small number it leaves the nearest integer in the lowest bits of the sum.
-_ROUND = 1.5 * 2.0**52
+# Added to a small integer it leaves this in the lowest bits of the sum.
+_INTEGER = 1.5 * 2.0**52
 
 # Below the first, exp is less than the smallest normal number: 0.
 _LOWEST, _HIGHEST = -708.0, 709.0
@@ -57,10 +57,10 @@ def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     if not _by_hand(x):
         return jnp.exp(x)
     # x = k log 2 + r; 2^k is written into the exponent's bits.
-    shifted = jnp.clip(x, _LOWEST, _HIGHEST) * (1.0 / np.log(2.0)) + _ROUND
-    k = shifted - _ROUND
+    # The rounding is spelt out: some versions of XLA take "+ c - c" for nothing.
+    k = lax.round(jnp.clip(x, _LOWEST, _HIGHEST) * (1.0 / np.log(2.0)), lax.RoundingMethod.TO_NEAREST_EVEN)
     r = (x - k * _LOG2_HIGH) - k * _LOG2_LOW
-    power = (lax.bitcast_convert_type(shifted, jnp.int64) + _BIAS) << _MANTISSA_BITS
+    power = (lax.bitcast_convert_type(k + _INTEGER, jnp.int64) + _BIAS) << _MANTISSA_BITS
     result = _horner(_EXP_SERIES, r) * lax.bitcast_convert_type(power, jnp.float64)
     return jnp.where(x < _LOWEST, 0.0, result)
 
