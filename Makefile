@@ -20,7 +20,7 @@ slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 0 -m benchmark -s
+	JAX_ENABLE_COMPILATION_CACHE=false $(BIN)/python -m pytest -n 0 -m benchmark -s
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
+import platformdirs
 import typer
 from rich.console import Console
 
@@ -31,11 +33,23 @@ app.add_typer(reproduce, name="reproduce")
 def main() -> None:
     """Run the command; an unusable input is one sentence and exit code 2."""
     os.environ["MPLBACKEND"] = "Agg"  # read when a command first draws
+    _keep_programs()
     try:
         app()
     except InputError as error:
         print(f"massdrift: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _keep_programs() -> None:
+    """Keep compiled programs for the next command, unless JAX's own environment variables say otherwise."""
+    for name, value in (
+        ("jax_compilation_cache_dir", platformdirs.user_cache_dir("massdrift")),
+        ("jax_persistent_cache_min_compile_time_secs", 0.1),
+    ):
+        if name.upper() not in os.environ:
+            os.environ[name.upper()] = str(value)  # for the workers that a command starts
+            jax.config.update(name, value)
 
 
 @app.callback(invoke_without_command=True)

@@ -73,6 +73,7 @@ def run(
         record_every=record_every,
         learning_rate_factors=factors,
         common_random_numbers=settings.common_random_numbers,
+        precision=settings.precision,
         workers=workers,
         scheduler=scheduler,
         memory=memory,

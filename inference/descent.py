@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from inference import results
 from inference.dynamics import Problem, State, over_settings, problem_of, solved, value_and_grad
-from inference.programs import Program, traced_alone
+from inference.programs import Program, compiled
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import integer, positive
@@ -79,10 +79,9 @@ def _stepped(
     return _descend(program, numbers, states, mixtures, np.diff(steps), problem.learning_rate)
 
 
-@partial(jax.jit, static_argnums=0)
-@traced_alone
+@compiled
 def _descend(
-    program: Program, numbers: Any, states: State, mixtures: Any, counts: Array, learning_rate: Array
+    program: Program, numbers: Any, states: State, mixtures: Any, counts: Any, learning_rate: Any
 ) -> State:
     def one(numbers: Any, state: State, mixtures: Any) -> State:
         _, guide, _, companion, factors = program.parts(numbers)

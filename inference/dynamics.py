@@ -15,7 +15,7 @@ from inference import results
 from inference.chunks import run_together
 from inference.frames import METRICS, Frame, in_frame
 from inference.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
-from inference.programs import Program, program_of, traced_alone
+from inference.programs import Program, compiled, program_of
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.companions import params_at
 from mixture_models.objectives import Objective
@@ -121,8 +121,10 @@ class _Batch(NamedTuple):
     """One objective at all settings, each in its frame; ``chunks`` are rows of settings, of equal length."""
 
     program: Program
+    guide: Program
     frames: list[Frame]
     numbers: list[Any]
+    guide_numbers: list[Any]
     states: list[State]
     mixtures: list[tuple[TwoMode, TwoMode]]
     chunks: Any
@@ -132,7 +134,7 @@ def _batch_of(problem: Problem, objective: Objective) -> _Batch:
     # In its exact form an objective is rid of what concerns its batches, and shares programs with others.
     divergence = objective.divergence.exact(RESOLUTION)
     parts = (objective.model, objective.guide, divergence, objective.companion)
-    frames, programs, states, mixtures = [], [], [], []
+    frames, programs, guides, states, mixtures = [], [], [], [], []
     for start, target in zip(problem.starts, problem.targets, strict=True):
         frame, (inner, *pair) = in_frame((parts, start, target), problem.metric)
         _, guide, _, companion = inner
@@ -145,25 +147,31 @@ def _batch_of(problem: Problem, objective: Objective) -> _Batch:
             )
         frames.append(frame)
         programs.append(program_of((*inner, problem.factors)))
+        guides.append(program_of(guide))
         states.append(State(learner, None if companion is None else companion.initial(guide, *pair)))
         mixtures.append((pair[0], pair[1]))
     count = len(states)
     size = min(_CHUNK, count)
     chunks = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
-    return _Batch(programs[0].static, frames, [p.numbers for p in programs], states, mixtures, chunks)
+    numbers, guide_numbers = ([p.numbers for p in several] for several in (programs, guides))
+    return _Batch(
+        programs[0].static, guides[0].static, frames, numbers, guide_numbers, states, mixtures, chunks
+    )
 
 
 def _solve_chunk(
     batch: _Batch, rows: np.ndarray, solve: Callable[..., State], report: Callable[[int], None]
 ) -> Any:
     """Return what is observed at some settings, what is unmet there, and the learner's params."""
-    numbers, states, mixtures = (
+    numbers, guide_numbers, states, mixtures = (
         jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *[one[i] for i in rows])
-        for one in (batch.numbers, batch.states, batch.mixtures)
+        for one in (batch.numbers, batch.guide_numbers, batch.states, batch.mixtures)
     )
     reached = solve(batch.program, numbers, states, mixtures)
     report(1)
-    return jax.device_get((_observe(batch.program, numbers, reached, mixtures), reached.learner))
+    seen = _observe(batch.guide, guide_numbers, reached.learner, mixtures)
+    exact, unmet = _judge(batch.program, numbers, reached, mixtures)
+    return jax.device_get(((seen | exact, unmet), reached.learner))
 
 
 def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, np.ndarray]:
@@ -184,10 +192,20 @@ def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, 
     return observed | embedded
 
 
-@partial(jax.jit, static_argnums=0)
-@traced_alone
-def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
-    """Return what is reported of states (setting, time, ...), and what the exact loss there cannot fulfil."""
+@compiled
+def _observe(guide: Program, numbers: Any, params: dict[str, Array], mixtures: Any) -> dict[str, Array]:
+    """Return what a learner reports at params (setting, time, ...)."""
+    # A program by itself, which objectives with the same learner share.
+
+    def one(numbers: Any, params: dict[str, Array], mixtures: Any) -> dict[str, Array]:
+        return lax.map(lambda at: guide.parts(numbers).observables(at, *mixtures), params)
+
+    return over_settings(one, numbers, params, mixtures)
+
+
+@compiled
+def _judge(program: Program, numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
+    """Return the loss and its error at states (setting, time, ...), and what it cannot fulfil there."""
 
     def one(numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
         model, guide, divergence, *_ = program.parts(numbers)
@@ -198,10 +216,8 @@ def _observe(program: Program, numbers: Any, states: State, mixtures: Any) -> tu
 
             value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
             errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
-            seen = guide.observables(state.learner, *mixtures)
             unmet = unmet_of(divergence, FINE, state.learner, model, guide, mixtures, state.companion)
-            seen = seen | {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}
-            return seen, unmet
+            return {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}, unmet
 
         # One state after the other: batched once more, this would be the longest of all programs to compile.
         return lax.map(at, states)

@@ -21,7 +21,7 @@ from inference.dynamics import (
     solved,
     value_and_grad,
 )
-from inference.programs import Program, traced_alone
+from inference.programs import Program, compiled
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, finite_array, positive
@@ -110,7 +110,7 @@ def _integrated(
     if problem.metric == "euclidean":
         fastest = max(1.0 / smallest_deviation(m) ** 2 for m in problem.targets)
     states, succeeded = _integrate(
-        program,
+        _Method(program, bool(fastest * end > _STIFF)),
         numbers,
         states,
         mixtures,
@@ -118,7 +118,6 @@ def _integrated(
         1e-2 / fastest,
         rate,
         tolerances,
-        implicit=bool(fastest * end > _STIFF),
     )
     if not np.all(succeeded):
         raise InputError(
@@ -137,10 +136,16 @@ class _Grid(NamedTuple):
     reported: Any
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="implicit")
-@traced_alone
+class _Method(NamedTuple):
+    """What is compiled: the field, and whether the solver is an implicit one."""
+
+    program: Program
+    implicit: bool
+
+
+@compiled
 def _integrate(
-    program: Program,
+    method: _Method,
     numbers: Any,
     states: State,
     mixtures: Any,
@@ -148,10 +153,9 @@ def _integrate(
     first_step: Any,
     learning_rate: Any,
     tolerances: Any,
-    *,
-    implicit: bool,
 ) -> tuple[State, Array]:
-    solver = diffrax.Kvaerno5() if implicit else diffrax.Tsit5()
+    program = method.program
+    solver = diffrax.Kvaerno5() if method.implicit else diffrax.Tsit5()
     controller = diffrax.PIDController(rtol=tolerances[0], atol=tolerances[1])
 
     def one(numbers: Any, state: State, mixtures: Any) -> tuple[State, Array]:

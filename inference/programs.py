@@ -1,7 +1,7 @@
 """What is compiled, and what is passed in: objectives that differ in numbers only share a program."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from threading import RLock
 from typing import Any, NamedTuple, Self
 
@@ -13,6 +13,14 @@ from jax.tree_util import PyTreeDef
 _NUMBERS = int | float | np.ndarray | jax.Array
 
 _TRACING = RLock()
+
+# Without the first, XLA hands sums to a library and computes their terms anew for each sum. With the last it
+# compiles in three quarters of the time, and what it compiles is as fast.
+_COMPILER_OPTIONS: dict[str, Any] = {
+    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_backend_optimization_level": 1,
+}
 
 
 class Program(NamedTuple):
@@ -54,3 +62,30 @@ def traced_alone[**P, T](function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return alone
+
+
+@cache
+def compiler_options() -> dict[str, Any] | None:
+    """Return the compiler options of the engines, or None where this version of XLA lacks them."""
+    try:
+        jax.jit(lambda: 0, compiler_options=_COMPILER_OPTIONS).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return None
+    return _COMPILER_OPTIONS
+
+
+def compiled[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function with the options of the engines; its first argument, a `Program`, is constant.
+
+    The options are found out at the first call: an import must not start JAX's backend.
+    """
+
+    @cache
+    def jitted() -> Callable[P, T]:
+        return jax.jit(traced_alone(function), static_argnums=0, compiler_options=compiler_options())
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return jitted()(*args, **kwargs)
+
+    return call

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from inference import results
 from inference.chunks import chunk_sizes, run_together
-from inference.programs import Program, program_of, traced_alone
+from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
@@ -27,13 +27,7 @@ from mixture_models.validation import InputError, integer, number, positive
 
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
-_BEHAVIOURS, _FEWEST_RECORDS = 2**24, 16
-
-# Without the first, XLA hands sums to a library and computes their terms anew for each sum.
-_COMPILER_OPTIONS: dict[str, Any] = {
-    "xla_cpu_experimental_ynn_fusion_type": "",
-    "xla_cpu_prefer_vector_width": 512,
-}
+_BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
 
 
 def train(
@@ -187,6 +181,14 @@ class State(NamedTuple):
     diverged_step: Array
 
 
+class Taken(NamedTuple):
+    """What a training went through: its params, loss and step at every place, shape (place, ...)."""
+
+    params: dict[str, Array]
+    loss: Array
+    step: Array
+
+
 def training_program(
     objective: Objective,
     batch_size: int,
@@ -224,7 +226,7 @@ def _plan(steps: np.ndarray, batch: int) -> _Plan:
     """Cut a training into calls of equal shape, given the recorded steps and the behaviours in a step."""
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(steps), 1)
-    records = max(_FEWEST_RECORDS, 2 ** int(np.log2(len(counts) / 4)))
+    records = max(_FEWEST_RECORDS, 2 ** int(np.ceil(np.log2(len(counts)))))
     while records > 1 and records * int(counts[0]) * batch > _BEHAVIOURS:
         records //= 2
     return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
@@ -251,12 +253,18 @@ def _run(
     report: Callable[[int], None] | None = None,
 ) -> _Ended:
     """Train one chunk of replicates of one objective, reporting the steps taken."""
-    advance, parts = _compiled_advance(), []
+    parts = []
     state = _initialise(program.static, program.numbers, keys, setting, learning_rate)
+    _, guide, *_ = program.parts(program.numbers)
+    learner = program_of(guide)
     for counts in plan.counts:
-        state, records = advance(
+        state, taken = _advance(
             program.static, program.numbers, state, counts, plan.num_steps, setting, learning_rate
         )
+        diverged_step, records = _report(
+            learner.static, learner.numbers, state.diverged_step, taken, counts > 0, setting
+        )
+        state = state._replace(diverged_step=diverged_step)
         parts.append(jax.device_get(records))
         if report is not None:
             report(int(counts.sum()) * len(keys))
@@ -313,8 +321,7 @@ def _toward(svi: SVI, companion: Any) -> SVI:
     return svi
 
 
-@partial(jax.jit, static_argnums=0)
-@traced_alone
+@compiled
 def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> State:
     return jax.vmap(lambda key: initial_state(program, numbers, key, setting, learning_rate))(keys)
 
@@ -326,35 +333,47 @@ def initial_state(program: Program, numbers: Any, key: Array, setting: Any, lear
     return State(state, companion, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
-@traced_alone
+@compiled
 def _advance(
     program: Program,
     numbers: Any,
     states: State,
-    counts: Array,
-    num_steps: Array,
+    counts: Any,
+    num_steps: Any,
     setting: Any,
     learning_rate: Array,
-) -> tuple[State, dict[str, Array]]:
-    """Take ``counts[i]`` updates after record i, for every replicate; return the state and the records."""
+) -> tuple[State, Taken]:
+    """Take ``counts[i]`` updates after place i, for every replicate."""
 
-    def one(state: State) -> tuple[State, dict[str, Array]]:
-        return advance(program, numbers, state, counts, counts > 0, num_steps, setting, learning_rate)
+    def one(state: State) -> tuple[State, Taken]:
+        return advance(program, numbers, state, counts, num_steps, setting, learning_rate)
 
     return jax.vmap(one)(states)
+
+
+# A program by itself, which objectives with the same learner share.
+@compiled
+def _report(
+    learner: Program, numbers: Any, diverged_step: Array, taken: Taken, recorded: Array, setting: Any
+) -> tuple[Array, dict[str, Array]]:
+    """Return what `report_of` says of every replicate."""
+
+    def one(diverged_step: Array, taken: Taken) -> tuple[Array, dict[str, Array]]:
+        return report_of(learner.parts(numbers), diverged_step, taken, recorded, setting)
+
+    return jax.vmap(one)(diverged_step, taken)
 
 
 def advance(
     program: Program,
     numbers: Any,
     state: State,
-    counts: Array,
-    recorded: Array,
-    num_steps: Array,
+    counts: Any,
+    num_steps: Any,
     setting: Any,
     learning_rate: Array,
-) -> tuple[State, dict[str, Array]]:
-    """Take ``counts[i]`` updates of one training after place i, and say what it is at every place.
+) -> tuple[State, Taken]:
+    """Take ``counts[i]`` updates of one training after place i.
 
     Args:
         program: the training's, see `program_of`.
@@ -362,13 +381,12 @@ def advance(
         state: what the training carries.
         counts: updates after each place, shape (place,); over all calls one more than ``num_steps``, for the
             last loss.
-        recorded: the places where what is reported must be finite, shape (place,).
         num_steps: updates of the whole training.
         setting: start and target.
         learning_rate: of plain SGD.
 
     Returns:
-        The state, and what is reported at every place, shape (place, ...): NaN from a divergence on.
+        The state, and what was gone through.
     """
     svi, _, guide, beside = _svi(program, numbers, jax.random.key(0), setting, learning_rate)
 
@@ -393,31 +411,35 @@ def advance(
         return state, (params, loss, step)
 
     state, (params, loss, steps) = jax.lax.scan(record, state, counts)
-    observed = jax.vmap(lambda p: guide.observables(p, *setting))(params) | {"loss": loss}
+    return state, Taken(params, loss, steps)
+
+
+def report_of(
+    guide: Any, diverged_step: Array, taken: Taken, recorded: Array, setting: Any
+) -> tuple[Array, dict[str, Array]]:
+    """Say what one training is at every place that it went through.
+
+    Args:
+        guide: the learner.
+        diverged_step: the step of the training's divergence, -1 for none.
+        taken: what `advance` went through.
+        recorded: the places where what is reported must be finite, shape (place,).
+        setting: start and target.
+
+    Returns:
+        The step of divergence, and what is reported at every place, shape (place, ...): NaN from a
+        divergence on.
+    """
+    steps = taken.step
+    observed = jax.vmap(lambda p: guide.observables(p, *setting))(taken.params) | {"loss": taken.loss}
     # Finite parameters can be too far off for what is reported of them.
     lost = ~jax.vmap(_all_finite)(observed) & recorded
     first_lost = steps[jnp.argmax(lost)]
-    lost_before = (state.diverged_step < 0) | (first_lost < state.diverged_step)
-    diverged_step = jnp.where(jnp.any(lost) & lost_before, first_lost, state.diverged_step)
+    lost_before = (diverged_step < 0) | (first_lost < diverged_step)
+    diverged_step = jnp.where(jnp.any(lost) & lost_before, first_lost, diverged_step)
     diverged = (diverged_step >= 0) & (steps >= diverged_step)
     masked = {name: jnp.where(_like(diverged, value), jnp.nan, value) for name, value in observed.items()}
-    return state._replace(diverged_step=diverged_step), masked
-
-
-@cache
-def _compiled_advance() -> Any:
-    """Return `_advance` under jit."""
-    return jax.jit(_advance, static_argnums=0, compiler_options=compiler_options())
-
-
-@cache
-def compiler_options() -> dict[str, Any] | None:
-    """Return the compiler options for training, or None where this version of XLA lacks them."""
-    try:
-        jax.jit(lambda: 0, compiler_options=_COMPILER_OPTIONS).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return None
-    return _COMPILER_OPTIONS
+    return diverged_step, masked
 
 
 def scale_by_name(factors: Mapping[str, Any]) -> optax.GradientTransformation:

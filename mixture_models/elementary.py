@@ -1,8 +1,8 @@
 """exp, log and sums over a batch, in float64, made of operations that a CPU does several at a time.
 
 XLA's CPU backend leaves the float64 logarithm to a scalar library call, evaluates the exponential at length,
-and adds the terms of a sum one after another. In other precisions `exp`, `log` and `log1p` are
-those of ``jax.numpy``.
+and adds the terms of a sum one after another. In other precisions, and on an accelerator, `exp`, `log`,
+`log1p` and `total` are those of ``jax.numpy``.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 # log 2 as a sum whose first term times any exponent is exact, and that makes exp right to the last bits.
 _LOG2_HIGH, _LOG2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 
-# Added to a small number it leaves the nearest integer in the lowest bits of the sum.
-_ROUND = 1.5 * 2.0**52
+# Added to a small integer it leaves this in the lowest bits of the sum.
+_INTEGER = 1.5 * 2.0**52
 
 # Below the first, exp is less than the smallest normal number: 0.
 _LOWEST, _HIGHEST = -708.0, 709.0
@@ -42,16 +42,25 @@ _BITS_OF_2_52 = np.float64(2.0**52).view(np.int64)
 _LANES = 8
 
 
+def _by_hand(x: Array) -> bool:
+    """Return whether a function is evaluated by the series of this module."""
+    return x.dtype == jnp.float64 and _on_cpu()
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
 @jax.custom_jvp
 def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return e^x for x < 709, relative error below 4e-16; 0 below -708."""
-    if x.dtype != jnp.float64:
+    if not _by_hand(x):
         return jnp.exp(x)
     # x = k log 2 + r; 2^k is written into the exponent's bits.
-    shifted = jnp.clip(x, _LOWEST, _HIGHEST) * (1.0 / np.log(2.0)) + _ROUND
-    k = shifted - _ROUND
+    # The rounding is spelt out: some versions of XLA take "+ c - c" for nothing.
+    k = lax.round(jnp.clip(x, _LOWEST, _HIGHEST) * (1.0 / np.log(2.0)), lax.RoundingMethod.TO_NEAREST_EVEN)
     r = (x - k * _LOG2_HIGH) - k * _LOG2_LOW
-    power = (lax.bitcast_convert_type(shifted, jnp.int64) + _BIAS) << _MANTISSA_BITS
+    power = (lax.bitcast_convert_type(k + _INTEGER, jnp.int64) + _BIAS) << _MANTISSA_BITS
     result = _horner(_EXP_SERIES, r) * lax.bitcast_convert_type(power, jnp.float64)
     return jnp.where(x < _LOWEST, 0.0, result)
 
@@ -59,7 +68,7 @@ def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
 @jax.custom_jvp
 def log(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return log x for a normal number x > 0, relative error below 1e-15."""
-    if x.dtype != jnp.float64:
+    if not _by_hand(x):
         return jnp.log(x)
     # x = m 2^k with m in [√½, √2)
     bits = lax.bitcast_convert_type(x, jnp.int64)
@@ -72,7 +81,7 @@ def log(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def log1p(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return log(1 + x) for x in [0, 1], relative error below 2e-15, as the series of artanh(x/(2 + x))."""
-    if x.dtype != jnp.float64:
+    if not _by_hand(x):
         return jnp.log1p(x)
     return _log_of_ratio(x / (2.0 + x))
 
@@ -83,18 +92,18 @@ log.defjvp(lambda primals, tangents: (log(primals[0]), tangents[0] / primals[0])
 
 def total(terms: Float[Array, "n *event"]) -> Float[Array, "*event"]:
     """Return the sum over the first axis, added up in eight lanes side by side."""
-    return _in_lanes(terms, jnp.add, jnp.sum)
+    return _in_lanes(terms, jnp.add, jnp.sum) if _on_cpu() else jnp.sum(terms, axis=0)
 
 
 def total_log(values: Float[Array, "n"]) -> Float[Array, ""]:
     """Return Σ_i log x_i for x_i between 1e-38 and 1e38: one logarithm for eight values, of their product.
 
-    The product is float64 whatever the values are. Where JAX has no float64, which alone holds it, there
-    is one logarithm for each value.
+    The product is float64 whatever the values are. On an accelerator, and where JAX has no float64, which
+    alone holds it, there is one logarithm for each value, in the precision of the values.
     """
+    if not _by_hand(values.astype(float)):
+        return total(jnp.log(values).astype(float))
     values = values.astype(float)
-    if values.dtype != jnp.float64:
-        return total(jnp.log(values))
     return _in_lanes(values, jnp.multiply, lambda products, axis: total(log(products)))
 
 

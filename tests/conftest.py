@@ -1,7 +1,17 @@
 """What several test files share."""
 
+import atexit
 import logging
+import os
+import shutil
 import sys
+import tempfile
+
+# Before JAX reads it: the processes of a test run share what they compile, and nothing else does.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="massdrift-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import matplotlib

@@ -21,7 +21,7 @@ from numpyro.infer import SVI
 from scipy.stats import norm
 
 from analyses import chen2025
-from inference import chunks, measure, train, training
+from inference import chunks, measure, programs, train
 from mixture_models import published
 from mixture_models.objectives import Objective, new_data
 from mixture_models.overlap import overlap_area
@@ -129,7 +129,7 @@ def by_numpy(method, seed):
 
 def compiled(function):
     """Compile for many replicates with the options that `train` compiles with."""
-    return jax.jit(jax.vmap(function), compiler_options=training._COMPILER_OPTIONS)
+    return jax.jit(jax.vmap(function), compiler_options=programs.compiler_options())
 
 
 def kernel(method):

@@ -265,3 +265,18 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
     assert process.returncode != 0
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_second_command_finds_what_the_first_compiled(tmp_path):
+    # Where the user keeps caches; with nothing in the environment that says otherwise.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    counts = []
+    for name in ("first", "second"):
+        options = ["--num-steps=5", "--num-replicates=2", "--out", str(tmp_path / name)]
+        script = "from analyses.cli import main; main()"
+        command = [sys.executable, "-c", script, "compare", "sft", "--quiet", *options]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        counts.append(len([path for path in (tmp_path / "cache").rglob("*-cache")]))
+    assert 0 < counts[0] == counts[1]

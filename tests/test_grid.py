@@ -20,6 +20,7 @@ NAMES = ["sft", "reverse_kl", "sdft", "ttt_discover", "oapl"]
 def grid_of(axes, chosen=None, start=START, target=TARGET, **changes):
     given = {"num_steps": 10, "batch_size": 8, "learning_rate": 0.1, "num_replicates": 3, "seed": 0}
     given |= {"record_every": None, "learning_rate_factors": None, "common_random_numbers": True}
+    given |= {"precision": "float64"}
     return Grid.create(chosen or [objectives.sft(replay=0.1)], axes, start, target, **(given | changes))
 
 

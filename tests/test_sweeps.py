@@ -11,11 +11,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import xarray as xr
-from jax.experimental.compilation_cache import compilation_cache
 
 import inference
 from analyses import cli
@@ -43,17 +41,6 @@ def start_of(target):
 def run(store, grid=GRID, chosen=CHOSEN, **changes):
     settings = SETTINGS | {"start": start_of, "target": TARGET, "record_every": 3, "progress": False}
     return sweep(chosen, grid, store=store, **(settings | changes))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A folder of compiled programs, so that other processes need not compile them again."""
-    before, folder = jax.config.jax_compilation_cache_dir, tmp_path_factory.mktemp("cache")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    compilation_cache.reset_cache()
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", before)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +77,7 @@ def trained(monkeypatch):
     return seen
 
 
-def point(grid, chosen, **at):
+def point(grid, chosen, precision="float64", **at):
     """Train one point of a grid by `train`, and return its tree."""
     target = TARGET
     if "target.separation" in at:
@@ -99,7 +86,8 @@ def point(grid, chosen, **at):
     if "start.old_weight" in at:
         start = start.replace(old_weight=at["start.old_weight"])
     changes = {name: at[name] for name in ("learning_rate", "num_steps", "batch_size", "seed") if name in at}
-    return train(chosen, start, target, **(SETTINGS | {"record_every": 3, "progress": False} | changes))
+    changes |= {"record_every": 3, "progress": False, "precision": precision}
+    return train(chosen, start, target, **(SETTINGS | changes))
 
 
 def assert_agrees(tree, single, at, tolerance=1e-10):
@@ -125,6 +113,16 @@ def test_points_of_a_sweep_are_trainings(whole):
     for _ in range(4):
         at = {name: values[rng.integers(len(values))] for name, values in GRID.items()}
         assert_agrees(tree, point(GRID, CHOSEN, **at), at)
+
+
+def test_a_sweep_in_single_precision_is_trainings_in_single_precision(whole, tmp_path):
+    tree = run(tmp_path / "single.zarr", precision="float32")
+    at = {name: values[-1] for name, values in GRID.items()}
+    # To rounding in float32, where sums of another width differ.
+    assert_agrees(tree, point(GRID, CHOSEN, "float32", **at), at, tolerance=1e-5)
+    assert numbers(tmp_path / "single.zarr") != numbers(whole)
+    with pytest.raises(InputError, match="precision must be one of float64, float32; got 'float16'"):
+        run(tmp_path / "half.zarr", precision="float16")
 
 
 def test_every_axis_is_a_labelled_dimension_and_nothing_is_in_memory(whole):
@@ -301,9 +299,9 @@ test_sweeps.run({store!r})
 """
 
 
-def killed(store, wait, cache):
+def killed(store, wait):
     """Run the sweep in another process and kill it after a chunk; return whether it was still at work."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     process = subprocess.Popen([sys.executable, "-c", SCRIPT.format(store=str(store))], env=environment)
     try:
@@ -324,9 +322,9 @@ def committed(store):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, cache, trained):
+def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, trained):
     store = tmp_path / "killed.zarr"
-    assert killed(store, 0.05, cache)
+    assert killed(store, 0.05)
     there = committed(store)
     total = committed(whole)
     assert there > 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from test_sweeps import CHOSEN, assert_agrees, cache, committed, killed, numbers, point, run, whole
+from test_sweeps import CHOSEN, assert_agrees, committed, killed, numbers, point, run, whole
 from zarr.storage import _local
 
 from inference import open_sweep
@@ -22,7 +22,7 @@ from mixture_models import TwoMode, objectives
 pytestmark = pytest.mark.slow
 
 # Fixtures of the other file, to be found here too.
-__all__ = ["cache", "whole"]
+__all__ = ["whole"]
 
 # For every objective an argument as an axis, and values that change its program where there are such.
 AXES = {
@@ -34,9 +34,9 @@ AXES = {
 }
 
 
-def environment(cache, **changes):
+def environment(**changes):
     """Return the environment of another process that imports what this one does."""
-    here = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"} | changes
+    here = os.environ | {"JAX_PLATFORMS": "cpu"} | changes
     here["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     return here
 
@@ -69,11 +69,8 @@ def test_batch_sizes_are_an_axis_with_own_random_numbers_too(tmp_path):
         assert_agrees(tree, point(grid, chosen, **(at | {"seed": seed})), at)
 
 
-def test_a_cluster_of_two_workers_gives_the_same_numbers_and_outlives_one(
-    whole, tmp_path, cache, monkeypatch
-):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache))
-    monkeypatch.setenv("PYTHONPATH", environment(cache)["PYTHONPATH"])
+def test_a_cluster_of_two_workers_gives_the_same_numbers_and_outlives_one(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     store, victims = tmp_path / "cluster.zarr", []
 
     def kill_one():
@@ -139,11 +136,11 @@ def test_a_hundred_interrupted_sweeps_end_as_if_they_had_not_been(tmp_path, monk
     assert deaths > 100
 
 
-def test_sweeps_killed_at_random_moments_end_as_if_they_had_not_been(whole, tmp_path, cache):
+def test_sweeps_killed_at_random_moments_end_as_if_they_had_not_been(whole, tmp_path):
     rng, wanted = np.random.default_rng(0), numbers(whole)
     for index in range(10):
         store = tmp_path / f"{index}.zarr"
-        killed(store, rng.uniform(0.0, 0.6), cache)
+        killed(store, rng.uniform(0.0, 0.6))
         run(store)
         assert numbers(store) == wanted, index
 
@@ -168,10 +165,10 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     ("dim", "batch", "every", "memory"),
     [(2, 64, 20, None), (16, 1024, 20, None), (64, 2, 1, None), (64, 2048, 20, 1600 * 2**20)],
 )
-def test_the_estimate_of_memory_is_never_exceeded(dim, batch, every, memory, tmp_path, cache):
+def test_the_estimate_of_memory_is_never_exceeded(dim, batch, every, memory, tmp_path):
     script = MEMORY.format(dim=dim, batch=batch, every=every, memory=memory, store=str(tmp_path / "m.zarr"))
     ended = subprocess.run(
-        [sys.executable, "-c", script], env=environment(cache), capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True
     )
     estimate = float(re.search(r"at most (\d+) MiB of memory", ended.stderr)[1])
     peak = float(re.search(r"peak (\S+)", ended.stdout)[1])
@@ -182,13 +179,13 @@ def test_the_estimate_of_memory_is_never_exceeded(dim, batch, every, memory, tmp
     assert estimate <= 2.5 * peak
 
 
-def test_two_devices_share_the_settings_and_change_no_number(whole, tmp_path, cache):
+def test_two_devices_share_the_settings_and_change_no_number(whole, tmp_path):
     store = tmp_path / "devices.zarr"
     script = f"import jax, test_sweeps; print(jax.local_device_count()); test_sweeps.run({str(store)!r})"
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     ended = subprocess.run(
         [sys.executable, "-c", script],
-        env=environment(cache, **flags),
+        env=environment(**flags),
         capture_output=True,
         text=True,
         check=True,

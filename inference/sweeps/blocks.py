@@ -6,7 +6,6 @@ settings of a block share them: they are drawn once.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -16,16 +15,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpyro.infer.svi import SVIState
 
-from inference.programs import Program, traced_alone
+from inference.programs import Program, compiler_options, traced_alone
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
 from inference.training import (
     State,
     advance,
     arithmetic,
-    compiler_options,
     first_record,
     initial_state,
+    report_of,
 )
 from mixture_models.validation import InputError
 
@@ -237,7 +236,20 @@ def _compile(static: Program, arguments: _Arguments, common: bool) -> tuple[Any,
         setting: Any,
         rate: Array,
     ) -> tuple[State, dict[str, Array]]:
-        one = partial(advance, static)
+        def one(
+            numbers: Any,
+            state: State,
+            counts: Array,
+            recorded: Array,
+            num_steps: Array,
+            setting: Any,
+            rate: Array,
+        ) -> tuple[State, dict[str, Array]]:
+            state, taken = advance(static, numbers, state, counts, num_steps, setting, rate)
+            _, guide, *_ = static.parts(numbers)
+            diverged_step, records = report_of(guide, state.diverged_step, taken, recorded, setting)
+            return state._replace(diverged_step=diverged_step), records
+
         settings = jax.vmap(one, (0, over_settings, None, None, None, 0, 0), (over_settings, 0))
         replicates = jax.vmap(
             settings, (None, over_replicates, None, None, None, None, None), (over_replicates, 0)

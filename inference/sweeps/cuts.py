@@ -158,4 +158,4 @@ def heaviest(grid: Grid, work: Sequence[Block]) -> list[Block]:
 def program_at(point: Training) -> Program:
     """Return the program of a point of a grid, with its numbers."""
     with arithmetic():
-        return training_program(point.objective, point.batch_size, None, point.factors)
+        return training_program(point.objective, point.batch_size, None, point.factors, point.precision)

@@ -47,6 +47,7 @@ def sweep(
     record_every: int | None = None,
     learning_rate_factors: Mapping[str, float] | None = None,
     common_random_numbers: bool = True,
+    precision: str = "float64",
     dimension: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -78,6 +79,7 @@ def sweep(
         common_random_numbers: whether replicate i sees the same random numbers at every point and for every
             objective, those of `train` with this seed; otherwise each has its own, those of `train` with the
             seed in ``/constant_data``'s ``seed_of_point``.
+        precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.precision`.
         dimension: of behaviours, of any size, see `train`; None for that of start and target. Where it is an
             axis, all points are trained in the span of their means, by one program.
         workers: processes of a Dask cluster on this machine; None for the threads of this process.
@@ -114,6 +116,7 @@ def sweep(
         record_every=record_every,
         learning_rate_factors=learning_rate_factors,
         common_random_numbers=common_random_numbers,
+        precision=precision,
         dimension=dimension,
     )
     variables(whole)

@@ -26,6 +26,7 @@ from inference import results
 from inference.span import check_span, in_span
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.objectives import Objective
+from mixture_models.precision import PRECISIONS
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, one_of, positive
 
@@ -78,6 +79,7 @@ class Training:
     learning_rate: float
     factors: Mapping[str, float]
     seed: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Grid:
         record_every: steps between two records.
         factors: learning rate factors.
         common_random_numbers: whether replicate i sees the same random numbers everywhere.
+        precision: of a batch's densities.
         dimension: that of behaviours where trainings are simulated in the span of their means, or None.
     """
 
@@ -112,6 +115,7 @@ class Grid:
     record_every: int
     factors: Mapping[str, float]
     common_random_numbers: bool
+    precision: str
     dimension: int | None = None
 
     @classmethod
@@ -130,6 +134,7 @@ class Grid:
         record_every: int | None,
         learning_rate_factors: Mapping[str, float] | None,
         common_random_numbers: bool,
+        precision: str,
         dimension: int | None = None,
     ) -> Self:
         """Check every setting of every point, and build the grid.
@@ -160,6 +165,7 @@ class Grid:
             longest if record_every is None else integer("record_every", record_every),
             check_factors(learning_rate_factors or {}),
             bool(common_random_numbers),
+            one_of("precision", precision, PRECISIONS),
             None if dimension is None else integer("dimension", dimension),
         )
         grid._check()
@@ -199,6 +205,7 @@ class Grid:
             float(values.get("learning_rate", self.learning_rate)),
             dict(self.factors) | factors,
             seed if self.common_random_numbers else self._own_seed(seed, objective, position),
+            self.precision,
         )
 
     def mixtures(self, values: Mapping[str, Any]) -> tuple[TwoMode, TwoMode]:

@@ -39,6 +39,7 @@ def identity(grid: Grid) -> dict[str, Any]:
         "record_every": grid.record_every,
         "learning_rate_factors": dict(grid.factors),
         "common_random_numbers": grid.common_random_numbers,
+        "precision": grid.precision,
         "dimension": grid.dimension,
         "start at every point": _starts(grid),
     }

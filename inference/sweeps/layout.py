@@ -76,7 +76,9 @@ def write_empty(part: Path, grid: Grid, cut: Geometry) -> None:
     facts = identity(grid) | {"cut": cut, "files": list(dims)}
     settings = {name: facts[name] for name in ("objectives", "num_steps", "batch_size", "learning_rate")}
     settings |= {name: facts[name] for name in ("num_replicates", "seed", "record_every")}
-    settings |= {name: facts[name] for name in ("learning_rate_factors", "common_random_numbers")}
+    settings |= {
+        name: facts[name] for name in ("learning_rate_factors", "common_random_numbers", "precision")
+    }
     settings |= {"dimension": facts["dimension"]}
     settings["grid"] = {name: values.tolist() for name, values in grid.axes.items()}
     root = xr.Dataset(attrs=results.provenance(settings) | {"sweep": json.dumps(facts)})
