@@ -14,9 +14,10 @@ from jaxtyping import Array
 from inference import results
 from inference.dynamics import Problem, State, over_settings, problem_of, solved, value_and_grad
 from inference.programs import Program, compiled
+from inference.training import MOST_STEPS
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import integer, positive
+from mixture_models.validation import integer, number, positive
 
 
 def population_descent(
@@ -51,8 +52,10 @@ def population_descent(
 
     Source: derivation: docs/theory.md.
     """
-    num_steps, record_every = integer("num_steps", num_steps), integer("record_every", record_every)
+    num_steps = integer("num_steps", num_steps, at_most=MOST_STEPS)
+    record_every = integer("record_every", record_every)
     rate = positive("learning_rate", learning_rate)
+    number("num_steps times learning_rate", num_steps * rate)
     problem = problem_of(objectives, start, target, "euclidean", learning_rate_factors, rate)
     steps = results.recorded_steps(num_steps, record_every)
     settings = {

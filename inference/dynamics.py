@@ -1,6 +1,6 @@
 """What exact dynamics share: objectives at settings, in few dimensions, solved in chunks and observed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -54,7 +54,7 @@ def problem_of(
     """Check the arguments that `gradient_flow` and `population_descent` share."""
     chosen = check_objectives(objectives)
     one_of("metric", metric, METRICS)
-    starts, targets = ([m] if isinstance(m, TwoMode) else list(m) for m in (start, target))
+    starts, targets = (_listed(name, m) for name, m in (("start", start), ("target", target)))
     batched = not (isinstance(start, TwoMode) and isinstance(target, TwoMode))
     if not (starts and targets) or len({len(starts), len(targets), 1}) > 2:
         raise InputError(
@@ -74,7 +74,14 @@ def problem_of(
         learning_rate = positive("learning_rate", learning_rate)
     elif any(o.companion is not None and o.companion.paced for o in chosen):
         raise InputError("learning_rate must be given for an objective whose companion has a pace in steps")
-    return Problem(chosen, starts, targets, batched, metric, check_factors(factors or {}), learning_rate)
+    return Problem(chosen, starts, targets, batched, metric, check_factors(factors), learning_rate)
+
+
+def _listed(name: str, mixtures: Any) -> list[TwoMode]:
+    """Return one mixture or several as a list, or refuse anything else."""
+    if not isinstance(mixtures, TwoMode | Sequence) or isinstance(mixtures, str | bytes):
+        raise InputError(f"{name} must be a TwoMode or a list of them; got {type(mixtures).__name__}")
+    return [mixtures] if isinstance(mixtures, TwoMode) else list(mixtures)
 
 
 def solved(

@@ -1,7 +1,7 @@
 """Finite-batch training: thousands of SVI runs of an objective at once, in one compiled program."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -28,6 +28,9 @@ from mixture_models.validation import InputError, integer, number, positive
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
 _BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
+
+#: Steps are counted in 32 bits.
+MOST_STEPS = 2**31 - 2
 
 
 def train(
@@ -85,12 +88,13 @@ def train(
         InputError: an argument out of range, before anything is computed.
     """
     chosen = check_objectives(objectives)
-    num_steps, record_every = integer("num_steps", num_steps), integer("record_every", record_every)
+    num_steps = integer("num_steps", num_steps, at_most=MOST_STEPS)
+    record_every = integer("record_every", record_every)
     num_replicates = integer("num_replicates", num_replicates)
     seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
     batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     check_setting(start, target)
-    factors = check_factors(learning_rate_factors or {})
+    factors = check_factors(learning_rate_factors)
     problems = [(objective, start, target) for objective in chosen]
     if dimension is not None:
         dimension = integer("dimension", dimension)
@@ -465,7 +469,8 @@ def _like(flags: Array, value: Array) -> Array:
 
 def check_objectives(objectives: Objective | Sequence[Objective]) -> list[Objective]:
     """Return one objective or several as a list, or refuse anything else."""
-    chosen = [objectives] if isinstance(objectives, Objective) else list(objectives)
+    several = isinstance(objectives, Iterable) and not isinstance(objectives, Objective)
+    chosen: list[Any] = [*objectives] if several else [objectives]  # type: ignore[misc]
     if not chosen or not all(isinstance(objective, Objective) for objective in chosen):
         kinds = ", ".join(type(objective).__name__ for objective in chosen) or "none"
         raise InputError(
@@ -486,8 +491,12 @@ def check_setting(start: TwoMode, target: TwoMode) -> None:
         raise InputError("the target's modes must differ; got separation 0")
 
 
-def check_factors(factors: Mapping[str, float]) -> dict[str, float]:
-    """Return learning rate factors as floats, or refuse what is negative or no number."""
+def check_factors(factors: Mapping[str, float] | None) -> dict[str, float]:
+    """Return learning rate factors as floats, none for None, or refuse what is negative or no number."""
+    if factors is None:
+        return {}
+    if not isinstance(factors, Mapping):
+        raise InputError(f"learning_rate_factors must map names of params to numbers; got {factors!r}")
     checked = {
         name: float(number(f"learning_rate_factors[{name!r}]", value)) for name, value in factors.items()
     }

@@ -15,8 +15,8 @@ def number(name: str, value: Any) -> float:
     """Return ``value`` as a finite float, or raise `InputError`."""
     try:
         result = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be a number; got {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} must be a number; got {_shown(value)}") from None
     if not math.isfinite(result):
         raise InputError(f"{name} must be finite; got {result}")
     return result
@@ -70,7 +70,7 @@ def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = N
     except (TypeError, ValueError, OverflowError):
         exact = False
     if not exact:
-        raise InputError(f"{name} must be a whole number; got {value!r}")
+        raise InputError(f"{name} must be a whole number; got {_shown(value)}")
     if result < at_least:
         raise InputError(f"{name} must be at least {at_least}; got {result}")
     if at_most is not None and result > at_most:
@@ -82,8 +82,8 @@ def finite_array(name: str, value: Any) -> np.ndarray:
     """Return ``value`` as a float64 array of finite entries, or raise `InputError`."""
     try:
         result = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"{name} must be numeric with one shape; got {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}") from None
     if not np.all(np.isfinite(result)):
         raise InputError(f"{name} must be finite; got {np.array2string(result, threshold=8)}")
     return result
@@ -92,7 +92,7 @@ def finite_array(name: str, value: Any) -> np.ndarray:
 def one_of(name: str, value: Any, known: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``known``, or raise `InputError` that lists them."""
     known = list(known)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
     return value
 
@@ -115,3 +115,9 @@ def increasing_array(name: str, value: Any, interval: str) -> np.ndarray:
     if result.ndim != 1 or not result.size or np.any(np.diff(result) <= 0.0):
         raise InputError(f"{name} must be an increasing list of numbers; got {np.array2string(result)}")
     return result
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a sentence shows it: not all digits of one that is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -24,7 +24,7 @@ import numpy as np
 
 from inference import results
 from inference.span import check_span, in_span
-from inference.training import check_factors, check_objectives, check_setting
+from inference.training import MOST_STEPS, check_factors, check_objectives, check_setting
 from mixture_models.objectives import Objective
 from mixture_models.precision import PRECISIONS
 from mixture_models.two_mode import TwoMode
@@ -150,7 +150,7 @@ class Grid:
         for one, other in _CLASHES:
             if one in checked and any(name.startswith(other) for name in checked):
                 raise InputError(f"{one} and {other.rstrip('.')} set one parameter: only one can be an axis")
-        steps = integer("num_steps", num_steps)
+        steps = integer("num_steps", num_steps, at_most=MOST_STEPS)
         longest = int(max(checked.get("num_steps", [steps])))
         grid = cls(
             chosen,
@@ -163,7 +163,7 @@ class Grid:
             integer("num_replicates", num_replicates),
             integer("seed", seed, at_least=0, at_most=2**63 - 1),
             longest if record_every is None else integer("record_every", record_every),
-            check_factors(learning_rate_factors or {}),
+            check_factors(learning_rate_factors),
             bool(common_random_numbers),
             one_of("precision", precision, PRECISIONS),
             None if dimension is None else integer("dimension", dimension),
@@ -290,6 +290,7 @@ class Grid:
             for value in values:
                 if name in _WHOLE:
                     bounds = {"at_least": 0, "at_most": 2**63 - 1} if name == "seed" else {}
+                    bounds = {"at_most": MOST_STEPS} if name == "num_steps" else bounds
                     integer(name, value, **bounds)
                 elif name == "learning_rate":
                     positive(name, value)
