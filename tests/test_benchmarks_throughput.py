@@ -42,7 +42,7 @@ def by_train(method, precision="float64", count=TRAJECTORIES, num_steps=STEPS, r
     )
 
 
-def by_sweep(method, store, seed):
+def by_sweep(method, store, seed, precision="float64"):
     """Sweep learning rates below the published one, eight replicates of each under common random numbers."""
     shutil.rmtree(store, ignore_errors=True)
     sweep(
@@ -58,6 +58,7 @@ def by_sweep(method, store, seed):
         learning_rate_factors=FACTORS,
         num_replicates=TRAJECTORIES // SETTINGS,
         seed=seed,
+        precision=precision,
         progress=False,
     )
 
@@ -68,14 +69,19 @@ def test_throughput_against_the_loop(method, tmp_path, capsys, compilations):
     by_train(method)
     by_train(method, "float32")
     by_sweep(method, tmp_path / "a.zarr", 0)
+    by_sweep(method, tmp_path / "a.zarr", 0, "float32")
     assert not compilations(lambda: by_sweep(method, tmp_path / "a.zarr", 1))
     actions = {
         LOOP: (lambda seed: by_scipy(method, seed), 1),
         "tight loop, NumPy": (lambda seed: by_numpy(method, seed), 1),
         "train, mixed precision": (lambda seed: by_train(method, seed=seed), TRAJECTORIES),
         "train, float32": (lambda seed: by_train(method, "float32", seed=seed), TRAJECTORIES),
-        "sweep, common random numbers": (
+        "sweep, mixed, common numbers": (
             lambda seed: by_sweep(method, tmp_path / "a.zarr", seed),
+            TRAJECTORIES,
+        ),
+        "sweep, float32, common numbers": (
+            lambda seed: by_sweep(method, tmp_path / "a.zarr", seed, "float32"),
             TRAJECTORIES,
         ),
     }
