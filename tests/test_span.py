@@ -17,7 +17,7 @@ from mixture_models.objectives import parse
 from mixture_models.shifted_law import ShiftedLaw
 from mixture_models.two_mode import expit
 
-DEMONSTRATED = TwoMode.create(0.6, [0.3, 0.1, 0.0], [1.8, -0.4, 0.2], covariance=0.7)
+DEMONSTRATED = TwoMode.create(0.6, [0.3, 0.1, 0, 0, 0, 0], [1.8, -0.4, 0.2, 0, 0, 0], covariance=0.7)
 CHOSEN = [
     *map(parse, objectives.by_default()),
     parse("reverse_kl:estimator=pathwise"),
