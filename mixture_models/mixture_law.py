@@ -216,8 +216,8 @@ def _forward(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, weights: Array
 ) -> tuple[Array, Any]:
     log_q, r, u = _log_density(log_weights, means, scales, value)
-    gradients = _moments(scales, [weights * r_k for r_k in r], u)
-    return total(weights * log_q), (gradients, value, weights)
+    c, log_q = lax.optimization_barrier(([weights * r_k for r_k in r], log_q))
+    return total(weights * log_q), (_moments(scales, c, u), value, weights)
 
 
 def _moments(scales: tuple[Array, ...], c: list[Array], u: list[Array]) -> tuple[Array, Array, Any]:
