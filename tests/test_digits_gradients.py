@@ -1,7 +1,7 @@
 """The gradient of every objective of `massdrift digits`, against the sum over all images of a tiny network.
 
-Two pixels of two levels are four images, so that a batch of three is one of 64: the mean of an estimate is a sum
-over batches, and its formula is written out here from `docs/theory.md`, without the library's divergences.
+Two pixels of two levels are four images, so that a batch of three is one of 64: the mean of an estimate is a
+sum over batches. Its formula is written out here from `docs/theory.md`, without the library's divergences.
 """
 
 import itertools
