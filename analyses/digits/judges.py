@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.kernel_approximation import Nystroem
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from analyses.digits.data import OLD_DIGITS, Images
@@ -23,8 +25,8 @@ _NUM_DIGITS = 10
 # the noise that every update adds to the pixels, which are between 0 and 1.
 _HIDDEN, _UPDATES, _RATE, _NOISE = 64, 300, 1e-2, 0.25
 
-# Of the embedding: perceptrons, the log odds that count as sure, and principal components of the pixels.
-_NUM_EMBEDDERS, _SURE, _COMPONENTS = 4, 4.0, 3
+# Of the embedding: the kernel's γ for pixels between 0 and 1, and the images at which it is evaluated.
+_GAMMA, _NUM_CENTRES = 0.05, 300
 
 
 class Perceptron(eqx.Module):
@@ -83,33 +85,28 @@ def perceptron(images: Images, num_levels: int, key: PRNGKeyArray) -> Perceptron
 
 
 class Embedding:
-    """The fixed features in which images are measured: one that tells the tasks apart, some of their looks.
+    """The fixed features in which images are measured: what tells the ten digits apart, linearly in a kernel.
 
-    The first is the mean over some perceptrons of tanh(log odds/4): 1 for surely old, -1 for surely new. The
-    others are the first principal components of the pixels.
+    Random features of the radial basis function exp(-γ |x - x'|²) (Nyström's, at some of the images), and of
+    these the linear discriminants of the ten digits: nine features, in which each digit is roughly a Gaussian
+    of unit covariance.
 
     Args:
         images: real digits to learn from.
         num_levels: values that a pixel can take.
-        key: of the perceptrons.
+        seed: of the images at which the kernel is evaluated.
     """
 
-    #: What the features are called.
-    features = ("odds", *(f"component {i + 1}" for i in range(_COMPONENTS)))
-
-    def __init__(self, images: Images, num_levels: int, key: PRNGKeyArray) -> None:
-        self._perceptrons = [
-            perceptron(images, num_levels, of_one) for of_one in jax.random.split(key, _NUM_EMBEDDERS)
-        ]
-        self._components = PCA(_COMPONENTS, svd_solver="full").fit(images.pixels / (num_levels - 1))
+    def __init__(self, images: Images, num_levels: int, seed: int) -> None:
         self._num_levels = num_levels
+        kernel = Nystroem(gamma=_GAMMA, n_components=_NUM_CENTRES, random_state=seed)
+        self._map = make_pipeline(kernel, LinearDiscriminantAnalysis()).fit(
+            images.pixels / (num_levels - 1), images.digits
+        )
 
     def __call__(self, images: Int[np.ndarray, "n pixel"]) -> Float[np.ndarray, "n feature"]:
         """Return the features of images."""
-        odds = np.mean(
-            [np.tanh(np.asarray(p(jnp.asarray(images))) / _SURE) for p in self._perceptrons], axis=0
-        )
-        return np.column_stack([odds, self._components.transform(images / (self._num_levels - 1))])
+        return self._map.transform(images / (self._num_levels - 1))
 
 
 class Count(NamedTuple):
@@ -156,15 +153,22 @@ class Counter:
 
     Args:
         images: real digits to learn from.
-        held_out: real digits to be tested on.
+        old: held-out digits of the old task to be tested on, shape (n, pixel).
+        new: held-out digits of the new task to be tested on, shape (m, pixel).
         num_levels: values that a pixel can take.
     """
 
-    def __init__(self, images: Images, held_out: Images, num_levels: int) -> None:
+    def __init__(
+        self,
+        images: Images,
+        old: Int[np.ndarray, "n pixel"],
+        new: Int[np.ndarray, "m pixel"],
+        num_levels: int,
+    ) -> None:
         self._num_levels = num_levels
         self._machine = SVC(C=10.0).fit(images.pixels / (num_levels - 1), images.digits)
-        self._right_old = int(self.is_old(held_out.old).sum()), len(held_out.old)
-        self._wrong_new = int(self.is_old(held_out.new).sum()), len(held_out.new)
+        self._right_old = int(self.is_old(old).sum()), len(old)
+        self._wrong_new = int(self.is_old(new).sum()), len(new)
 
     def is_old(self, images: Int[np.ndarray, "n pixel"]) -> np.ndarray:
         """Return which images are called old, booleans (n,)."""
