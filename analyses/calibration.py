@@ -92,6 +92,7 @@ def _heavy(rng: np.random.Generator, num: int, d: int, mode: str) -> np.ndarray:
 SCENARIOS = [
     Scenario("on the model, d = 2, displacements of the prior", 2, displace=of_prior),
     Scenario("on the model, d = 8, displacements of the prior", displace=of_prior),
+    Scenario("on the model, d = 32, displacements of the prior", 32, displace=of_prior),
     Scenario("d = 2, lengths 0.3 to 1", 2, displace=moderate),
     Scenario("d = 8, lengths 0.3 to 1", displace=moderate),
     Scenario("d = 32, lengths 0.3 to 1", 32, displace=moderate),
