@@ -110,6 +110,16 @@ def test_a_count_allows_for_the_errors_of_the_classifier():
     assert 0.005 < draws.std() < 0.015
 
 
+def test_a_panel_counts_real_digits_whose_share_is_known():
+    digits = data.load(num_levels=5, seed=0)
+    panel = judges.Panel(digits.judges, digits.networks, num_levels=5, seed=0)
+    mixed = np.concatenate([digits.networks.old[:420], digits.networks.new[:180]])
+    draws = judges.panel_draws(panel.count(mixed), 900, np.random.default_rng(0))
+    assert draws.shape == (3, 900)
+    # Every kind by itself; with labels swapped it is off by 0.4.
+    np.testing.assert_allclose(draws.mean(axis=1), 0.7, atol=0.02)
+
+
 def test_the_parts_of_the_data_are_disjoint_and_hold_every_digit():
     digits = data.load(num_levels=5, seed=0)
     assert len(digits.networks.digits) + len(digits.judges.digits) == 1797
@@ -156,8 +166,9 @@ def test_bad_input_is_one_sentence_and_writes_nothing(arguments, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
-def test_checkpoints_between_change_no_number(network):
-    one = jax.tree.map(lambda leaf: leaf[None], network)
+def test_checkpoints_between_change_no_number():
+    small = Transformer(3, 3, width=4, num_blocks=1, num_heads=1, key=jax.random.key(0))
+    one = jax.tree.map(lambda leaf: leaf[None], small)
     task = objectives.Task(
         EVERY[:9], EVERY[9:], jnp.zeros(()), one, judges.Perceptron(3, 3, jax.random.key(1))
     )
@@ -240,6 +251,7 @@ def test_the_quick_run_measures_what_is_counted(tmp_path, monkeypatch, capsys):
     agree, total = report.agreements(tree)
     assert total == 2 * (1 + 6 * 2)
     assert agree >= 0.8 * total
+    assert np.sum(~tree["count"]["distinct"].to_numpy()) == 2 * 5
     # Supervised fine-tuning on new digits alone loses the most: a training that does not move is seen here.
     weights = report.final(tree)["old_weight"]
     assert weights.idxmin() == "sft"

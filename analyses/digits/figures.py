@@ -84,7 +84,7 @@ def _training(tree: xr.DataTree) -> Figure:
                 axes.plot(at, counted, "_", color=look["color"], markersize=11, markeredgewidth=2)
         axes.set(xlabel="post-training step", ylabel=house.label(posterior[name]))
     panels[0].set_ylim(0.0, 1.0)
-    panels[0].set_title("Mass: old digits' share (bars: count by a classifier)", loc="left", fontsize=9)
+    panels[0].set_title("Mass: old digits' share (bars: count by classifiers)", loc="left", fontsize=9)
     panels[1].set_ylim(bottom=0.0)
     panels[1].set_title("Drift: distance of the old mode from real old digits", loc="left", fontsize=9)
     figure.suptitle(

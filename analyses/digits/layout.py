@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.digits import data
-from analyses.digits.judges import Count
+from analyses.digits.judges import Count, Panel, panel_draws
 from analyses.digits.objectives import Choice
 from analyses.digits.settings import Settings
 from inference import results
@@ -48,7 +48,7 @@ def assembled(
     chosen: Mapping[str, Choice],
     arrays: Arrays,
     trees: Sequence[xr.DataTree],
-    counts: Sequence[Mapping[str, Count]],
+    counts: Sequence[Mapping[str, list[list[Count]]]],
     digits: data.Digits,
 ) -> xr.DataTree:
     """Return the result of a run.
@@ -120,13 +120,17 @@ def _compared(posterior: xr.Dataset) -> xr.Dataset:
     return xr.concat(per_seed, posterior["seed"].variable)
 
 
-def _counted(posterior: xr.Dataset, counts: Sequence[Mapping[str, Count]], settings: Settings) -> xr.Dataset:
+def _counted(
+    posterior: xr.Dataset, counts: Sequence[Mapping[str, list[list[Count]]]], settings: Settings
+) -> xr.Dataset:
     """Hold the count of every checkpoint against its measured weight: P(old | old or new) of both."""
     dims = ("objective", "seed", "checkpoint")
     share = posterior["old_weight"] / (posterior["old_weight"] + posterior["new_weight"])
     measured = share.stack(one=("chain", "draw")).transpose(*dims, "one").to_numpy()
     shape, num_draws = measured.shape[:3], measured.shape[3]
-    raw, counted, distinct = np.zeros(shape), np.zeros(measured.shape), np.ones(shape, bool)
+    kinds = list(Panel.kinds)
+    counted, distinct = np.zeros(measured.shape), np.ones(shape, bool)
+    by_kind, differs = np.zeros((*shape, len(kinds))), np.zeros((*shape, len(kinds), num_draws))
     # One random state a network and checkpoint, whatever objective comes to it.
     for o, objective in enumerate(posterior["objective"].to_numpy()):
         for s, of_network in enumerate(counts):
@@ -134,26 +138,33 @@ def _counted(posterior: xr.Dataset, counts: Sequence[Mapping[str, Count]], setti
             for c, step in enumerate(settings.steps):
                 name = checkpoint_name(str(objective), step)
                 rng = np.random.default_rng([settings.seed, s, names.index(name)])
-                raw[o, s, c] = of_network[name].called_old / of_network[name].num_images
-                counted[o, s, c] = of_network[name].draws(num_draws, rng)
+                drawn = panel_draws(of_network[name], num_draws, rng)
+                by_kind[o, s, c] = drawn.mean(axis=1)
+                differs[o, s, c] = measured[o, s, c] - drawn
+                # One classifier of the panel a draw.
+                counted[o, s, c] = drawn[rng.integers(len(kinds), size=num_draws), np.arange(num_draws)]
                 distinct[o, s, c] = o == 0 or step > 0
     tails = 0.5 + 0.5 * interval_probability() * np.array([-1.0, 1.0])
 
     def bounds(draws: np.ndarray) -> np.ndarray:
         return np.moveaxis(np.quantile(draws, tails, axis=-1), 0, -1)
 
+    def holds_zero(between: np.ndarray) -> np.ndarray:
+        return (between[..., 0] <= 0.0) & (between[..., 1] >= 0.0)
+
     between = bounds(measured - counted)
     return xr.Dataset(
         {
-            "called_old": (dims, raw),
+            "counted_by_kind": ((*dims, "classifier"), by_kind),
+            "agrees_with_kind": ((*dims, "classifier"), holds_zero(bounds(differs))),
             "counted_old_weight": (dims, counted.mean(-1)),
             "counted_interval": ((*dims, "ci_bound"), bounds(counted)),
             "difference": (dims, (measured - counted).mean(-1)),
             "difference_interval": ((*dims, "ci_bound"), between),
-            "agrees": (dims, (between[..., 0] <= 0.0) & (between[..., 1] >= 0.0)),
+            "agrees": (dims, holds_zero(between)),
             "distinct": (dims, distinct),
         },
-        {n: posterior[n] for n in dims} | {"ci_bound": ["lower", "upper"]},
+        {n: posterior[n] for n in dims} | {"ci_bound": ["lower", "upper"], "classifier": kinds},
     )
 
 
@@ -182,11 +193,13 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         rows[name] = posterior[name].mean(["chain", "draw"])
         for bound, tail in zip(("lower", "upper"), tails, strict=True):
             rows[f"{name}_{bound}"] = posterior[name].quantile(tail, ["chain", "draw"]).drop_vars("quantile")
-    for name in ("counted_old_weight", "called_old", "difference", "agrees", "distinct"):
+    for name in ("counted_old_weight", "difference", "agrees", "distinct"):
         rows[name] = count[name]
     for bound in ("lower", "upper"):
         rows[f"counted_old_weight_{bound}"] = count["counted_interval"].sel(ci_bound=bound, drop=True)
         rows[f"difference_{bound}"] = count["difference_interval"].sel(ci_bound=bound, drop=True)
+    for kind in count["classifier"].to_numpy():
+        rows[f"counted by {kind}"] = count["counted_by_kind"].sel(classifier=kind, drop=True)
     rows = rows.merge(tree["sample_stats"].to_dataset(), join="outer")
     return rows.to_dataframe().reset_index()
 

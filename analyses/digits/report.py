@@ -97,7 +97,7 @@ def agreement(tree: xr.DataTree) -> Table:
             ("agree", "num_agree", _of_counted),
             ("distrusted", "distrusted", lambda row, name: f"{row[name]:.0f}"),
         ],
-        title="Measured old weight and that counted by a classifier trained on real digits",
+        title="Measured old weight and that counted by classifiers trained on real digits",
         caption="Means over networks; least and largest difference; at how many networks the "
         f"{100 * interval_probability():g} % interval of the difference holds 0, and how many measurements "
         "are not to be trusted by their own checks.",
@@ -125,13 +125,18 @@ def words(tree: xr.DataTree) -> str:
     difference = count["difference"].to_numpy()[distinct]
     agree, total = agreements(tree)
     distrusted = _distrusted(tree["sample_stats"]["words"].transpose(*count["distinct"].dims).to_numpy())
+    alone = ", ".join(
+        f"{kind} {count['agrees_with_kind'].sel(classifier=kind).to_numpy()[distinct].sum()}"
+        for kind in count["classifier"].to_numpy()
+    )
     return (
         f"The lens orders {shares.mean():.2f} [{low:.2f}, {high:.2f}] of the pairs of objectives as their "
         f"measured old weights are. Within 0.1 of where it rests: {near}. Further off: {far or 'none'}. "
         f"The measured old weight agrees with the count at {agree} of {total} checkpoints "
         f"({100 * interval_probability():g} % intervals of the difference; root mean square of the "
-        f"difference {np.sqrt(np.mean(difference**2)):.3f}, largest {np.abs(difference).max():.3f}), and "
-        f"{distrusted[distinct].sum()} are not to be trusted by the instrument's own checks."
+        f"difference {np.sqrt(np.mean(difference**2)):.3f}, largest {np.abs(difference).max():.3f}; with one "
+        f"kind of classifier alone: {alone}), and {distrusted[distinct].sum()} are not to be trusted by the "
+        "instrument's own checks."
     )
 
 

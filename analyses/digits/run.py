@@ -61,14 +61,14 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
             last = {n: jnp.asarray(arrays[name][f"param.{n}"][-1]) for n in params_of(networks)}
             targets = _task(settings, digits, network_of(last, networks), verifier)
     old, new = digits.networks.old, digits.networks.new
-    counter = judges.Counter(digits.judges, old, new, settings.num_levels)
+    panel = judges.Panel(digits.judges, digits.networks, settings.num_levels, settings.seed)
     trees, counts = [], []
     for seed in range(settings.num_seeds):
         bar.set_description(f"measuring network {seed + 1} of {settings.num_seeds}")
         images = image_sets(arrays, settings.steps, seed)
         measured = partial(_measured, images, old, new, embed, settings.seed, store.path(f"measuring-{seed}"))
         trees.append(store.tree(f"measured-{seed}", measured))
-        counts.append({name: counter.count(each) for name, each in images.items()})
+        counts.append({name: panel.count(each) for name, each in images.items()})
     return assembled(settings, chosen, arrays, trees, counts, digits)
 
 

@@ -100,9 +100,8 @@ class Settings:
     def quick(cls, **changes: Any) -> Self:
         """Return the settings of a run of two minutes: it shows that all works, not what is true."""
         small: dict[str, Any] = {
-            "pretraining_steps": 400,
+            "pretraining_steps": 700,
             "steps": (0, 10, 40),
-            "learning_rate": 0.002,
             "lag": 20,
             "num_seeds": 2,
             "num_samples": 500,
