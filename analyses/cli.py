@@ -547,7 +547,7 @@ def digits(
 ) -> None:
     """Post-train small transformers on real digits by each objective, measure them, and test the theory."""
     # Here, as scikit-learn and Equinox take seconds to import.
-    from analyses.digits import figures, run
+    from analyses.digits import figures, report, run
     from analyses.digits.settings import Settings as DigitsSettings
 
     given = {"num_seeds": num_seeds, "num_samples": num_samples, "seed": seed}
@@ -556,6 +556,6 @@ def digits(
     tree = run.run(settings, out, progress=not quiet)
     figures.write(tree, out)
     console = Console()
-    console.print(figures.agreement(tree))
-    console.print(figures.table(tree))
-    print(f"{figures.words(tree)}\n\nWritten to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+    console.print(report.agreement(tree))
+    console.print(report.table(tree))
+    print(f"{report.words(tree)}\n\nWritten to {out}: results.zarr, summary.csv and figures as PNG and SVG.")

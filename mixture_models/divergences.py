@@ -124,8 +124,8 @@ class ForwardKL(Divergence):
             return kl_divergence(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
-        cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n, y.dtype))
-        return jnp.mean(stop_gradient(target.log_prob(y))) + cross_entropy
+        cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n, _floating(y)))
+        return jnp.mean(lax.optimization_barrier(stop_gradient(target.log_prob(y)))) + cross_entropy
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["replay"], meta_fields=["expectation", "estimator"])
@@ -266,6 +266,11 @@ def at_least_two(what: str, expectation: Any) -> None:
     """Refuse a batch of one behaviour, which leaves no others."""
     if expectation == MonteCarlo(1):
         raise InputError(f"{what} needs a batch of at least 2; got 1")
+
+
+def _floating(y: Array) -> Any:
+    """Return the type of densities of behaviours: their own, float32 or wider for discrete ones."""
+    return jnp.result_type(y.dtype, jnp.float32)
 
 
 def weighted_log_prob(law: Distribution, y: Array, weights: Array) -> Float[Array, ""]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,8 @@ def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = N
     """Return ``value`` as an int between the bounds, or raise `InputError`."""
     try:
         result = int(value)
-        exact = not isinstance(value, bool) and result == float(value)
+        # Whole numbers beyond 2⁵³ are no floats.
+        exact = not isinstance(value, bool) and (isinstance(value, Integral) or result == float(value))
     except (TypeError, ValueError, OverflowError):
         exact = False
     if not exact:

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 from analyses import cli
-from analyses.digits import data, judges, objectives
+from analyses.digits import data, judges, objectives, report, run, training
 from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
 from analyses.digits.settings import Settings, Store
 from analyses.digits.transformer import Transformer
+from inference import results
 from mixture_models.validation import InputError
 
 # Every image of three pixels with three levels.
@@ -108,6 +110,16 @@ def test_a_count_allows_for_the_errors_of_the_classifier():
     assert 0.005 < draws.std() < 0.015
 
 
+def test_a_panel_counts_real_digits_whose_share_is_known():
+    digits = data.load(num_levels=5, seed=0)
+    panel = judges.Panel(digits.judges, digits.networks, num_levels=5, seed=0)
+    mixed = np.concatenate([digits.networks.old[:420], digits.networks.new[:180]])
+    draws = judges.panel_draws(panel.count(mixed), 900, np.random.default_rng(0))
+    assert draws.shape == (3, 900)
+    # Every kind by itself; with labels swapped it is off by 0.4.
+    np.testing.assert_allclose(draws.mean(axis=1), 0.7, atol=0.02)
+
+
 def test_the_parts_of_the_data_are_disjoint_and_hold_every_digit():
     digits = data.load(num_levels=5, seed=0)
     assert len(digits.networks.digits) + len(digits.judges.digits) == 1797
@@ -154,6 +166,73 @@ def test_bad_input_is_one_sentence_and_writes_nothing(arguments, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
+def test_checkpoints_between_change_no_number():
+    small = Transformer(3, 3, width=4, num_blocks=1, num_heads=1, key=jax.random.key(0))
+    one = jax.tree.map(lambda leaf: leaf[None], small)
+    task = objectives.Task(
+        EVERY[:9], EVERY[9:], jnp.zeros(()), one, judges.Perceptron(3, 3, jax.random.key(1))
+    )
+    # Its lagged policy jumps at step 2: what a part of a training must not begin anew.
+    oapl = objectives.choices(
+        old_weight=0.5,
+        kl_weight=0.5,
+        anchor=0.1,
+        ema=0.05,
+        utility_kl_weight=0.5,
+        beta=1.0,
+        lag=2,
+        num_steps=3,
+    )["oapl"].objective
+    last = []
+    for steps in ((0, 1, 3), (0, 3)):
+        trained = training.post_train(
+            oapl, task, task, steps, batch_size=4, learning_rate=0.01, key=jax.random.key(0)
+        )
+        last.append(list(trained)[-1].networks)
+    for a, b, first in zip(*map(jax.tree.leaves, (*last, one)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.any(a != first)
+
+
+TINY = {
+    "width": 8,
+    "num_blocks": 1,
+    "num_heads": 2,
+    "pretraining_steps": 60,
+    "steps": (0, 1, 2),
+    "batch_size": 8,
+    "num_seeds": 2,
+    "num_samples": 60,
+}
+
+
+@pytest.mark.slow
+def test_a_run_that_was_interrupted_equals_one_that_was_not(tmp_path, monkeypatch):
+    settings, whole = Settings(**TINY), run.training.post_train
+    uninterrupted = run.run(settings, tmp_path / "whole", progress=False)
+    for failing_call, kept in ((3, 2), (None, 6)):
+        calls = []
+
+        def interrupted(*args, calls=calls, failing_call=failing_call, **kwargs):
+            calls.append(args)
+            for checkpoint in whole(*args, **kwargs):
+                yield checkpoint
+                if len(calls) == failing_call and checkpoint.step == 1:
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(run.training, "post_train", interrupted)
+        if failing_call:
+            with pytest.raises(KeyboardInterrupt):
+                run.run(settings, tmp_path / "parts", progress=False)
+        else:
+            resumed = run.run(settings, tmp_path / "parts", progress=False)
+        stored = [path for path in (tmp_path / "parts" / "parts").glob("*.npz") if path.stem != "pretraining"]
+        assert len(stored) == kept
+    assert len(calls) == 4  # two of six were not trained again
+    for group in ("posterior", "count", "theory", "comparison", "shown"):
+        xr.testing.assert_identical(uninterrupted[group].to_dataset(), resumed[group].to_dataset())
+
+
 @pytest.mark.slow
 def test_the_quick_run_measures_what_is_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
@@ -162,6 +241,18 @@ def test_the_quick_run_measures_what_is_counted(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert not stop.value.code
-    assert "Rank agreement" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "The lens orders" in printed
+    # The tables fit a terminal of 80 columns: nothing of them is cut off.
+    assert "…" not in printed
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"results.zarr", "summary.csv", "images.png", "training.png", "lens.png"} <= names
+    tree = results.open(tmp_path / "run" / "results.zarr")
+    agree, total = report.agreements(tree)
+    assert total == 2 * (1 + 6 * 2)
+    assert agree >= 0.8 * total
+    assert np.sum(~tree["count"]["distinct"].to_numpy()) == 2 * 5
+    # Supervised fine-tuning on new digits alone loses the most: a training that does not move is seen here.
+    weights = report.final(tree)["old_weight"]
+    assert weights.idxmin() == "sft"
+    assert weights["sft"] < 0.6 * weights["sdft"]

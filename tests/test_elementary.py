@@ -29,9 +29,11 @@ def test_exp_over_the_whole_range():
 
 
 def test_exp_at_the_ends():
-    x = jnp.array([-np.inf, -1e300, -709.0, 800.0, np.inf, np.nan])
+    x = jnp.array([-np.inf, -1e300, 800.0, np.inf, np.nan])
     for function in (exp, jax.jit(exp)):
-        assert np.array_equal(function(x), [0.0, 0.0, 0.0, np.inf, np.inf, np.nan], equal_nan=True)
+        assert np.array_equal(function(x), [0.0, 0.0, np.inf, np.inf, np.nan], equal_nan=True)
+        # No normal number: 0, or on an accelerator the number itself.
+        assert 0.0 <= function(jnp.float64(-709.0)) < np.finfo(float).tiny
 
 
 def test_log_over_the_whole_range():

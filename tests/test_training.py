@@ -76,6 +76,11 @@ def test_equal_seeds_give_equal_numbers_and_others_differ():
         assert not np.any(first[name][:, 1:] == other[name][:, 1:])
 
 
+def test_neighbouring_seeds_beyond_the_whole_numbers_of_floats_differ():
+    first, second = (variables(run(objectives.sft(), num_steps=2, seed=2**63 - i), 0) for i in (1, 2))
+    assert np.all(first["loss"] != second["loss"])
+
+
 def test_replicates_differ_from_each_other_and_start_equal():
     values = variables(run())["old_logit"]
     assert np.all(values[:, 0] == START.old_logit)

@@ -1,103 +1,22 @@
-"""The figures and the table of a run, and what it says in words."""
+"""The figures of a run."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import RenderableType
-from rich.table import Table
 
 from analyses import figures as house
-from analyses import outputs, tables
-from analyses.digits.run import rank_agreement, summary
+from analyses import outputs
+from analyses.digits.layout import summary
+from analyses.digits.report import final
 from inference import results
 from inference.intervals import interval_probability
 
 # Images in a row and rows of a grid.
 _COLUMNS, _ROWS = 8, 5
-
-
-def final(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row an objective: its last checkpoint, the seeds' draws put together."""
-    posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
-    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
-    last, dims = posterior.isel(checkpoint=-1), ["seed", "chain", "draw"]
-    columns: dict[str, Any] = {}
-    for name in ("old_weight", "old_drift", "new_gap"):
-        columns[name] = last[name].mean(dims).to_numpy()
-        for bound, tail in zip(("lower", "upper"), tails, strict=True):
-            columns[f"{name}_{bound}"] = last[name].quantile(tail, dims).to_numpy()
-    columns["start_old_drift"] = posterior["old_drift"].isel(checkpoint=0).mean(dims).to_numpy()
-    columns["counted"] = count["counted_old_weight"].isel(checkpoint=-1).mean("seed").to_numpy()
-    columns["predicted"] = tree["theory"]["predicted_old_weight"].mean("seed").to_numpy()
-    columns["agrees"] = count["agrees"].mean(["seed", "checkpoint"]).to_numpy()
-    frame = pd.DataFrame(columns, index=posterior["objective"].to_numpy())
-    frame.index.name = "objective"
-    return frame
-
-
-def table(tree: xr.DataTree) -> RenderableType:
-    """Return the last checkpoints as a table for the terminal, an objective a column."""
-    return tables.transposed(
-        final(tree),
-        [
-            ("old weight, measured", "old_weight", tables.with_interval),
-            ("old weight, counted by a classifier", "counted", tables.plain),
-            ("old weight, where the two-mode lens sees it end", "predicted", tables.plain),
-            ("old drift at the start", "start_old_drift", tables.plain),
-            ("old drift", "old_drift", tables.with_interval),
-            ("new gap", "new_gap", tables.with_interval),
-            ("share of checkpoints where measure and count agree", "agrees", tables.plain),
-        ],
-        title="What post-training left of the old digits",
-        caption=f"Last checkpoint; mean and {100 * interval_probability():g} % interval over the draws of "
-        "all seeds. Drift and gap in Mahalanobis distance from real digits.",
-    )
-
-
-def agreement(tree: xr.DataTree) -> Table:
-    """Return measured and counted old weight of every objective, seed and checkpoint as a table."""
-    frame = summary(tree)
-    frame["agreement"] = np.where(frame["agrees"], "yes", "no")
-    return tables.listed(
-        frame,
-        [
-            ("objective", "objective", lambda row, name: str(row[name])),
-            ("seed", "seed", lambda row, name: str(row[name])),
-            ("checkpoint", "checkpoint", lambda row, name: str(row[name])),
-            ("measured", "old_weight", tables.with_interval),
-            ("counted", "counted_old_weight", tables.with_interval),
-            ("difference", "difference", tables.with_interval),
-            ("agree", "agreement", lambda row, name: str(row[name])),
-            ("verdict", "words", lambda row, name: str(row[name]).partition(":")[0]),
-        ],
-        title="Measured old weight against the count of a classifier trained on real digits",
-    )
-
-
-def words(tree: xr.DataTree) -> str:
-    """Return what a run says of the lens and of the instrument."""
-    frame, count, checks = final(tree), tree["count"].to_dataset(), tree["sample_stats"].to_dataset()
-    off = (frame["old_weight"] - frame["predicted"]).abs()
-    near = ", ".join(off.index[off <= 0.1]) or "none"
-    far = ", ".join(
-        f"{n} ({frame.loc[n, 'old_weight'] - frame.loc[n, 'predicted']:+.2f})" for n in off.index[off > 0.1]
-    )
-    agrees = count["agrees"].to_numpy()
-    distrusted = np.char.startswith(checks["words"].to_numpy().astype(str), "not to be trusted")
-    return (
-        f"Rank agreement (Kendall) of the lens with the measured old weights: {rank_agreement(tree):.2f}. "
-        f"Within 0.1 of its prediction: {near}. Further off: {far or 'none'}. "
-        f"The measured old weight agrees with the count at {agrees.sum()} of {agrees.size} checkpoints "
-        f"({100 * interval_probability():g} % intervals of the difference; largest difference "
-        f"{np.abs(count['difference'].to_numpy()).max():.2f}), and {distrusted.sum()} are not to be trusted "
-        "by the instrument's own checks."
-    )
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -165,7 +84,7 @@ def _training(tree: xr.DataTree) -> Figure:
                 axes.plot(at, counted, "_", color=look["color"], markersize=11, markeredgewidth=2)
         axes.set(xlabel="post-training step", ylabel=house.label(posterior[name]))
     panels[0].set_ylim(0.0, 1.0)
-    panels[0].set_title("Mass: old digits' share (bars: count by a classifier)", loc="left", fontsize=9)
+    panels[0].set_title("Mass: old digits' share (bars: count by classifiers)", loc="left", fontsize=9)
     panels[1].set_ylim(bottom=0.0)
     panels[1].set_title("Drift: distance of the old mode from real old digits", loc="left", fontsize=9)
     figure.suptitle(

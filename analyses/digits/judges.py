@@ -1,7 +1,7 @@
 """The judges of images: a verifier that rewards, an embedding that is measured, and a classifier that counts.
 
 All learn from real digits that no network sees. Verifier and embedding are perceptrons that share nothing but
-these digits; the count is a support vector machine's.
+these digits; the count is that of a panel of other classifiers.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.kernel_approximation import Nystroem
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from analyses.digits.data import OLD_DIGITS, Images
@@ -23,8 +27,11 @@ _NUM_DIGITS = 10
 # the noise that every update adds to the pixels, which are between 0 and 1.
 _HIDDEN, _UPDATES, _RATE, _NOISE = 64, 300, 1e-2, 0.25
 
-# Of the embedding: perceptrons, the log odds that count as sure, and principal components of the pixels.
-_NUM_EMBEDDERS, _SURE, _COMPONENTS = 4, 4.0, 3
+# Classifiers of a kind that count.
+_BOOTSTRAPS = 4
+
+# Of the embedding: the kernel's γ for pixels between 0 and 1, and the images at which it is evaluated.
+_GAMMA, _NUM_CENTRES = 0.05, 300
 
 
 class Perceptron(eqx.Module):
@@ -83,33 +90,28 @@ def perceptron(images: Images, num_levels: int, key: PRNGKeyArray) -> Perceptron
 
 
 class Embedding:
-    """The fixed features in which images are measured: one that tells the tasks apart, some of their looks.
+    """The fixed features in which images are measured: what tells the ten digits apart, linearly in a kernel.
 
-    The first is the mean over some perceptrons of tanh(log odds/4): 1 for surely old, -1 for surely new. The
-    others are the first principal components of the pixels.
+    Random features of the radial basis function exp(-γ |x - x'|²) (Nyström's, at some of the images), and of
+    these the linear discriminants of the ten digits: nine features, in which each digit is roughly a Gaussian
+    of unit covariance.
 
     Args:
         images: real digits to learn from.
         num_levels: values that a pixel can take.
-        key: of the perceptrons.
+        seed: of the images at which the kernel is evaluated.
     """
 
-    #: What the features are called.
-    features = ("odds", *(f"component {i + 1}" for i in range(_COMPONENTS)))
-
-    def __init__(self, images: Images, num_levels: int, key: PRNGKeyArray) -> None:
-        self._perceptrons = [
-            perceptron(images, num_levels, of_one) for of_one in jax.random.split(key, _NUM_EMBEDDERS)
-        ]
-        self._components = PCA(_COMPONENTS, svd_solver="full").fit(images.pixels / (num_levels - 1))
+    def __init__(self, images: Images, num_levels: int, seed: int) -> None:
         self._num_levels = num_levels
+        kernel = Nystroem(gamma=_GAMMA, n_components=_NUM_CENTRES, random_state=seed)
+        self._map = make_pipeline(kernel, LinearDiscriminantAnalysis()).fit(
+            images.pixels / (num_levels - 1), images.digits
+        )
 
     def __call__(self, images: Int[np.ndarray, "n pixel"]) -> Float[np.ndarray, "n feature"]:
         """Return the features of images."""
-        odds = np.mean(
-            [np.tanh(np.asarray(p(jnp.asarray(images))) / _SURE) for p in self._perceptrons], axis=0
-        )
-        return np.column_stack([odds, self._components.transform(images / (self._num_levels - 1))])
+        return self._map.transform(images / (self._num_levels - 1))
 
 
 class Count(NamedTuple):
@@ -151,25 +153,55 @@ class Count(NamedTuple):
         return np.clip((called - wrong) / (right - wrong), 0.0, 1.0)
 
 
-class Counter:
-    """A support vector machine that labels images, and what it makes of held-out digits.
+class Panel:
+    """Classifiers that label images, and what each makes of held-out digits.
+
+    Support vector machines, nearest neighbours and random forests, each kind on several bootstraps of the
+    real digits: of images that are no clear digit classifiers make different things, so which one counts is a
+    source of uncertainty of its own.
 
     Args:
         images: real digits to learn from.
         held_out: real digits to be tested on.
         num_levels: values that a pixel can take.
+        seed: of the bootstraps.
     """
 
-    def __init__(self, images: Images, held_out: Images, num_levels: int) -> None:
-        self._num_levels = num_levels
-        self._machine = SVC(C=10.0).fit(images.pixels / (num_levels - 1), images.digits)
-        self._right_old = int(self.is_old(held_out.old).sum()), len(held_out.old)
-        self._wrong_new = int(self.is_old(held_out.new).sum()), len(held_out.new)
+    #: The kinds of classifiers, each with the same share of the panel.
+    kinds = ("support vectors", "nearest neighbours", "random forest")
 
-    def is_old(self, images: Int[np.ndarray, "n pixel"]) -> np.ndarray:
-        """Return which images are called old, booleans (n,)."""
-        return np.isin(self._machine.predict(images / (self._num_levels - 1)), OLD_DIGITS)
+    def __init__(self, images: Images, held_out: Images, num_levels: int, seed: int) -> None:
+        self._scale, rng = num_levels - 1, np.random.default_rng(seed)
+        made = (
+            lambda: SVC(C=10.0),
+            lambda: KNeighborsClassifier(3),
+            lambda: RandomForestClassifier(100, random_state=seed),
+        )
+        self._members: list[list[tuple[Any, tuple[int, int, int, int]]]] = []
+        for make in made:
+            of_kind = []
+            for _ in range(_BOOTSTRAPS):
+                rows = rng.integers(len(images.digits), size=len(images.digits))
+                member = make().fit(images.pixels[rows] / self._scale, images.digits[rows])
+                right, wrong = (int(self._is_old(member, p).sum()) for p in (held_out.old, held_out.new))
+                of_kind.append((member, (right, len(held_out.old), wrong, len(held_out.new))))
+            self._members.append(of_kind)
 
-    def count(self, images: Int[np.ndarray, "n pixel"]) -> Count:
-        """Count the old images."""
-        return Count(int(self.is_old(images).sum()), len(images), *self._right_old, *self._wrong_new)
+    def count(self, images: Int[np.ndarray, "n pixel"]) -> list[list[Count]]:
+        """Return the counts of old images: of every kind those of its classifiers."""
+        return [
+            [Count(int(self._is_old(member, images).sum()), len(images), *rates) for member, rates in of_kind]
+            for of_kind in self._members
+        ]
+
+    def _is_old(self, member: Any, images: Int[np.ndarray, "n pixel"]) -> np.ndarray:
+        return np.isin(member.predict(images / self._scale), OLD_DIGITS)
+
+
+def panel_draws(
+    counts: list[list[Count]], num_draws: int, rng: np.random.Generator
+) -> Float[np.ndarray, "kind draw"]:
+    """Return draws of the share of old images by every kind, each of its classifiers with the same share."""
+    each = -(-num_draws // len(counts[0]))
+    drawn = [np.concatenate([count.draws(each, rng) for count in of_kind]) for of_kind in counts]
+    return np.stack([rng.permutation(of_kind)[:num_draws] for of_kind in drawn])

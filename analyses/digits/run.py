@@ -1,6 +1,5 @@
-"""The run: pre-train, post-train by every objective, sample, embed, measure, count and compare."""
+"""The run: pre-train, post-train by every objective, sample, embed, measure and count."""
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,29 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import xarray as xr
-from scipy import stats
 from tqdm.auto import tqdm
 
 from analyses.digits import data, judges, training
+from analyses.digits.layout import assembled, image_sets
 from analyses.digits.objectives import Choice, Task, choices, network_of, params_of
 from analyses.digits.settings import Settings, Store
 from analyses.digits.transformer import Transformer
-from inference import measure, results
-from inference.intervals import interval_probability
-from inference.run_comparison import compare_runs
-
-#: Variables of ``/posterior`` that are kept.
-MEASURED = ("old_weight", "new_weight", "old_drift", "new_gap", "old_displacement")
-
-_KEPT = ("old_resolution", "k_hat", "weight_information", "method", "words")
-
-# Images of a checkpoint that a figure shows.
-_SHOWN = 48
+from inference import measure
 
 # What the random numbers of each part are folded with.
-_VERIFIER, _EMBEDDING, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES = range(6)
+_VERIFIER, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES = range(5)
 
 
 def run(settings: Settings, folder: Path, *, progress: bool = True) -> xr.DataTree:
@@ -42,10 +30,7 @@ def run(settings: Settings, folder: Path, *, progress: bool = True) -> xr.DataTr
         progress: whether to show a progress bar.
 
     Returns:
-        DataTree with ``/posterior`` over (objective, seed, chain, draw, checkpoint), ``/sample_stats``,
-        ``/count`` (the independent count and its difference from the measured weight), ``/theory`` (the old
-        weight that the two-mode lens predicts), ``/comparison`` of the objectives at the last checkpoint,
-        with their seeds put together, and ``/shown`` (images).
+        DataTree as `analyses.digits.layout.assembled` lays it out.
 
     Raises:
         InputError: a folder of other settings, before anything is computed.
@@ -60,8 +45,7 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
     of = partial(jax.random.fold_in, key)
     digits = data.load(settings.num_levels, settings.seed)
     verifier = judges.perceptron(digits.judges, settings.num_levels, of(_VERIFIER))
-    embed = judges.Embedding(digits.judges, settings.num_levels, of(_EMBEDDING))
-    counter = judges.Counter(digits.judges, digits.networks, settings.num_levels)
+    embed = judges.Embedding(digits.judges, settings.num_levels, settings.seed)
     chosen = _choices(settings)
     bar.total = settings.pretraining_steps + settings.steps[-1] * len(chosen)
     bar.set_description("pre-training")
@@ -76,16 +60,16 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
             # The demonstrations of SDFT: what SFT on both tasks made of each network.
             last = {n: jnp.asarray(arrays[name][f"param.{n}"][-1]) for n in params_of(networks)}
             targets = _task(settings, digits, network_of(last, networks), verifier)
-    old, new = embed(digits.networks.old), embed(digits.networks.new)
-    trees: dict[str, list[xr.DataTree]] = {}
-    for name, stored in arrays.items():
-        bar.set_description(f"measuring {name}")
-        trees[name] = []
-        for seed in range(settings.num_seeds):
-            samples = {str(s): stored["samples"][i, seed] for i, s in enumerate(settings.steps)}
-            measured = partial(_measured, samples, old, new, embed, settings.seed)
-            trees[name].append(store.tree(f"{name}-{seed}-measured", measured))
-    return _assembled(settings, chosen, arrays, trees, counter, digits)
+    old, new = digits.networks.old, digits.networks.new
+    panel = judges.Panel(digits.judges, digits.networks, settings.num_levels, settings.seed)
+    trees, counts = [], []
+    for seed in range(settings.num_seeds):
+        bar.set_description(f"measuring network {seed + 1} of {settings.num_seeds}")
+        images = image_sets(arrays, settings.steps, seed)
+        measured = partial(_measured, images, old, new, embed, settings.seed, store.path(f"measuring-{seed}"))
+        trees.append(store.tree(f"measured-{seed}", measured))
+        counts.append({name: panel.count(each) for name, each in images.items()})
+    return assembled(settings, chosen, arrays, trees, counts, digits)
 
 
 def _choices(settings: Settings) -> dict[str, Choice]:
@@ -155,152 +139,19 @@ def _trained(
 
 
 def _measured(
-    samples: dict[str, np.ndarray], old: np.ndarray, new: np.ndarray, embed: judges.Embedding, seed: int
+    images: dict[str, np.ndarray],
+    old: np.ndarray,
+    new: np.ndarray,
+    embed: judges.Embedding,
+    seed: int,
+    folder: Path,
 ) -> xr.DataTree:
-    embedded = {name: embed(images) for name, images in samples.items()}
     return measure(
-        embedded,
-        old,
-        new,
+        {name: embed(each) for name, each in images.items()},
+        embed(old),
+        embed(new),
         seed=seed,
-        covariance="unequal",
-        tails="gaussian",
+        keep=folder,
         progress=False,
         method="laplace",
     )
-
-
-def _assembled(
-    settings: Settings,
-    chosen: dict[str, Choice],
-    arrays: dict[str, dict[str, np.ndarray]],
-    trees: dict[str, list[xr.DataTree]],
-    counter: judges.Counter,
-    digits: data.Digits,
-) -> xr.DataTree:
-    names, seeds = xr.Variable("objective", list(chosen)), xr.Variable("seed", np.arange(settings.num_seeds))
-
-    def together(group: str, kept: tuple[str, ...]) -> xr.Dataset:
-        of_each = [xr.concat([t[group].to_dataset()[list(kept)] for t in trees[n]], seeds) for n in chosen]
-        return xr.concat(of_each, names)
-
-    posterior, checks = together("posterior", MEASURED), together("sample_stats", _KEPT)
-    counts = _counts(posterior, arrays, counter, settings.seed)
-    start = posterior["old_weight"].isel(checkpoint=0).mean(["chain", "draw"])
-    predicted = [chosen[n].predicted(start.sel(objective=n).to_numpy()) for n in chosen]
-    theory = xr.Dataset(
-        {"predicted_old_weight": (("objective", "seed"), np.stack(predicted))},
-        {"objective": list(chosen), "seed": np.arange(settings.num_seeds)},
-    )
-    pooled = {n: _pooled(posterior.sel(objective=n)) for n in chosen}
-    comparison = compare_runs(pooled)["comparison"].to_dataset()
-    shown = xr.Dataset(
-        {
-            "image": (
-                ("objective", "checkpoint", "image_number", "pixel_row", "pixel_column"),
-                np.stack(
-                    [
-                        a["samples"][:, 0, :_SHOWN].reshape(-1, _SHOWN, data.SIDE, data.SIDE)
-                        for a in arrays.values()
-                    ]
-                ),
-            ),
-            "real_image": (
-                ("mode", "image_number", "pixel_row", "pixel_column"),
-                np.stack(
-                    [
-                        p[:_SHOWN].reshape(_SHOWN, data.SIDE, data.SIDE)
-                        for p in (digits.networks.old, digits.networks.new)
-                    ]
-                ),
-            ),
-        },
-        {"objective": list(chosen), "checkpoint": list(settings.steps), "mode": ["old", "new"]}
-        | {"image_number": np.arange(_SHOWN)}
-        | {f"pixel_{side}": np.arange(data.SIDE) for side in ("row", "column")},
-    )
-    attrs = results.provenance(asdict(settings)) | {
-        "kind": "digits",
-        "separation": float(trees[next(iter(chosen))][0].attrs["separation"]),
-    }
-    groups = {
-        "posterior": posterior,
-        "sample_stats": checks,
-        "count": counts,
-        "theory": theory,
-        "comparison": comparison,
-        "shown": shown,
-    }
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attrs)} | {f"/{n}": results.describe(group) for n, group in groups.items()}
-    )
-
-
-def _pooled(posterior: xr.Dataset) -> xr.DataTree:
-    """Return the posterior of a network that is drawn at random: the seeds' draws, one after the other."""
-    draws = posterior.stack(one=("seed", "chain", "draw")).drop_vars(["one", "seed", "chain", "draw"])
-    return xr.DataTree.from_dict(
-        {"/posterior": draws.rename(one="draw").expand_dims("chain").assign_coords(chain=[0])}
-    )
-
-
-def _counts(
-    posterior: xr.Dataset, arrays: dict[str, dict[str, np.ndarray]], counter: judges.Counter, seed: int
-) -> xr.Dataset:
-    """Count the old images of every checkpoint, and hold them against the measured weight."""
-    probability = interval_probability()
-    tails = [0.5 - 0.5 * probability, 0.5 + 0.5 * probability]
-    measured = (
-        posterior["old_weight"].transpose("objective", "seed", "checkpoint", "chain", "draw").to_numpy()
-    )
-    measured = measured.reshape(*measured.shape[:3], -1)
-    rng = np.random.default_rng(seed)
-    raw, counted, bounds, difference, limits = ([] for _ in range(5))
-    for o, stored in enumerate(arrays.values()):
-        for s in range(measured.shape[1]):
-            for c in range(measured.shape[2]):
-                count = counter.count(stored["samples"][c, s].astype(np.int32))
-                draws = count.draws(measured.shape[-1], rng)
-                raw.append(count.called_old / count.num_images)
-                counted.append(draws.mean())
-                bounds.append(np.quantile(draws, tails))
-                difference.append(measured[o, s, c].mean() - draws.mean())
-                limits.append(np.quantile(measured[o, s, c] - draws, tails))
-    dims, shape = ("objective", "seed", "checkpoint"), measured.shape[:3]
-    between = np.reshape(limits, (*shape, 2))
-    return xr.Dataset(
-        {
-            "called_old": (dims, np.reshape(raw, shape)),
-            "counted_old_weight": (dims, np.reshape(counted, shape)),
-            "counted_interval": ((*dims, "ci_bound"), np.reshape(bounds, (*shape, 2))),
-            "difference": (dims, np.reshape(difference, shape)),
-            "difference_interval": ((*dims, "ci_bound"), between),
-            "agrees": (dims, (between[..., 0] <= 0.0) & (between[..., 1] >= 0.0)),
-        },
-        {n: posterior[n] for n in dims} | {"ci_bound": ["lower", "upper"]},
-    )
-
-
-def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row an objective, seed and checkpoint: measured and counted old weight, drift and gap."""
-    posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
-    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
-    rows = xr.Dataset()
-    for name in ("old_weight", "old_drift", "new_gap"):
-        rows[name] = posterior[name].mean(["chain", "draw"])
-        for bound, tail in zip(("lower", "upper"), tails, strict=True):
-            rows[f"{name}_{bound}"] = posterior[name].quantile(tail, ["chain", "draw"]).drop_vars("quantile")
-    for name in ("counted_old_weight", "called_old", "difference", "agrees"):
-        rows[name] = count[name]
-    for bound in ("lower", "upper"):
-        rows[f"counted_old_weight_{bound}"] = count["counted_interval"].sel(ci_bound=bound, drop=True)
-        rows[f"difference_{bound}"] = count["difference_interval"].sel(ci_bound=bound, drop=True)
-    rows = rows.merge(tree["sample_stats"].to_dataset(), join="outer")
-    return rows.to_dataframe().reset_index()
-
-
-def rank_agreement(tree: xr.DataTree) -> float:
-    """Return Kendall's rank correlation of predicted and measured final old weight over the objectives."""
-    final = tree["posterior"]["old_weight"].isel(checkpoint=-1).mean(["seed", "chain", "draw"])
-    predicted = tree["theory"]["predicted_old_weight"].mean("seed")
-    return float(stats.kendalltau(final.to_numpy(), predicted.to_numpy()).statistic)

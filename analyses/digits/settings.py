@@ -54,7 +54,7 @@ class Settings:
     num_blocks: int = 2
     num_heads: int = 4
     start_old_weight: float = 0.9
-    pretraining_steps: int = 500
+    pretraining_steps: int = 1000
     pretraining_rate: float = 0.01
     old_weight: float = 0.5
     kl_weight: float = 0.45
@@ -62,8 +62,8 @@ class Settings:
     ema: float = 0.05
     utility_kl_weight: float = 0.5
     beta: float = 1.0
-    lag: int = 40
-    steps: tuple[int, ...] = (0, 10, 20, 40, 80, 160)
+    lag: int = 80
+    steps: tuple[int, ...] = (0, 20, 40, 80, 160, 320)
     batch_size: int = 32
     learning_rate: float = 0.001
     num_seeds: int = 3
@@ -100,10 +100,8 @@ class Settings:
     def quick(cls, **changes: Any) -> Self:
         """Return the settings of a run of two minutes: it shows that all works, not what is true."""
         small: dict[str, Any] = {
-            "num_blocks": 1,
-            "pretraining_steps": 300,
+            "pretraining_steps": 700,
             "steps": (0, 10, 40),
-            "learning_rate": 0.002,
             "lag": 20,
             "num_seeds": 2,
             "num_samples": 500,

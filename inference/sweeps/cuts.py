@@ -16,7 +16,7 @@ from inference.training import arithmetic, training_program
 _BEHAVIOURS, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8
 
 # The same on an accelerator, which many trainings keep busy.
-_BEHAVIOURS_ACCELERATED, _MOST_ACCELERATED = 2**22, 2**16
+_BEHAVIOURS_ACCELERATED, _MOST_ACCELERATED = 2**24, 2**16
 
 # Replicates in a block: the more settings share a draw, the less drawing costs.
 _REPLICATES = 8

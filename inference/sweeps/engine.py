@@ -6,17 +6,12 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-import psutil
 import xarray as xr
 from tqdm.auto import tqdm
 
-try:
-    import resource
-except ImportError:
-    resource = None  # type: ignore[assignment]
-
 from inference.chunks import num_threads, run_together
 from inference.sweeps import cluster
+from inference.sweeps import memory as memory_of
 from inference.sweeps.blocks import compile_block, train_block, variables
 from inference.sweeps.cuts import Block, Geometry, blocks, distinct, geometry, heaviest
 from inference.sweeps.grid import Grid, Start
@@ -24,10 +19,6 @@ from inference.sweeps.store import SweepStore, open_sweep
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, one_of, positive
-
-# What reading and writing take beside programs and blocks, and the share of the memory that is free which a
-# sweep may take unless told otherwise.
-_BESIDE, _SHARE = 192 * 2**20, 0.5
 
 _MEBIBYTE = 2**20
 
@@ -84,7 +75,8 @@ def sweep(
             axis, all points are trained in the span of their means, by one program.
         workers: processes of a Dask cluster on this machine; None for the threads of this process.
         scheduler: address of a running Dask scheduler, to work on its workers.
-        memory: bytes that a process may hold in all; None for half of what is free beside what it holds.
+        memory: bytes that a process, or its accelerator, may hold in all; None for what it holds and half of
+            what is free.
         progress: whether the estimate of memory is printed and a terminal shows a progress bar.
 
     Returns:
@@ -102,7 +94,7 @@ def sweep(
         raise InputError("give at most one of workers and scheduler; got both")
     if workers is not None:
         integer("workers", workers)
-    limit = _default_memory() if memory is None else positive("memory", memory)
+    limit = memory_of.default_limit() if memory is None else positive("memory", memory)
     whole = Grid.create(
         objectives,
         grid,
@@ -176,7 +168,7 @@ def _cut_to_memory(
         cut = geometry(grid, most)
         work = list(blocks(grid, cut))
         needed = _compile(grid, cut, work if every else heaviest(grid, work), progress=progress)
-        rest = _held_memory() + _BESIDE
+        rest = memory_of.beside_blocks()
         if rest + threads * needed <= limit:
             return cut, needed
         held = cut.settings * cut.replicates
@@ -207,30 +199,14 @@ def _compile(grid: Grid, cut: Geometry, work: Sequence[Block], *, progress: bool
         return max(run_together(tasks, nullcontext, bar.update))
 
 
-def peak_memory() -> int:
-    """Return the bytes that this process has held at most so far."""
-    if resource is None:  # Windows
-        return int(psutil.Process().memory_info().peak_wset)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _held_memory() -> int:
-    return int(psutil.Process().memory_info().rss)
-
-
-def _default_memory() -> float:
-    return _held_memory() + _SHARE * psutil.virtual_memory().available
-
-
 def estimate(needed: int, threads: int) -> int:
-    """Return the bytes that this process will have held at most once it has trained."""
-    return max(peak_memory(), _held_memory() + _BESIDE + threads * needed)
+    """Return the bytes that will have been held at most once all is trained."""
+    return max(memory_of.peak(), memory_of.beside_blocks() + threads * needed)
 
 
 def _words(store: SweepStore, needed: int, threads: int, *, distributed: bool) -> str:
     cut = store.cut
-    who = "a worker" if distributed else "this process"
+    who = "a worker" if distributed else memory_of.whose()
     return (
         f"Chunks of at most {cut.settings} settings x {cut.replicates} replicates; at most "
         f"{estimate(needed, threads) / _MEBIBYTE:.0f} MiB of memory in {who}, "

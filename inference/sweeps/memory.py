@@ -1,0 +1,58 @@
+"""The memory that trainings are held in: this process's, or that of its first accelerator."""
+
+import sys
+from typing import Any
+
+import jax
+import psutil
+
+try:
+    import resource
+except ImportError:
+    resource = None  # type: ignore[assignment]
+
+# The share of the memory that is free which a sweep may take unless told otherwise, and what reading and
+# writing take beside programs and blocks.
+_SHARE, _BESIDE = 0.5, 192 * 2**20
+
+
+def default_limit() -> float:
+    """Return the bytes that may be held in all unless the user says otherwise."""
+    stats = _device()
+    free = psutil.virtual_memory().available if stats is None else stats["bytes_limit"] - _in_use(stats)
+    return _held() + _SHARE * free
+
+
+def beside_blocks() -> int:
+    """Return the bytes that are held now or will be, whatever is trained."""
+    return _held() + _BESIDE
+
+
+def peak() -> int:
+    """Return the bytes that have been held at most so far."""
+    stats = _device()
+    if stats is not None:
+        return int(stats["peak_bytes_in_use"])
+    if resource is None:  # Windows
+        return int(psutil.Process().memory_info().peak_wset)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def whose() -> str:
+    """Return whose memory it is, in words."""
+    return "this process" if _device() is None else jax.local_devices()[0].device_kind
+
+
+def _held() -> int:
+    stats = _device()
+    return int(psutil.Process().memory_info().rss) if stats is None else _in_use(stats)
+
+
+def _in_use(stats: dict[str, Any]) -> int:
+    return int(stats["bytes_in_use"])
+
+
+def _device() -> dict[str, Any] | None:
+    """Return what the first device says of its memory, None where it is this process's."""
+    return None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
