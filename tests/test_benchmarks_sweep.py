@@ -13,7 +13,6 @@ import pytest
 from jax import lax
 from test_benchmarks import machine
 
-from inference import sweep
 from inference.programs import compiler_options
 from inference.sweeps import cuts
 from inference.sweeps.blocks import train_block
@@ -101,26 +100,3 @@ def test_throughput_of_a_block_against_its_random_numbers(capsys):
             kind = "shared" if common else "own"
             each, share = 1e6 * seconds / trainings, alone / seconds
             print(f"  {name:18}{kind:>8}{precision:>9}{trainings:11d}{each:9.1f}{rate:14.2e}{share:13.1%}")
-
-
-@pytest.mark.benchmark
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator trains its trainings in one call")
-def test_throughput_is_flat_in_the_number_of_trainings(capsys, tmp_path):
-    rows = []
-    for trainings in (256, 1024, 4096, 16384):
-        grid = grid_of(objectives.reverse_kl(), trainings, "float32", common=True)
-        arguments = {name: getattr(grid, name) for name in ("start", "target", "num_replicates", "seed")}
-        arguments |= {"num_steps": 20, "batch_size": BATCH, "learning_rate": 0.1, "precision": "float32"}
-
-        def run(name, grid=grid, arguments=arguments):
-            sweep(grid.objectives, grid.axes, store=tmp_path / name, progress=False, **arguments)
-
-        run(f"warm{trainings}.zarr")
-        began = time.perf_counter()
-        run(f"timed{trainings}.zarr")
-        rows.append((trainings, time.perf_counter() - began))
-    with capsys.disabled():
-        print(f"\na sweep of reverse KL in float32, 20 steps of {BATCH} behaviours, into its store")
-        print(f"  {machine()}")
-        for trainings, seconds in rows:
-            print(f"  {trainings:8d} trainings {seconds:8.2f} s {1e6 * seconds / trainings:9.1f} µs each")
