@@ -29,7 +29,7 @@ from inference.training import (
 from mixture_models.validation import InputError
 
 # Places of a call, and behaviours between two looks at whether to stop.
-_PLACES, _BEHAVIOURS_A_CALL = 4, 2**25
+_PLACES, _BEHAVIOURS_A_CALL = (4, 64), 2**25
 
 
 class Trained(NamedTuple):
@@ -95,7 +95,8 @@ def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
     by_static = {program.static: (program, point) for point in points for program in [program_at(point)]}
     for static, (program, point) in by_static.items():
         arguments = _arguments(grid, cut, [program] * cut.settings, [point] * cut.settings, 0)
-        for executable in _executables(static, arguments, grid.common_random_numbers):
+        num_places = _num_places(grid.steps, _behaviours(cut, point))
+        for executable in _executables(static, arguments, num_places, grid.common_random_numbers):
             memory = executable.memory_analysis()
             size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + 2 * memory.output_size_in_bytes
             needed = max(needed, size)
@@ -145,10 +146,10 @@ def _call(
     """Train settings × replicates by one program."""
     with arithmetic():
         arguments = _placed(_arguments(grid, cut, programs, points, first), grid.common_random_numbers)
-        start, go = _executables(static, arguments, grid.common_random_numbers)
+        counts, recorded = _plan(grid.steps, _behaviours(cut, points[0]))
+        start, go = _executables(static, arguments, counts.shape[1], grid.common_random_numbers)
         numbers, setting, rate = arguments.numbers, arguments.setting, arguments.rate
         state = start(*arguments)
-        counts, recorded = _plan(grid.steps, cut.settings * cut.replicates * points[0].batch_size)
         parts: list[dict[str, np.ndarray]] = []
         for taken, wanted in zip(counts, recorded, strict=True):
             report(0)
@@ -161,13 +162,27 @@ def _call(
 
 def _plan(steps: np.ndarray, behaviours: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the updates after every place, and which places are recorded, a row a call."""
-    most = max(1, _BEHAVIOURS_A_CALL // (_PLACES * behaviours))
+    num_places = _num_places(steps, behaviours)
+    most = max(1, _BEHAVIOURS_A_CALL // (num_places * behaviours))
     places = np.union1d(steps, np.arange(0, steps[-1], most))
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(places), 1)
     recorded = np.isin(places, steps)
-    padding = (0, -len(places) % _PLACES)
-    return tuple(np.pad(a, padding).reshape(-1, _PLACES) for a in (counts, recorded))  # type: ignore[return-value]
+    padding = (0, -len(places) % num_places)
+    return tuple(np.pad(a, padding).reshape(-1, num_places) for a in (counts, recorded))  # type: ignore[return-value]
+
+
+def _num_places(steps: np.ndarray, behaviours: int) -> int:
+    """Return the places of a call: few, or many where records are many and updates between them few."""
+    # One of two numbers, so that grids find each other's programs.
+    few, many = _PLACES
+    updates = int(np.diff(steps).max(initial=1))
+    return many if min(_BEHAVIOURS_A_CALL // (updates * behaviours), len(steps)) >= many else few
+
+
+def _behaviours(cut: Geometry, point: Training) -> int:
+    """Return the behaviours that a call sees in a step."""
+    return cut.settings * cut.replicates * point.batch_size
 
 
 def _placed(arguments: _Arguments, common: bool) -> _Arguments:
@@ -196,20 +211,20 @@ _LOCKS: dict[Any, Lock] = {}
 _GUARD = Lock()
 
 
-def _executables(static: Program, arguments: _Arguments, common: bool) -> tuple[Any, Any]:
+def _executables(static: Program, arguments: _Arguments, num_places: int, common: bool) -> tuple[Any, Any]:
     """Return the programs that start trainings and go on with them, for arguments of these shapes."""
     leaves, structure = jax.tree.flatten(arguments)
-    key = (static, common, structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves))
+    key = (static, num_places, common, structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves))
     with _GUARD:
         lock = _LOCKS.setdefault(key, Lock())
     with lock:
         if key not in _COMPILED:
             with arithmetic():
-                _COMPILED[key] = _compile(static, _placed(arguments, common), common)
+                _COMPILED[key] = _compile(static, _placed(arguments, common), num_places, common)
     return _COMPILED[key]
 
 
-def _compile(static: Program, arguments: _Arguments, common: bool) -> tuple[Any, Any]:
+def _compile(static: Program, arguments: _Arguments, num_places: int, common: bool) -> tuple[Any, Any]:
     """Compile, for a block, what starts trainings and what goes on with them."""
     over_settings: Any = _axes(key=None if common else 0)
     over_replicates: Any = _axes(key=0)
@@ -257,7 +272,7 @@ def _compile(static: Program, arguments: _Arguments, common: bool) -> tuple[Any,
         return replicates(numbers, state, counts, recorded, num_steps, setting, rate)
 
     numbers, setting, rate = arguments[:3]
-    counts, recorded = np.zeros(_PLACES, np.int64), np.zeros(_PLACES, bool)
+    counts, recorded = np.zeros(num_places, np.int64), np.zeros(num_places, bool)
     options: dict[str, Any] = {"compiler_options": compiler_options()}
     several = jax.local_device_count() > 1
     state_on, records_on = _outputs(common) if several else (None, None)
