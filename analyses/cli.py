@@ -6,6 +6,7 @@
 import os
 import shutil
 import sys
+import warnings
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,8 @@ def main() -> None:
 
 def _keep_programs() -> None:
     """Keep compiled programs for the next command, unless JAX's own environment variables say otherwise."""
+    # A program that another process is writing, or was killed while it wrote it, is compiled again.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     for name, value in (
         ("jax_compilation_cache_dir", platformdirs.user_cache_dir("massdrift")),
         ("jax_persistent_cache_min_compile_time_secs", 0.1),

@@ -272,6 +272,8 @@ def test_a_second_command_finds_what_the_first_compiled(tmp_path):
     # Where the user keeps caches; with nothing in the environment that says otherwise.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    # However long it took to compile them.
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     counts = []
     for name in ("first", "second"):
         options = ["--num-steps=5", "--num-replicates=2", "--out", str(tmp_path / name)]

@@ -146,7 +146,6 @@ def test_sweeps_killed_at_random_moments_end_as_if_they_had_not_been(whole, tmp_
 
 
 MEMORY = """
-import resource
 import numpy as np
 from inference import sweep
 from mixture_models import TwoMode, objectives
@@ -157,7 +156,7 @@ sweep(
     start=target.replace(old_weight=0.8), target=target, store={store!r}, num_steps=20, batch_size=8,
     learning_rate=0.01, num_replicates=8, seed=0, record_every={every}, memory={memory},
 )
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print("peak", int(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]) / 1024)
 """
 
 

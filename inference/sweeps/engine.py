@@ -1,5 +1,6 @@
 """Sweeps: trainings over a grid of settings, one compiled program an objective, resumable at any moment."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -209,6 +210,6 @@ def _words(store: SweepStore, needed: int, threads: int, *, distributed: bool) -
     who = "a worker" if distributed else memory_of.whose()
     return (
         f"Chunks of at most {cut.settings} settings x {cut.replicates} replicates; at most "
-        f"{estimate(needed, threads) / _MEBIBYTE:.0f} MiB of memory in {who}, "
+        f"{math.ceil(estimate(needed, threads) / _MEBIBYTE)} MiB of memory in {who}, "
         f"{needed / _MEBIBYTE:.3g} MiB for each of {threads} at a time."
     )

@@ -1,6 +1,7 @@
 """The memory that trainings are held in: this process's, or that of its first accelerator."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ try:
     import resource
 except ImportError:
     resource = None  # type: ignore[assignment]
+
+_STATUS = Path("/proc/self/status")
 
 # The share of the memory that is free which a sweep may take unless told otherwise, and what reading and
 # writing take beside programs and blocks.
@@ -35,6 +38,8 @@ def peak() -> int:
         return int(stats["peak_bytes_in_use"])
     if resource is None:  # Windows
         return int(psutil.Process().memory_info().peak_wset)
+    if _STATUS.exists():  # Linux, whose resource usage counts a parent's memory too
+        return 1024 * int(_STATUS.read_text().partition("VmHWM:")[2].split()[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
