@@ -275,10 +275,14 @@ def test_a_second_command_finds_what_the_first_compiled(tmp_path):
     # However long it took to compile them.
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     counts = []
-    for name in ("first", "second"):
+    for name in ("first", "second", "third"):
+        if name == "third":  # a command that was killed while it wrote
+            for entry in (tmp_path / "cache").rglob("*-cache"):
+                entry.write_bytes(entry.read_bytes()[:100])
         options = ["--num-steps=5", "--num-replicates=2", "--out", str(tmp_path / name)]
         script = "from analyses.cli import main; main()"
         command = [sys.executable, "-c", script, "compare", "sft", "--quiet", *options]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        ended = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        assert "persistent" not in ended.stderr
         counts.append(len([path for path in (tmp_path / "cache").rglob("*-cache")]))
-    assert 0 < counts[0] == counts[1]
+    assert 0 < counts[0] == counts[1] == counts[2]
