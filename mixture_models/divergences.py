@@ -125,7 +125,7 @@ class ForwardKL(Divergence):
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
         cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n, _floating(y)))
-        return jnp.mean(lax.optimization_barrier(stop_gradient(target.log_prob(y)))) + cross_entropy
+        return jnp.mean(stop_gradient(target.log_prob(y))) + cross_entropy
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["replay"], meta_fields=["expectation", "estimator"])

@@ -216,7 +216,7 @@ def _forward(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, weights: Array
 ) -> tuple[Array, Any]:
     log_q, r, u = _log_density(log_weights, means, scales, value)
-    c, log_q = lax.optimization_barrier(([weights * r_k for r_k in r], log_q))
+    c = [weights * r_k for r_k in r]
     by_weight, *others = _moments(scales, c, u)
     # A weight of every behaviour's own, see `ShiftedLaw`, has a gradient of every behaviour's own.
     gradients = (by_weight if log_weights.ndim == 1 else jnp.stack(c), *others)
