@@ -10,6 +10,7 @@ coordinates are opened for what lies beside it, and the means are turned back in
 span. Derivation: docs/theory.md, "Training in the span of the means".
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from numpyro.infer.svi import SVIState
 
 from inference.frames import mixtures_in
 from inference.programs import traced_alone
-from mixture_models.companions import params_at
+from mixture_models.companions import Params, params_at
 from mixture_models.divergences import behaviour_law
 from mixture_models.elementary import total
 from mixture_models.mixture_law import MixtureLaw
@@ -99,7 +100,8 @@ def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
 
     Raises:
         InputError: another learner than that of two modes with fixed covariance, a divergence that does not
-            say that it is ``of_ratios``, a reward of the coordinates, or a model of another law.
+            say that it is ``of_ratios``, a reward of the coordinates, a model of another law, or a model,
+            learner or companion that knows coordinates: which does not move along with all mixtures.
     """
     wanted = f"for dimension to be given, {objective.name} must have"
     divergence = objective.divergence
@@ -121,6 +123,55 @@ def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
     if not all(isinstance(law, MixtureLaw) and len(law.scales) == 1 for law in laws):
         kinds = ", ".join(type(law).__name__ for law in laws)
         raise InputError(f"{wanted} a model and a learner of one MixtureLaw with one covariance; got {kinds}")
+    for part in _that_know_coordinates(objective, start, target):
+        raise InputError(
+            f"{wanted} parts that move along with all mixtures, turned and shifted; {part} does not: it "
+            "holds coordinates of its own (give them as a TwoMode)"
+        )
+
+
+def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode) -> Iterator[str]:
+    """Yield the parts that do not move along when all mixtures are turned and shifted by the same motion."""
+    rng, dim = np.random.default_rng(0), target.dim
+    turn = -np.eye(1) if dim == 1 else np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    shift = rng.normal(size=dim)
+
+    def move(thing: Any) -> Any:
+        if isinstance(thing, TwoMode):
+            return replace(thing, **{name: getattr(thing, name) @ turn + shift for name in _MEANS})
+        if isinstance(thing, dict):
+            return {name: v @ turn + shift if jnp.ndim(v) else v for name, v in thing.items()}
+        return thing
+
+    def moved(things: Any) -> Any:
+        return jax.tree.map(move, things, is_leaf=lambda node: isinstance(node, TwoMode | dict))
+
+    def law(program: Any, start: TwoMode, target: TwoMode) -> tuple[Any, Any]:
+        found: Any = behaviour_law(program, {}, start, target)
+        return found.log_weights, dict(enumerate(found.means))
+
+    def walk(companion: Any, learner: Params, start: TwoMode, target: TwoMode) -> list[Params]:
+        policies = [companion.initial(objective.guide, start, target)]
+        for step in range(1, 4):
+            after = companion.after_step(policies[-1], learner, step, objective.guide, start, target)
+            policies.append(after)
+        return policies
+
+    with jax.enable_x64(True):
+        learner = {
+            n: v + rng.normal(size=v.shape) for n, v in params_at(objective.guide, start, target).items()
+        }
+        checks = {"the model": (law, objective.model), "the learner": (law, objective.guide)}
+        if objective.companion is not None:
+            checks["the companion"] = (walk, objective.companion, learner)
+        for part, (function, *things) in checks.items():
+            before, after = (
+                function(*things, start, target),
+                function(*moved(things), *moved((start, target))),
+            )
+            pairs = zip(*map(jax.tree.leaves, (moved(before), after)), strict=True)
+            if not all(np.allclose(a, b, rtol=1e-6, atol=1e-6, equal_nan=True) for a, b in pairs):
+                yield part
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["learner", "dimension"], meta_fields=["fixed"])

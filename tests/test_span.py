@@ -1,10 +1,12 @@
 """Training in the span of the means: its coefficients exactly, its law against that in all coordinates."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 import two_samples
 from scipy import stats
@@ -12,6 +14,7 @@ from scipy import stats
 from inference import span, sweep, train
 from inference.training import arithmetic
 from mixture_models import InputError, MixtureLaw, TwoMode, TwoModeLearner, objectives
+from mixture_models.companions import Reference
 from mixture_models.divergences import behaviour_law
 from mixture_models.objectives import parse
 from mixture_models.shifted_law import ShiftedLaw
@@ -364,6 +367,29 @@ def test_factors_hold_all_coordinates_of_a_mean():
 def test_what_has_no_such_form_is_refused(changes, words):
     with pytest.raises(InputError, match=words):
         run(**changes)
+
+
+def still(start, target, companion=None):
+    """A model that knows its place by coordinates."""
+    numpyro.sample("y", MixtureLaw(jnp.zeros(1), jnp.array([[2.0, 0.0]]), (jnp.ones(()),)))
+
+
+class Homesick(Reference):
+    """A companion that is pulled to the origin of the coordinates."""
+
+    def after_step(self, companion, learner, *rest):
+        """Return half of where it was."""
+        return companion | {"old_mean": 0.5 * companion["old_mean"]}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [("the model", {"model": still}), ("the companion", {"companion": Homesick()})],
+)
+def test_what_knows_coordinates_is_refused(part, changes):
+    objective = replace(parse("ttt_discover"), **changes)
+    with pytest.raises(InputError, match=f"{part} does not: it holds coordinates of its own"):
+        run(objective=objective)
 
 
 @pytest.mark.parametrize(
