@@ -44,10 +44,11 @@ _LANES = 8
 
 def _by_hand(x: Array) -> bool:
     """Return whether a function is evaluated by the series of this module."""
-    return x.dtype == jnp.float64 and _on_cpu()
+    return x.dtype == jnp.float64 and on_cpu()
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Return whether programs run on a CPU."""
     return jax.default_backend() == "cpu"
 
 
@@ -61,7 +62,7 @@ def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     k = lax.round(jnp.clip(x, _LOWEST, _HIGHEST) * (1.0 / np.log(2.0)), lax.RoundingMethod.TO_NEAREST_EVEN)
     r = (x - k * _LOG2_HIGH) - k * _LOG2_LOW
     power = (lax.bitcast_convert_type(k + _INTEGER, jnp.int64) + _BIAS) << _MANTISSA_BITS
-    result = _horner(_EXP_SERIES, r) * lax.bitcast_convert_type(power, jnp.float64)
+    result = horner(_EXP_SERIES, r) * lax.bitcast_convert_type(power, jnp.float64)
     return jnp.where(x < _LOWEST, 0.0, result)
 
 
@@ -92,7 +93,7 @@ log.defjvp(lambda primals, tangents: (log(primals[0]), tangents[0] / primals[0])
 
 def total(terms: Float[Array, "n *event"]) -> Float[Array, "*event"]:
     """Return the sum over the first axis, added up in eight lanes side by side."""
-    return _in_lanes(terms, jnp.add, jnp.sum) if _on_cpu() else jnp.sum(terms, axis=0)
+    return _in_lanes(terms, jnp.add, jnp.sum) if on_cpu() else jnp.sum(terms, axis=0)
 
 
 def total_log(values: Float[Array, "n"]) -> Float[Array, ""]:
@@ -121,9 +122,9 @@ def _in_lanes(values: Array, combine: Callable[..., Any], finish: Callable[..., 
 
 def _log_of_ratio(t: Array) -> Array:
     """Return log((1 + t)/(1 - t)) for |t| <= 1/3."""
-    return t * _horner(_LOG_SERIES, 18.0 * t * t - 1.0)
+    return t * horner(_LOG_SERIES, 18.0 * t * t - 1.0)
 
 
-def _horner(coefficients: Any, x: Array) -> Array:
+def horner(coefficients: Any, x: Array) -> Array:
     """Return Σ_k coefficients[k] x^k."""
     return reduce(lambda sum_, c: sum_ * x + c, coefficients[-2::-1], jnp.full_like(x, coefficients[-1]))

@@ -24,6 +24,7 @@ from numpyro.distributions import Distribution, constraints
 
 from mixture_models import covariance as cov
 from mixture_models.elementary import exp, log1p, total
+from mixture_models.noise import random_bits, standard_normal
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -74,7 +75,7 @@ class MixtureLaw(Distribution):
         mode_key, z = self._noise(key, sample_shape)
         if self.num_modes == 1:
             return self._behaviours(0, z)
-        bits = lax.optimization_barrier(jax.random.bits(mode_key, sample_shape, jnp.uint32))[..., None]
+        bits = lax.optimization_barrier(random_bits(mode_key, sample_shape))[..., None]
         # Thresholds on the integers themselves: finer than float32 uniforms, and no conversion a sample.
         below = jnp.cumsum(jnp.exp(self.log_weights))[:-1] * 2.0**32
         dtype = jnp.result_type(below)
@@ -130,7 +131,7 @@ class MixtureLaw(Distribution):
     def _noise(self, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         mode_key, noise_key = jax.random.split(key)
         # Drawn with the coordinate first: the loops over a batch then run along contiguous memory.
-        z = lax.optimization_barrier(jax.random.normal(noise_key, (*self.event_shape, *shape), jnp.float32))
+        z = lax.optimization_barrier(standard_normal(noise_key, (*self.event_shape, *shape)))
         return mode_key, jnp.moveaxis(z, 0, -1).astype(self.means.dtype)
 
     def _behaviours(self, mode: int, z: Array) -> Array:

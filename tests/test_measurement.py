@@ -127,6 +127,18 @@ def test_no_drift_is_reachable_and_no_old_samples_are_no_old_weight():
     assert "too few samples of the old mode" in gone["sample_stats"]["words"].item()
 
 
+@pytest.mark.parametrize("far", ["old", "new"])
+def test_a_mode_that_moved_far_across_the_axis_keeps_its_name(far):
+    """The side of the middle tells whose a mode is, even where a climb begins closer to the other one."""
+    old_place, new_place = ([1.0, 18.0], [3.0, 1.0]) if far == "old" else ([-0.9, -1.0], [1.4, 18.0])
+    old, new = simulated(300, 1.0, [0, 0], [2.2, 0]), simulated(300, 0.0, [0, 0], [2.2, 0], seed=1)
+    tree = measure(simulated(1000, 0.3, old_place, new_place, seed=2), old, new, num_draws=400, **QUIET)
+    mean = tree["posterior"].to_dataset().mean(["chain", "draw"]).isel(checkpoint=0)
+    # The sd of a share of 1,000 known samples is 0.0145.
+    assert abs(mean["old_weight"] - 0.3) < 0.06
+    assert np.allclose(mean["old_displacement"], old_place, atol=0.4)
+
+
 def test_layout(tree, tmp_path):
     assert tree["posterior"]["old_displacement"].dims == ("chain", "draw", "checkpoint", "feature")
     assert tree["posterior"].sizes["chain"] * tree["posterior"].sizes["draw"] == 400

@@ -23,7 +23,7 @@ from inference.measurement import law
 from inference.measurement.anchors import Anchors
 from inference.measurement.curvature import derivatives
 from inference.measurement.law import Rows, Unknowns
-from inference.measurement.prior import Prior, log_prior, mean_covariance, scale_grid
+from inference.measurement.prior import Prior, log_prior, log_sides, mean_covariance, scale_grid
 
 #: Above this k̂ the importance weights have no useful mean.
 MOST_K_HAT = 0.7
@@ -53,19 +53,22 @@ class Draws(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """The posterior mode given scales: where it is, and the quadratic log-likelihood there."""
+    """The posterior mode given scales: where it is, the quadratic log-likelihood, and the log posterior there."""
 
     flat: Float[np.ndarray, "D"]
     gradient: Float[np.ndarray, "D"]
     hessian: Float[np.ndarray, "D D"]
     scales: Float[np.ndarray, "2 2"]
     converged: bool
+    height: float
 
 
 def find_mode(anchors: Anchors, prior: Prior, rows: Rows, *, neither: bool) -> Mode:
     """Return the posterior mode that starts at the references, its scales fitted along.
 
-    Many rows are first climbed by some of them: the steps are many there and few at the end.
+    Many rows are first climbed by some of them: the steps are many there and few at the end. Where modes have
+    moved far across the axis, the climb may end with each on the other's side of the middle: then it is
+    climbed from there with the two exchanged as well, and the higher end is taken.
     """
     scales = np.full((2, 2), float(prior.displacement_scale))
     some = jax.tree.map(lambda a: a[:_FIRST_BLOCKS], rows)
@@ -73,6 +76,10 @@ def find_mode(anchors: Anchors, prior: Prior, rows: Rows, *, neither: bool) -> M
     flat = np.asarray(ravel_pytree(start)[0])
     for climbed in (some, rows):
         mode = _climb(anchors, prior, climbed, start, flat, scales)
+        exchanged = _exchanged(anchors, mode.flat)
+        if climbed is some and _sides(anchors, start, exchanged) > _sides(anchors, start, mode.flat):
+            other = _climb(anchors, prior, climbed, start, exchanged, scales)
+            mode = max(mode, other, key=lambda one: one.height)
         flat = mode.flat
         grids, tau = _scale_posterior(anchors, prior, start, mode)
         means = [np.exp([np.sum(g.sum(axis=1 - k) * np.log(tau)) for g in grids]) for k in (0, 1)]
@@ -162,7 +169,17 @@ def _climb(
             flat, here, damping = flat + step, tried, damping / 4.0 if damping > 1e-3 else 0.0
         else:
             damping = max(4.0 * damping, 0.05 * float(np.abs(eigenvalues).max()))
-    return Mode(flat, here[1], here[2], scales, converged)
+    return Mode(flat, here[1], here[2], scales, converged, float(here[0] + here[3]))
+
+
+def _exchanged(anchors: Anchors, flat: np.ndarray) -> np.ndarray:
+    """Return unknowns with the means of the two modes, and their shares, exchanged."""
+    d = anchors.means.shape[1]
+    return np.concatenate([-flat[:1], flat[1 + d : 1 + 2 * d], flat[1 : 1 + d], flat[1 + 2 * d :]])
+
+
+def _sides(anchors: Anchors, start: Unknowns, flat: np.ndarray) -> float:
+    return float(log_sides(anchors, _restore(start, flat)))
 
 
 def _evaluate(

@@ -38,7 +38,9 @@ class Reported(NamedTuple):
 def report(anchors: Anchors, frame: Frame, draws: Draws, rng: np.random.Generator) -> Reported:
     """Draw the reference means given the checkpoint's, and report displacements as their difference.
 
-    Given m and T, Δ ~ N(T (V + T)⁻¹ (m - μ̂), V (V + T)⁻¹ T).
+    Given m and T, Δ ~ N(T (V + T)⁻¹ (m - μ̂), V (V + T)⁻¹ T). The squared length of a displacement across
+    the axis is that in the metric B Bᵀ of the references times χ²_ν/ν, which is how far the length of any one
+    vector in it is off.
     """
     unknowns = jax.tree.map(np.asarray, draws.unknowns)
     share = special.expit(unknowns.old_logit)
@@ -54,25 +56,30 @@ def report(anchors: Anchors, frame: Frame, draws: Draws, rng: np.random.Generato
         eigenvalues, vectors = np.linalg.eigh(0.5 * (covariance + np.swapaxes(covariance, 1, 2)))
         z = rng.standard_normal(mean.shape) * np.sqrt(np.maximum(eigenvalues, 0.0))
         found.append(centre + (vectors @ z[..., None])[..., 0])
-    lengths = np.asarray(_lengths(anchors, draws.unknowns, np.stack(found)))
+    dofs = np.broadcast_to(anchors.tilt_dof, 2)
+    metric = rng.chisquare(dofs, (len(draws.scales), 2)) / dofs
+    lengths = np.asarray(_lengths(anchors, draws.unknowns, np.stack(found), metric))
     displacements = [displacement @ frame.backward.T for displacement in found]
     return Reported(share * left, (1.0 - share) * left, *displacements, *lengths)
 
 
 @jax.jit
 def _lengths(
-    anchors: Anchors, unknowns: Unknowns, displacements: Float[Array, "2 draw d"]
+    anchors: Anchors,
+    unknowns: Unknowns,
+    displacements: Float[Array, "2 draw d"],
+    metric: Float[Array, "draw 2"],
 ) -> Float[Array, "2 draw"]:
-    def one(unknowns: Unknowns, displacement: Array) -> Array:
+    def one(unknowns: Unknowns, displacement: Array, metric: Array) -> Array:
         lengths = []
         for mode in (0, 1):
             kappa, tilt, b = law.precision_columns(anchors, unknowns, mode)
             x = displacement[mode]
             along = kappa * x[0] + tilt @ x[1:]
-            lengths.append(jnp.sqrt(along**2 + jnp.sum((b.T @ x[1:]) ** 2)))
+            lengths.append(jnp.sqrt(along**2 + metric[mode] * jnp.sum((b.T @ x[1:]) ** 2)))
         return jnp.stack(lengths)
 
-    return jax.vmap(one, in_axes=(0, 1), out_axes=1)(unknowns, displacements)
+    return jax.vmap(one, in_axes=(0, 1, 0), out_axes=1)(unknowns, displacements, metric)
 
 
 class Precision(NamedTuple):
