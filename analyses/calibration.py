@@ -22,9 +22,7 @@ from inference.measurement.prior import SCALE_DOF, Prior
 
 
 class Truth(NamedTuple):
-    """A simulated run of one checkpoint, and what is true of it: displacements as samples show them, and their
-    lengths in the metric of the true covariance.
-    """
+    """A simulated run of one checkpoint and what is true of it, lengths in the metric of the true covariance."""
 
     old_weight: float
     displacements: np.ndarray
@@ -158,7 +156,8 @@ def measure_once(
     tail = 0.5 - 0.5 * interval_probability()
 
     def covered(values: np.ndarray, true: Any) -> Any:
-        low, high = np.quantile(values, [tail, 1.0 - tail], axis=0)
+        # Between these order statistics of n draws a further one lies with the interval's probability.
+        low, high = np.quantile(values, [tail, 1.0 - tail], axis=0, method="weibull")
         return (low <= true) & (true <= high)
 
     result: dict[str, Any] = {

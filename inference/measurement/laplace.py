@@ -53,7 +53,7 @@ class Draws(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """The posterior mode given scales: where it is, the quadratic log-likelihood, and the log posterior there."""
+    """The posterior mode given scales: where it is, the quadratic log-likelihood there, and how high it is."""
 
     flat: Float[np.ndarray, "D"]
     gradient: Float[np.ndarray, "D"]
