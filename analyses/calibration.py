@@ -22,7 +22,7 @@ from inference.measurement.prior import SCALE_DOF, Prior
 
 
 class Truth(NamedTuple):
-    """A simulated run of one checkpoint and what is true of it, lengths in the metric of the true covariance."""
+    """A simulated run of one checkpoint and what is true of it; lengths in the true covariance's metric."""
 
     old_weight: float
     displacements: np.ndarray

@@ -53,7 +53,7 @@ class Draws(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """The posterior mode given scales: where it is, the quadratic log-likelihood there, and how high it is."""
+    """The posterior mode given scales: where it is, how high, and the quadratic log-likelihood there."""
 
     flat: Float[np.ndarray, "D"]
     gradient: Float[np.ndarray, "D"]
