@@ -1,10 +1,12 @@
 """Throughput of many trajectories, side by side in one run: ``pytest -n 0 -m benchmark -s -k throughput``.
 
 Nothing timed is asserted; that a new grid compiles nothing is. The work is that of `test_benchmarks`:
-published bi-modal runs of 200 steps of 1,000 samples, all recorded, here 1,024 at once.
+published bi-modal runs of 200 steps of 1,000 samples, all recorded, here 1,024 at once. Sweeps have common
+random numbers, and write a store, whose making takes as long whatever their size.
 """
 
-import shutil
+import tempfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from analyses import chen2025
 from inference import sweep, train
 from mixture_models import published
 from mixture_models.objectives import Objective, new_data
+from mixture_models.precision import PRECISIONS
 
-TRAJECTORIES, SETTINGS = 1_024, 128
+TRAJECTORIES, MANY = 1_024, 8_192
+REPLICATES = 8
 LOOP = "straightforward loop, SciPy"
 FACTORS = dict.fromkeys(("old_weight", "old_mean", "old_scale"), chen2025.FACTOR)
 
@@ -42,21 +46,21 @@ def by_train(method, precision="float64", count=TRAJECTORIES, num_steps=STEPS, r
     )
 
 
-def by_sweep(method, store, seed, precision="float64"):
+def by_sweep(method, folder, seed, precision="float64", count=TRAJECTORIES):
     """Sweep learning rates below the published one, eight replicates of each under common random numbers."""
-    shutil.rmtree(store, ignore_errors=True)
+    settings = count // REPLICATES
     sweep(
         objective(method),
-        {"learning_rate": RATES[method] * np.linspace(0.5, 1.0, SETTINGS) * (1.0 - 1e-3 * seed)},
+        {"learning_rate": RATES[method] * np.linspace(0.5, 1.0, settings) * (1.0 - 1e-3 * seed)},
         start=published.START,
         target=published.TARGET,
-        store=store,
+        store=tempfile.mkdtemp(dir=folder) + "/store.zarr",
         num_steps=STEPS,
         record_every=1,
         batch_size=BATCH,
         learning_rate=RATES[method],
         learning_rate_factors=FACTORS,
-        num_replicates=TRAJECTORIES // SETTINGS,
+        num_replicates=REPLICATES,
         seed=seed,
         precision=precision,
         progress=False,
@@ -66,25 +70,25 @@ def by_sweep(method, store, seed, precision="float64"):
 @pytest.mark.benchmark
 @pytest.mark.parametrize("method", RATES)
 def test_throughput_against_the_loop(method, tmp_path, capsys, compilations):
+    sweep_of = partial(by_sweep, method, tmp_path)
     by_train(method)
     by_train(method, "float32")
-    by_sweep(method, tmp_path / "a.zarr", 0)
-    by_sweep(method, tmp_path / "a.zarr", 0, "float32")
-    assert not compilations(lambda: by_sweep(method, tmp_path / "a.zarr", 1))
+    for precision in PRECISIONS:
+        for count in (TRAJECTORIES, MANY):
+            sweep_of(0, precision, count)
+            assert not compilations(partial(sweep_of, 1, precision, count))
     actions = {
         LOOP: (lambda seed: by_scipy(method, seed), 1),
         "tight loop, NumPy": (lambda seed: by_numpy(method, seed), 1),
         "train, mixed precision": (lambda seed: by_train(method, seed=seed), TRAJECTORIES),
         "train, float32": (lambda seed: by_train(method, "float32", seed=seed), TRAJECTORIES),
-        "sweep, mixed, common numbers": (
-            lambda seed: by_sweep(method, tmp_path / "a.zarr", seed),
-            TRAJECTORIES,
-        ),
-        "sweep, float32, common numbers": (
-            lambda seed: by_sweep(method, tmp_path / "a.zarr", seed, "float32"),
-            TRAJECTORIES,
-        ),
     }
+    for count in (TRAJECTORIES, MANY):
+        for words, precision in (("mixed", "float64"), ("float32", "float32")):
+            actions[f"sweep of {count}, {words}"] = (
+                lambda seed, p=precision, n=count: sweep_of(seed, p, n),
+                count,
+            )
     wall, cpu = fastest({name: action for name, (action, _) in actions.items()})
     with capsys.disabled():
         print(f"\n{method}, {STEPS} steps of {BATCH} samples, {TRAJECTORIES} trajectories at once")
