@@ -161,7 +161,10 @@ def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode
         learner = {
             n: v + rng.normal(size=v.shape) for n, v in params_at(objective.guide, start, target).items()
         }
-        checks = {"the model": (law, objective.model), "the learner": (law, objective.guide)}
+        checks: dict[str, tuple[Any, ...]] = {
+            "the model": (law, objective.model),
+            "the learner": (law, objective.guide),
+        }
         if objective.companion is not None:
             checks["the companion"] = (walk, objective.companion, learner)
         for part, (function, *things) in checks.items():

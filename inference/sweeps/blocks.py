@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpyro.infer.svi import SVIState
@@ -266,10 +267,17 @@ def _compile(static: Program, arguments: _Arguments, num_places: int, common: bo
             return state._replace(diverged_step=diverged_step), records
 
         settings = jax.vmap(one, (0, over_settings, None, None, None, 0, 0), (over_settings, 0))
-        replicates = jax.vmap(
-            settings, (None, over_replicates, None, None, None, None, None), (over_replicates, 0)
-        )
-        return replicates(numbers, state, counts, recorded, num_steps, setting, rate)
+
+        def replicate(state: State) -> tuple[State, dict[str, Array]]:
+            return settings(numbers, state, counts, recorded, num_steps, setting, rate)
+
+        if jax.default_backend() != "cpu":
+            return jax.vmap(replicate, (over_replicates,), (over_replicates, 0))(state)
+        # One after another: what the settings of one replicate see in a step stays in a core's cache.
+        none: Any = None
+        of_each = state._replace(step=none)
+        ended, records = lax.map(lambda one: replicate(one._replace(step=state.step)), of_each)
+        return ended._replace(step=ended.step[0]), records
 
     numbers, setting, rate = arguments[:3]
     counts, recorded = np.zeros(num_places, np.int64), np.zeros(num_places, bool)

@@ -6,6 +6,7 @@ the checksum of the chunk's file, written last and at once: a block counts once 
 its files are what the entry says. zarr writes a file under another name and moves it: none is half there.
 """
 
+import asyncio
 import json
 import tempfile
 import zlib
@@ -94,16 +95,24 @@ class SweepStore:
         Raises:
             OSError: it cannot be written; the block does not count then.
         """
-        for name, values in _contents(grid, self.cut, block, trained).items():
-            array = self.arrays[name]
-            region = tuple(
-                slice(i * side, i * side + size)
-                for i, side, size in zip(self._chunk(name, block), array.chunks, values.shape, strict=True)
-            )
-            array[region] = values
+        contents = _contents(grid, self.cut, block, trained)
+
+        async def written() -> None:
+            await asyncio.gather(*(self._written(name, block, values) for name, values in contents.items()))
+
+        # Together, in an event loop of this thread: zarr's own waits for every array, in a thread of all.
+        asyncio.run(written())
         sums = np.array([self._checksum(name, block) for name in self.arrays], np.int64)
         place = (block.objective, *block.place, block.replicates)
         self.commits[place] = sums
+
+    async def _written(self, name: str, block: Block, values: np.ndarray) -> None:
+        array = self.arrays[name]
+        region = tuple(
+            slice(i * side, i * side + size)
+            for i, side, size in zip(self._chunk(name, block), array.chunks, values.shape, strict=True)
+        )
+        await array.async_array.setitem(region, values)
 
     def mend(self, grid: Grid) -> None:
         """Write again what is not trained, metadata and coordinates, where it is not what it was."""
