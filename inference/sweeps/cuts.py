@@ -18,8 +18,10 @@ _BEHAVIOURS, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8
 # The same on an accelerator, which many trainings keep busy.
 _BEHAVIOURS_ACCELERATED, _MOST_ACCELERATED = 2**24, 2**16
 
-# Replicates in a block: the more settings share a draw, the less drawing costs.
-_REPLICATES = 8
+# Replicates in a block: the more settings share a draw, the less drawing costs. A CPU trains them one after
+# another, and gets more of them where a block's work (trainings · behaviours · steps) stays below a second
+# and the grid keeps as many blocks.
+_REPLICATES, _MOST_REPLICATES, _WORK, _FEWEST_BLOCKS = 8, 64, 2**28, 8
 
 
 class Geometry(NamedTuple):
@@ -59,16 +61,26 @@ def geometry(grid: Grid, most: int | None = None) -> Geometry:
     if together * grid.num_replicates < 4 * trainings:
         trainings = max(_FEWEST, trainings // _SMALLER)
     trainings = trainings if most is None else max(1, min(trainings, most))
-    parts = -(-grid.num_replicates // min(_REPLICATES, trainings))
-    replicates = -(-grid.num_replicates // parts)
+    replicates = _evenly(grid.num_replicates, min(_REPLICATES, trainings))
     devices = jax.local_device_count()
     settings = -(-max(1, trainings // replicates) // devices) * devices
+    if not accelerated:
+        # A block is written in the same time however large it is.
+        work = trainings * largest_batch * int(grid.steps[-1])
+        more = min(_WORK // work, int(together * grid.num_replicates / (_FEWEST_BLOCKS * trainings)))
+        more = min(more, (most or settings * _MOST_REPLICATES) // (settings * replicates))
+        replicates = _evenly(grid.num_replicates, min(_MOST_REPLICATES, replicates * max(1, more)))
     lengths = tuple(1 if a else n for n, a in zip(grid.shape, alone, strict=True))
     block = list(_rectangle(lengths, settings))
     for axis, name in enumerate(grid.axes):
         if name == "num_steps":
             block[axis] = grid.shape[axis]
     return Geometry(tuple(block), replicates, settings)
+
+
+def _evenly(number: int, most: int) -> int:
+    """Return the largest part where a number is cut into the fewest equal parts of at most ``most``."""
+    return -(-number // -(-number // most))
 
 
 def _shared(grid: Grid) -> list[bool]:
