@@ -147,7 +147,7 @@ def test_each_chunk_is_read_once_and_never_more_than_needed(length, most, monkey
     assert max(0.7 * most, length) <= recorded.most <= max(most, length)
     recorded.taken.clear()
     # Every third row, as of one checkpoint among several: the chunks are cut where they end.
-    places = np.arange(0, 1650, 3)
+    places = np.arange(50, 1650, 3)
     found = np.concatenate(list(rows.picked("some", places).pieces()))
     np.testing.assert_array_equal(found, recorded.values[places])
     assert [*chain(*recorded.taken)] == [*range(-(-1650 // length))]
