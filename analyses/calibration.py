@@ -148,9 +148,9 @@ def measure_once(
         frame, anchors = anchoring.anchor(
             truth.old, truth.new, shared=scenario.shared, heavy_tails=scenario.heavy_tails
         )
-        rows, prior = law.rows_of(anchors, frame.coordinates(truth.samples)), Prior()
+        rows, prior = [law.rows_of(anchors, frame.coordinates(truth.samples))], Prior()
         mode = laplace.find_mode(anchors, prior, rows, neither=False)
-        precision = posterior.precision_of(anchors, prior, rows, mode, False)
+        precision = posterior.precision_of(anchors, num_samples, mode)
         draws = laplace.draw(anchors, prior, rows, mode, neither=False, num=num_draws, rng=rng)
         found = posterior.report(anchors, frame, draws, rng)
     tail = 0.5 - 0.5 * interval_probability()

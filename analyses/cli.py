@@ -467,6 +467,13 @@ def measure(
     ] = 0.5,
     num_draws: Annotated[int, typer.Option(help="Draws of the posterior.")] = 1000,
     max_features: Annotated[int, typer.Option(help="Project to this many coordinates above it.")] = 64,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            help="GiB that a checkpoint may take; a larger one is streamed.",
+            show_default="40 % of the machine's",
+        ),
+    ] = None,
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Leave out rows that are not finite.")
     ] = False,
@@ -490,6 +497,7 @@ def measure(
         num_draws=num_draws,
         max_features=max_features,
         drop_missing=drop_missing,
+        memory=None if memory is None else memory * 2**30,
         seed=seed,
         keep=keep,
         progress=not quiet,

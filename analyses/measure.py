@@ -1,5 +1,6 @@
 """How much old behaviour does a real run keep, and how far has it moved? Table and figures."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from inference import results
 from inference.intervals import interval, interval_probability
 from inference.measurement import inputs
 from inference.measurement.checkpoints import measure
+from inference.measurement.stored import take
 
 # Samples of a checkpoint that a figure shows, and checkpoints that it has panels for.
 _POINTS, _PANELS = 400, 6
@@ -190,13 +192,15 @@ def _shown(tree: xr.DataTree, samples: Any, old_reference: Any, new_reference: A
         constant[n].to_numpy() for n in ("projection", "frame_origin", "frame_forward")
     )
     features = [str(f) for f in constant["source_feature"].to_numpy()]
+    numbers = tree["sample_stats"]["num_samples"].to_numpy()
 
-    def framed(source: inputs.Samples, index: int) -> np.ndarray:
-        y = source.load(index)
-        if source.features is not None and source.features != features:
-            y = y[:, [source.features.index(f) for f in features]]
-        y = y[np.isfinite(y).all(axis=1)]
-        y = y[np.random.default_rng(index).choice(len(y), min(_POINTS, len(y)), replace=False)]
+    def finite(source: inputs.Samples, index: int) -> Iterator[np.ndarray]:
+        for y in source.pieces(index, features):
+            yield y[np.isfinite(y).all(axis=1)]
+
+    def framed(source: inputs.Samples, index: int, num: int) -> np.ndarray:
+        places = np.random.default_rng(index).choice(num, min(_POINTS, num), replace=False)
+        y = take(finite(source, index), places)
         out = np.full((_POINTS, forward.shape[0]), np.nan)
         out[: len(y)] = (y @ matrix - origin) @ forward.T
         return out[:, :2]
@@ -212,11 +216,11 @@ def _shown(tree: xr.DataTree, samples: Any, old_reference: Any, new_reference: A
             {
                 "samples": (
                     ("shown_checkpoint", "sample", "plane"),
-                    np.stack([framed(source, i) for i in chosen]),
+                    np.stack([framed(source, i, numbers[i]) for i in chosen]),
                 ),
                 "reference_samples": (
                     ("mode", "sample", "plane"),
-                    np.stack([framed(r, 0) for r in references]),
+                    np.stack([framed(r, 0, sum(map(len, finite(r, 0)))) for r in references]),
                 ),
             },
             {

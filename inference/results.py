@@ -65,6 +65,7 @@ _LONG_NAME_AND_UNITS = {
     "new_resolution": ("new gap that can be told from none", "Mahalanobis"),
     "old_unmoved_probability": ("probability that the old drift is below its resolution", "1"),
     "new_unmoved_probability": ("probability that the new gap is below its resolution", "1"),
+    "streamed": ("1: the samples were read piece by piece, 0: they were held in memory", "1"),
     "weight_information": ("information on the old weight a sample, 1: its mode is known", "1"),
     "k_hat": ("Pareto shape of the importance weights, k-hat", "1"),
     "efficiency": ("effective share of the importance draws", "1"),

@@ -60,6 +60,25 @@ def test_two_runs_are_measured_and_compared(massdrift, files):
     assert {path.name for path in both.iterdir()} == {"results.zarr", "summary.csv", "runs.png", "runs.svg"}
 
 
+def test_a_checkpoint_that_takes_more_memory_is_streamed(massdrift, files):
+    """The figures' samples are then read in pieces too, and are those of a checkpoint that is held."""
+    trees = []
+    for memory in ("--memory=1e-6", "--memory=1"):
+        assert massdrift(*arguments(files, "sft"), memory, "--overwrite")[0] == 0
+        trees.append(inference.open(files / "out" / "sft" / "results.zarr"))
+        trees[-1].load()
+    assert [set(tree["sample_stats"]["streamed"].values) for tree in trees] == [{1}, {0}]
+    for group, name in (("posterior", "old_weight"), ("shown", "samples")):
+        np.testing.assert_allclose(*(tree[group][name] for tree in trees), rtol=1e-9)
+    run = np.load(files / "sft.npz")["100"]
+    constant = trees[0]["constant_data"].to_dataset()
+    framed = (run - constant["frame_origin"].values) @ constant["frame_forward"].values.T
+    shown = trees[0]["shown"]["samples"].sel(shown_checkpoint=100).values
+    shown = shown[np.isfinite(shown).all(axis=1)]
+    # All 200 samples, in another order.
+    np.testing.assert_allclose(np.sort(shown, axis=0), np.sort(framed, axis=0), atol=1e-9)
+
+
 def test_an_interrupted_command_resumes(massdrift, files, monkeypatch):
     real, done = checkpoints.measure_checkpoint, []
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,10 @@ from tqdm.auto import tqdm
 
 from inference import results
 from inference.measurement import anchors as anchoring
-from inference.measurement import checks, inputs, laplace, law, nuts, posterior
+from inference.measurement import checks, inputs, laplace, law, nuts, pieces, posterior, stored
 from inference.measurement.anchors import Anchors, Frame
 from inference.measurement.prior import Prior
-from inference.measurement.projection import project
+from inference.measurement.projection import Projection, project
 from inference.measurement.scores import prior_shapes
 from mixture_models.validation import InputError, integer, one_of, positive
 
@@ -41,6 +42,14 @@ class _Plan(NamedTuple):
     seed: int
 
 
+class _Checkpoint(NamedTuple):
+    """The samples of one checkpoint in the frame."""
+
+    num_samples: int
+    rows: Iterable[law.Rows]
+    streamed: bool
+
+
 def measure(
     samples: Any,
     old_reference: Any,
@@ -57,6 +66,7 @@ def measure(
     max_features: int = 64,
     drop_missing: bool = False,
     num_log_likelihood_rows: int = 0,
+    memory: float | None = None,
     keep: str | Path | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
@@ -77,7 +87,7 @@ def measure(
         new_reference: samples of the new task, likewise.
         seed: of all random numbers.
         method: ``"laplace"`` (fast), ``"nuts"``, or ``"auto"``: fast, and NUTS for the checkpoints whose k̂
-            says that the fast path cannot be trusted.
+            says that the fast path cannot be trusted and whose samples fit into memory.
         covariance: ``"shared"`` by both modes, ``"unequal"``, or ``"auto"``: what the references prefer by
             BIC.
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
@@ -91,6 +101,8 @@ def measure(
         drop_missing: whether rows with a value that is not finite are left out instead of refused.
         num_log_likelihood_rows: samples of each checkpoint whose log-likelihood is kept, for ``az.loo``; 0
             keeps none.
+        memory: bytes that a checkpoint may take; None for 40 % of the machine's. The samples of one that
+            takes more are streamed: read anew, piece by piece, whenever something is summed over them.
         keep: folder in which finished checkpoints are kept, and from which an interrupted measurement
             of the same data with the same settings goes on.
         progress: whether to show a progress bar.
@@ -116,9 +128,17 @@ def measure(
     num_draws = -(-integer("num_draws", num_draws, at_least=100) // _CHAINS) * _CHAINS
     num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
     max_features = integer("max_features", max_features)
-    checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing)
+    limit = stored.default_memory() if memory is None else positive("memory", memory)
+    checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
+    sizes = [pieces.bytes_of(summary.num, old.shape[1]) for summary in checked.summaries]
+    if method == "nuts" and max(sizes) > limit:
+        raise InputError(
+            "a checkpoint must fit into memory for NUTS, which reads all of it at every step; checkpoint "
+            f"{checked.samples.names[int(np.argmax(sizes))]} takes {max(sizes) / 1e9:.2g} GB, and "
+            f"{limit / 1e9:.2g} GB can be used: choose the method laplace, or give fewer samples"
+        )
     shared, heavy = covariance != "unequal", tails == "student"
     if "auto" in (covariance, tails):
         chosen = anchoring.choose_modes(old, new)
@@ -150,42 +170,62 @@ def measure(
         measured = []
         with tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
             for index, _ in enumerate(bar):
-                y = checked.samples.load(index)
-                found = store.read(index, y)
+                found = store.read(index)
                 if found is None:
-                    found = measure_checkpoint(plan, frame.coordinates(y @ projection.matrix), index)
-                    found |= {f"observed_{k}": v for k, v in _moments(y).items()}
-                    store.write(index, y, found)
+                    checkpoint = _checkpoint(plan, checked, projection, index, streamed=sizes[index] > limit)
+                    found = measure_checkpoint(plan, checkpoint, index)
+                    summary = checked.summaries[index]
+                    found |= {"observed_mean": summary.mean, "observed_sd": summary.sd}
+                    store.write(index, found)
                 measured.append(found)
     dof = float("nan") if anchors.tail_dof is None else float(anchors.tail_dof)
     extra = {
         "tail_dof": dof,
-        "num_dropped": sum(checked.num_dropped),
+        "num_dropped": checked.num_dropped,
         "information_kept": projection.information_kept,
         "separation": float(anchors.means[0, 0]),
     }
     return _tree(measured, names, checked, projection, plan, settings, extra)
 
 
-def measure_checkpoint(plan: Any, y: np.ndarray, index: int) -> dict[str, np.ndarray]:
-    """Measure one checkpoint, its samples given in the frame; return all that is kept of it, flat."""
+def _checkpoint(
+    plan: _Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
+) -> _Checkpoint:
+    def in_frame() -> Iterator[np.ndarray]:
+        for y in checked.pieces(index):
+            yield plan.frame.coordinates(projection.apply(y))
+
+    num = checked.summaries[index].num
+    return _Checkpoint(num, pieces.pieces_of(plan.anchors, in_frame, num, streamed=streamed), streamed)
+
+
+def measure_checkpoint(plan: _Plan, checkpoint: _Checkpoint, index: int) -> dict[str, np.ndarray]:
+    """Measure one checkpoint; return all that is kept of it, flat."""
     anchors, prior, neither = plan.anchors, plan.prior, plan.neither
+    num, rows = checkpoint.num_samples, checkpoint.rows
     rng = np.random.default_rng([plan.seed, index])
-    rows = law.rows_of(anchors, y)
     mode = laplace.find_mode(anchors, prior, rows, neither=neither)
-    precision = posterior.precision_of(anchors, prior, rows, mode, neither)
-    stats: dict[str, Any] = {"num_samples": len(y), **precision._asdict()}
+    precision = posterior.precision_of(anchors, num, mode)
+    stats: dict[str, Any] = {"num_samples": num, "streamed": int(checkpoint.streamed)}
+    stats |= precision._asdict()
     sampled = {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     draws = laplace.draw(anchors, prior, rows, mode, neither=neither, num=plan.num_draws, rng=rng)
     stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency, "method": "laplace"}
-    if plan.method == "nuts" or (plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT):
+    doubtful = plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT
+    if plan.method == "nuts" or (doubtful and not checkpoint.streamed):
+        (held,) = rows
         draws, sampled = nuts.sample(
-            anchors, prior, rows, draws, neither=neither, num=plan.num_draws, chains=_CHAINS, rng=rng
+            anchors, prior, held, draws, neither=neither, num=plan.num_draws, chains=_CHAINS, rng=rng
         )
         stats["method"] = "nuts"
     stats |= sampled
     reported = posterior.report(anchors, plan.frame, draws, rng)
-    observed, replicated = checks.predictive_check(anchors, draws, y, rng)
+    looked_at, kept_rows = (
+        rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
+        for most in (checks.MOST_ROWS, plan.num_log_likelihood_rows)
+    )
+    y = stored.take(pieces.sample_arrays(rows), np.concatenate([looked_at, kept_rows]))
+    observed, replicated = checks.predictive_check(anchors, draws, y[: len(looked_at)], rng)
     deviations = checks.deviation(observed, replicated)
     stats |= {f"deviation_{n}": z for n, z in zip(checks.STATISTICS, deviations, strict=True)}
     stats["old_weight_mean"] = float(reported.old_weight.mean())
@@ -194,13 +234,12 @@ def measure_checkpoint(plan: Any, y: np.ndarray, index: int) -> dict[str, np.nda
         ("new", reported.new_gap, precision.new_resolution),
     ):
         stats[f"{name}_unmoved_probability"] = float(np.mean(length < resolution))
-    stats["words"] = checks.verdict(stats, y.shape[1])
+    stats["words"] = checks.verdict(stats, anchors.means.shape[1])
     kept = {f"posterior_{name}": array for name, array in reported._asdict().items()}
     kept |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
     kept |= {"check_observed": observed, "check_replicated": replicated}
     if plan.num_log_likelihood_rows:
-        chosen = rng.choice(len(y), min(plan.num_log_likelihood_rows, len(y)), replace=False)
-        kept["log_likelihood"] = np.asarray(law.pointwise(anchors, draws.unknowns, y[chosen]))
+        kept["log_likelihood"] = np.asarray(law.pointwise(anchors, draws.unknowns, y[len(looked_at) :]))
     return kept
 
 
@@ -208,7 +247,7 @@ class _Store:
     """Finished checkpoints in a folder, one file each, bound to their data and settings."""
 
     def __init__(self, folder: Path | None, settings: dict[str, Any], checked: inputs.Checked) -> None:
-        self.folder = folder
+        self.folder, self.summaries = folder, checked.summaries
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,29 +256,25 @@ class _Store:
             common.update(np.ascontiguousarray(array).tobytes())
         self.common = common
 
-    def _path(self, index: int, y: np.ndarray) -> Path:
+    def _path(self, index: int) -> Path:
         digest = self.common.copy()
-        digest.update(np.ascontiguousarray(y).tobytes())
+        digest.update(self.summaries[index].digest)
         assert self.folder is not None
         return self.folder / f"{index:04d}-{digest.hexdigest()[:16]}.npz"
 
-    def read(self, index: int, y: np.ndarray) -> dict[str, np.ndarray] | None:
-        if self.folder is None or not (path := self._path(index, y)).exists():
+    def read(self, index: int) -> dict[str, np.ndarray] | None:
+        if self.folder is None or not (path := self._path(index)).exists():
             return None
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
 
-    def write(self, index: int, y: np.ndarray, found: dict[str, np.ndarray]) -> None:
+    def write(self, index: int, found: dict[str, np.ndarray]) -> None:
         if self.folder is None:
             return
-        path = self._path(index, y)
+        path = self._path(index)
         part = path.with_suffix(".part.npz")
         np.savez(part, **found)  # type: ignore[arg-type]
         part.replace(path)
-
-
-def _moments(y: np.ndarray) -> dict[str, np.ndarray]:
-    return {"mean": y.mean(0), "sd": y.std(0)}
 
 
 def _tree(

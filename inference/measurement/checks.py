@@ -16,8 +16,11 @@ from inference.measurement.law import Unknowns
 #: What is compared between the samples and samples that the fitted law draws.
 STATISTICS = ("spread_along_axis", "kurtosis_along_axis", "spread_across_axis", "far_from_both")
 
-# Replicates, and the rows of each; beyond this many of their standard deviations a statistic is off.
-_REPLICATES, _ROWS, _MOST_DEVIATION = 60, 1000, 4.0
+#: Samples that are looked at, at most.
+MOST_ROWS = 1000
+
+# Replicates; beyond this many of their standard deviations a statistic is off.
+_REPLICATES, _MOST_DEVIATION = 60, 4.0
 
 # Of R-hat and effective sample size: Vehtari et al. (arXiv:1903.08008).
 _MOST_R_HAT, _LEAST_ESS = 1.01, 400.0
@@ -32,19 +35,17 @@ _LEAST_SAMPLES = 2.0
 def predictive_check(
     anchors: Anchors, draws: Draws, y: Float[np.ndarray, "n d"], rng: np.random.Generator
 ) -> tuple[Float[np.ndarray, "statistic"], Float[np.ndarray, "replicate statistic"]]:
-    """Return the statistics of the samples, and of replicates that draws of the posterior predict.
+    """Return the statistics of some samples, and of as many that draws of the posterior predict.
 
-    Both are of at most 1,000 rows: spread and kurtosis along the axis between the references, the mean
-    squared distance from the mean across it, and the 99.5 % quantile of the distance to the nearer reference.
+    They are spread and kurtosis along the axis between the references, the mean squared distance from the
+    mean across it, and the 99.5 % quantile of the distance to the nearer reference.
     """
-    rows = min(_ROWS, len(y))
-    chosen = y[rng.choice(len(y), rows, replace=False)]
     picked = rng.choice(len(draws.scales), _REPLICATES, replace=len(draws.scales) < _REPLICATES)
     replicates, unknowns = [], jax.tree.map(np.asarray, draws.unknowns)
     for index in picked:
         one = jax.tree.map(lambda a, i=index: a[i], unknowns)
-        replicates.append(_statistics(anchors.means, simulate(anchors, one, rows, rng)))
-    return _statistics(anchors.means, chosen), np.stack(replicates)
+        replicates.append(_statistics(anchors.means, simulate(anchors, one, len(y), rng)))
+    return _statistics(anchors.means, y), np.stack(replicates)
 
 
 def simulate(
@@ -101,7 +102,10 @@ def verdict(stats: Mapping[str, Any], num_features: int) -> str:
     """
     bad, weak = [], []
     if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
-        bad.append(f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})")
+        text = f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})"
+        if stats["streamed"]:
+            text += ", and the samples take more memory than NUTS may have"
+        bad.append(text)
     if stats["method"] == "nuts":
         if not stats["r_hat"] <= _MOST_R_HAT + 0.01:
             bad.append(f"the chains disagree (R-hat {stats['r_hat']:.3f})")

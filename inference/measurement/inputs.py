@@ -1,39 +1,50 @@
-"""Samples of checkpoints and references: arrays or files in, checked float64 matrices out."""
+"""Samples of checkpoints and references: arrays or files in, checked float64 rows out."""
 
-import os
+import hashlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from inference.measurement import stored
+from inference.measurement.stored import Stored
 from mixture_models.validation import InputError, one_of
 
 #: The kinds of files that are read.
 SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
 
-# A checkpoint is held in memory with what is computed of it; this share of the machine's may be used.
-_MEMORY_SHARE = 0.4
-
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one or more checkpoints, each loaded when it is asked for.
+    """Samples of one or more checkpoints, each read when it is asked for.
 
     Attributes:
         names: of the checkpoints, in their order.
         features: their names, or None where the source has none.
-        load: returns the samples of one checkpoint by its place, shape (sample, feature).
+        stored: returns the samples of one checkpoint by its place, where they are stored.
     """
 
     names: list[Any]
     features: list[str] | None
-    load: Callable[[int], np.ndarray]
+    stored: Callable[[int], Stored]
+
+    def load(self, index: int) -> Float[np.ndarray, "sample feature"]:
+        """Return all samples of one checkpoint by its place."""
+        return self.stored(index).load()
+
+    def pieces(self, index: int, features: list[str]) -> Iterator[Float[np.ndarray, "n feature"]]:
+        """Yield the samples of one checkpoint by its place, their features in this order."""
+        order: Any = slice(None)
+        if self.features is not None and self.features != features:
+            order = [self.features.index(f) for f in features]
+        for piece in self.stored(index).pieces():
+            yield piece[:, order]
 
 
 def samples_of(name: str, source: Any) -> Samples:
@@ -64,7 +75,7 @@ def samples_of(name: str, source: Any) -> Samples:
         return _listed(list(range(len(source))), list(source), None)
     shape = np.shape(source)
     if len(shape) == 3:
-        return _listed(list(range(shape[0])), source, None)
+        return _stacked(list(range(shape[0])), source, None)
     if len(shape) == 2:
         return _listed([0], [source], None)
     raise InputError(
@@ -79,33 +90,80 @@ def reference_of(name: str, source: Any) -> tuple[Float[np.ndarray, "n d"], list
     return np.concatenate([samples.load(i) for i in range(len(samples.names))]), samples.features
 
 
+class Summary(NamedTuple):
+    """What one reading of a checkpoint shows.
+
+    Attributes:
+        num: finite samples.
+        num_dropped: samples with a missing value.
+        mean: of the finite samples, shape (feature,).
+        sd: of the finite samples, shape (feature,).
+        digest: of all the finite samples' bytes.
+    """
+
+    num: int
+    num_dropped: int
+    mean: np.ndarray
+    sd: np.ndarray
+    digest: bytes
+
+
 @dataclass(frozen=True)
 class Checked:
     """What `check` found fit to be measured.
 
     Attributes:
-        samples: the checkpoints; `load` gives finite float64 matrices.
+        samples: the checkpoints.
+        summaries: of each checkpoint.
         old: reference of the old task, shape (sample, feature).
         new: reference of the new task, shape (sample, feature).
         features: names of the features.
-        num_dropped: rows left out for a missing value: of each checkpoint, of the old and the new reference.
+        num_dropped: rows left out for a missing value, of the checkpoints and the references together.
     """
 
     samples: Samples
+    summaries: list[Summary]
     old: Float[np.ndarray, "n d"]
     new: Float[np.ndarray, "m d"]
     features: list[str]
-    num_dropped: list[int]
+    num_dropped: int
+
+    def pieces(self, index: int) -> Iterator[Float[np.ndarray, "n feature"]]:
+        """Yield the finite samples of one checkpoint by its place.
+
+        Raises:
+            InputError: samples that are not as many as they were when they were checked.
+        """
+        num = 0
+        for piece in self.samples.pieces(index, self.features):
+            samples = piece[_finite(piece)]
+            num += len(samples)
+            yield samples
+        if num != self.summaries[index].num:
+            raise InputError(
+                f"samples must not change while they are measured; checkpoint {self.samples.names[index]} "
+                f"had {self.summaries[index].num} finite ones and now has {num}"
+            )
 
 
-def check(samples: Any, old_reference: Any, new_reference: Any, *, drop_missing: bool) -> Checked:
+def check(
+    samples: Any, old_reference: Any, new_reference: Any, *, drop_missing: bool, memory: float | None = None
+) -> Checked:
     """Read everything once and refuse, in one sentence, what cannot be measured.
+
+    Args:
+        samples: of the checkpoints.
+        old_reference: of the old task.
+        new_reference: of the new task.
+        drop_missing: whether rows with a value that is not finite are left out instead of refused.
+        memory: bytes that a checkpoint may take, None for what `stored.default_memory` says.
 
     Raises:
         InputError: features that do not match, missing values, too few samples, constant or collinear
-            features, identical references, or a checkpoint without samples.
+            features, identical references, a checkpoint without samples, or chunks too large to be read.
     """
     source = samples_of("samples", samples)
+    limit = stored.default_memory() if memory is None else memory
     old, old_features = reference_of("old_reference", old_reference)
     new, new_features = reference_of("new_reference", new_reference)
     known = [f for f in (old_features, new_features, source.features) if f is not None]
@@ -127,17 +185,24 @@ def check(samples: Any, old_reference: Any, new_reference: Any, *, drop_missing:
         )
     counts = [_finite(array).sum() for array in (old, new)]
     missing = [len(old) - counts[0], len(new) - counts[1]]
-    by_checkpoint = []
+    summaries = []
     for index, checkpoint in enumerate(source.names):
-        array = source.load(index)
-        if array.shape[1] != len(features):
+        rows = source.stored(index)
+        if rows.shape[1] != len(features):
             raise InputError(
                 f"samples must have the {len(features)} features of the references; checkpoint {checkpoint} "
-                f"has {array.shape[1]}"
+                f"has {rows.shape[1]}"
             )
-        if not array.shape[0] or not _finite(array).any():
+        if 2 * rows.chunk_bytes > limit:
+            raise InputError(
+                f"samples must be stored in chunks that fit into memory twice; a chunk of checkpoint "
+                f"{checkpoint} takes {rows.chunk_bytes / 1e9:.2g} GB, and {limit / 1e9:.2g} GB can be used"
+            )
+        summary = _summary(source, index, features)
+        if not summary.num:
             raise InputError(f"every checkpoint must have samples; checkpoint {checkpoint} has none")
-        by_checkpoint.append(int(len(array) - _finite(array).sum()))
+        summaries.append(summary)
+    by_checkpoint = [summary.num_dropped for summary in summaries]
     total = int(sum(missing) + sum(by_checkpoint))
     if total and not drop_missing:
         worst = source.names[int(np.argmax(by_checkpoint))]
@@ -149,12 +214,26 @@ def check(samples: Any, old_reference: Any, new_reference: Any, *, drop_missing:
     old, new = old[_finite(old)], new[_finite(new)]
     _check_references(old, new, features)
 
-    def load(index: int) -> np.ndarray:
-        array = ordered(source.load(index), source.features)
-        return array[_finite(array)]
+    return Checked(source, summaries, old, new, features, total)
 
-    dropped = [*by_checkpoint, *(int(m) for m in missing)]
-    return Checked(Samples(source.names, features, load), old, new, features, dropped)
+
+def _summary(source: Samples, index: int, features: list[str]) -> Summary:
+    """Read a checkpoint once; moments of pieces are put together as Chan, Golub and LeVeque (1983) do."""
+    digest, num, num_dropped = hashlib.sha256(), 0, 0
+    mean, squares = np.zeros(len(features)), np.zeros(len(features))
+    for piece in source.pieces(index, features):
+        samples = np.ascontiguousarray(piece[_finite(piece)])
+        num_dropped += len(piece) - len(samples)
+        if not len(samples):
+            continue
+        digest.update(samples.data)
+        shift = samples.mean(0) - mean
+        centred = samples - samples.mean(0)
+        together = num + len(samples)
+        squares += np.einsum("nd,nd->d", centred, centred) + shift**2 * num * len(samples) / together
+        mean += shift * len(samples) / together
+        num = together
+    return Summary(num, num_dropped, mean, np.sqrt(squares / max(num, 1)), digest.digest())
 
 
 def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> None:
@@ -191,45 +270,30 @@ def _finite(array: np.ndarray) -> np.ndarray:
 
 
 def _listed(names: list[Any], arrays: Any, features: list[str] | None) -> Samples:
-    def load(index: int) -> np.ndarray:
-        return _matrix(f"checkpoint {names[index]}", arrays[index])
-
-    return Samples(names, features, load)
+    return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", arrays[i]))
 
 
-def _matrix(name: str, values: Any) -> np.ndarray:
-    shape = np.shape(values)
-    if len(shape) != 2:
-        raise InputError(f"the samples of {name} must be of shape (sample, feature); got shape {shape}")
-    need = 8 * shape[0] * max(shape[1], 1)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _MEMORY_SHARE
-    if 2 * need > available:
-        raise InputError(
-            f"a checkpoint must fit into memory twice; {name} takes {need / 1e9:.1f} GB, and "
-            f"{available / 1e9:.1f} GB can be used: give fewer samples of it"
-        )
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"the samples of {name} must be numeric") from None
+def _stacked(names: list[Any], array: Any, features: list[str] | None) -> Samples:
+    return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", array, i))
 
 
 def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
     if "samples" in source:
-        values = np.asarray(source["samples"])
+        values = source["samples"]
+        values = values if hasattr(values, "ndim") else np.asarray(values)
         features = [str(f) for f in source["features"]] if "features" in source else None
         if "checkpoint" in source and values.ndim == 2:
-            return _grouped(name, np.asarray(source["checkpoint"]), values, features)
+            rows = stored.of_array(name, values)
+            return _grouped(name, np.asarray(source["checkpoint"]), rows, features)
         names = [0] if values.ndim == 2 else list(range(len(values)))
         if "checkpoint" in source:
             names = np.asarray(source["checkpoint"]).tolist()
-        rows = values[None] if values.ndim == 2 else values
-        if values.ndim not in (2, 3) or len(names) != len(rows):
+        if values.ndim not in (2, 3) or len(names) != (len(values) if values.ndim == 3 else 1):
             raise InputError(
                 f"{name}: samples must be (sample, feature) or (checkpoint, sample, feature), with one "
                 f"checkpoint a row or an entry; got shape {values.shape} and {len(names)} checkpoints"
             )
-        return _listed(names, rows, features)
+        return _stacked(names, values, features) if values.ndim == 3 else _listed(names, [values], features)
     if not source:
         raise InputError(f"{name} must hold at least one checkpoint; got none")
     words = [str(key) for key in source]
@@ -248,7 +312,7 @@ def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
             + (f"not numeric: {', '.join(wrong[:8])}" if wrong else "got no feature column")
         )
     labels = frame["checkpoint"].to_numpy() if "checkpoint" in frame else np.zeros(len(frame), int)
-    return _grouped(name, labels, values.to_numpy(), features)
+    return _grouped(name, labels, stored.of_array(name, values.to_numpy()), features)
 
 
 def _of_labelled(name: str, array: xr.DataArray) -> Samples:
@@ -257,42 +321,40 @@ def _of_labelled(name: str, array: xr.DataArray) -> Samples:
             f"{name} must have dims (checkpoint, sample, feature) or (sample, feature); got {array.dims}"
         )
     features = [str(f) for f in array["feature"].to_numpy()] if "feature" in array.coords else None
+    others = [str(d) for d in array.dims if d != "feature"]
     if array.ndim == 2:
-        (sample,) = (d for d in array.dims if d != "feature")
-        ordered = array.transpose(sample, "feature")
+        (sample,) = others
+        rows = stored.of_labelled("checkpoint 0", array, sample)
         if "checkpoint" in array.coords and array["checkpoint"].dims == (sample,):
-            return _grouped(name, array["checkpoint"].to_numpy(), ordered, features)
-        return _listed([0], [ordered], features)
-    if "checkpoint" not in array.dims:
+            return _grouped(name, array["checkpoint"].to_numpy(), rows, features)
+        return Samples([0], features, lambda _: rows)
+    if "checkpoint" not in others:
         raise InputError(f"{name} must have a dim checkpoint; got {array.dims}")
-    (sample,) = (d for d in array.dims if d not in ("feature", "checkpoint"))
-    ordered = array.transpose("checkpoint", sample, "feature")
-    names = (
-        array["checkpoint"].to_numpy().tolist() if "checkpoint" in array.coords else list(range(len(ordered)))
-    )
+    (sample,) = (d for d in others if d != "checkpoint")
+    size = array.sizes["checkpoint"]
+    names = array["checkpoint"].to_numpy().tolist() if "checkpoint" in array.coords else list(range(size))
 
-    def load(index: int) -> np.ndarray:
-        # Rows that pad a ragged checkpoint are missing throughout.
-        values = _matrix(f"checkpoint {names[index]}", ordered.isel(checkpoint=index))
-        return values[~np.isnan(values).all(axis=1)]
+    def of_checkpoint(index: int) -> Stored:
+        words = f"checkpoint {names[index]}"
+        return stored.of_labelled(words, array, sample, padded=True, checkpoint=index)
 
-    return Samples(names, features, load)
+    return Samples(names, features, of_checkpoint)
 
 
-def _grouped(name: str, labels: np.ndarray, values: Any, features: list[str] | None) -> Samples:
-    if len(labels) != len(values):
+def _grouped(name: str, labels: np.ndarray, rows: Stored, features: list[str] | None) -> Samples:
+    if len(labels) != rows.shape[0]:
         raise InputError(
-            f"{name} must have one checkpoint a row; got {len(labels)} labels and {len(values)} rows"
+            f"{name} must have one checkpoint a row; got {len(labels)} labels and {rows.shape[0]} rows"
         )
     if not len(labels):
         raise InputError(f"{name} must hold at least one sample; got none")
-    names = list(dict.fromkeys(labels.tolist()))
-    places = [np.flatnonzero(labels == label) for label in names]
+    codes, unique = pd.factorize(labels, use_na_sentinel=False)
+    names = unique.tolist()
 
-    def load(index: int) -> np.ndarray:
-        return _matrix(f"checkpoint {names[index]}", values[places[index]])
+    def of_checkpoint(index: int) -> Stored:
+        return rows.picked(f"checkpoint {names[index]}", np.flatnonzero(codes == index))
 
-    return Samples(names, features, load)
+    return Samples(names, features, of_checkpoint)
 
 
 def _variable(name: str, dataset: xr.Dataset) -> xr.DataArray:

@@ -8,6 +8,7 @@ proposal, smoothed by a generalised Pareto fit to the largest weights, whose sha
 can be trusted (Vehtari et al., arXiv:1507.02646). Derivation: docs/measurement.md.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from inference.measurement import law
 from inference.measurement.anchors import Anchors
 from inference.measurement.curvature import derivatives
 from inference.measurement.law import Rows, Unknowns
+from inference.measurement.pieces import total
 from inference.measurement.prior import Prior, log_prior, log_sides, mean_covariance, scale_grid
 
 #: Above this k̂ the importance weights have no useful mean.
@@ -63,7 +65,7 @@ class Mode(NamedTuple):
     height: float
 
 
-def find_mode(anchors: Anchors, prior: Prior, rows: Rows, *, neither: bool) -> Mode:
+def find_mode(anchors: Anchors, prior: Prior, rows: Iterable[Rows], *, neither: bool) -> Mode:
     """Return the posterior mode that starts at the references, its scales fitted along.
 
     Many rows are first climbed by some of them: the steps are many there and few at the end. Where modes have
@@ -71,8 +73,8 @@ def find_mode(anchors: Anchors, prior: Prior, rows: Rows, *, neither: bool) -> M
     climbed from there with the two exchanged as well, and the higher end is taken.
     """
     scales = np.full((2, 2), float(prior.displacement_scale))
-    some = jax.tree.map(lambda a: a[:_FIRST_BLOCKS], rows)
-    start = law.start_of(anchors, _first_logit(anchors, prior, some, neither), neither)
+    some = [jax.tree.map(lambda a: a[:_FIRST_BLOCKS], next(iter(rows)))]
+    start = law.start_of(anchors, _first_logit(anchors, prior, some[0], neither), neither)
     flat = np.asarray(ravel_pytree(start)[0])
     for climbed in (some, rows):
         mode = _climb(anchors, prior, climbed, start, flat, scales)
@@ -90,7 +92,7 @@ def find_mode(anchors: Anchors, prior: Prior, rows: Rows, *, neither: bool) -> M
 def draw(
     anchors: Anchors,
     prior: Prior,
-    rows: Rows,
+    rows: Iterable[Rows],
     mode: Mode,
     *,
     neither: bool,
@@ -108,7 +110,8 @@ def draw(
     )
     unknowns = _restore_batch(start, flat)
     log_p = _log_prior_batch(anchors, prior, unknowns, _factors(anchors, scales))
-    log_weight = np.asarray(law.log_likelihoods(anchors, unknowns, rows)) + np.asarray(log_p) - log_q
+    log_likelihood = total(lambda piece: law.log_likelihoods(anchors, unknowns, piece), rows)
+    log_weight = np.asarray(log_likelihood) + np.asarray(log_p) - log_q
     log_weight = log_weight + log_scale_odds
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     if not np.any(np.isfinite(log_weight)):
@@ -147,7 +150,12 @@ def _weight_steps(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Array:
 
 
 def _climb(
-    anchors: Anchors, prior: Prior, rows: Rows, start: Unknowns, flat: np.ndarray, scales: np.ndarray
+    anchors: Anchors,
+    prior: Prior,
+    rows: Iterable[Rows],
+    start: Unknowns,
+    flat: np.ndarray,
+    scales: np.ndarray,
 ) -> Mode:
     """Maximise likelihood times prior given the scales by Newton steps, damped where they fail."""
     factors = _factors(anchors, scales[None])[:, 0]
@@ -183,12 +191,17 @@ def _sides(anchors: Anchors, start: Unknowns, flat: np.ndarray) -> float:
 
 
 def _evaluate(
-    anchors: Anchors, prior: Prior, rows: Rows, start: Unknowns, flat: np.ndarray, factors: np.ndarray
+    anchors: Anchors,
+    prior: Prior,
+    rows: Iterable[Rows],
+    start: Unknowns,
+    flat: np.ndarray,
+    factors: np.ndarray,
 ) -> list[np.ndarray]:
     """Return value, gradient and Hessian of the log-likelihood, then those of the log prior."""
     unknowns = _restore(start, flat)
     parts = [
-        *derivatives(anchors, unknowns, rows),
+        *total(lambda piece: derivatives(anchors, unknowns, piece), rows),
         *_prior_derivatives(anchors, prior, unknowns, factors),
     ]
     arrays = [np.asarray(part) for part in parts]

@@ -64,16 +64,26 @@ class Rows(NamedTuple):
 
 
 def rows_of(anchors: Anchors, y: Float[np.ndarray, "n d"]) -> Rows:
-    """Arrange samples in blocks; numbers of blocks are rounded up so that few programs are compiled."""
-    size = min(_BLOCK, 1 << max(4, (len(y) - 1).bit_length() - 1))
-    blocks = -(-len(y) // size)
-    step = 1 << max(0, blocks.bit_length() - 3)
-    blocks = -(-blocks // step) * step
-    padded = np.zeros((blocks * size, y.shape[1]))
+    """Arrange samples in blocks."""
+    shape = block_shape(len(y))
+    padded = np.zeros((shape[0] * shape[1], y.shape[1]))
     padded[: len(y)] = y
-    across = np.stack([np.sum((padded[:, 1:] @ b) ** 2, axis=1) for b in anchors.across], axis=-1)
-    weights = (np.arange(len(padded)) < len(y)).astype(float)
-    return Rows(*(a.reshape(blocks, size, *a.shape[1:]) for a in (padded, across, weights)))
+    return blocks_of(anchors, padded, len(y), shape)
+
+
+def block_shape(num: int) -> tuple[int, int]:
+    """Return blocks and rows of a block of so many samples, rounded up so that few programs are compiled."""
+    size = min(_BLOCK, 1 << max(4, (num - 1).bit_length() - 1))
+    blocks = -(-num // size)
+    step = 1 << max(0, blocks.bit_length() - 3)
+    return -(-blocks // step) * step, size
+
+
+def blocks_of(anchors: Anchors, y: Float[np.ndarray, "n d"], num: int, shape: tuple[int, int]) -> Rows:
+    """Return blocks of a shape whose first ``num`` rows are samples."""
+    across = np.stack([np.sum((y[:, 1:] @ b) ** 2, axis=1) for b in anchors.across], axis=-1)
+    weights = (np.arange(len(y)) < num).astype(float)
+    return Rows(*(a.reshape(*shape, *a.shape[1:]) for a in (y, across, weights)))
 
 
 def start_of(anchors: Anchors, old_logit: float, neither: bool) -> Unknowns:

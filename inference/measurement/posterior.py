@@ -12,7 +12,7 @@ from inference.measurement import law
 from inference.measurement.anchors import Anchors, Frame
 from inference.measurement.laplace import Draws, Mode
 from inference.measurement.law import Unknowns
-from inference.measurement.prior import Prior, mean_covariance
+from inference.measurement.prior import mean_covariance
 
 
 class Reported(NamedTuple):
@@ -97,7 +97,7 @@ class Precision(NamedTuple):
     weight_information: float
 
 
-def precision_of(anchors: Anchors, prior: Prior, rows: law.Rows, mode: Mode, neither: bool) -> Precision:
+def precision_of(anchors: Anchors, num_samples: int, mode: Mode) -> Precision:
     """Return the resolution of the displacements and the information on the weight at the posterior mode.
 
     The covariance of an unshrunk displacement is that of the checkpoint's mean by the likelihood, all else
@@ -125,5 +125,5 @@ def precision_of(anchors: Anchors, prior: Prior, rows: law.Rows, mode: Mode, nei
         scale, dof = second / first, first**2 / second
         resolutions.append(float(np.sqrt(scale * stats.chi2(dof).ppf(0.95))))
     share = special.expit(flat[0])
-    known = 1.0 / max(float(np.sum(rows.weights)) * share * (1.0 - share), 1e-12)
+    known = 1.0 / max(num_samples * share * (1.0 - share), 1e-12)
     return Precision(resolutions[0], resolutions[1], float(min(known / inverse[0, 0], 1.0)))

@@ -27,6 +27,10 @@ class Projection(NamedTuple):
     new: Float[np.ndarray, "m d"]
     information_kept: float
 
+    def apply(self, y: Float[np.ndarray, "n feature"]) -> Float[np.ndarray, "n d"]:
+        """Return samples in the projected coordinates."""
+        return y if self.names is None else y @ self.matrix
+
 
 def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     """Return the features as they are if they are few, else their discriminant projection.

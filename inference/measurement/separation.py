@@ -88,7 +88,7 @@ def estimate_setting(
     ratio = float(along[1].std(ddof=1) / along[0].std(ddof=1))
     weight, count = None, 0
     if learner_samples is not None:
-        now = checked.samples.load(len(checked.samples.names) - 1) @ axis
+        now = np.concatenate([y @ axis for y in checked.pieces(len(checked.samples.names) - 1)])
         weight, count = _old_weight(now, *along), len(now)
     return EstimatedSetting(
         separation,
