@@ -32,6 +32,9 @@ from mixture_models.validation import InputError
 # Places of a call, and behaviours between two looks at whether to stop.
 _PLACES, _BEHAVIOURS_A_CALL = (4, 64), 2**25
 
+# Behaviours that trainings on a CPU see in a step together.
+_BEHAVIOURS_AT_ONCE = 2**14
+
 
 class Trained(NamedTuple):
     """What a block gives: variables of shape (setting, replicate, step, ...) and (setting, replicate)."""
@@ -96,14 +99,28 @@ def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
     by_static = {program.static: (program, point) for point in points for program in [program_at(point)]}
     for static, (program, point) in by_static.items():
         arguments = _arguments(grid, cut, [program] * cut.settings, [point] * cut.settings, 0)
-        num_places = _num_places(grid.steps, _behaviours(cut, point))
-        for executable in _executables(static, arguments, num_places, grid.common_random_numbers):
+        for executable in _executables(static, arguments, _call_of(grid, cut, point)):
             memory = executable.memory_analysis()
             size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + 2 * memory.output_size_in_bytes
             needed = max(needed, size)
     # What is kept of the records until they are written, joined and reordered.
     floats = 1 + sum(int(np.prod(shape)) for shape in variables(grid).values())
     return int(needed + 4 * 8 * cut.settings * cut.replicates * len(grid.steps) * floats)
+
+
+class _Call(NamedTuple):
+    """What a compiled program is made for beside the shapes of its arguments."""
+
+    num_places: int
+    #: Replicates that are trained at once, the other ones after them.
+    together: int
+    #: Whether settings share their random numbers.
+    common: bool
+
+
+def _call_of(grid: Grid, cut: Geometry, point: Training) -> _Call:
+    num_places = _num_places(grid.steps, _behaviours(cut, point))
+    return _Call(num_places, _together(cut, point), grid.common_random_numbers)
 
 
 class _Arguments(NamedTuple):
@@ -148,7 +165,7 @@ def _call(
     with arithmetic():
         arguments = _placed(_arguments(grid, cut, programs, points, first), grid.common_random_numbers)
         counts, recorded = _plan(grid.steps, _behaviours(cut, points[0]))
-        start, go = _executables(static, arguments, counts.shape[1], grid.common_random_numbers)
+        start, go = _executables(static, arguments, _call_of(grid, cut, points[0]))
         numbers, setting, rate = arguments.numbers, arguments.setting, arguments.rate
         state = start(*arguments)
         parts: list[dict[str, np.ndarray]] = []
@@ -186,6 +203,19 @@ def _behaviours(cut: Geometry, point: Training) -> int:
     return cut.settings * cut.replicates * point.batch_size
 
 
+def _together(cut: Geometry, point: Training) -> int:
+    """Return how many replicates are trained at once, the other ones after them.
+
+    On a CPU the fewest, in equal parts, that see many behaviours in a step: what they see then stays in a
+    core's cache. On an accelerator all.
+    """
+    most, seen = cut.replicates, cut.settings * point.batch_size
+    if jax.default_backend() != "cpu":
+        return most
+    parts = [n for n in range(1, most + 1) if most % n == 0]
+    return next((n for n in parts if n * seen >= _BEHAVIOURS_AT_ONCE), most)
+
+
 def _placed(arguments: _Arguments, common: bool) -> _Arguments:
     """Spread the settings over this host's devices, where there are several."""
     if jax.local_device_count() == 1:
@@ -212,22 +242,22 @@ _LOCKS: dict[Any, Lock] = {}
 _GUARD = Lock()
 
 
-def _executables(static: Program, arguments: _Arguments, num_places: int, common: bool) -> tuple[Any, Any]:
+def _executables(static: Program, arguments: _Arguments, call: _Call) -> tuple[Any, Any]:
     """Return the programs that start trainings and go on with them, for arguments of these shapes."""
     leaves, structure = jax.tree.flatten(arguments)
-    key = (static, num_places, common, structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves))
+    key = (static, call, structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves))
     with _GUARD:
         lock = _LOCKS.setdefault(key, Lock())
     with lock:
         if key not in _COMPILED:
             with arithmetic():
-                _COMPILED[key] = _compile(static, _placed(arguments, common), num_places, common)
+                _COMPILED[key] = _compile(static, _placed(arguments, call.common), call)
     return _COMPILED[key]
 
 
-def _compile(static: Program, arguments: _Arguments, num_places: int, common: bool) -> tuple[Any, Any]:
+def _compile(static: Program, arguments: _Arguments, call: _Call) -> tuple[Any, Any]:
     """Compile, for a block, what starts trainings and what goes on with them."""
-    over_settings: Any = _axes(key=None if common else 0)
+    over_settings: Any = _axes(key=None if call.common else 0)
     over_replicates: Any = _axes(key=0)
 
     @traced_alone
@@ -237,7 +267,7 @@ def _compile(static: Program, arguments: _Arguments, num_places: int, common: bo
             key = jax.random.fold_in(jax.random.fold_in(key, 0), replicate)
             return initial_state(static, numbers, key, setting, rate)
 
-        settings = jax.vmap(one, (0, 0, 0, None if common else 0, None), over_settings)
+        settings = jax.vmap(one, (0, 0, 0, None if call.common else 0, None), over_settings)
         return jax.vmap(settings, (None, None, None, None, 0), over_replicates)(
             numbers, setting, rate, words, replicates
         )
@@ -252,38 +282,29 @@ def _compile(static: Program, arguments: _Arguments, num_places: int, common: bo
         setting: Any,
         rate: Array,
     ) -> tuple[State, dict[str, Array]]:
-        def one(
-            numbers: Any,
-            state: State,
-            counts: Array,
-            recorded: Array,
-            num_steps: Array,
-            setting: Any,
-            rate: Array,
-        ) -> tuple[State, dict[str, Array]]:
+        def one(numbers: Any, state: State, setting: Any, rate: Array) -> tuple[State, dict[str, Array]]:
             state, taken = advance(static, numbers, state, counts, num_steps, setting, rate)
             _, guide, *_ = static.parts(numbers)
             diverged_step, records = report_of(guide, state.diverged_step, taken, recorded, setting)
             return state._replace(diverged_step=diverged_step), records
 
-        settings = jax.vmap(one, (0, over_settings, None, None, None, 0, 0), (over_settings, 0))
-
         def replicate(state: State) -> tuple[State, dict[str, Array]]:
-            return settings(numbers, state, counts, recorded, num_steps, setting, rate)
+            settings = jax.vmap(one, (0, over_settings, 0, 0), (over_settings, 0))
+            return settings(numbers, state, setting, rate)
 
-        if jax.default_backend() != "cpu":
-            return jax.vmap(replicate, (over_replicates,), (over_replicates, 0))(state)
-        # One after another: what the settings of one replicate see in a step stays in a core's cache.
         none: Any = None
-        of_each = state._replace(step=none)
-        ended, records = lax.map(lambda one: replicate(one._replace(step=state.step)), of_each)
+        ended, records = lax.map(
+            lambda each: replicate(each._replace(step=state.step)),
+            state._replace(step=none),
+            batch_size=call.together,
+        )
         return ended._replace(step=ended.step[0]), records
 
     numbers, setting, rate = arguments[:3]
-    counts, recorded = np.zeros(num_places, np.int64), np.zeros(num_places, bool)
+    counts, recorded = np.zeros(call.num_places, np.int64), np.zeros(call.num_places, bool)
     options: dict[str, Any] = {"compiler_options": compiler_options()}
     several = jax.local_device_count() > 1
-    state_on, records_on = _outputs(common) if several else (None, None)
+    state_on, records_on = _outputs(call.common) if several else (None, None)
     started = jax.jit(start, out_shardings=state_on, **options).lower(*arguments).compile()
     state = started(*arguments) if several else jax.eval_shape(start, *arguments)
     going = jax.jit(go, out_shardings=(state_on, records_on) if several else None, **options).lower(
