@@ -40,7 +40,8 @@ class Scenario(NamedTuple):
         dimension: d.
         separation: range of δ.
         displace: draws both displacements in whitened coordinates, from a generator, d and the axis.
-        noise: draws samples of one mode, ``"old"`` or ``"new"``, around 0.
+        noise: draws samples of a mode around 0, of scatter 1.
+        old_scale: what the old mode's are multiplied by.
         outliers: share of samples of an unmodelled third mode.
         heavy_tails: whether the fit has Student-t modes.
         shared: whether the fit has one covariance.
@@ -52,6 +53,7 @@ class Scenario(NamedTuple):
     separation: tuple[float, float] = (2.0, 6.0)
     displace: Callable[..., np.ndarray] | None = None
     noise: Callable[..., np.ndarray] | None = None
+    old_scale: float = 1.0
     outliers: float = 0.0
     heavy_tails: bool = False
     shared: bool = True
@@ -77,15 +79,11 @@ def moderate(rng: np.random.Generator, d: int, axis: np.ndarray) -> np.ndarray:
     return directions / np.linalg.norm(directions, axis=1, keepdims=True) * rng.uniform(0.3, 1.0, (2, 1))
 
 
-def _gaussian(rng: np.random.Generator, num: int, d: int, mode: str) -> np.ndarray:
+def _gaussian(rng: np.random.Generator, num: int, d: int) -> np.ndarray:
     return rng.standard_normal((num, d))
 
 
-def _wider(rng: np.random.Generator, num: int, d: int, mode: str) -> np.ndarray:
-    return rng.standard_normal((num, d)) * (1.4 if mode == "old" else 1.0)
-
-
-def _heavy(rng: np.random.Generator, num: int, d: int, mode: str) -> np.ndarray:
+def _heavy(rng: np.random.Generator, num: int, d: int) -> np.ndarray:
     return rng.standard_normal((num, d)) / np.sqrt(rng.chisquare(5.0, (num, 1)) / 5.0)
 
 
@@ -101,8 +99,8 @@ SCENARIOS = [
     Scenario("d = 8, nothing moved", displace=none),
     Scenario("d = 32, nothing moved", 32, displace=none),
     Scenario("overlap, δ = 1 to 2, lengths 0.3 to 1", separation=(1.0, 2.0), displace=moderate),
-    Scenario("unequal covariances, fitted as shared", displace=moderate, noise=_wider),
-    Scenario("unequal covariances, fitted as unequal", displace=moderate, noise=_wider, shared=False),
+    Scenario("unequal covariances, fitted as shared", displace=moderate, old_scale=1.4),
+    Scenario("unequal covariances, fitted as unequal", displace=moderate, old_scale=1.4, shared=False),
     Scenario("Student-t with 5 dof, fitted as Gaussian", displace=moderate, noise=_heavy),
     Scenario("Student-t with 5 dof, fitted as Student-t", displace=moderate, noise=_heavy, heavy_tails=True),
     Scenario("5 % of samples in a third mode, not fitted", displace=moderate, outliers=0.05),
@@ -126,15 +124,15 @@ def simulate(scenario: Scenario, rng: np.random.Generator, num_samples: int, num
     is_old = rng.uniform(size=num_samples) < weight
     y = np.where(
         is_old[:, None],
-        moved[0] + noise(rng, num_samples, d, "old"),
-        new_mean + moved[1] + noise(rng, num_samples, d, "new"),
+        moved[0] + scenario.old_scale * noise(rng, num_samples, d),
+        new_mean + moved[1] + noise(rng, num_samples, d),
     )
     strange = rng.uniform(size=num_samples) < scenario.outliers
     y[strange] = 4.0 * np.linalg.qr(np.column_stack([axis, rng.standard_normal(d)]))[0][:, 1] + 0.5 * new_mean
     y[strange] += rng.standard_normal((int(strange.sum()), d))
-    old = noise(rng, num_reference, d, "old")
-    new = new_mean + noise(rng, num_reference, d, "new")
-    lengths = np.linalg.norm(moved, axis=1)
+    old = scenario.old_scale * noise(rng, num_reference, d)
+    new = new_mean + noise(rng, num_reference, d)
+    lengths = np.linalg.norm(moved, axis=1) / [scenario.old_scale, 1.0]
     return Truth(weight, moved @ mixing.T, lengths, *(a @ mixing.T for a in (y, old, new)))
 
 
