@@ -8,19 +8,21 @@ from scipy import special
 
 from mixture_models.noise import normal_quantile, random_bits, standard_normal
 
-SHAPES = [(1,), (2,), (7,), (1000,), (3, 5), (1, 1000), (2, 3, 4)]
+SHAPES = [(1,), (7,), (1000,), (2, 3, 4)]
 
 
-@pytest.mark.parametrize("partitionable", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bits_are_those_of_jax(shape, partitionable):
-    with jax.threefry_partitionable(partitionable):
-        for key in (
-            jax.random.key(3, impl="threefry2x32"),
-            jax.random.PRNGKey(4),
-            jax.random.key(5, impl="rbg"),
-        ):
+def test_bits_are_those_of_jax(shape):
+    with jax.threefry_partitionable(False):
+        for key in (jax.random.key(3, impl="threefry2x32"), jax.random.PRNGKey(4)):
             assert np.array_equal(random_bits(key, shape), jax.random.bits(key, shape, jnp.uint32))
+
+
+@pytest.mark.parametrize(("kind", "partitionable"), [("threefry2x32", True), ("rbg", False)])
+def test_other_bits_are_those_of_jax(kind, partitionable):
+    key = jax.random.key(5, impl=kind)
+    with jax.threefry_partitionable(partitionable):
+        assert np.array_equal(random_bits(key, (7,)), jax.random.bits(key, (7,), jnp.uint32))
 
 
 def test_every_key_of_a_batch_has_its_own_bits():
