@@ -257,7 +257,14 @@ def test_version_and_help(massdrift):
 def test_an_interrupted_run_leaves_nothing(tmp_path):
     command = [sys.executable, "-c", "from analyses.cli import main; main()", "compare", "sft", "--quiet"]
     options = ["--num-steps=2000000", "--record-every=1000", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, env=os.environ, text=True)
+    process = subprocess.Popen(
+        [*command, *options],
+        stderr=subprocess.PIPE,
+        env=os.environ,
+        text=True,
+        # A shell lets what runs in its background ignore Ctrl-C, and so do what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     time.sleep(20.0)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
