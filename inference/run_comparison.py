@@ -139,18 +139,21 @@ def _at_level(draws: xr.Dataset, level: float) -> dict[str, np.ndarray]:
 
 def _compare(variable: str, values: list[Float[np.ndarray, "n"]], rope: float) -> dict[str, Any]:
     size = len(values)
-    larger, smaller, mean = (np.zeros((size, size)) for _ in range(3))
+    larger, smaller, equivalent, mean = (np.zeros((size, size)) for _ in range(4))
     bounds = np.zeros((size, size, 2))
     for i, a in enumerate(values):
         for j, b in enumerate(values):
             if i == j:
                 # A run against itself: no difference, not two independent measurements.
                 larger[i, j] = smaller[i, j] = 0.5 if rope == 0.0 else 0.0
+                equivalent[i, j] = 0.0 if rope == 0.0 else 1.0
                 continue
             difference = (a[:, None] - b[None, :]).ravel()
             ties = 0.5 * np.mean(difference == 0.0) if rope == 0.0 else 0.0
             larger[i, j] = np.mean(difference > rope) + ties
             smaller[i, j] = np.mean(difference < -rope) + ties
+            # Counted, for 1 less the others leaves their rounding.
+            equivalent[i, j] = 0.0 if rope == 0.0 else np.mean(np.abs(difference) <= rope)
             mean[i, j] = difference.mean()
             bounds[i, j] = _bounds(difference)
     pair = ("run", "other")
@@ -159,7 +162,7 @@ def _compare(variable: str, values: list[Float[np.ndarray, "n"]], rope: float) -
         f"{variable}_interval": (("run", "ci_bound"), np.stack([_bounds(v) for v in values])),
         f"{variable}_probability_larger": (pair, larger),
         f"{variable}_probability_smaller": (pair, smaller),
-        f"{variable}_probability_equivalent": (pair, np.maximum(1.0 - larger - smaller, 0.0)),
+        f"{variable}_probability_equivalent": (pair, equivalent),
         f"{variable}_difference": (pair, mean),
         f"{variable}_difference_interval": ((*pair, "ci_bound"), bounds),
     }

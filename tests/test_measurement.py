@@ -379,6 +379,8 @@ def test_compared_runs_have_the_probabilities_of_their_laws():
     )
     total = sum(result[f"old_weight_probability_{w}"] for w in ("larger", "smaller", "equivalent"))
     np.testing.assert_allclose(total.sel(**pair), 1.0)
+    # Without a region nothing is within it, to the last bit.
+    assert np.all(result["old_drift_probability_equivalent"] == 0.0)
     drift = stats.norm(0.1, 0.05 * np.sqrt(2))
     assert float(result["old_drift_probability_smaller"].sel(**pair)) == pytest.approx(
         drift.cdf(0.0), abs=0.05
