@@ -8,7 +8,7 @@ from scipy import stats
 
 import inference
 from analyses import calibration
-from inference import compare_runs, measure
+from inference import compare_runs, measure, run_comparison
 from inference.measurement import checkpoints, inputs
 from inference.measurement.prior import Prior
 from mixture_models import InputError
@@ -379,8 +379,6 @@ def test_compared_runs_have_the_probabilities_of_their_laws():
     )
     total = sum(result[f"old_weight_probability_{w}"] for w in ("larger", "smaller", "equivalent"))
     np.testing.assert_allclose(total.sel(**pair), 1.0)
-    # Without a region nothing is within it, to the last bit.
-    assert np.all(result["old_drift_probability_equivalent"] == 0.0)
     drift = stats.norm(0.1, 0.05 * np.sqrt(2))
     assert float(result["old_drift_probability_smaller"].sel(**pair)) == pytest.approx(
         drift.cdf(0.0), abs=0.05
@@ -391,6 +389,13 @@ def test_compared_runs_have_the_probabilities_of_their_laws():
     assert float(result["old_weight_probability_larger"].sel(run="b", other="a")) == pytest.approx(
         float(result["old_weight_probability_smaller"].sel(**pair))
     )
+
+
+def test_without_a_region_of_equivalence_nothing_is_within_it():
+    """Where 1 - 0.7 - 0.3 is not 0."""
+    found = run_comparison._compare("old_drift", [np.arange(10.0), np.array([2.5])], 0.0)
+    assert found["old_drift_probability_larger"][1][0, 1] == 0.7
+    assert np.all(found["old_drift_probability_equivalent"][1] == 0.0)
 
 
 def test_matched_gain_reads_where_the_gap_is_the_same():
