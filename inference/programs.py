@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 from jax.tree_util import PyTreeDef
 
@@ -14,13 +15,16 @@ _NUMBERS = int | float | np.ndarray | jax.Array
 
 _TRACING = RLock()
 
-# Without the first, XLA hands sums to a library and computes their terms anew for each sum. With the last it
-# compiles in three quarters of the time, and what it compiles is as fast.
+# Without the first, XLA hands sums to a library and computes their terms anew for each sum. With the second
+# it compiles in three quarters of the time, and what it compiles is as fast.
 _COMPILER_OPTIONS: dict[str, Any] = {
     "xla_cpu_experimental_ynn_fusion_type": "",
-    "xla_cpu_prefer_vector_width": 512,
     "xla_backend_optimization_level": 1,
 }
+
+# With wide vectors jaxlib 0.11 computes a wrong arctan.
+if jaxlib.version.__version_info__ >= (0, 12):
+    _COMPILER_OPTIONS["xla_cpu_prefer_vector_width"] = 512
 
 
 class Program(NamedTuple):
