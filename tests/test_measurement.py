@@ -1,5 +1,6 @@
 """The measurement: against quadrature, closed forms and NUTS; what it writes, and what it refuses."""
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +10,8 @@ from scipy import stats
 import inference
 from analyses import calibration
 from inference import compare_runs, measure, run_comparison
-from inference.measurement import checkpoints, inputs
+from inference.measurement import anchors as anchoring
+from inference.measurement import checkpoints, inputs, laplace, law, posterior
 from inference.measurement.prior import Prior
 from mixture_models import InputError
 
@@ -137,6 +139,25 @@ def test_a_mode_that_moved_far_across_the_axis_keeps_its_name(far):
     # The sd of a share of 1,000 known samples is 0.0145.
     assert abs(mean["old_weight"] - 0.3) < 0.06
     assert np.allclose(mean["old_displacement"], old_place, atol=0.4)
+
+
+def test_drift_knows_how_far_the_metric_of_few_references_is_off():
+    """A displacement of length 50 that is known: what is unknown of its length is the references' metric."""
+    d, num, covered, rng = 4, 40, [], np.random.default_rng(0)
+    for _ in range(300):
+        old, new = rng.normal(size=(num, d)), rng.normal(size=(num, d)) + 20.0 * np.eye(d)[0]
+        with jax.enable_x64(True):
+            frame, anchors = anchoring.anchor(old, new, shared=True, heavy_tails=False)
+            moved = anchors.means[0] + frame.forward @ [0.0, 50.0, 0.0, 0.0]
+            means = [np.tile(mean, (200, 1)) for mean in (moved, anchors.means[1])]
+            tilt = rng.normal(size=(200, 1, d - 1)) / np.sqrt(anchors.tilt_dof[0])
+            unknowns = law.Unknowns(np.zeros(200), *means, np.zeros((200, 1)), tilt)
+            draws = laplace.Draws(unknowns, np.full((200, 2, 2), 1e3), 0.0, 1.0)
+            drift = posterior.report(anchors, frame, draws, rng).old_drift
+        low, high = np.quantile(drift, [0.055, 0.945], method="weibull")
+        covered.append(low <= 50.0 <= high)
+    # The share's standard error is 0.018; with the metric taken as it is, the interval holds 50 once in 20.
+    assert abs(np.mean(covered) - 0.89) < 0.055
 
 
 def test_layout(tree, tmp_path):

@@ -78,10 +78,11 @@ def find_mode(anchors: Anchors, prior: Prior, rows: Iterable[Rows], *, neither: 
     flat = np.asarray(ravel_pytree(start)[0])
     for climbed in (some, rows):
         mode = _climb(anchors, prior, climbed, start, flat, scales)
-        exchanged = _exchanged(anchors, mode.flat)
-        if climbed is some and _sides(anchors, start, exchanged) > _sides(anchors, start, mode.flat):
-            other = _climb(anchors, prior, climbed, start, exchanged, scales)
-            mode = max(mode, other, key=lambda one: one.height)
+        if climbed is some:
+            exchanged = _exchanged(anchors, mode.flat)
+            if _sides(anchors, start, exchanged) > _sides(anchors, start, mode.flat):
+                other = _climb(anchors, prior, climbed, start, exchanged, scales)
+                mode = max(mode, other, key=lambda one: one.height)
         flat = mode.flat
         grids, tau = _scale_posterior(anchors, prior, start, mode)
         means = [np.exp([np.sum(g.sum(axis=1 - k) * np.log(tau)) for g in grids]) for k in (0, 1)]
