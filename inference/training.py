@@ -436,6 +436,8 @@ def report_of(
     """
     steps = taken.step
     observed = jax.vmap(lambda p: guide.observables(p, *setting))(taken.params) | {"loss": taken.loss}
+    # Without the barrier XLA evaluates them again where they are looked at.
+    observed = jax.lax.optimization_barrier(observed)
     # Finite parameters can be too far off for what is reported of them.
     lost = ~jax.vmap(_all_finite)(observed) & recorded
     first_lost = steps[jnp.argmax(lost)]

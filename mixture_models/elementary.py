@@ -1,14 +1,15 @@
-"""exp, log and sums over a batch, in float64, made of operations that a CPU does several at a time.
+"""exp, log and sums over a batch, made of operations that a CPU does several at a time.
 
 XLA's CPU backend leaves the float64 logarithm to a scalar library call, evaluates the exponential at length,
-and adds the terms of a sum one after another. In other precisions, and on an accelerator, `exp`, `log`,
-`log1p` and `total` are those of ``jax.numpy``.
+and adds the terms of a sum one after another. On an accelerator `exp`, `log`, `log1p` and `total` are those
+of ``jax.numpy``; so are `log` and `log1p` in other precisions than float64, and `exp` in others than float64
+and float32.
 """
 
 from collections.abc import Callable
 from functools import reduce
 from math import factorial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +18,55 @@ from jax import lax
 from jaxtyping import Array, Float
 
 # log 2 as a sum whose first term times any exponent is exact, and that makes exp right to the last bits.
-_LOG2_HIGH, _LOG2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
+_LOG2 = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
+_LOG2_FLOAT32 = float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cp-20")
 
 # Added to a small integer it leaves this in the lowest bits of the sum.
 _INTEGER = 1.5 * 2.0**52
 
-# Below the first, exp is less than the smallest normal number: 0.
-_LOWEST, _HIGHEST = -708.0, 709.0
 
-# Taylor series of exp on [-log(2)/2, log(2)/2], to machine precision.
-_EXP_SERIES = [1.0 / factorial(k) for k in range(14)]
+class _Exponential(NamedTuple):
+    """What exp is made of in one precision."""
+
+    log2: tuple[float, float]
+    #: Where the exponent's bits of the power of 2 make it 0, and infinite.
+    ends: tuple[float, float]
+    #: Coefficients of exp on [-log(2)/2, log(2)/2], lowest power first, to machine precision.
+    series: Any
+    integer: Any
+    mantissa_bits: int
+    bias: int
+
+
+def _fitted_exp(degree: int) -> np.ndarray:
+    """Return the polynomial that is nearest to exp on [-log(2)/2, log(2)/2], relative to it."""
+    nodes = np.cos(np.pi * (np.arange(64) + 0.5) / 64)
+    half = 0.5 * np.log(2.0)
+    values = np.exp(half * nodes)
+    series = np.polynomial.chebyshev.cheb2poly(
+        np.polynomial.chebyshev.chebfit(nodes, values, degree, w=1.0 / values)
+    )
+    return series / half ** np.arange(degree + 1)
+
+
+_EXPONENTIALS = {
+    np.dtype(np.float64): _Exponential(
+        _LOG2,
+        (-709.0, 710.0),
+        [1.0 / factorial(k) for k in range(14)],
+        np.int64,
+        52,
+        1023,
+    ),
+    np.dtype(np.float32): _Exponential(
+        _LOG2_FLOAT32,
+        (-88.0, 89.0),
+        _fitted_exp(6).astype(np.float32),
+        np.int32,
+        23,
+        127,
+    ),
+}
 
 # Chebyshev series of log((1 + t)/(1 - t))/t in 18 t² - 1 for t in [0, 1/3], to machine precision.
 _NODES = np.cos(np.pi * (np.arange(64) + 0.5) / 64)
@@ -54,16 +94,24 @@ def on_cpu() -> bool:
 
 @jax.custom_jvp
 def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return e^x for x < 709, relative error below 4e-16; 0 below -708."""
-    if not _by_hand(x):
+    """Return e^x, relative error below 4e-16 and in float32 1.5e-7; 0 where it is no normal number."""
+    made = _EXPONENTIALS.get(x.dtype) if on_cpu() else None
+    if made is None:
         return jnp.exp(x)
     # x = k log 2 + r; 2^k is written into the exponent's bits.
     # The rounding is spelt out: some versions of XLA take "+ c - c" for nothing.
-    k = lax.round(jnp.clip(x, _LOWEST, _HIGHEST) * (1.0 / np.log(2.0)), lax.RoundingMethod.TO_NEAREST_EVEN)
-    r = (x - k * _LOG2_HIGH) - k * _LOG2_LOW
-    power = (lax.bitcast_convert_type(k + _INTEGER, jnp.int64) + _BIAS) << _MANTISSA_BITS
-    result = horner(_EXP_SERIES, r) * lax.bitcast_convert_type(power, jnp.float64)
-    return jnp.where(x < _LOWEST, 0.0, result)
+    lowest, highest = map(x.dtype.type, made.ends)
+    high, low = map(x.dtype.type, made.log2)
+    # One instruction each, unlike ``jnp.clip``; NaN stays.
+    x = jnp.where(x < lowest, lowest, x)
+    x = jnp.where(x > highest, highest, x)
+    k = lax.round(x * x.dtype.type(1.0 / np.log(2.0)), lax.RoundingMethod.TO_NEAREST_EVEN)
+    r = (x - k * high) - k * low
+    whole = (
+        lax.bitcast_convert_type(k + _INTEGER, jnp.int64) if x.dtype == jnp.float64 else k.astype(jnp.int32)
+    )
+    power = (whole + made.integer(made.bias)) << made.integer(made.mantissa_bits)
+    return horner(made.series, r) * lax.bitcast_convert_type(power, x.dtype)
 
 
 @jax.custom_jvp
@@ -76,7 +124,7 @@ def log(x: Float[Array, "..."]) -> Float[Array, "..."]:
     k = lax.shift_right_logical(bits - _BITS_OF_ROOT_HALF + (_BIAS << _MANTISSA_BITS), _MANTISSA_BITS)
     m = lax.bitcast_convert_type(bits - ((k - _BIAS) << _MANTISSA_BITS), jnp.float64)
     exponent = lax.bitcast_convert_type(k | _BITS_OF_2_52, jnp.float64) - (2.0**52 + 1023.0)
-    result = exponent * _LOG2_LOW + _log_of_ratio((m - 1.0) / (m + 1.0)) + exponent * _LOG2_HIGH
+    result = exponent * _LOG2[1] + _log_of_ratio((m - 1.0) / (m + 1.0)) + exponent * _LOG2[0]
     return jnp.where(x < jnp.inf, jnp.where(x > 0.0, result, jnp.where(x == 0.0, -jnp.inf, jnp.nan)), x)
 
 

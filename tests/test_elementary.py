@@ -65,11 +65,24 @@ def test_derivatives(x):
     assert float(jax.grad(jax.grad(log))(abs(x))) == pytest.approx(-1.0 / x**2, rel=1e-14)
 
 
-def test_other_precisions_are_those_of_jax():
-    x = jnp.linspace(0.1, 5.0, 11, dtype=jnp.float32)
-    for ours, theirs in ((exp, jnp.exp), (log, jnp.log)):
-        assert ours(x).dtype == jnp.float32
-        assert np.array_equal(ours(x), theirs(x))
+def test_exp_in_float32():
+    x = np.concatenate([np.linspace(-87.0, 88.0, 2_000_001), np.geomspace(1e-30, 1.0, 1001), [0.0]])
+    x = np.concatenate([x, -np.geomspace(1e-30, 1.0, 1001)]).astype(np.float32)
+    ours, exact = jax.jit(exp)(x), np.exp(x.astype(float))
+    assert ours.dtype == jnp.float32
+    assert np.max(np.abs(np.asarray(ours) / exact - 1.0)) < 1.5e-7
+    ends = jnp.array([-np.inf, -1e30, 95.0, 1e30, np.inf, np.nan], jnp.float32)
+    assert np.array_equal(jax.jit(exp)(ends), [0.0, 0.0, np.inf, np.inf, np.inf, np.nan], equal_nan=True)
+    assert 0.0 <= jax.jit(exp)(jnp.float32(-88.0)) < np.finfo(np.float32).tiny
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "dtype"), [(exp, jnp.exp, jnp.bfloat16), (log, jnp.log, jnp.float32)]
+)
+def test_other_precisions_are_those_of_jax(ours, theirs, dtype):
+    x = jnp.linspace(0.1, 5.0, 11, dtype=dtype)
+    assert ours(x).dtype == dtype
+    assert np.array_equal(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 23, 64, 71])

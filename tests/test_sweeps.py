@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import inference
 from analyses import cli
 from inference import chunks, open_sweep, results, sweep, train
-from inference.sweeps import engine
+from inference.sweeps import engine, layout
 from inference.sweeps.store import SweepStore
 from mixture_models import InputError, TwoMode, objectives
 
@@ -141,6 +142,17 @@ def test_every_axis_is_a_labelled_dimension_and_nothing_is_in_memory(whole):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "int32"])
+def test_a_chunk_is_what_zarr_makes_of_it(dtype, tmp_path):
+    values = (1e3 * np.random.default_rng(0).normal(size=(3, 1, 5, 40))).astype(dtype)
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=values.shape, chunks=values.shape, dtype=dtype, compressors=layout.CODECS
+    )
+    array[:] = values
+    assert (tmp_path / "a.zarr" / "c" / "0" / "0" / "0" / "0").read_bytes() == layout.encoded(values)
+    assert layout.encoded(values.swapaxes(0, 2)) == layout.encoded(values.swapaxes(0, 2).copy())
+
+
 def test_own_random_numbers_are_those_of_the_seed_that_is_recorded(tmp_path):
     grid = {"start.old_weight": [0.3, 0.6], "seed": [5, 6]}
     tree = run(tmp_path / "own.zarr", grid, CHOSEN[:1], common_random_numbers=False)

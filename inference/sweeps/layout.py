@@ -4,12 +4,13 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import xarray as xr
-import zarr
+import zarr.storage
+from numcodecs import Blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from inference import results
@@ -21,17 +22,26 @@ from inference.sweeps.identity import identity
 #: Fill of ``diverged_step`` where nothing was trained yet.
 NOT_TRAINED = -2
 
+#: The array of the checksums of every block's files.
+COMMITS = "commits/checksum"
+
 #: The array of the first steps that are not finite.
 STATS = "trajectory_stats/diverged_step"
 
 _FEATURES = ("feature", "feature_bis")
 
-# Trajectories compress little, but their leading bytes do, and fast.
-_CODECS = [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()]
+#: What makes a chunk's file of its bytes: trajectories compress little, but their leading bytes do, and fast.
+CODECS = [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()]
 
 
-def write_empty(part: Path, grid: Grid, cut: Geometry) -> None:
-    """Write a store in which nothing is trained."""
+def encoded(chunk: np.ndarray) -> bytes:
+    """Return the file of a chunk, as zarr writes it, at a fifth of the price: without its threads."""
+    packed = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE).encode(np.ascontiguousarray(chunk))
+    return bytes(packed) + google_crc32c.value(packed).to_bytes(4, "little")
+
+
+def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
+    """Return the files of a store in which nothing is trained, by path."""
     shapes = variables(grid)
     objective = results.objective_coords(grid.objectives)
     axes = {name: (name, values, attributes(name)) for name, values in grid.axes.items()}
@@ -83,16 +93,19 @@ def write_empty(part: Path, grid: Grid, cut: Geometry) -> None:
     settings |= {"dimension": facts["dimension"]}
     settings["grid"] = {name: values.tolist() for name, values in grid.axes.items()}
     root = xr.Dataset(attrs=results.provenance(settings) | {"sweep": json.dumps(facts)})
+    # In memory zarr takes half the time that it takes on a disk.
+    files: dict[str, Any] = {}
+    memory = zarr.storage.MemoryStore(files)
     with warnings.catch_warnings():
         # Until the end, when all is there.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        root.to_zarr(part, zarr_format=3, consolidated=False)
+        root.to_zarr(memory, zarr_format=3, consolidated=False)
         for name, group in groups.items():
-            encoding = {str(v): {"compressors": _CODECS} for v in group.variables}
+            encoding = {str(v): {"compressors": CODECS} for v in group.variables}
             results.describe(group).to_zarr(
-                part, group=name, mode="a", zarr_format=3, consolidated=False, encoding=encoding
+                memory, group=name, mode="a", zarr_format=3, consolidated=False, encoding=encoding
             )
-        store = zarr.open_group(part, mode="a", use_consolidated=False)
+        store = zarr.open_group(memory, mode="a", use_consolidated=False)
         for path, (names, event) in dims.items():
             variable = path.partition("/")[2]
             stats = path == STATS
@@ -108,7 +121,7 @@ def write_empty(part: Path, grid: Grid, cut: Geometry) -> None:
             )
         _create(
             store,
-            "commits/checksum",
+            COMMITS,
             [*counts, "array"],
             [*(len(numbers) for _, numbers, _ in counts.values()), len(dims)],
             [*(1,) * len(counts), len(dims)],
@@ -116,7 +129,8 @@ def write_empty(part: Path, grid: Grid, cut: Geometry) -> None:
             0,
             {"long_name": "checksum of a chunk's file, 0: not yet trained", "units": "1"},
         )
-        zarr.consolidate_metadata(part)
+        zarr.consolidate_metadata(memory)
+    return {path: contents.to_bytes() for path, contents in files.items()}
 
 
 def _create(
@@ -136,7 +150,7 @@ def _create(
         dtype=dtype,
         fill_value=fill,
         dimension_names=list(dims),
-        compressors=_CODECS,
+        compressors=CODECS,
         attributes=dict(attrs),
     )
 

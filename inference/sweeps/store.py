@@ -3,10 +3,9 @@
 Every block has one zarr chunk of every array to itself. A chunk ends in its own checksum (zarr's ``crc32c``
 codec), so that every reader is told of damage; and the group ``/commits`` holds, an entry a block and array,
 the checksum of the chunk's file, written last and at once: a block counts once its entry is there and all of
-its files are what the entry says. zarr writes a file under another name and moves it: none is half there.
+its files are what the entry says. A file is written under another name and moved: none is half there.
 """
 
-import asyncio
 import json
 import tempfile
 import zlib
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
@@ -25,7 +25,7 @@ from inference.sweeps.blocks import Trained
 from inference.sweeps.cuts import Block, Geometry, blocks
 from inference.sweeps.grid import Grid
 from inference.sweeps.identity import difference, identity
-from inference.sweeps.layout import STATS, write_empty
+from inference.sweeps.layout import COMMITS, STATS, empty, encoded
 from mixture_models.validation import InputError
 
 #: Added to a checksum of 32 bits: an entry of 0 is none.
@@ -51,9 +51,13 @@ class SweepStore:
     @classmethod
     def create(cls, path: Path, grid: Grid, cut: Geometry) -> "SweepStore":
         """Create the store whole, with every array and coordinate, under another name, and move it."""
-        with _beside(path) as folder:
+        # When an error ends this, what could not be deleted must not hide it.
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True
+        ) as folder:
             part = Path(folder) / path.name
-            write_empty(part, grid, cut)
+            for name, contents in empty(grid, cut).items():
+                _write(part / name, contents)
             try:
                 part.rename(path)
             except OSError:  # another run was first
@@ -77,16 +81,13 @@ class SweepStore:
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
         """The arrays that blocks are written into, by path."""
-        root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
-        found: dict[str, Any] = {name: root[name] for name in self.files}
-        # A chunk in which every training diverged is written too: a file that is not there is a loss.
-        return {name: array.with_config({"write_empty_chunks": True}) for name, array in found.items()}
+        root: Any = zarr.open_group(self.path, mode="r")
+        return {name: root[name] for name in self.files}
 
     @cached_property
     def commits(self) -> zarr.Array[Any]:
         """The checksums of every block's files."""
-        root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
-        array: Any = root["commits/checksum"]
+        array: Any = zarr.open_array(self.path, path=COMMITS, mode="r")
         return array
 
     def write(self, grid: Grid, block: Block, trained: Trained) -> None:
@@ -96,52 +97,43 @@ class SweepStore:
             OSError: it cannot be written; the block does not count then.
         """
         contents = _contents(grid, self.cut, block, trained)
+        sums = [
+            self._put(name, self.arrays[name], self._chunk(name, block), contents[name])
+            for name in self.files
+        ]
+        entry = np.array(sums, np.int64).reshape(self.commits.chunks)
+        self._put(COMMITS, self.commits, (*_entry(block), 0), entry)
 
-        async def written() -> None:
-            await asyncio.gather(*(self._written(name, block, values) for name, values in contents.items()))
-
-        # Together, in an event loop of this thread: zarr's own waits for every array, in a thread of all.
-        asyncio.run(written())
-        sums = np.array([self._checksum(name, block) for name in self.arrays], np.int64)
-        place = (block.objective, *block.place, block.replicates)
-        self.commits[place] = sums
-
-    async def _written(self, name: str, block: Block, values: np.ndarray) -> None:
-        array = self.arrays[name]
-        region = tuple(
-            slice(i * side, i * side + size)
-            for i, side, size in zip(self._chunk(name, block), array.chunks, values.shape, strict=True)
-        )
-        await array.async_array.setitem(region, values)
+    def _put(self, name: str, array: zarr.Array[Any], chunk: tuple[int, ...], values: np.ndarray) -> int:
+        """Write one chunk of an array under another name, move it, and return the file's checksum."""
+        if values.shape != array.chunks:  # at the end of a dim
+            filled = np.full(array.chunks, array.fill_value)
+            filled[tuple(map(slice, values.shape))] = values
+            values = filled
+        contents = encoded(values.astype(np.dtype(array.dtype).newbyteorder("<"), copy=False))
+        _write(self.path / name / array.metadata.encode_chunk_key(chunk), contents)
+        return _checksum(contents)
 
     def mend(self, grid: Grid) -> None:
         """Write again what is not trained, metadata and coordinates, where it is not what it was."""
-        with _beside(self.path) as folder:
-            fresh = Path(folder) / self.path.name
-            write_empty(fresh, grid, self.cut)
-            for file in fresh.rglob("*"):
-                there = self.path / file.relative_to(fresh)
-                # The root says when the sweep was begun, and was read to get here.
-                if file.is_dir() or file.parent == fresh:
-                    continue
-                if not there.is_file() or there.read_bytes() != file.read_bytes():
-                    there.parent.mkdir(parents=True, exist_ok=True)
-                    file.replace(there)
+        for name, contents in empty(grid, self.cut).items():
+            file = self.path / name
+            # The root says when the sweep was begun, and was read to get here.
+            if file.parent != self.path and not (file.is_file() and file.read_bytes() == contents):
+                _write(file, contents)
 
     def missing(self, grid: Grid) -> tuple[list[Block], int]:
         """Return the blocks that are not committed or are damaged, and how many are damaged."""
         committed, lost, damaged = self.commits, [], 0
         for block in blocks(grid, self.cut):
-            place = (block.objective, *block.place, block.replicates)
             try:
-                entry = np.asarray(committed[place])
+                entry = np.asarray(committed[_entry(block)])
             except Exception:  # whatever zarr raises on an entry that is damaged itself
                 entry = np.full(len(self.arrays), -1)
-            if not entry.any():
+            on_disk = [self._checksum_on_disk(name, block) for name in self.files] if entry.any() else None
+            if on_disk is None or np.any(entry != on_disk):
                 lost.append(block)
-            elif any(e != self._checksum(name, block) for e, name in zip(entry, self.arrays, strict=True)):
-                lost.append(block)
-                damaged += 1
+                damaged += on_disk is not None
         return lost, damaged
 
     def _chunk(self, name: str, block: Block) -> tuple[int, ...]:
@@ -152,11 +144,11 @@ class SweepStore:
         dims: Any = getattr(array.metadata, "dimension_names", ())
         return tuple(where.get(str(dim), 0) for dim in dims)
 
-    def _checksum(self, name: str, block: Block) -> int:
+    def _checksum_on_disk(self, name: str, block: Block) -> int:
         """Return the checksum of what the disk holds of a block in an array, -1 where it holds nothing."""
         key = self.arrays[name].metadata.encode_chunk_key(self._chunk(name, block))
         try:
-            return _PRESENT + zlib.crc32((self.path / name / key).read_bytes())
+            return _checksum((self.path / name / key).read_bytes())
         except OSError:
             return -1
 
@@ -175,10 +167,18 @@ def open_sweep(path: str | Path, *, incomplete: bool = False) -> xr.DataTree:
     path = Path(path)
     _identity(path)
     if not incomplete:
-        root = zarr.open_group(path, mode="r", use_consolidated=False)
-        array: Any = root["commits/checksum"]
+        array: Any = zarr.open_array(path, path=COMMITS, mode="r")
         results.check_complete(path, np.asarray(array[...]))
     return xr.open_datatree(path, engine="zarr", chunks={})
+
+
+def _entry(block: Block) -> tuple[int, ...]:
+    """Return where the commits hold a block's entry."""
+    return (block.objective, *block.place, block.replicates)
+
+
+def _checksum(contents: bytes) -> int:
+    return _PRESENT + zlib.crc32(contents)
 
 
 def _contents(grid: Grid, cut: Geometry, block: Block, trained: Trained) -> dict[str, np.ndarray]:
@@ -226,9 +226,13 @@ def _cut(stored: Mapping[str, Any]) -> Geometry:
     return Geometry(tuple(block), int(replicates), int(settings))
 
 
-def _beside(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """Return a folder on the same disk that goes in the end.
-
-    When an error ends it zarr's threads may still write there, which must not hide the error.
-    """
-    return tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True)
+def _write(file: Path, contents: bytes) -> None:
+    """Write a file under another name and move it."""
+    part = file.with_name(f"{file.name}.{uuid4().hex}.partial")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.write_bytes(contents)
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
