@@ -147,13 +147,17 @@ def total(terms: Float[Array, "n *event"]) -> Float[Array, "*event"]:
 def total_log(values: Float[Array, "n"]) -> Float[Array, ""]:
     """Return Σ_i log x_i for x_i between 1e-38 and 1e38: one logarithm for eight values, of their product.
 
-    The product is float64 whatever the values are. On an accelerator, and where JAX has no float64, which
-    alone holds it, there is one logarithm for each value, in the precision of the values.
+    The product is float64. In float32 the x_i must lie between 1e-18 and 1e18: those of two are multiplied in
+    float32 first. On an accelerator, and where JAX has no float64, there is one logarithm for each value, in
+    the precision of the values.
     """
     if not _by_hand(values.astype(float)):
         return total(jnp.log(values).astype(float))
-    values = values.astype(float)
-    return _in_lanes(values, jnp.multiply, lambda products, axis: total(log(products)))
+    return _in_lanes(
+        values,
+        lambda a, b: (a * b).astype(float),
+        lambda products, axis: total(log(products.astype(float))),
+    )
 
 
 def _in_lanes(values: Array, combine: Callable[..., Any], finish: Callable[..., Any]) -> Array:

@@ -18,6 +18,8 @@ from scipy import special
 
 from mixture_models.elementary import horner, on_cpu
 
+_bitcast = lax.bitcast_convert_type
+
 # Salmon et al. 2011 (Random123): rotations and the parity of Threefry-2x32 with 20 rounds.
 _ROTATIONS, _PARITY = ((13, 15, 26, 6), (17, 29, 16, 24)), np.uint32(0x1BD11BDA)
 
@@ -26,9 +28,8 @@ _LOWEST = float(np.nextafter(np.float32(-1.0), np.float32(0.0)))
 _MANTISSA_BITS, _MANTISSA_OF_ONE = 23, np.uint32(0x3F800000)
 _BITS_OF_ROOT_HALF = np.int32(0x3F3504F3)
 
-# With w = -log(1 - u²) the quantile at (1 + u)/2 over u is smooth in √(w + _SHIFT): even in √w near 0, as √w
-# far off.
-_SHIFT, _MOST_W = 4.0, 16.0
+# The quantile at (1 + u)/2 over u is smooth in w = -log(1 - u²), which stays below this.
+_MOST_W = 16.0
 
 
 def random_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
@@ -49,12 +50,11 @@ def standard_normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"
 def normal_quantile(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return the normal quantile at the uniform number that 23 bits make, relative error below 1e-6."""
     mantissa = (bits >> np.uint32(32 - _MANTISSA_BITS)) | _MANTISSA_OF_ONE
-    uniform = lax.bitcast_convert_type(mantissa, jnp.float32) - np.float32(1.0)
+    uniform = _bitcast(mantissa, jnp.float32) - np.float32(1.0)
     u = jnp.maximum(np.float32(_LOWEST), uniform * np.float32(1.0 - _LOWEST) + np.float32(_LOWEST))
     # 1 - u and 1 + u have no rounding where they are small.
     w = -_log((np.float32(1.0) - u) * (np.float32(1.0) + u))
-    t = _to_unit(jnp.sqrt(w + np.float32(_SHIFT)))
-    return u * horner(_QUANTILE_SERIES, t)
+    return u * horner(_QUANTILE_SERIES, w * np.float32(2.0 / _MOST_W) - np.float32(1.0))
 
 
 def _threefry(key: Array) -> bool:
@@ -72,7 +72,10 @@ def _unrolled_bits(words: UInt32[Array, "2"], shape: tuple[int, ...]) -> UInt32[
     others = counts + np.uint32(half)
     if size % 2:
         others = jnp.where(others == size, np.uint32(0), others)
-    both = jnp.concatenate(_threefry_2x32(words[0], words[1], counts, others))
+    # Both words of a block in one array of pairs: as two arrays they are two loops, each with all the rounds.
+    block = _threefry_2x32(words[0], words[1], counts, others)
+    pairs = lax.optimization_barrier(lax.complex(*(_bitcast(word, jnp.float32) for word in block)))
+    both = jnp.concatenate([_bitcast(part, jnp.uint32) for part in (lax.real(pairs), lax.imag(pairs))])
     return both[:size].reshape(shape)
 
 
@@ -89,29 +92,22 @@ def _threefry_2x32(first: Array, second: Array, x: Array, y: Array) -> tuple[Arr
 
 def _log(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return log x of a normal float32 number, x = m 2^k with m in [√½, √2)."""
-    bits = lax.bitcast_convert_type(x, jnp.int32)
+    bits = _bitcast(x, jnp.int32)
     k = (bits - _BITS_OF_ROOT_HALF) >> np.int32(_MANTISSA_BITS)
-    m = lax.bitcast_convert_type(bits - (k << np.int32(_MANTISSA_BITS)), jnp.float32) - np.float32(1.0)
+    m = _bitcast(bits - (k << np.int32(_MANTISSA_BITS)), jnp.float32) - np.float32(1.0)
     return k.astype(jnp.float32) * np.float32(np.log(2.0)) + m * horner(_LOG_SERIES, m)
 
 
-def _to_unit(v: Array) -> Array:
-    """Map the range of v to [-1, 1]."""
-    low, high = np.sqrt(_SHIFT), np.sqrt(_MOST_W + _SHIFT)
-    return (v - np.float32(low)) * np.float32(2.0 / (high - low)) - np.float32(1.0)
-
-
 def _fitted_quantile() -> np.ndarray:
-    """Return the polynomial in t for the quantile at (1 + u)/2 over u, lowest power first."""
+    """Return the polynomial in 2 w / _MOST_W - 1 for the quantile at (1 + u)/2 over u, lowest power first."""
     nodes = np.cos(np.pi * (np.arange(400) + 0.5) / 400)
-    low, high = np.sqrt(_SHIFT), np.sqrt(_MOST_W + _SHIFT)
-    w = np.maximum((low + 0.5 * (nodes + 1.0) * (high - low)) ** 2 - _SHIFT, 1e-12)
+    w = 0.5 * _MOST_W * (nodes + 1.0)
     u = np.sqrt(-np.expm1(-w))
     # Far off u is 1 to all digits, but not 1 - u = e^(-w)/(1 + u).
     values = (
         np.where(u < 0.5, -special.ndtri(0.5 * (1.0 - u)), -special.ndtri(0.5 * np.exp(-w) / (1.0 + u))) / u
     )
-    series = np.polynomial.chebyshev.chebfit(nodes, values, 13, w=1.0 / values)
+    series = np.polynomial.chebyshev.chebfit(nodes, values, 14, w=1.0 / values)
     return np.polynomial.chebyshev.cheb2poly(series).astype(np.float32)
 
 
@@ -120,7 +116,7 @@ def _fitted_log() -> np.ndarray:
     low, high = np.sqrt(0.5) - 1.0, np.sqrt(2.0) - 1.0
     nodes = np.cos(np.pi * (np.arange(64) + 0.5) / 64)
     x = low + 0.5 * (nodes + 1.0) * (high - low)
-    return np.polyfit(x, np.log1p(x) / x, 9)[::-1].astype(np.float32)
+    return np.polyfit(x, np.log1p(x) / x, 7)[::-1].astype(np.float32)
 
 
 _QUANTILE_SERIES, _LOG_SERIES = _fitted_quantile(), _fitted_log()

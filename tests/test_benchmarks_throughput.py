@@ -2,10 +2,11 @@
 
 Nothing timed is asserted; that a new grid compiles nothing is. The work is that of `test_benchmarks`:
 published bi-modal runs of 200 steps of 1,000 samples, all recorded, here 1,024 at once. Sweeps have common
-random numbers, and write a store, whose making takes as long whatever their size.
+random numbers. Their trainings alone end in memory, as the loops' do; a sweep writes them into a store.
 """
 
 import tempfile
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,10 @@ from test_benchmarks import BATCH, DIVERGENCES, LEARNER, RATES, STEPS, by_numpy,
 
 from analyses import chen2025
 from inference import sweep, train
+from inference.chunks import run_together
+from inference.sweeps.blocks import train_block
+from inference.sweeps.cuts import blocks, geometry
+from inference.sweeps.grid import Grid
 from mixture_models import published
 from mixture_models.objectives import Objective, new_data
 from mixture_models.precision import PRECISIONS
@@ -46,25 +51,39 @@ def by_train(method, precision="float64", count=TRAJECTORIES, num_steps=STEPS, r
     )
 
 
+def swept(method, seed, precision, count):
+    """Return the arguments of a sweep of learning rates below the published one, eight replicates of each."""
+    rates = RATES[method] * np.linspace(0.5, 1.0, count // REPLICATES) * (1.0 - 1e-3 * seed)
+    settings = {
+        "num_steps": STEPS,
+        "record_every": 1,
+        "batch_size": BATCH,
+        "learning_rate": RATES[method],
+        "learning_rate_factors": FACTORS,
+        "num_replicates": REPLICATES,
+        "seed": seed,
+        "precision": precision,
+    }
+    return objective(method), {"learning_rate": rates}, settings
+
+
 def by_sweep(method, folder, seed, precision="float64", count=TRAJECTORIES):
-    """Sweep learning rates below the published one, eight replicates of each under common random numbers."""
-    settings = count // REPLICATES
+    trained, axes, settings = swept(method, seed, precision, count)
+    store = tempfile.mkdtemp(dir=folder) + "/store.zarr"
     sweep(
-        objective(method),
-        {"learning_rate": RATES[method] * np.linspace(0.5, 1.0, settings) * (1.0 - 1e-3 * seed)},
-        start=published.START,
-        target=published.TARGET,
-        store=tempfile.mkdtemp(dir=folder) + "/store.zarr",
-        num_steps=STEPS,
-        record_every=1,
-        batch_size=BATCH,
-        learning_rate=RATES[method],
-        learning_rate_factors=FACTORS,
-        num_replicates=REPLICATES,
-        seed=seed,
-        precision=precision,
-        progress=False,
+        trained, axes, start=published.START, target=published.TARGET, store=store, progress=False, **settings
     )
+
+
+def by_blocks(method, seed, precision="float64", count=TRAJECTORIES):
+    """Train what a sweep trains, without its store."""
+    trained, axes, settings = swept(method, seed, precision, count)
+    grid = Grid.create(
+        trained, axes, published.START, published.TARGET, common_random_numbers=True, **settings
+    )
+    cut = geometry(grid)
+    tasks = [partial(train_block, grid, cut, block) for block in blocks(grid, cut)]
+    run_together(tasks, nullcontext, lambda _: None)
 
 
 @pytest.mark.benchmark
@@ -83,9 +102,13 @@ def test_throughput_against_the_loop(method, tmp_path, capsys, compilations):
         "train, mixed precision": (lambda seed: by_train(method, seed=seed), TRAJECTORIES),
         "train, float32": (lambda seed: by_train(method, "float32", seed=seed), TRAJECTORIES),
     }
-    for count in (TRAJECTORIES, MANY):
-        for words, precision in (("mixed", "float64"), ("float32", "float32")):
-            actions[f"sweep of {count}, {words}"] = (
+    for words, precision in (("mixed", "float64"), ("float32", "float32")):
+        for count in (TRAJECTORIES, MANY):
+            actions[f"trained by a sweep of {count}, {words}"] = (
+                lambda seed, p=precision, n=count: by_blocks(method, seed, p, n),
+                count,
+            )
+            actions[f"sweep of {count} and its store, {words}"] = (
                 lambda seed, p=precision, n=count: sweep_of(seed, p, n),
                 count,
             )
@@ -93,11 +116,11 @@ def test_throughput_against_the_loop(method, tmp_path, capsys, compilations):
     with capsys.disabled():
         print(f"\n{method}, {STEPS} steps of {BATCH} samples, {TRAJECTORIES} trajectories at once")
         print(f"  {machine()}")
-        print(f"  {'':30}{'ms a trajectory':>16}{'of a core':>11}   faster than the loop by, and by core")
+        print(f"  {'':42}{'ms a trajectory':>16}{'of a core':>11}   faster than the loop by, and by core")
         for name, (_, count) in actions.items():
             each, core = 1e3 * wall[name] / count, 1e3 * cpu[name] / count
             ratios = f"{1e3 * wall[LOOP] / each:12.1f}{1e3 * cpu[LOOP] / core:12.1f}"
-            print(f"  {name:30}{each:16.3f}{core:11.3f}{ratios}")
+            print(f"  {name:42}{each:16.3f}{core:11.3f}{ratios}")
 
 
 @pytest.mark.benchmark
