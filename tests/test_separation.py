@@ -38,6 +38,29 @@ def test_separation_is_unbiased_and_covered(num_old, num_new, dim, separation):
     assert abs(covered - expected) < 5.0 * np.sqrt(expected * (1.0 - expected) / NUM)
 
 
+@pytest.mark.parametrize("num", [5, 50, 500, 50_000])
+@pytest.mark.parametrize("separation", [0.0, 0.1, 5.0, 300.0, 3000.0])
+def test_an_interval_is_found_however_many_and_far_apart(num, separation):
+    old, new = tasks(np.random.default_rng(0), num, num, 3, separation)
+    plug_in, found = separation_of_samples(old, new)
+    assert 0.0 <= found.lower <= found.value <= found.upper or found.value == 0.0
+    # The relative noise of the distance is that of the mean and of the variance.
+    assert 0.0 < found.upper - found.lower < 10.0 * np.sqrt(2.0 / num + plug_in**2 / num)
+    freedom, noise = 2 * num - 2, 2.0 / num
+    statistic = plug_in**2 * (freedom - 2) / (freedom * 3 * noise)
+    # A law of its own: F of 4000 draws.
+    rng = np.random.default_rng(1)
+    for bound, probability in ((found.lower, 0.945), (found.upper, 0.055)):
+        shift = bound / np.sqrt(noise)
+        squares = (rng.normal(size=4000) + shift) ** 2 + rng.chisquare(2, size=4000)
+        ratio = squares / 3.0 / (rng.chisquare(freedom - 2, size=4000) / (freedom - 2))
+        reached = np.mean(ratio <= statistic)
+        if bound > 0.0:
+            assert abs(reached - probability) < 5.0 * np.sqrt(0.055 * 0.945 / 4000)
+        else:
+            assert reached < probability + 0.02
+
+
 def test_separation_does_not_know_of_coordinates():
     rng = np.random.default_rng(0)
     old, new = tasks(rng, 50, 60, 3, 2.0)

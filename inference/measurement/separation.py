@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
-from scipy.special import ncfdtr
+from scipy.special import chdtrc, ncfdtr
 
 from inference.intervals import interval_probability
 from inference.measurement import inputs
@@ -129,15 +129,21 @@ def separation_of_samples(
     statistic = squared * (freedom - d + 1) / (freedom * d * noise)
     tail = 0.5 * (1.0 - interval_probability())
 
+    step = float(np.sqrt(noise + squared / (2.0 * freedom)))
+
     def bound(probability: float) -> float:
         """Return the δ under which a statistic at most this large has a probability."""
 
         def excess(delta: float) -> float:
-            return float(ncfdtr(d, freedom - d + 1, delta**2 / noise, statistic)) - probability
+            return _noncentral_f(d, freedom - d + 1, delta**2 / noise, statistic) - probability
 
-        if excess(0.0) <= 0.0:
-            return 0.0
-        return float(brentq(excess, 0.0, 2.0 * np.sqrt(squared) + 10.0 * np.sqrt(d * noise)))
+        # Outward from D in about its standard deviations: far off SciPy's law is NaN.
+        low = high = float(np.sqrt(squared))
+        while excess(high) > 0.0:
+            high += step
+        while low > 0.0 and excess(low) <= 0.0:
+            low = max(low - step, 0.0)
+        return float(brentq(excess, low, high)) if excess(low) > 0.0 else 0.0
 
     value = float(np.sqrt(max(unbiased, 0.0)))
     return float(np.sqrt(squared)), Estimate(value, bound(1.0 - tail), bound(tail))
@@ -174,3 +180,11 @@ def _remark(ratio: float, old: np.ndarray, new: np.ndarray) -> str:
         f"Along their axis the new task spreads {ratio:.2g} times as wide as the old one: the plan takes one "
         "covariance, their pooled one."
     )
+
+
+def _noncentral_f(d: int, freedom: int, noncentrality: float, value: float) -> float:
+    """Return the probability of at most ``value`` under the noncentral F law, (χ'²_d/d)/(χ²_ν/ν)."""
+    if noncentrality < 1e10:
+        return float(ncfdtr(d, freedom, noncentrality, value))
+    # SciPy's is NaN there, and χ'²_d within 1e-4 of its mean.
+    return float(chdtrc(freedom, freedom * (noncentrality + d) / (d * value)))
