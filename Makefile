@@ -7,7 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SETUP := pyproject.toml constraints.txt
 
-.PHONY: demo test slow bench check format clean
+# Tests of numbers and of files, which hold on the oldest versions that pyproject.toml admits too. What is newer than
+# those versions warns of what they do, so that here warnings are no errors.
+LOWEST := $(addprefix tests/test_,elementary.py noise.py programs.py precision.py mixture_law.py observables.py \
+  results.py separation.py measurement_law.py grid.py sweeps.py docs.py)
+
+.PHONY: demo test lowest slow bench check format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -15,6 +20,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+lowest: $(VENV)-lowest/.installed
+	$(VENV)-lowest/bin/python -m pytest -W default $(LOWEST)
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
@@ -39,6 +47,11 @@ $(VENV)/.installed-dev: $(SETUP) | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)-lowest/.installed: pyproject.toml constraints-lowest.txt | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev]'
+	@touch $@
+
 # A version manager's shim can exist and fail, so every candidate is run, not only looked for.
 $(BIN)/python:
 	@for python in python3 python3.12 python3.13 python3.14 python; do \
@@ -51,4 +64,4 @@ $(BIN)/python:
 	exit 1
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -21,7 +21,8 @@ from jaxtyping import Array, Float
 _LOG2 = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _LOG2_FLOAT32 = float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cp-20")
 
-# Added to a small integer it leaves this in the lowest bits of the sum.
+# Added to a small integer it leaves this in the lowest bits of the sum: a conversion to int64 that every CPU does
+# several at a time.
 _INTEGER = 1.5 * 2.0**52
 
 
@@ -99,12 +100,12 @@ def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     if made is None:
         return jnp.exp(x)
     # x = k log 2 + r; 2^k is written into the exponent's bits.
-    # The rounding is spelt out: some versions of XLA take "+ c - c" for nothing.
     lowest, highest = map(x.dtype.type, made.ends)
     high, low = map(x.dtype.type, made.log2)
     # One instruction each, unlike ``jnp.clip``; NaN stays.
     x = jnp.where(x < lowest, lowest, x)
     x = jnp.where(x > highest, highest, x)
+    # The rounding is spelt out: some versions of XLA take "+ c - c" for nothing.
     k = lax.round(x * x.dtype.type(1.0 / np.log(2.0)), lax.RoundingMethod.TO_NEAREST_EVEN)
     r = (x - k * high) - k * low
     whole = (
