@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 _LOG2 = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _LOG2_FLOAT32 = float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cp-20")
 
-# Added to a small integer it leaves this in the lowest bits of the sum: so a CPU converts several to int64 at once.
+# Added to a small integer it leaves this in the lowest bits of the sum: so several become int64 at once.
 _INTEGER = 1.5 * 2.0**52
 
 
