@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 from test_sweeps import CHOSEN, assert_agrees, committed, killed, numbers, point, run, whole
-from zarr.storage import _local
 
 from inference import open_sweep
+from inference.sweeps import store as sweep_store
 from mixture_models import TwoMode, objectives
 
 pytestmark = pytest.mark.slow
@@ -96,21 +96,21 @@ class Killed(Exception):
 
 def dying(monkeypatch, moment, rng):
     """Let the process die in its file operation of this number: half of that file may be left."""
-    original, lock, count = _local._put, threading.Lock(), [0]
+    original, lock, count = sweep_store._write, threading.Lock(), [0]
 
-    def put(path, value, exclusive=False):
+    def write(file, contents):
         with lock:
             count[0] += 1
             number = count[0]
         if number < moment:
-            return original(path, value, exclusive)
+            return original(file, contents)
         if number == moment and rng.random() < 0.7:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = value.to_bytes()
-            path.with_suffix(".dead.partial").write_bytes(content[: rng.integers(len(content) + 1)])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.dead.partial")
+            part.write_bytes(contents[: rng.integers(len(contents) + 1)])
         raise Killed
 
-    monkeypatch.setattr(_local, "_put", put)
+    monkeypatch.setattr(sweep_store, "_write", write)
     return count
 
 
