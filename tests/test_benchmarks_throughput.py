@@ -125,17 +125,12 @@ def test_throughput_against_the_loop(method, tmp_path, capsys, compilations):
 
 @pytest.mark.benchmark
 def test_throughput_of_any_number_of_trajectories(capsys):
-    """With twenty steps each, of which the last is recorded."""
-    method, num_steps = "forward KL", 20
+    """With a hundred steps each, of which the last is recorded."""
+    method, num_steps = "forward KL", 100
     counts = [256, 1_024, 4_096, 16_384, 65_536]
-    by_train(method, count=64, num_steps=num_steps, record_every=num_steps)
-    runs = {
-        count: lambda seed, n=count: by_train(
-            method, count=n, num_steps=num_steps, record_every=num_steps, seed=seed
-        )
-        for count in counts
-    }
-    wall, cpu = fastest(runs)
+    run = partial(by_train, method, num_steps=num_steps, record_every=num_steps)
+    run(count=64)
+    wall, cpu = fastest({count: lambda seed, n=count: run(count=n, seed=seed) for count in counts})
     with capsys.disabled():
         print(f"\n{method}, {num_steps} steps of {BATCH} samples, µs a step of one trajectory, and of a core")
         print(f"  {machine()}")
