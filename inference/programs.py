@@ -55,7 +55,7 @@ def program_of(parts: Any) -> Program:
 
 
 def _passed(number: Any) -> Any:
-    # A thousand points of a sweep have thousands of numbers: each on its way to the device takes 0.1 ms.
+    # Not to the device one by one: a thousand points of a sweep have thousands of numbers.
     return jnp.asarray(number, float) if isinstance(number, jax.Array) else np.asarray(number, np.float64)
 
 

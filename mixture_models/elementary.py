@@ -33,9 +33,8 @@ class _Exponential(NamedTuple):
     ends: tuple[float, float]
     #: Coefficients of exp on [-log(2)/2, log(2)/2], lowest power first, to machine precision.
     series: Any
+    #: The whole numbers of the same width.
     integer: Any
-    mantissa_bits: int
-    bias: int
 
 
 def _fitted_exp(degree: int) -> np.ndarray:
@@ -51,20 +50,10 @@ def _fitted_exp(degree: int) -> np.ndarray:
 
 _EXPONENTIALS = {
     np.dtype(np.float64): _Exponential(
-        _LOG2,
-        (-709.0, 710.0),
-        [1.0 / factorial(k) for k in range(14)],
-        np.int64,
-        52,
-        1023,
+        _LOG2, (-709.0, 710.0), [1.0 / factorial(k) for k in range(14)], np.int64
     ),
     np.dtype(np.float32): _Exponential(
-        _LOG2_FLOAT32,
-        (-88.0, 89.0),
-        _fitted_exp(6).astype(np.float32),
-        np.int32,
-        23,
-        127,
+        _LOG2_FLOAT32, (-88.0, 89.0), _fitted_exp(6).astype(np.float32), np.int32
     ),
 }
 
@@ -110,7 +99,8 @@ def exp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     whole = (
         lax.bitcast_convert_type(k + _INTEGER, jnp.int64) if x.dtype == jnp.float64 else k.astype(jnp.int32)
     )
-    power = (whole + made.integer(made.bias)) << made.integer(made.mantissa_bits)
+    layout = np.finfo(x.dtype)
+    power = (whole + made.integer(1 - layout.minexp)) << made.integer(layout.nmant)
     return horner(made.series, r) * lax.bitcast_convert_type(power, x.dtype)
 
 

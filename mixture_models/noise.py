@@ -1,4 +1,4 @@
-"""Random bits and standard normal numbers, a dear part of a batch, at less than half their price on a CPU.
+"""Random bits and standard normal numbers, a dear part of a batch, by code that is fast on a CPU.
 
 The bits are those of `jax.random.bits`. There XLA runs the rounds of Threefry in a loop that passes through
 memory; here they are written out, and are done in registers. The normal quantile of the bits is one

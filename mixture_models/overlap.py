@@ -49,7 +49,7 @@ def overlap_area(
 
 def _masses(low: Array, high: Array) -> tuple[Array, Array, Array]:
     """Return the mass of the standard normal law below, between and above two points."""
-    # In this form at a quarter of the price of `jax.scipy.special.ndtr`, and as exact.
+    # Cheaper in this form than `jax.scipy.special.ndtr`, and as exact.
     below, above = 0.5 * erfc(-_ROOT_HALF * low), 0.5 * erfc(_ROOT_HALF * high)
     return below, 1.0 - below - above, above
 
