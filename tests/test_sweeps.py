@@ -141,7 +141,6 @@ def test_every_axis_is_a_labelled_dimension_and_nothing_is_in_memory(whole):
         assert bare["final"]["old_weight"].attrs["units"] == "1"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "int32"])
 def test_a_chunk_is_what_zarr_makes_of_it(dtype, tmp_path):
     values = (1e3 * np.random.default_rng(0).normal(size=(3, 1, 5, 40))).astype(dtype)
@@ -153,6 +152,7 @@ def test_a_chunk_is_what_zarr_makes_of_it(dtype, tmp_path):
     assert layout.encoded(values.swapaxes(0, 2)) == layout.encoded(values.swapaxes(0, 2).copy())
 
 
+@pytest.mark.slow
 def test_own_random_numbers_are_those_of_the_seed_that_is_recorded(tmp_path):
     grid = {"start.old_weight": [0.3, 0.6], "seed": [5, 6]}
     tree = run(tmp_path / "own.zarr", grid, CHOSEN[:1], common_random_numbers=False)
