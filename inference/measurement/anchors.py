@@ -1,7 +1,8 @@
-"""What the reference samples say of the two modes: a frame of coordinates, and how uncertain it is.
+"""The two modes as the references show them, and draws of them: how uncertain the references leave them.
 
-In the frame the references' pooled covariance is the identity, the new reference mean is the origin and the
-old one lies on the first axis, so that with one covariance the first coordinate alone tells the modes apart.
+The measurement is made under each of some draws of the modes' shape and covariance from their posterior given
+the references, and pooled. The draws are the same for every checkpoint, and for every run that is measured
+against the same references, so that what they share cancels in differences.
 """
 
 from typing import Any, NamedTuple
@@ -9,52 +10,47 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
-from scipy import optimize, special
 
-from mixture_models.validation import InputError
+from inference.measurement.axis_shape import AxisShape, fit_axis_shape
+from inference.measurement.frame import Frame, frame_of
+from inference.measurement.moments import Moments, fit_tail_dof, moments_of
 
-#: Above this many degrees of freedom a Student-t mode is a Gaussian one for every purpose.
-_MOST_DOF = 200.0
+#: Draws of the modes from what the references say of them.
+NUM_DRAWS = 25
 
-# Rows of a reference that the kind of its modes is learnt from.
-_MOST_ROWS = 5000
+#: How the modes' covariances may be related.
+COVARIANCES = ("shared", "axis", "proportional", "unequal")
 
 
-class Frame(NamedTuple):
-    """An affine map from the user's features to the frame's coordinates.
+class Kind(NamedTuple):
+    """A kind of modes.
 
     Attributes:
-        origin: in the user's features, shape (feature,).
-        forward: frame = (y - origin) @ forward.T, shape (d, feature).
-        backward: displacement = frame @ backward.T, shape (feature, d); with fewer coordinates than features
-            it is the identity, and displacements stay in the frame's coordinates.
+        covariance: ``"shared"``: one covariance; ``"axis"``: along the axis each mode has the shape that its
+            reference shows, across it they share a covariance; ``"proportional"``: one is a multiple of the
+            other; ``"unequal"``: each has its own.
+        heavy_tails: whether modes are Student-t (across the axis alone, of the kind ``"axis"``).
     """
 
-    origin: Float[np.ndarray, "feature"]
-    forward: Float[np.ndarray, "d feature"]
-    backward: Float[np.ndarray, "feature d"]
-
-    def coordinates(self, y: Float[np.ndarray, "n feature"]) -> Float[np.ndarray, "n d"]:
-        """Return samples in the frame."""
-        return (y - self.origin) @ self.forward.T
+    covariance: str
+    heavy_tails: bool
 
 
 class Anchors(NamedTuple):
-    """The two modes as the references show them, in the frame; a pytree of arrays.
+    """The two modes in the frame; a pytree of arrays, its leaves with a first axis over draws where batched.
 
-    The precision of mode k is A_k A_kᵀ with A_k = [[κ, 0], [c, B]] lower triangular: (κ, c) decide how
-    samples are told apart and stay uncertain, B (across the axis) is taken from the references.
+    The precision of mode k is A_k A_kᵀ with A_k = [[κ, 0], [c, B]] lower triangular. K is 1 where the modes
+    share a covariance, else 2; T is 1 where they share the correlation of the axis with what is across it.
 
     Attributes:
         means: of the old and the new reference, shape (2, d).
         mean_covariances: of those means, shape (2, d, d).
-        axis_precision: κ, shape (K,); K = 1 where the modes share a covariance, else 2.
+        axis_precision: κ, shape (K,).
         tilt: c, shape (K, d - 1).
         across: B, shape (K, d - 1, d - 1).
-        axis_dof: degrees of freedom of κ's posterior, shape (K,).
-        tilt_dof: inverse variance of c's, in the metric of B, shape (K,).
-        dof: degrees of freedom of the scatter, shape (K,).
+        tilt_dof: inverse variance of c, in the metric of B, shape (T,).
         tail_dof: of Student-t modes, shape (), or None for Gaussian ones.
+        shape: the densities along the axis, or None where they follow from the rest.
     """
 
     means: Float[Any, "2 d"]
@@ -62,187 +58,194 @@ class Anchors(NamedTuple):
     axis_precision: Float[Any, "K"]
     tilt: Float[Any, "K p"]
     across: Float[Any, "K p p"]
-    axis_dof: Float[Any, "K"]
-    tilt_dof: Float[Any, "K"]
-    dof: Float[Any, "K"]
+    tilt_dof: Float[Any, "T"]
     tail_dof: Float[Any, ""] | None
+    shape: AxisShape | None
 
 
-class Shape(NamedTuple):
-    """Location and scatter of one reference, and how many samples they are worth."""
+class References(NamedTuple):
+    """What the references say.
 
-    mean: np.ndarray
-    scatter: np.ndarray
-    worth: float
+    Attributes:
+        kind: of the modes.
+        frame: the coordinates.
+        old: reference samples of the old task in the frame, shape (n, d), in the order of their place along
+            the axis.
+        new: of the new task, likewise.
+        central: the modes as the references show them best, a batch of 1.
+        draws: of the modes, a batch of `NUM_DRAWS`.
+        mean_errors: draws of reference mean less its estimate, shape (NUM_DRAWS, 2, d).
+        metric: A_k in whose metric |A_kᵀ x| displacements have their length, shape (2, d, d).
+        metric_factors: draws of the squared length of a vector over that, shape (NUM_DRAWS, 2).
+    """
+
+    kind: Kind
+    frame: Frame
+    old: Float[np.ndarray, "n d"]
+    new: Float[np.ndarray, "m d"]
+    central: Anchors
+    draws: Anchors
+    mean_errors: Float[np.ndarray, "R 2 d"]
+    metric: Float[np.ndarray, "2 d d"]
+    metric_factors: Float[np.ndarray, "R 2"]
 
 
 def anchor(
     old: Float[np.ndarray, "n feature"],
     new: Float[np.ndarray, "m feature"],
+    kind: Kind,
     *,
-    shared: bool,
-    heavy_tails: bool,
-) -> tuple[Frame, Anchors]:
-    """Return the frame and the anchors of two references.
+    tail_dof: float | None = None,
+    num_draws: int = NUM_DRAWS,
+) -> References:
+    """Return what two references say of modes of a kind.
+
+    The posterior of a covariance is inverse-Wishart with as many degrees of freedom as its samples are worth;
+    that of the shapes along the axis a Bayesian bootstrap. Draws depend on the references alone, not on the
+    order of their rows nor on the coordinates of their features.
 
     Args:
         old: reference samples of the old task.
         new: reference samples of the new task.
-        shared: whether the modes share a covariance.
-        heavy_tails: whether the modes are Student-t, their degrees of freedom fitted to the references.
+        kind: of the modes.
+        tail_dof: degrees of freedom of Student-t modes, None to fit them.
+        num_draws: of the modes.
+
+    Raises:
+        InputError: references with the same mean.
     """
-    tail_dof = fit_tail_dof(old, new, shared=shared) if heavy_tails else None
-    shapes = mode_shapes(old, new, tail_dof, shared=shared)
-    sizes, d = np.array([len(old), len(new)]), old.shape[1]
-    worths = np.array([shape.worth for shape in shapes])
-    pooled = sum(w * s.scatter for w, s in zip(sizes, shapes, strict=True)) / sizes.sum()
-    frame = _frame(shapes[0].mean, shapes[1].mean, pooled)
-    to_frame = frame.forward
-    scatters = [to_frame @ s.scatter @ to_frame.T for s in shapes]
-    if shared:
-        scatters, dofs = [np.eye(d)], np.array([worths.sum() - 2.0])
-    else:
-        dofs = worths - 1.0
-    # A mean-unbiased precision across the axis, for it is taken as it is.
-    across_dofs = dofs - d
-    triangles = np.stack([_lower_precision(scatter) for scatter in scatters])
-    across = triangles[:, 1:, 1:] * np.sqrt(across_dofs / dofs)[:, None, None]
-    every_scatter = scatters * 2 if shared else scatters
-    anchors = Anchors(
-        means=np.stack([frame.coordinates(s.mean[None])[0] for s in shapes]),
-        mean_covariances=np.stack([s / w for s, w in zip(every_scatter, worths, strict=True)]),
-        axis_precision=triangles[:, 0, 0],
-        tilt=triangles[:, 1:, 0],
-        across=across,
-        axis_dof=dofs - (d - 1.0),
-        tilt_dof=across_dofs,
-        dof=dofs,
-        tail_dof=None if tail_dof is None else np.asarray(tail_dof),
+    shared = kind.covariance in ("shared", "axis")
+    if kind.heavy_tails and tail_dof is None:
+        tail_dof = fit_tail_dof(old, new, shared=shared)
+    frame, old, new = framed(old, new, tail_dof, shared=shared)
+    own = moments_of(old, new, tail_dof, shared=False)
+    law = moments_of(old, new, tail_dof, shared=True) if shared else own
+    rng = np.random.default_rng([len(old), len(new), old.shape[1]])
+    sizes = np.array([s.worth for s in own])
+    dofs = np.full(2, sizes.sum() - 2.0) if kind.covariance != "unequal" else sizes - 1.0
+    d = old.shape[1]
+    # Too few samples of a mode have no covariance of their own.
+    few = min(len(old), len(new)) < d + 7
+    spread = law if kind.covariance == "shared" or few else own
+    scatters = [s.scatter for s in spread]
+    metric_dofs = np.maximum(dofs if kind.covariance == "shared" or few else sizes - 1.0, d + 1.0) - d
+    covariances = np.stack([s / w for s, w in zip(scatters, sizes, strict=True)])
+    metric = np.stack(
+        [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(scatters, metric_dofs, strict=True)]
     )
-    return frame, anchors
-
-
-def mode_shapes(old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool) -> list[Shape]:
-    """Return mean and scatter of both references; of Student-t modes by maximum likelihood."""
-    groups = [old, new]
-    if tail_dof is None:
-        shapes = [
-            Shape(y.mean(0), np.cov(y, rowvar=False, ddof=1).reshape(y.shape[1], -1), len(y)) for y in groups
+    batches = [_precisions(kind, law, dofs, rng, size) for size in (None, num_draws)]
+    shapes: list[AxisShape | None] = [None, None]
+    if kind.covariance == "axis":
+        # In the sample the axis separates the references better than it does elsewhere.
+        widen = np.sqrt(dofs[0] / max(dofs[0] - d + 1.0, 1.0))
+        along = [(y[:, 0] - s.mean[0]) * widen for y, s in zip((old, new), own, strict=True)]
+        weights = [
+            np.concatenate([np.ones((1, len(x))), rng.dirichlet(np.ones(len(x)), num_draws) * len(x)])
+            for x in along
         ]
-    else:
-        shapes = _student_shapes(groups, tail_dof, shared=shared)
-    if shared and tail_dof is None:
-        dofs = [len(y) - 1.0 for y in groups]
-        pooled = sum(n * s.scatter for n, s in zip(dofs, shapes, strict=True)) / sum(dofs)
-        shapes = [s._replace(scatter=np.asarray(pooled)) for s in shapes]
-    return shapes
-
-
-def reference_log_likelihood(old: np.ndarray, new: np.ndarray, *, shared: bool, heavy_tails: bool) -> float:
-    """Return the greatest log-likelihood of the references under one of the four kinds of modes [nat]."""
-    tail_dof = fit_tail_dof(old, new, shared=shared) if heavy_tails else None
-    shapes = mode_shapes(old, new, tail_dof, shared=shared)
-    total = 0.0
-    for y, s in zip((old, new), shapes, strict=True):
-        correction = (
-            (len(old) + len(new) - 2.0) / (len(old) + len(new)) if shared else (len(y) - 1.0) / len(y)
+        fitted = fit_axis_shape(along, weights)
+        shapes = [AxisShape(*(part[rows] for part in fitted)) for rows in (slice(1), slice(1, None))]
+    means = np.stack([s.mean for s in law])
+    anchors = [
+        Anchors(
+            *(np.broadcast_to(a, (len(kappa), *a.shape)) for a in (means, covariances)),
+            kappa,
+            tilt,
+            across,
+            np.broadcast_to(_tilt_dofs(kind, dofs, d), (len(kappa), 1 + (kind.covariance == "unequal"))),
+            None if tail_dof is None else np.full(len(kappa), tail_dof),
+            shape,
         )
-        scatter = s.scatter if heavy_tails else s.scatter * correction
-        total += float(_log_density(y, s.mean, scatter, tail_dof).sum())
-    return total
-
-
-def choose_modes(old: np.ndarray, new: np.ndarray) -> tuple[bool, bool]:
-    """Return (shared, heavy_tails), the kind of modes that the references prefer by BIC."""
-    old, new = (y[:_MOST_ROWS] for y in (old, new))
-    n, d = len(old) + len(new), old.shape[1]
-    smallest = min(len(old), len(new))
-    candidates = {}
-    for shared in (True, False):
-        for heavy_tails in (False, True):
-            if not shared and smallest < 2 * d + 10:
-                continue
-            parameters = 2 * d + (1 if shared else 2) * d * (d + 1) / 2 + heavy_tails
-            value = reference_log_likelihood(old, new, shared=shared, heavy_tails=heavy_tails)
-            candidates[shared, heavy_tails] = value - 0.5 * parameters * np.log(n)
-    return max(candidates, key=lambda key: candidates[key])
-
-
-def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
-    """Return the degrees of freedom of Student-t modes that fit the references best, at most 200."""
-    old, new = (y[:_MOST_ROWS] for y in (old, new))
-
-    def loss(log_dof: float) -> float:
-        dof = float(np.exp(log_dof))
-        shapes = _student_shapes([old, new], dof, shared=shared)
-        return -sum(
-            float(_log_density(y, s.mean, s.scatter, dof).sum())
-            for y, s in zip((old, new), shapes, strict=True)
-        )
-
-    bounds = (np.log(1.5), np.log(_MOST_DOF))
-    return float(
-        np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.05}).x)
-    )
-
-
-def _student_shapes(groups: list[np.ndarray], dof: float, *, shared: bool) -> list[Shape]:
-    """Maximise the likelihood of Student-t modes by iterated weights (Kent, Tyler and Vardi 1994)."""
-    d = groups[0].shape[1]
-    means = [np.median(y, axis=0) for y in groups]
-    scatters = [np.cov(y, rowvar=False).reshape(d, d) for y in groups]
-    for _ in range(100):
-        moments = []
-        for index, y in enumerate(groups):
-            residual = y - means[index]
-            distance = _distances(residual, scatters[index])
-            weights = (dof + d) / (dof + distance)
-            means[index] = weights @ y / weights.sum()
-            residual = y - means[index]
-            moments.append((residual.T @ (weights[:, None] * residual), weights.sum()))
-        before = scatters
-        if shared:
-            scatters = [sum(m for m, _ in moments) / sum(w for _, w in moments)] * len(groups)
-        else:
-            scatters = [m / w for m, w in moments]
-        if max(np.abs(a - b).max() / np.abs(a).max() for a, b in zip(scatters, before, strict=True)) < 1e-6:
-            break
-    # Its samples are worth fewer for location and scatter than Gaussian ones.
-    return [
-        Shape(mean, scatter, len(y) * (dof + d) / (dof + d + 2.0))
-        for mean, scatter, y in zip(means, scatters, groups, strict=True)
+        for (kappa, tilt, across), shape in zip(batches, shapes, strict=True)
     ]
+    roots = np.linalg.cholesky(covariances)
+    errors = np.einsum("kij,rkj->rki", roots, rng.standard_normal((num_draws, 2, d)))
+    factors = rng.chisquare(metric_dofs, (num_draws, 2)) / metric_dofs
+    return References(kind, frame, old, new, anchors[0], anchors[1], errors, metric, factors)
 
 
-def _log_density(y: np.ndarray, mean: np.ndarray, scatter: np.ndarray, dof: float | None) -> np.ndarray:
-    d = y.shape[1]
-    distance, log_determinant = _distances(y - mean, scatter), np.linalg.slogdet(scatter)[1]
-    if dof is None:
-        return -0.5 * (distance + d * np.log(2.0 * np.pi) + log_determinant)
-    constant = special.gammaln(0.5 * (dof + d)) - special.gammaln(0.5 * dof) - 0.5 * d * np.log(dof * np.pi)
-    return constant - 0.5 * log_determinant - 0.5 * (dof + d) * np.log1p(distance / dof)
+def framed(
+    old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool
+) -> tuple[Frame, np.ndarray, np.ndarray]:
+    """Return the frame, and the references in it, their rows in the order of their place along the axis."""
+    moments = moments_of(old, new, tail_dof, shared=shared)
+    pooled = sum(len(y) * s.scatter for y, s in zip((old, new), moments, strict=True))
+    frame = frame_of(moments[0].mean, moments[1].mean, np.asarray(pooled) / (len(old) + len(new)), old)
+    inside = [frame.coordinates(y) for y in (old, new)]
+    ordered = [y[np.argsort(y[:, 0], kind="stable")] for y in inside]
+    return frame, ordered[0], ordered[1]
 
 
-def _distances(residual: np.ndarray, scatter: np.ndarray) -> np.ndarray:
-    return np.sum((residual @ np.linalg.inv(np.linalg.cholesky(scatter)).T) ** 2, axis=1)
+def _tilt_dofs(kind: Kind, dofs: np.ndarray, d: int) -> np.ndarray:
+    freedom = np.maximum(dofs - d, 1.0)
+    return freedom if kind.covariance == "unequal" else freedom[:1]
 
 
-def _frame(old_mean: np.ndarray, new_mean: np.ndarray, covariance: np.ndarray) -> Frame:
-    scale = np.linalg.cholesky(covariance)
-    direction = scipy.linalg.solve_triangular(scale, old_mean - new_mean, lower=True)
-    length = np.linalg.norm(direction)
-    if not length > 1e-8:
-        raise InputError("the references must differ; old and new have the same mean")
-    # A reflection that takes the direction to the first axis.
-    first = np.eye(len(direction))[0]
-    sign = 1.0 if direction[0] <= 0.0 else -1.0
-    v = direction / length - sign * first
-    rotation = sign * (np.eye(len(v)) - 2.0 * np.outer(v, v) / (v @ v))
-    backward = scale @ rotation.T
-    forward = scipy.linalg.solve_triangular(scale, rotation.T, lower=True, trans="T").T
-    return Frame(new_mean, forward, backward)
+def _precisions(
+    kind: Kind, moments: list[Moments], dofs: np.ndarray, rng: np.random.Generator, size: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return draws of (κ, c, B) with a first axis over draws, or a batch of 1 at their centre.
+
+    The precision across the axis has the mean (ν - d)/ν Σ̂⁻¹, which is unbiased; κ² ν/κ̂² is chi-squared with
+    ν - d + 1 degrees of freedom.
+    """
+    d, num = moments[0].mean.shape[0], 1 if size is None else size
+    if kind.covariance == "axis":
+        freedom = max(dofs[0] - d, 1.0)
+        across = lower_precision(moments[0].scatter)[1:, 1:] * np.sqrt(freedom / dofs[0])
+        return (
+            np.ones((num, 1)),
+            np.zeros((num, 1, d - 1)),
+            np.broadcast_to(across, (num, 1, d - 1, d - 1)),
+        )
+    scatters = [s.scatter for s in moments]
+    ratios = np.ones((num, 1))
+    if kind.covariance == "proportional":
+        scatter, ratio, error = _proportional(moments)
+        drawn = np.log(ratio) + (0.0 if size is None else error * rng.standard_normal(num))
+        ratios = np.column_stack([np.exp(drawn), np.ones(num)])
+        scatters = [scatter]
+    elif kind.covariance == "shared":
+        scatters = scatters[:1]
+    kappas, tilts, acrosses = [], [], []
+    for scatter, dof in zip(scatters, dofs, strict=False):
+        triangle = lower_precision(scatter)
+        chi2 = np.full(num, dof - d + 1.0) if size is None else rng.chisquare(dof - d + 1.0, num)
+        factor = np.sqrt(chi2 / dof)
+        across = triangle[1:, 1:] * np.sqrt((dof - d) / dof)
+        across = np.broadcast_to(across, (num, d - 1, d - 1))
+        if kind.covariance == "unequal" and size is not None:
+            roots = [_wishart_root(rng, dof - d, dof, d - 1) for _ in range(num)]
+            across = triangle[1:, 1:] @ np.reshape(roots, (num, d - 1, d - 1))
+        kappas.append(triangle[0, 0] * factor)
+        tilts.append(triangle[1:, 0] * factor[:, None])
+        acrosses.append(across)
+    kappa, tilt, across = (np.stack(parts, axis=1) for parts in (kappas, tilts, acrosses))
+    return kappa / ratios, tilt / ratios[..., None], across / ratios[..., None, None]
 
 
-def _lower_precision(covariance: np.ndarray) -> np.ndarray:
+def _wishart_root(rng: np.random.Generator, dof: float, scale: float, size: int) -> np.ndarray:
+    """Return a lower triangle whose square is Wishart with mean dof/scale times the identity (Bartlett)."""
+    lower = np.tril(rng.standard_normal((size, size)), -1)
+    freedom = np.maximum(dof - np.arange(size), 0.5)
+    return (lower + np.diag(np.sqrt(rng.chisquare(freedom)))) / np.sqrt(scale)
+
+
+def _proportional(moments: list[Moments]) -> tuple[np.ndarray, float, float]:
+    """Return the new mode's scatter, the old one's spread over the new one's, and the error of its log."""
+    d = len(moments[0].mean)
+    worths = np.array([s.worth for s in moments])
+    old, new = (s.scatter for s in moments)
+    ratio = 1.0
+    for _ in range(50):
+        scatter = (worths[0] * old / ratio**2 + worths[1] * new) / worths.sum()
+        before, ratio = ratio, float(np.sqrt(np.trace(np.linalg.solve(scatter, old)) / d))
+        if abs(ratio - before) < 1e-12 * ratio:
+            break
+    return scatter, ratio, float(np.sqrt(np.sum(1.0 / worths) / (2.0 * d)))
+
+
+def lower_precision(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
     """Return the lower triangle A with A Aᵀ the inverse of a covariance."""
-    return np.linalg.cholesky(np.linalg.inv(covariance))
+    upper = np.linalg.cholesky(covariance[::-1, ::-1])[::-1, ::-1]
+    return scipy.linalg.solve_triangular(upper, np.eye(len(covariance)), lower=False).T

@@ -9,12 +9,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from inference import results
-from inference.measurement import anchors as anchoring
-from inference.measurement import checks, inputs, laplace, law, nuts, pieces, posterior, stored
-from inference.measurement.anchors import Anchors, Frame
+from inference.measurement import (
+    checks,
+    climb,
+    inputs,
+    laplace,
+    law,
+    nuts,
+    pieces,
+    posterior,
+    stored,
+    verdict,
+)
+from inference.measurement.anchors import COVARIANCES as KINDS
+from inference.measurement.anchors import NUM_DRAWS, References, anchor
+from inference.measurement.choice import choose_kind
 from inference.measurement.prior import Prior
 from inference.measurement.projection import Projection, project
 from inference.measurement.scores import prior_shapes
@@ -24,16 +37,19 @@ from mixture_models.validation import InputError, integer, one_of, positive
 METHODS = ("auto", "laplace", "nuts")
 
 #: Of modes' covariances and tails.
-COVARIANCES, TAILS = ("auto", "shared", "unequal"), ("auto", "gaussian", "student")
+COVARIANCES, TAILS = ("auto", *KINDS), ("auto", "gaussian", "student")
 
 _CHAINS = 4
+
+# Samples that follow one another in the file, of which it is asked whether they are independent.
+_CONSECUTIVE = 1000
 
 
 class _Plan(NamedTuple):
     """What is the same for all checkpoints."""
 
-    anchors: Anchors
-    frame: Frame
+    references: References
+    projection: Projection
     prior: Prior
     method: str
     neither: bool
@@ -74,11 +90,12 @@ def measure(
 
         y ~ β N(μ_o + Δ_o, Σ) + (1-β) N(μ_n + Δ_n, Σ),   β ~ Beta(a, b),   Δ ~ N(0, τ² Σ)
 
-    The references anchor the modes: they give μ_o, μ_n and Σ up to their own sampling error, which is part
-    of the posterior. Displacement is shrunk toward zero with a scale that the checkpoint itself decides, so
-    that *no drift* can be the answer. Checkpoints are measured one by one; what their draws share, the
-    error of the references, is treated as independent between them, which makes intervals of differences
-    between checkpoints a little too wide.
+    The references anchor the modes: they give μ_o, μ_n and the modes' covariance and shape up to their own
+    sampling error, which is part of the posterior. A mode has not moved at all with prior probability one
+    half; else its displacement is shrunk toward zero with a scale that the checkpoint itself decides. The
+    posterior is pooled over draws of the references' covariance and shape, which are the same for all
+    checkpoints and for all runs that are measured against the same references: differences between
+    checkpoints, draw by draw, are free of what they share.
 
     Args:
         samples: of the checkpoints: shape (checkpoint, sample, feature), a list or mapping of (sample,
@@ -88,19 +105,20 @@ def measure(
         seed: of all random numbers.
         method: ``"laplace"`` (fast), ``"nuts"``, or ``"auto"``: fast, and NUTS for the checkpoints whose k̂
             says that the fast path cannot be trusted and whose samples fit into memory.
-        covariance: ``"shared"`` by both modes, ``"unequal"``, or ``"auto"``: what the references prefer by
-            BIC.
+        covariance: ``"shared"`` by both modes; ``"axis"``: of each mode its own shape along the axis between
+            the references, one covariance across it; ``"proportional"``; ``"unequal"``; or ``"auto"``: the
+            kind that tells held-out references apart best, ``"axis"`` unless another is clearly better.
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
             references), or ``"auto"`` by BIC.
         neither: whether a third, broad component takes samples that belong to neither task.
         weight_prior: shapes (a, b) of the Beta prior of the old share, each at least 1.
         displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
-        num_draws: of the posterior, over four chains; rounded up to a multiple of 4.
+        num_draws: of the posterior, over four chains; rounded up to a multiple of 100.
         max_features: with more features than this, samples are projected to this many coordinates; see
             `inference.measurement.projection`.
         drop_missing: whether rows with a value that is not finite are left out instead of refused.
-        num_log_likelihood_rows: samples of each checkpoint whose log-likelihood is kept, for ``az.loo``; 0
-            keeps none.
+        num_log_likelihood_rows: samples of each checkpoint whose log-likelihood is kept, for ``az.loo``, at
+            most as many as the smallest checkpoint has; 0 keeps none.
         memory: bytes that a checkpoint may take; None for 40 % of the machine's. The samples of one that
             takes more are streamed: read anew, piece by piece, whenever something is summed over them.
         keep: folder in which finished checkpoints are kept, and from which an interrupted measurement
@@ -110,7 +128,8 @@ def measure(
     Returns:
         DataTree with ``/posterior`` (``old_weight``, ``new_weight``, ``old_displacement``,
         ``new_displacement``, ``old_drift``, ``new_gap``), ``/sample_stats`` (how each checkpoint was
-        computed, resolutions, diagnostics, and the verdict in ``words``), ``/observed_data`` (a summary),
+        computed, resolutions, diagnostics, and the verdict in ``words``, of the weight alone in
+        ``weight_words`` and of the drift in ``drift_words``), ``/observed_data`` (a summary),
         ``/posterior_predictive``, ``/constant_data``, and ``/log_likelihood`` on demand; described in
         docs/measurement.md.
 
@@ -125,7 +144,8 @@ def measure(
     shapes = prior_shapes(weight_prior)
     prior = Prior(shapes, positive("displacement_scale", displacement_scale))
     seed = integer("seed", seed, at_least=0)
-    num_draws = -(-integer("num_draws", num_draws, at_least=100) // _CHAINS) * _CHAINS
+    step = _CHAINS * NUM_DRAWS
+    num_draws = -(-integer("num_draws", num_draws, at_least=step) // step) * step
     num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
     max_features = integer("max_features", max_features)
     limit = stored.default_memory() if memory is None else positive("memory", memory)
@@ -139,21 +159,19 @@ def measure(
             f"{checked.samples.names[int(np.argmax(sizes))]} takes {max(sizes) / 1e9:.2g} GB, and "
             f"{limit / 1e9:.2g} GB can be used: choose the method laplace, or give fewer samples"
         )
-    shared, heavy = covariance != "unequal", tails == "student"
-    if "auto" in (covariance, tails):
-        chosen = anchoring.choose_modes(old, new)
-        shared = chosen[0] if covariance == "auto" else shared
-        heavy = chosen[1] if tails == "auto" else heavy
-    if not shared and min(len(old), len(new)) < old.shape[1] + 7:
+    kind = choose_kind(old, new, covariance, tails)
+    least = old.shape[1] + 7
+    if kind.covariance in ("unequal", "proportional") and min(len(old), len(new)) < least:
         raise InputError(
-            f"unequal covariances of {old.shape[1]} features need {old.shape[1] + 7} samples of either "
+            f"{kind.covariance} covariances of {old.shape[1]} features need {least} samples of either "
             f"reference; got {len(old)} and {len(new)}"
         )
+    num_rows = min(num_rows, *(summary.num for summary in checked.summaries))
     settings = {
         "seed": seed,
         "method": method,
-        "covariance": "shared" if shared else "unequal",
-        "tails": "student" if heavy else "gaussian",
+        "covariance": kind.covariance,
+        "tails": "student" if kind.heavy_tails else "gaussian",
         "neither": neither,
         "weight_prior": list(shapes),
         "displacement_scale": prior.displacement_scale,
@@ -162,9 +180,9 @@ def measure(
         "drop_missing": drop_missing,
         "num_log_likelihood_rows": num_rows,
     }
-    with jax.enable_x64(True):
-        frame, anchors = anchoring.anchor(old, new, shared=shared, heavy_tails=heavy)
-        plan = _Plan(anchors, frame, prior, method, neither, num_draws, num_rows, seed)
+    with jax.enable_x64(True), threadpool_limits(1, "blas"):
+        references = anchor(old, new, kind)
+        plan = _Plan(references, projection, prior, method, neither, num_draws, num_rows, seed)
         names = checked.samples.names
         store = _Store(None if keep is None else Path(keep), settings, checked)
         measured = []
@@ -173,19 +191,27 @@ def measure(
                 found = store.read(index)
                 if found is None:
                     checkpoint = _checkpoint(plan, checked, projection, index, streamed=sizes[index] > limit)
-                    found = measure_checkpoint(plan, checkpoint, index)
                     summary = checked.summaries[index]
+                    found = measure_checkpoint(plan, checkpoint, checked, index)
                     found |= {"observed_mean": summary.mean, "observed_sd": summary.sd}
                     store.write(index, found)
                 measured.append(found)
-    dof = float("nan") if anchors.tail_dof is None else float(anchors.tail_dof)
+    tail_dof = references.central.tail_dof
     extra = {
-        "tail_dof": dof,
+        "tail_dof": float("nan") if tail_dof is None else float(tail_dof[0]),
         "num_dropped": checked.num_dropped,
         "information_kept": projection.information_kept,
-        "separation": float(anchors.means[0, 0]),
+        "separation": _separation(references),
+        "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),
     }
     return _tree(measured, names, checked, projection, plan, settings, extra)
+
+
+def _separation(references: References) -> float:
+    """Return the distance of the references' means less what the noise of the means adds to it."""
+    anchors = jax.tree.map(lambda a: a[0], references.central)
+    noise = float(np.trace(anchors.mean_covariances.sum(axis=0)))
+    return float(np.sqrt(max(float(anchors.means[0, 0]) ** 2 - noise, 0.0)))
 
 
 def _checkpoint(
@@ -193,54 +219,77 @@ def _checkpoint(
 ) -> _Checkpoint:
     def in_frame() -> Iterator[np.ndarray]:
         for y in checked.pieces(index):
-            yield plan.frame.coordinates(projection.apply(y))
+            yield plan.references.frame.coordinates(projection.apply(y))
 
-    num = checked.summaries[index].num
-    return _Checkpoint(num, pieces.pieces_of(plan.anchors, in_frame, num, streamed=streamed), streamed)
+    num, d = checked.summaries[index].num, plan.references.old.shape[1]
+    return _Checkpoint(num, pieces.pieces_of(in_frame, num, d, streamed=streamed), streamed)
 
 
-def measure_checkpoint(plan: _Plan, checkpoint: _Checkpoint, index: int) -> dict[str, np.ndarray]:
+def measure_checkpoint(
+    plan: _Plan, checkpoint: _Checkpoint, checked: inputs.Checked, index: int
+) -> dict[str, np.ndarray]:
     """Measure one checkpoint; return all that is kept of it, flat."""
-    anchors, prior, neither = plan.anchors, plan.prior, plan.neither
-    num, rows = checkpoint.num_samples, checkpoint.rows
+    references, prior, neither = plan.references, plan.prior, plan.neither
+    num, rows, summary = checkpoint.num_samples, checkpoint.rows, checked.summaries[index]
     rng = np.random.default_rng([plan.seed, index])
-    mode = laplace.find_mode(anchors, prior, rows, neither=neither)
-    precision = posterior.precision_of(anchors, num, mode)
+    central = climb.find_mode(references.central, prior, rows, neither=neither)
+    modes = climb.modes_of_draws(references.draws, prior, rows, central, neither=neither)
+    each = plan.num_draws // NUM_DRAWS
+    draws = laplace.draw(
+        references.draws,
+        prior,
+        rows,
+        (references.central, central),
+        modes,
+        neither=neither,
+        num=each,
+        rng=rng,
+    )
     stats: dict[str, Any] = {"num_samples": num, "streamed": int(checkpoint.streamed)}
-    stats |= precision._asdict()
-    sampled = {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
-    draws = laplace.draw(anchors, prior, rows, mode, neither=neither, num=plan.num_draws, rng=rng)
     stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency, "method": "laplace"}
+    stats |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     doubtful = plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT
     if plan.method == "nuts" or (doubtful and not checkpoint.streamed):
         (held,) = rows
-        draws, sampled = nuts.sample(
-            anchors, prior, held, draws, neither=neither, num=plan.num_draws, chains=_CHAINS, rng=rng
-        )
-        stats["method"] = "nuts"
-    stats |= sampled
-    reported = posterior.report(anchors, plan.frame, draws, rng)
+        draws, sampled = nuts.sample(references.draws, prior, held, draws, neither=neither, num=each, rng=rng)
+        stats |= {"method": "nuts"} | sampled
+    reported = posterior.report(references, draws, rng)
     looked_at, kept_rows = (
         rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
         for most in (checks.MOST_ROWS, plan.num_log_likelihood_rows)
     )
-    y = stored.take(pieces.sample_arrays(rows), np.concatenate([looked_at, kept_rows]))
-    observed, replicated = checks.predictive_check(anchors, draws, y[: len(looked_at)], rng)
-    deviations = checks.deviation(observed, replicated)
-    stats |= {f"deviation_{n}": z for n, z in zip(checks.STATISTICS, deviations, strict=True)}
-    stats["old_weight_mean"] = float(reported.old_weight.mean())
-    for name, length, resolution in (
-        ("old", reported.old_drift, precision.old_resolution),
-        ("new", reported.new_gap, precision.new_resolution),
-    ):
-        stats[f"{name}_unmoved_probability"] = float(np.mean(length < resolution))
-    stats["words"] = checks.verdict(stats, anchors.means.shape[1])
-    kept = {f"posterior_{name}": array for name, array in reported._asdict().items()}
+    places = np.concatenate([looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))])
+    ends = np.cumsum([len(looked_at), len(kept_rows)])
+    y, kept_y, consecutive = np.split(stored.take(pieces.sample_arrays(rows), places), ends)
+    prediction = checks.predictive_check(references, draws, y, rng)
+    weight = float(reported.old_weight.mean())
+    stats |= posterior.precision_of(references, draws, y, num)._asdict()
+    stats |= {f"deviation_{n}": z for n, z in zip(checks.STATISTICS, prediction.deviations, strict=True)}
+    stats |= checks.independence_of(references, weight, y, consecutive, rng)._asdict()
+    stats |= {"num_repeated": summary.num_repeated, "old_weight_mean": weight}
+    stats["deviation_left_out"] = checks.left_out_deviation(
+        plan.projection.rest, (checked.old, checked.new), weight, summary.mean, num
+    )
+    for name, length in (("old", reported.old_drift), ("new", reported.new_gap)):
+        stats[f"{name}_unmoved_probability"] = float(np.mean(length == 0.0))
+    words = verdict.verdicts(stats, references.old.shape[1], _separation(references))
+    stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
+    kept = {f"posterior_{name}": _by_slot(array) for name, array in reported._asdict().items()}
     kept |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
-    kept |= {"check_observed": observed, "check_replicated": replicated}
+    kept |= {"check_observed": prediction.observed, "check_replicated": prediction.replicated}
     if plan.num_log_likelihood_rows:
-        kept["log_likelihood"] = np.asarray(law.pointwise(anchors, draws.unknowns, y[len(looked_at) :]))
+        kept["log_likelihood"] = _by_slot(law.pointwise(references.draws, draws.unknowns, kept_y))
     return kept
+
+
+def _by_slot(array: Any) -> np.ndarray:
+    """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
+    values = np.swapaxes(np.asarray(array), 0, 1)
+    return values.reshape(-1, *values.shape[2:])
+
+
+# Of kept checkpoints: those of another format are measured again.
+_FORMAT = 2
 
 
 class _Store:
@@ -251,7 +300,7 @@ class _Store:
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        common = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        common = hashlib.sha256(json.dumps(settings | {"format": _FORMAT}, sort_keys=True).encode())
         for array in (checked.old, checked.new):
             common.update(np.ascontiguousarray(array).tobytes())
         self.common = common
@@ -288,7 +337,12 @@ def _tree(
 ) -> xr.DataTree:
     per_chain = plan.num_draws // _CHAINS
     features = checked.features if projection.names is None else projection.names
-    draws = {"chain": np.arange(_CHAINS), "draw": np.arange(per_chain), "checkpoint": names}
+    draws = {
+        "chain": np.arange(_CHAINS),
+        "draw": np.arange(per_chain),
+        "checkpoint": names,
+        "reference_draw": ("draw", np.arange(per_chain) % NUM_DRAWS),
+    }
 
     def stacked(key: str) -> np.ndarray:
         return np.stack([np.asarray(found[key]) for found in measured])
@@ -305,17 +359,15 @@ def _tree(
     observed = group("observed_")
     checked_names = {"statistic": list(checks.STATISTICS)}
     replicated = stacked("check_replicated")
-    frame, anchors = plan.frame, plan.anchors
+    frame, means = plan.references.frame, plan.references.central.means[0]
     groups = {
         "posterior": xr.Dataset(variables, draws | {"feature": features}),
         "sample_stats": xr.Dataset(stats, {"checkpoint": names}),
         "observed_data": xr.Dataset(
             {
-                "sample_mean": (("checkpoint", "source_feature"), observed["mean"]),
-                "sample_sd": (("checkpoint", "source_feature"), observed["sd"]),
                 "check_statistic": (("checkpoint", "statistic"), stacked("check_observed")),
             },
-            {"checkpoint": names, "source_feature": checked.features} | checked_names,
+            {"checkpoint": names} | checked_names,
         ),
         "posterior_predictive": xr.Dataset(
             {
@@ -328,29 +380,31 @@ def _tree(
         ),
         "constant_data": xr.Dataset(
             {
+                "sample_mean": (("checkpoint", "source_feature"), observed["mean"]),
+                "sample_sd": (("checkpoint", "source_feature"), observed["sd"]),
                 "reference_mean": (
                     ("mode", "source_feature"),
                     np.stack([checked.old.mean(0), checked.new.mean(0)]),
                 ),
-                "frame_mean": (("mode", "coordinate"), anchors.means),
+                "frame_mean": (("mode", "coordinate"), means),
                 "frame_origin": ("feature", frame.origin),
                 "frame_forward": (("coordinate", "feature"), frame.forward),
                 "projection": (("source_feature", "feature"), projection.matrix),
             },
             {
+                "checkpoint": names,
                 "mode": ["old", "new"],
                 "feature": features,
                 "source_feature": checked.features,
-                "coordinate": np.arange(anchors.means.shape[1]),
+                "coordinate": np.arange(means.shape[1]),
             },
         ),
     }
     if "log_likelihood" in measured[0]:
-        # Every checkpoint has its own rows, so that az.loo takes them all as observations.
-        values = np.concatenate([found["log_likelihood"] for found in measured], axis=1)
+        values = stacked("log_likelihood").reshape(len(names), _CHAINS, per_chain, -1)
         groups["log_likelihood"] = xr.Dataset(
-            {"y": (("chain", "draw", "row"), values.reshape(_CHAINS, per_chain, -1))},
-            {"chain": draws["chain"], "draw": draws["draw"], "row": np.arange(values.shape[1])},
+            {"y": (("chain", "draw", "checkpoint", "row"), np.moveaxis(values, 0, 2))},
+            {k: draws[k] for k in ("chain", "draw", "checkpoint")} | {"row": np.arange(values.shape[-1])},
         )
     attrs = results.provenance(settings) | {"kind": "measurement"} | extra
     return xr.DataTree.from_dict(

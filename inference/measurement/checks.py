@@ -1,132 +1,228 @@
-"""Whether a measurement can be trusted: posterior predictive checks, and the verdict in words."""
+"""Whether two modes, as the references show them, describe a checkpoint's samples: predictive checks.
 
-from collections.abc import Mapping
-from typing import Any
+What is predicted is drawn from the references themselves, moved as the fitted modes are and mixed as the fitted
+weight says, not from the law that was fitted to them. So no shape of the references is held against a
+checkpoint, and whatever it holds beyond them shows.
+"""
 
-import jax
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
 from scipy import special
+from scipy.spatial import cKDTree
 
-from inference.measurement import law
-from inference.measurement.anchors import Anchors
-from inference.measurement.laplace import MOST_K_HAT, Draws
-from inference.measurement.law import Unknowns
+from inference.measurement.anchors import References
+from inference.measurement.laplace import Draws
 
-#: What is compared between the samples and samples that the fitted law draws.
-STATISTICS = ("spread_along_axis", "kurtosis_along_axis", "spread_across_axis", "far_from_both")
+#: What is compared between the samples and samples that are predicted.
+STATISTICS = (
+    "spread_along_axis",
+    "skewness_along_axis",
+    "kurtosis_along_axis",
+    "places_along_axis",
+    "spread_across_axis_old",
+    "spread_across_axis_new",
+    "widest_across_axis",
+    "far_from_both",
+)
 
 #: Samples that are looked at, at most.
 MOST_ROWS = 1000
 
-# Replicates; beyond this many of their standard deviations a statistic is off.
-_REPLICATES, _MOST_DEVIATION = 60, 4.0
+_REPLICATES = 60
 
-# Of R-hat and effective sample size: Vehtari et al. (arXiv:1903.08008).
-_MOST_R_HAT, _LEAST_ESS = 1.01, 400.0
+# Least samples on a mode's side of the middle for their spread to be looked at.
+_LEAST_SIDE = 10
 
-# Below this information on the weight, relative to samples whose mode is known, weight and drift blur.
-_LEAST_INFORMATION = 0.1
 
-# With fewer samples of a mode than this a feature, its displacement is mostly the prior's.
-_LEAST_SAMPLES = 2.0
+class Prediction(NamedTuple):
+    """The statistics of some samples, and of as many that are predicted.
+
+    Attributes:
+        observed: shape (statistic,).
+        replicated: shape (replicate, statistic).
+    """
+
+    observed: Float[np.ndarray, "statistic"]
+    replicated: Float[np.ndarray, "replicate statistic"]
+
+    @property
+    def deviations(self) -> Float[np.ndarray, "statistic"]:
+        """How many standard deviations of the replicates the samples' statistics lie from their mean."""
+        spread = np.maximum(self.replicated.std(axis=0), 1e-300)
+        return (self.observed - self.replicated.mean(axis=0)) / spread
 
 
 def predictive_check(
-    anchors: Anchors, draws: Draws, y: Float[np.ndarray, "n d"], rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "statistic"], Float[np.ndarray, "replicate statistic"]]:
+    references: References, draws: Draws, y: Float[np.ndarray, "n d"], rng: np.random.Generator
+) -> Prediction:
     """Return the statistics of some samples, and of as many that draws of the posterior predict.
 
-    They are spread and kurtosis along the axis between the references, the mean squared distance from the
-    mean across it, and the 99.5 % quantile of the distance to the nearer reference.
+    They are spread, skewness and kurtosis along the axis between the references, the greatest difference
+    between the samples' distribution there and the predicted one, the mean squared distance across the axis
+    from the mean of either side of the middle, the largest variance across it, and the 99.5 % quantile of the
+    distance to the nearer reference. Every replicate draws its samples from a bootstrap of the references.
     """
-    picked = rng.choice(len(draws.scales), _REPLICATES, replace=len(draws.scales) < _REPLICATES)
-    replicates, unknowns = [], jax.tree.map(np.asarray, draws.unknowns)
-    for index in picked:
-        one = jax.tree.map(lambda a, i=index: a[i], unknowns)
-        replicates.append(_statistics(anchors.means, simulate(anchors, one, len(y), rng)))
-    return _statistics(anchors.means, y), np.stack(replicates)
+    picked = np.unravel_index(
+        rng.choice(draws.scales.shape[0] * draws.scales.shape[1], _REPLICATES), draws.scales.shape[:2]
+    )
+    replicates = [simulate(references, draws, (r, j), len(y), rng) for r, j in zip(*picked, strict=True)]
+    means = np.stack(
+        [np.asarray(m)[picked].mean(axis=0) for m in (draws.unknowns.old_mean, draws.unknowns.new_mean)]
+    )
+    pool = np.sort(np.concatenate([one[:, 0] for one in replicates]))
+    return Prediction(
+        _statistics(means, pool, y), np.stack([_statistics(means, pool, one) for one in replicates])
+    )
 
 
 def simulate(
-    anchors: Anchors, unknowns: Unknowns, num: int, rng: np.random.Generator
+    references: References, draws: Draws, place: tuple[int, int], num: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "n d"]:
-    """Draw samples of the law of a checkpoint, in the frame, with NumPy: nothing is compiled."""
-    d = anchors.means.shape[1]
-    component = np.where(rng.uniform(size=num) < special.expit(unknowns.old_logit), 0, 1)
+    """Draw samples that one draw of the posterior predicts, from a bootstrap of the references."""
+    unknowns = draws.unknowns
+    component = np.where(rng.uniform(size=num) < special.expit(unknowns.old_logit[place]), 0, 1)
     if unknowns.neither is not None:
-        component[rng.uniform(size=num) < special.expit(unknowns.neither.logit)] = 2
-    y = rng.standard_normal((num, d))
-    for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
+        component[rng.uniform(size=num) < special.expit(unknowns.neither.logit[place])] = 2
+    y = rng.standard_normal((num, references.old.shape[1]))
+    anchored = references.draws.means[0]
+    modes = ((references.old, unknowns.old_mean), (references.new, unknowns.new_mean))
+    for mode, (reference, mean) in enumerate(modes):
         rows = component == mode
-        if anchors.tail_dof is not None:
-            y[rows] /= np.sqrt(rng.chisquare(anchors.tail_dof, (rows.sum(), 1)) / anchors.tail_dof)
-        kappa, tilt, b = law.precision_columns(anchors, unknowns, mode)
-        # x = A⁻ᵀ z: the coordinates across the axis first, then the axis given them.
-        beside = y[rows, 1:] @ np.linalg.inv(b)
-        y[rows] = mean + np.column_stack([(y[rows, 0] - beside @ tilt) / kappa, beside])
+        some = rng.integers(len(reference), size=len(reference))
+        shift = np.asarray(mean)[place] - anchored[mode]
+        y[rows] = reference[some[rng.integers(len(some), size=rows.sum())]] + shift
     if unknowns.neither is not None:
         third, rows = unknowns.neither, component == 2
-        y[rows] = third.mean + np.exp(third.log_scale) * y[rows]
+        y[rows] = third.mean[place] + np.exp(third.log_scale[place]) * y[rows]
     return y
 
 
 def _statistics(
-    means: Float[np.ndarray, "2 d"], y: Float[np.ndarray, "n d"]
+    means: Float[np.ndarray, "2 d"], pool: Float[np.ndarray, "p"], y: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "statistic"]:
-    centred = y - y.mean(axis=0)
-    along, beside = centred[:, 0], np.sum(centred[:, 1:] ** 2, axis=1)
+    along = y[:, 0] - y[:, 0].mean()
     variance = np.mean(along**2)
+    ordered = np.sort(y[:, 0])
+    below = np.searchsorted(pool, ordered, side="right") / len(pool)
+    places = np.max(np.abs(below - (np.arange(len(y)) + 0.5) / len(y)))
+    old_side = y[:, 0] > means[:, 0].mean()
+    sides = []
+    for mode, side in enumerate((old_side, ~old_side)):
+        beside = y[side][:, 1:] - means[mode, 1:]
+        sides.append(np.mean(np.sum(beside**2, axis=1)) if len(beside) >= _LEAST_SIDE else 0.0)
     nearer = np.min([np.sum((y - mean) ** 2, axis=1) for mean in means], axis=0)
+    across = y[:, 1:] - y[:, 1:].mean(axis=0)
+    widest = np.linalg.eigvalsh(across.T @ across / len(y))[-1] if y.shape[1] > 1 else 0.0
     return np.array(
         [
             np.sqrt(variance),
+            np.mean(along**3) / variance**1.5,
             np.mean(along**4) / variance**2,
-            beside.mean(),
+            places,
+            *sides,
+            widest,
             np.sqrt(np.quantile(nearer, 0.995)),
         ]
     )
 
 
-def deviation(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
-    """Return how many standard deviations of the replicates the samples' statistics lie from their mean."""
-    return (observed - replicated.mean(axis=0)) / np.maximum(replicated.std(axis=0), 1e-300)
+def left_out_deviation(
+    rest: Float[np.ndarray, "feature e"],
+    references: tuple[np.ndarray, np.ndarray],
+    weight: float,
+    mean: Float[np.ndarray, "feature"],
+    num: int,
+) -> float:
+    """Return how far the mean of a checkpoint lies from that of its mixture in what a projection leaves out.
 
-
-def verdict(stats: Mapping[str, Any], num_features: int) -> str:
-    """Say in words what a reader must know before quoting a measurement; ``good`` if nothing.
+    The squared distance in e whitened coordinates, were nothing moved, is σ² χ²_e with σ² the variance of the
+    means; returned is (χ² - e) / √(2 e), 0 where nothing is left out.
 
     Args:
-        stats: the entries of ``/sample_stats`` of one checkpoint.
-        num_features: features that displacement has.
+        rest: a whitened basis of what is left out.
+        references: samples of the old and of the new task.
+        weight: of the old mode.
+        mean: of the checkpoint's samples.
+        num: of the checkpoint's samples.
     """
-    bad, weak = [], []
-    if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
-        text = f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})"
-        if stats["streamed"]:
-            text += ", and the samples take more memory than NUTS may have"
-        bad.append(text)
-    if stats["method"] == "nuts":
-        if not stats["r_hat"] <= _MOST_R_HAT + 0.01:
-            bad.append(f"the chains disagree (R-hat {stats['r_hat']:.3f})")
-        elif not stats["ess"] >= 0.5 * _LEAST_ESS:
-            weak.append(f"few independent draws (ESS {stats['ess']:.0f})")
-        if stats["divergences"] > 0:
-            weak.append(f"{stats['divergences']:.0f} divergent transitions")
-    if stats["weight_information"] < _LEAST_INFORMATION:
-        share = 100 * float(stats["weight_information"])
-        weak.append(
-            "the modes overlap so much that weight and drift can hardly be told apart (a sample holds "
-            f"{share:.2g} % of the information on the weight that it would hold were its mode known)"
-        )
-    for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):
-        if stats["num_samples"] * weight < _LEAST_SAMPLES * num_features:
-            weak.append(f"too few samples of the {mode} mode to see how it has moved")
-    off = [
-        n.replace("_", " ") for n in STATISTICS if not abs(float(stats[f"deviation_{n}"])) < _MOST_DEVIATION
-    ]
-    if off:
-        bad.append(f"two modes do not describe the samples (off: {', '.join(off)})")
-    if bad:
-        return "not to be trusted: " + "; ".join(bad + weak)
-    return "weak: " + "; ".join(weak) if weak else "good"
+    if not rest.shape[1]:
+        return 0.0
+    old, new = references
+    shift = (mean - weight * old.mean(0) - (1.0 - weight) * new.mean(0)) @ rest
+    variance = 1.0 / num + weight**2 / len(old) + (1.0 - weight) ** 2 / len(new)
+    return float((np.sum(shift**2) / variance - rest.shape[1]) / np.sqrt(2.0 * rest.shape[1]))
+
+
+class Independence(NamedTuple):
+    """Whether samples are independent of one another.
+
+    Attributes:
+        near_rows: log ratio of the distance between nearest samples to that of the references', its mean.
+        near_rows_error: its standard error.
+        lag_correlation: correlation of neighbours in the file, what their modes explain taken away.
+        lag_correlation_error: its standard error were they independent.
+    """
+
+    near_rows: float
+    near_rows_error: float
+    lag_correlation: float
+    lag_correlation_error: float
+
+
+def independence_of(
+    references: References,
+    weight: float,
+    y: Float[np.ndarray, "n d"],
+    consecutive: Float[np.ndarray, "m d"],
+    rng: np.random.Generator,
+) -> Independence:
+    """Compare distances between nearest samples with the references', and neighbours in the file.
+
+    Args:
+        references: what they say.
+        weight: of the old mode.
+        y: some of the samples, at random.
+        consecutive: some that follow one another in the file.
+        rng: picks reference samples.
+    """
+    sizes = np.array([len(references.old) / max(weight, 1e-6), len(references.new) / max(1.0 - weight, 1e-6)])
+    num = int(min(len(y), sizes.min()))
+    near, error = 0.0, np.inf
+    if num >= 20:
+        counts = np.round(np.array([weight, 1.0 - weight]) * num).astype(int)
+        rows = [
+            reference[rng.choice(len(reference), min(count, len(reference)), replace=False)]
+            for reference, count in zip((references.old, references.new), counts, strict=True)
+        ]
+        both = [_log_nearest(sample) for sample in (np.concatenate(rows), y[:num])]
+        near = float(both[1].mean() - both[0].mean())
+        error = float(np.sqrt(sum(b.var() / len(b) for b in both)))
+    centred = _without_modes(references, consecutive)
+    if len(centred) < 20:
+        return Independence(near, error, 0.0, np.inf)
+    products = np.sum(centred[1:] * centred[:-1], axis=1)
+    power = np.mean(np.sum(centred**2, axis=1))
+    return Independence(
+        near,
+        error,
+        float(products.mean() / power),
+        float(products.std() / np.sqrt(len(products)) / power),
+    )
+
+
+def _log_nearest(y: np.ndarray) -> np.ndarray:
+    distance = cKDTree(y).query(y, k=2)[0][:, 1]
+    return np.log(np.maximum(distance, 1e-9 * max(distance.max(), 1e-300)))
+
+
+def _without_modes(references: References, y: np.ndarray) -> np.ndarray:
+    """Return samples less the mean of their side of the middle, of which a file may hold one after the other."""
+    old_side = y[:, 0] > 0.5 * references.draws.means[0, :, 0].sum()
+    centred = y.copy()
+    for side in (old_side, ~old_side):
+        if side.any():
+            centred[side] -= y[side].mean(axis=0)
+    # Where modes overlap the first coordinate tells which side of the middle a sample is on.
+    return centred[:, 1:] if y.shape[1] > 1 else centred

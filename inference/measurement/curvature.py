@@ -1,17 +1,15 @@
 """Value, gradient and Hessian of a checkpoint's log-likelihood, by matrix products over its rows.
 
-With the joint log densities l_k = c_k + ρ_k(Q_k) of a row, its responsibilities r_k and Q_k the squared
-distances, the Hessian of log Σ_k e^{l_k} in the unknowns is
+A row's log-likelihood is a function F of a few numbers z: the logit, and the coordinates (s_k, q_k) along and
+across the axis of each mode. With x = (1, y), every ∇z_a is linear in x, ∇z_a = G_a x, and every z_a is linear
+in x xᵀ. So with the derivatives F_a and F_ab of every row
 
-    Σ_k r_k (∇²c_k + ρ_k' ∇²Q_k + ρ_k'' ∇Q_k ∇Q_kᵀ) + Σ_{j<k} r_j r_k (∇l_j - ∇l_k)(∇l_j - ∇l_k)ᵀ.
+    Hessian = Σ_ab G_a (Σ_i F_ab x_i x_iᵀ) G_bᵀ + Σ_a ∇² z_a(Σ_i F_a x_i x_iᵀ),
 
-Summed over rows, the second derivatives of c and Q are those of one function of their moments, taken once;
-the rest are Gram matrices of first derivatives. Derivation: docs/measurement.md.
+and the rows enter by Gram matrices alone. Derivation: docs/measurement.md.
 """
 
-from functools import partial
-from itertools import combinations
-from typing import Any
+from itertools import combinations_with_replacement
 
 import jax
 import jax.numpy as jnp
@@ -21,77 +19,67 @@ from jaxtyping import Array, Float
 
 from inference.measurement import law
 from inference.measurement.anchors import Anchors
-from inference.measurement.law import Rows, Statistics, Unknowns
+from inference.measurement.law import Rows, Settled, Statistics, Unknowns
 
 
 @jax.jit
 def derivatives(
     anchors: Anchors, unknowns: Unknowns, rows: Rows
-) -> tuple[Float[Array, ""], Float[Array, "D"], Float[Array, "D D"]]:
-    """Return the log-likelihood of all rows, its gradient and its Hessian in the raveled unknowns."""
+) -> tuple[Float[Array, "R"], Float[Array, "R D"], Float[Array, "R D D"]]:
+    """Return the log-likelihood of all rows, its gradient and its Hessian in the raveled unknowns.
+
+    Args:
+        anchors: R draws of them.
+        unknowns: one for each draw of the anchors.
+        rows: the samples.
+    """
+    return lax.map(lambda pair: _of_anchors(*pair, rows), (anchors, unknowns))
+
+
+def _of_anchors(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> tuple[Array, Array, Array]:
     flat, restore = ravel_pytree(unknowns)
-    size, count = flat.size, 2 if unknowns.neither is None else 3
-    components = range(count)
+    d = rows.y.shape[-1]
 
-    def constants(flat: Array) -> Array:
-        return jnp.stack(law.constants(anchors, restore(flat)))
+    def numbers(flat: Array, statistics: Statistics) -> Array:
+        """Return z of rows, the last axis over its entries."""
+        at = law.coordinates(anchors, restore(flat), statistics)
+        settled = ravel_pytree(Settled.of(restore(flat)))[0]
+        return jnp.stack([*at, *(jnp.broadcast_to(s * statistics.count, at[0].shape) for s in settled)], -1)
 
-    def distances(flat: Array, y: Array, across: Array) -> Array:
-        return jnp.stack(law.squared_distances(anchors, restore(flat), Statistics.of_rows(y, across)))
+    settled_flat, restore_settled = ravel_pytree(Settled.of(unknowns))
 
-    def radial(squared: Array) -> Array:
-        return jnp.stack([law.radial(anchors, k, squared[k]) for k in components])
+    def value(z: Array) -> Array:
+        at, settled = jnp.split(z, [len(z) - len(settled_flat)])
+        return jax.nn.logsumexp(jnp.stack(law.log_densities(anchors, restore_settled(settled), list(at))))
 
-    along_rows = jax.vmap(distances, (None, 0, 0))
-    jacobian_of_rows = jax.vmap(jax.jacrev(distances), (None, 0, 0))
-    first = jax.jacrev(constants)(flat)
+    size = len(jax.eval_shape(lambda: numbers(flat, Statistics.of_rows(anchors, rows.y[0, 0]))))
+    pairs = list(combinations_with_replacement(range(size), 2))
+    first, second = (jnp.array(index) for index in zip(*pairs, strict=True))
 
-    def add(total: Any, block: Rows) -> tuple[Any, None]:
-        y, across, weights = block
-        squared, jacobian = along_rows(flat, y, across), jacobian_of_rows(flat, y, across)
-        by_distance = jax.vmap(jax.grad(lambda q: jnp.sum(radial(q))))(squared)
-        bend = jax.vmap(lambda q: jnp.diagonal(jax.hessian(lambda p: jnp.sum(radial(p)))(q)))(squared)
-        joint = constants(flat) + jax.vmap(radial)(squared)
-        share = jax.nn.softmax(joint, axis=1)
-        held = weights[:, None] * share
-        pulled = held * by_distance
-        slopes = first + by_distance[:, :, None] * jacobian
-        hessian = jnp.zeros((size, size))
-        for j, k in combinations(components, 2):
-            hessian += _gram(slopes[:, j] - slopes[:, k], held[:, j] * share[:, k])
-        if anchors.tail_dof is not None:
-            for k in components:
-                hessian += _gram(jacobian[:, k], held[:, k] * bend[:, k])
-        part = (
-            jnp.sum(weights * jax.nn.logsumexp(joint, axis=1)),
-            jnp.einsum("nk,nkd->d", pulled, jacobian),
-            hessian,
-            held.sum(0),
-            (pulled.sum(0), pulled.T @ y, jnp.stack([_gram(y, p) for p in pulled.T]), pulled.T @ across),
-        )
+    def add(total: tuple[Array, Array, Array], block: Rows) -> tuple[tuple[Array, Array, Array], None]:
+        z = numbers(flat, Statistics.of_rows(anchors, block.y))
+        values, slopes = jax.vmap(jax.value_and_grad(value))(z)
+        bends = jax.vmap(jax.hessian(value))(z)[:, first, second]
+        x = jnp.concatenate([jnp.ones((len(block.y), 1)), block.y], axis=1)
+        weighted = block.weights[:, None] * jnp.concatenate([slopes, bends], axis=1)
+        grams = jnp.einsum("np,ni,nj->pij", weighted, x, x)
+        part = (jnp.sum(block.weights * values), grams[:size], grams[size:])
         return jax.tree.map(jnp.add, total, part), None
 
-    d, kinds = rows.y.shape[-1], rows.across.shape[-1]
-    shapes = ((), (size,), (size, size), (count,), ((count,), (count, d), (count, d, d), (count, kinds)))
-    zeros = jax.tree.map(jnp.zeros, shapes, is_leaf=lambda s: all(isinstance(n, int) for n in s))
-    (value, gradient, hessian, mass, moments), _ = lax.scan(add, zeros, rows)
+    zeros = (0.0, jnp.zeros((size, d + 1, d + 1)), jnp.zeros((len(pairs), d + 1, d + 1)))
+    (height, slopes, bends), _ = lax.scan(add, zeros, rows)
 
     def of_moments(flat: Array) -> Array:
-        """Return what has the rows' second derivatives: Σ_i Σ_k r_k c_k + r_k ρ_k' Q_k, the factors held."""
-        terms = mass * constants(flat)
-        for k, (number, total, second, across) in enumerate(zip(*moments, strict=True)):
-            square = partial(_quadratic_form, second)
-            summed = Statistics(number, total, square, jnp.trace(second), across)
-            terms = terms.at[k].add(law.squared_distances(anchors, restore(flat), summed)[k])
-        return jnp.sum(terms)
+        """Return Σ_a z_a of the rows' moments, each by its own weights, which are held."""
+        return sum(numbers(flat, Statistics.of_moments(anchors, slopes[a]))[a] for a in range(size))
 
-    return value, gradient + mass @ first, hessian + jax.hessian(of_moments)(flat)
+    # What is not linear in x, the squares of y, has no gradient.
+    no_squares = tuple(jnp.zeros(()) for _ in anchors.across)
 
+    def of_row(x: Array) -> Array:
+        return jax.jacrev(numbers)(flat, Statistics(x[0], x[1:], jnp.zeros(()), no_squares))
 
-def _quadratic_form(matrix: Float[Array, "d d"], v: Float[Array, "d"]) -> Float[Array, ""]:
-    return v @ matrix @ v
-
-
-def _gram(x: Float[Array, "n D"], weights: Float[Array, "n"]) -> Float[Array, "D D"]:
-    """Return Σ_i weights_i x_i x_iᵀ."""
-    return x.T @ (weights[:, None] * x)
+    columns = jax.vmap(of_row, out_axes=-1)(jnp.eye(d + 1))
+    full = jnp.zeros((size, size, d + 1, d + 1)).at[first, second].set(bends).at[second, first].set(bends)
+    hessian = jnp.einsum("iby,bjy->ij", jnp.einsum("aix,abxy->iby", columns, full), columns)
+    return height, jax.grad(of_moments)(flat), hessian + jax.hessian(of_moments)(flat)

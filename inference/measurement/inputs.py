@@ -99,6 +99,7 @@ class Summary(NamedTuple):
         mean: of the finite samples, shape (feature,).
         sd: of the finite samples, shape (feature,).
         digest: of all the finite samples' bytes.
+        num_repeated: finite samples that are equal to an earlier one.
     """
 
     num: int
@@ -106,6 +107,7 @@ class Summary(NamedTuple):
     mean: np.ndarray
     sd: np.ndarray
     digest: bytes
+    num_repeated: int
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def check(
 def _summary(source: Samples, index: int, features: list[str]) -> Summary:
     """Read a checkpoint once; moments of pieces are put together as Chan, Golub and LeVeque (1983) do."""
     digest, num, num_dropped = hashlib.sha256(), 0, 0
+    hashes = []
     mean, squares = np.zeros(len(features)), np.zeros(len(features))
     for piece in source.pieces(index, features):
         samples = np.ascontiguousarray(piece[_finite(piece)])
@@ -227,13 +230,27 @@ def _summary(source: Samples, index: int, features: list[str]) -> Summary:
         if not len(samples):
             continue
         digest.update(samples.data)
+        hashes.append(_row_hashes(samples))
         shift = samples.mean(0) - mean
         centred = samples - samples.mean(0)
         together = num + len(samples)
         squares += np.einsum("nd,nd->d", centred, centred) + shift**2 * num * len(samples) / together
         mean += shift * len(samples) / together
         num = together
-    return Summary(num, num_dropped, mean, np.sqrt(squares / max(num, 1)), digest.digest())
+    repeated = num - len(np.unique(np.concatenate(hashes))) if hashes else 0
+    return Summary(num, num_dropped, mean, np.sqrt(squares / max(num, 1)), digest.digest(), repeated)
+
+
+def _row_hashes(samples: Float[np.ndarray, "n d"]) -> np.ndarray:
+    """Return 64 bits of every row, which equal rows share."""
+    factors = np.random.default_rng(0).integers(2**63, size=samples.shape[1], dtype=np.uint64) * 2 + 1
+    bits = (samples + 0.0).view(np.uint64)
+    return np.sum((bits ^ (bits >> np.uint64(29))) * factors, axis=1, dtype=np.uint64)
+
+
+def digest_of(samples: Float[np.ndarray, "n d"]) -> str:
+    """Return a name of some rows, whatever their order."""
+    return hashlib.sha256(np.sort(_row_hashes(np.ascontiguousarray(samples))).tobytes()).hexdigest()[:16]
 
 
 def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> None:

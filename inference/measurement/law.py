@@ -1,13 +1,11 @@
 """The law of a checkpoint's samples: the two anchored modes, moved, and perhaps a third for neither task."""
 
-from collections.abc import Callable
 from functools import reduce
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
@@ -36,16 +34,14 @@ class Unknowns(NamedTuple):
         old_logit: logit of the old mode's share of the two modes.
         old_mean: m_o, shape (d,).
         new_mean: m_n, shape (d,).
-        log_axis: log of the factor on the anchors' κ, shape (K,).
-        tilt: what is added to the anchors' c in their metric, shape (K, d - 1).
+        tilt: what is added to the anchors' c in their metric, shape (T, d - 1).
         neither: the third component, or None.
     """
 
     old_logit: Float[Any, ""]
     old_mean: Float[Any, "d"]
     new_mean: Float[Any, "d"]
-    log_axis: Float[Any, "K"]
-    tilt: Float[Any, "K p"]
+    tilt: Float[Any, "T p"]
     neither: Neither | None = None
 
 
@@ -54,21 +50,19 @@ class Rows(NamedTuple):
 
     Attributes:
         y: shape (block, row, d).
-        across: |B_kᵀ y_p|², shape (block, row, K).
         weights: 1 for a sample, 0 for a filling, shape (block, row).
     """
 
     y: Float[Any, "block row d"]
-    across: Float[Any, "block row K"]
     weights: Float[Any, "block row"]
 
 
-def rows_of(anchors: Anchors, y: Float[np.ndarray, "n d"]) -> Rows:
+def rows_of(y: Float[np.ndarray, "n d"]) -> Rows:
     """Arrange samples in blocks."""
     shape = block_shape(len(y))
     padded = np.zeros((shape[0] * shape[1], y.shape[1]))
     padded[: len(y)] = y
-    return blocks_of(anchors, padded, len(y), shape)
+    return blocks_of(padded, len(y), shape)
 
 
 def block_shape(num: int) -> tuple[int, int]:
@@ -79,134 +73,167 @@ def block_shape(num: int) -> tuple[int, int]:
     return -(-blocks // step) * step, size
 
 
-def blocks_of(anchors: Anchors, y: Float[np.ndarray, "n d"], num: int, shape: tuple[int, int]) -> Rows:
+def blocks_of(y: Float[np.ndarray, "n d"], num: int, shape: tuple[int, int]) -> Rows:
     """Return blocks of a shape whose first ``num`` rows are samples."""
-    across = np.stack([np.sum((y[:, 1:] @ b) ** 2, axis=1) for b in anchors.across], axis=-1)
     weights = (np.arange(len(y)) < num).astype(float)
-    return Rows(*(a.reshape(*shape, *a.shape[1:]) for a in (y, across, weights)))
+    return Rows(*(a.reshape(*shape, *a.shape[1:]) for a in (y, weights)))
 
 
 def start_of(anchors: Anchors, old_logit: float, neither: bool) -> Unknowns:
     """Return the unknowns at the references."""
-    covariances, d = len(anchors.dof), anchors.means.shape[1]
     third = Neither(np.array(-3.0), anchors.means.mean(0), np.array(np.log(3.0))) if neither else None
-    zeros = np.zeros(covariances), np.zeros((covariances, d - 1))
-    return Unknowns(np.asarray(float(old_logit)), anchors.means[0], anchors.means[1], *zeros, third)
+    tilt = np.zeros((len(anchors.tilt_dof), anchors.means.shape[1] - 1))
+    return Unknowns(np.asarray(float(old_logit)), anchors.means[0], anchors.means[1], tilt, third)
 
 
 def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[Any, Any, Any]:
     """Return (κ, c, B) of a mode: A = [[κ, 0], [c, B]], precision A Aᵀ."""
-    k = min(mode, len(anchors.dof) - 1)
-    factor = unknowns.log_axis.__array_namespace__().exp(unknowns.log_axis[k])
-    tilt = anchors.tilt[k] * factor + anchors.across[k] @ unknowns.tilt[k]
-    return anchors.axis_precision[k] * factor, tilt, anchors.across[k]
+    k = min(mode, len(anchors.axis_precision) - 1)
+    t = min(mode, len(anchors.tilt_dof) - 1)
+    across = anchors.across[k]
+    return anchors.axis_precision[k], anchors.tilt[k] + across @ unknowns.tilt[t], across
 
 
 class Statistics(NamedTuple):
-    """What a sum over rows of squared distances needs; of one row, or of each of many, it is the row's own.
+    """What a sum over rows of coordinates and squared distances needs; of one row it is the row's own.
 
     Attributes:
         count: Σ a_i, shape ().
         total: Σ a_i y_i, shape (d,).
-        square: of a vector v, Σ a_i (y_i · v)².
         length: Σ a_i |y_i|², shape ().
-        across: Σ a_i |B_kᵀ y_ip|², shape (K,).
+        across: Σ a_i |B_kᵀ y_ip|² of every B of the anchors.
     """
 
     count: Any
     total: Any
-    square: Callable[[Array], Array]
     length: Any
-    across: Any
+    across: tuple[Any, ...]
 
     @classmethod
-    def of_rows(cls, y: Float[Array, "*n d"], across: Float[Array, "*n K"]) -> Self:
+    def of_rows(cls, anchors: Anchors, y: Float[Array, "*n d"]) -> Self:
         """Return the statistics of every row by itself."""
-        return cls(1.0, y, lambda v: (y @ v) ** 2, jnp.sum(y * y, axis=-1), across)
+        across = tuple(jnp.sum((y[..., 1:] @ b) ** 2, axis=-1) for b in anchors.across)
+        return cls(1.0, y, jnp.sum(y * y, axis=-1), across)
+
+    @classmethod
+    def of_moments(cls, anchors: Anchors, second: Float[Array, "d+1 d+1"]) -> Self:
+        """Return the statistics of the sum Σ a_i x_i x_iᵀ of rows x = (1, y)."""
+        across = tuple(jnp.sum((second[2:, 2:] @ b) * b) for b in anchors.across)
+        return cls(second[0, 0], second[0, 1:], jnp.trace(second) - second[0, 0], across)
 
 
-def constants(anchors: Anchors, unknowns: Unknowns) -> list[Float[Array, ""]]:
-    """Return log weight plus half the log determinant of the precision of every component, old, new, neither.
+def coordinates(anchors: Anchors, unknowns: Unknowns, rows: Statistics) -> list[Float[Array, "*n"]]:
+    """Return what a density is a function of: (s_o, q_o, s_n, q_n), and |y - m|² of the third component.
 
-    With `squared_distances` Q_k, the log of weight times density is constant + `radial`(Q_k).
+    s_k = κ_k (u - m_k1) + c_k · (y_p - m_kp) along the axis, q_k = |B_kᵀ (y_p - m_kp)|² across it.
     """
-    share = jax.nn.log_sigmoid(jnp.stack([unknowns.old_logit, -unknowns.old_logit]))
-    if unknowns.neither is not None:
-        share = share + jax.nn.log_sigmoid(-unknowns.neither.logit)
-    found = []
-    for mode in (0, 1):
-        kappa, _, b = precision_columns(anchors, unknowns, mode)
-        found.append(share[mode] + jnp.log(kappa) + jnp.sum(jnp.log(jnp.diagonal(b))))
-    if unknowns.neither is not None:
-        d = anchors.means.shape[1]
-        found.append(jax.nn.log_sigmoid(unknowns.neither.logit) - d * unknowns.neither.log_scale)
-    return found
-
-
-def squared_distances(anchors: Anchors, unknowns: Unknowns, rows: Statistics) -> list[Float[Array, "*n"]]:
-    """Return Σ_i a_i |A_kᵀ (y_i - m_k)|² for every component, old, new and neither."""
     found = []
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         kappa, tilt, b = precision_columns(anchors, unknowns, mode)
         first = jnp.concatenate([kappa[None], tilt])
-        offset = first @ mean
-        along = rows.square(first) - 2.0 * offset * (rows.total @ first) + rows.count * offset**2
         centre = b @ (b.T @ mean[1:])
-        across = rows.across[..., min(mode, len(anchors.dof) - 1)]
-        beside = across - 2.0 * (rows.total[..., 1:] @ centre) + rows.count * (mean[1:] @ centre)
-        found.append(along + beside)
+        known = rows.across[min(mode, len(rows.across) - 1)]
+        across = known - 2.0 * (rows.total[..., 1:] @ centre) + rows.count * (mean[1:] @ centre)
+        found += [rows.total @ first - rows.count * (first @ mean), across]
     if unknowns.neither is not None:
-        third = unknowns.neither
-        squared = rows.length - 2.0 * (rows.total @ third.mean) + rows.count * (third.mean @ third.mean)
-        found.append(squared * jnp.exp(-2.0 * third.log_scale))
+        mean = unknowns.neither.mean
+        found.append(rows.length - 2.0 * (rows.total @ mean) + rows.count * (mean @ mean))
     return found
 
 
-def radial(anchors: Anchors, component: int, squared: Array) -> Array:
-    """Return what a component's log density is of the squared distance; Gaussian for neither."""
-    d, tail_dof = anchors.means.shape[1], anchors.tail_dof
-    if tail_dof is None or component == 2:
+class Settled(NamedTuple):
+    """The unknowns that a density depends on by themselves, not through `coordinates`.
+
+    Attributes:
+        old_logit: logit of the old share.
+        neither: logit and log scale of the third component, shape (2,), or None.
+    """
+
+    old_logit: Float[Array, ""]
+    neither: Float[Array, "2"] | None
+
+    @classmethod
+    def of(cls, unknowns: Unknowns) -> Self:
+        """Return those of some unknowns."""
+        third = unknowns.neither
+        return cls(unknowns.old_logit, None if third is None else jnp.stack([third.logit, third.log_scale]))
+
+
+def log_densities(anchors: Anchors, settled: Settled, at: list[Array]) -> list[Float[Array, "*n"]]:
+    """Return the log of weight times density of every component, old, new, neither, at `coordinates`."""
+    share = jax.nn.log_sigmoid(jnp.stack([settled.old_logit, -settled.old_logit]))
+    if settled.neither is not None:
+        share = share + jax.nn.log_sigmoid(-settled.neither[0])
+    found = []
+    for mode in (0, 1):
+        k = min(mode, len(anchors.axis_precision) - 1)
+        determinant = jnp.log(anchors.axis_precision[k]) + jnp.sum(
+            jnp.log(jnp.diagonal(anchors.across[k], axis1=-2, axis2=-1))
+        )
+        found.append(share[mode] + determinant + _mode(anchors, mode, at[2 * mode], at[2 * mode + 1]))
+    if settled.neither is not None:
+        d = anchors.means.shape[1]
+        logit, log_scale = settled.neither
+        squared = at[4] * jnp.exp(-2.0 * log_scale)
+        found.append(jax.nn.log_sigmoid(logit) - d * log_scale - 0.5 * (squared + d * _LOG_2PI))
+    return found
+
+
+def _mode(anchors: Anchors, mode: int, along: Array, across: Array) -> Array:
+    """Return the log density of a mode at (s, q): elliptical, or its own shape along the axis."""
+    d = anchors.means.shape[1]
+    if anchors.shape is None:
+        return _radial(anchors.tail_dof, d, along**2 + across)
+    shape = jax.tree.map(lambda a: a[mode], anchors.shape)
+    z = (along[..., None] - shape.location) / shape.scale
+    beside = _radial(anchors.tail_dof, d - 1, across) if d > 1 else 0.0
+    logs = shape.log_weight - jnp.log(shape.scale) - 0.5 * z**2
+    return jax.nn.logsumexp(logs, axis=-1) - 0.5 * _LOG_2PI + beside
+
+
+def _radial(tail_dof: Any, d: int, squared: Array) -> Array:
+    """Return the log density of d coordinates at a squared distance, Gaussian or Student-t."""
+    if tail_dof is None:
         return -0.5 * (squared + d * _LOG_2PI)
     constant = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof) - 0.5 * d * jnp.log(tail_dof * jnp.pi)
     return constant - 0.5 * (tail_dof + d) * jnp.log1p(squared / tail_dof)
 
 
-def log_densities(
-    anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"], across: Float[Array, "n K"]
-) -> list[Float[Array, "n"]]:
-    """Return the log of weight times density of every component, old, new and neither, at rows."""
-    squared = squared_distances(anchors, unknowns, Statistics.of_rows(y, across))
-    return [
-        constant + radial(anchors, component, q)
-        for component, (constant, q) in enumerate(zip(constants(anchors, unknowns), squared, strict=True))
-    ]
-
-
-def row_log_likelihood(
-    anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"], across: Float[Array, "n K"]
-) -> Float[Array, "n"]:
+def row_log_likelihood(anchors: Anchors, unknowns: Unknowns, rows: Statistics) -> Float[Array, "n"]:
     """Return log q(y_i) of rows."""
-    return reduce(log_add, log_densities(anchors, unknowns, y, across))
-
-
-def _block_value(anchors: Anchors, unknowns: Unknowns, block: Rows) -> Array:
-    return jnp.sum(block.weights * row_log_likelihood(anchors, unknowns, block.y, block.across))
+    at = coordinates(anchors, unknowns, rows)
+    return reduce(log_add, log_densities(anchors, Settled.of(unknowns), at))
 
 
 @jax.jit
-def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Float[Array, "draw"]:
-    """Return the log-likelihood of all rows under every one of a batch of unknowns."""
+def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Float[Array, "R J"]:
+    """Return the log-likelihood of all rows under J unknowns for each of R draws of the anchors."""
 
-    def add(total: Array, block: Rows) -> tuple[Array, None]:
-        return total + jax.vmap(lambda one: _block_value(anchors, one, block))(unknowns), None
+    def of_anchors(pair: tuple[Anchors, Unknowns]) -> Array:
+        one, batch = pair
 
-    return lax.scan(add, jnp.zeros(len(unknowns.old_logit)), rows)[0]
+        def add(total: Array, block: Rows) -> tuple[Array, None]:
+            statistics = Statistics.of_rows(one, block.y)
+
+            def value(unknowns: Unknowns) -> Array:
+                return jnp.sum(block.weights * row_log_likelihood(one, unknowns, statistics))
+
+            return total + jax.vmap(value)(batch), None
+
+        return jax.lax.scan(add, jnp.zeros(len(batch.old_logit)), rows)[0]
+
+    return jax.lax.map(of_anchors, (anchors, unknowns))
 
 
 @jax.jit
-def pointwise(anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"]) -> Float[Array, "draw n"]:
-    """Return log q(y_i) of every sample under every one of a batch of unknowns."""
-    return jax.vmap(lambda one: CheckpointLaw(anchors, one).log_prob(y))(unknowns)
+def pointwise(anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"]) -> Float[Array, "R J n"]:
+    """Return log q(y_i) of every sample under J unknowns for each of R draws of the anchors."""
+
+    def of_anchors(pair: tuple[Anchors, Unknowns]) -> Array:
+        one, batch = pair
+        return jax.vmap(lambda u: CheckpointLaw(one, u).log_prob(y))(batch)
+
+    return jax.lax.map(of_anchors, (anchors, unknowns))
 
 
 class CheckpointLaw(Distribution):
@@ -227,19 +254,17 @@ class CheckpointLaw(Distribution):
 
     def log_prob(self, value: Float[Array, "n d"]) -> Float[Array, "n"]:
         """Return log q(y), up to no constant."""
-        across = jnp.stack([jnp.sum((value[:, 1:] @ b) ** 2, axis=1) for b in self.anchors.across], axis=-1)
-        return row_log_likelihood(self.anchors, self.unknowns, value, across)
+        return row_log_likelihood(self.anchors, self.unknowns, Statistics.of_rows(self.anchors, value))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*n d"]:
         """Draw samples, each of its own component."""
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(key, 6)
         d = self.event_shape[0]
         z = jax.random.normal(keys[0], (*sample_shape, d))
+        radius = jnp.ones((*sample_shape, 1))
         if self.anchors.tail_dof is not None:
             chi2 = 2.0 * jax.random.gamma(keys[1], 0.5 * self.anchors.tail_dof, sample_shape)
             radius = jnp.sqrt(self.anchors.tail_dof / chi2)[..., None]
-        else:
-            radius = jnp.ones(())
         modes = []
         for mode, mean in enumerate((self.unknowns.old_mean, self.unknowns.new_mean)):
             kappa, tilt, b = precision_columns(self.anchors, self.unknowns, mode)
@@ -247,7 +272,12 @@ class CheckpointLaw(Distribution):
             beside = jax.scipy.linalg.solve_triangular(
                 b.T, (radius * z[..., 1:]).reshape(-1, d - 1).T, lower=False
             ).T.reshape(*sample_shape, d - 1)
-            along = ((radius * z[..., :1])[..., 0] - beside @ tilt) / kappa
+            s = (radius * z[..., :1])[..., 0]
+            if self.anchors.shape is not None:
+                shape = jax.tree.map(lambda a, mode=mode: a[mode], self.anchors.shape)
+                picked = jax.random.categorical(keys[4 + mode], shape.log_weight, shape=sample_shape)
+                s = jnp.asarray(shape.location)[picked] + jnp.asarray(shape.scale)[picked] * z[..., 0]
+            along = (s - beside @ tilt) / kappa
             modes.append(mean + jnp.concatenate([along[..., None], beside], axis=-1))
         old = jax.random.bernoulli(keys[2], jax.nn.sigmoid(self.unknowns.old_logit), sample_shape)
         y = jnp.where(old[..., None], modes[0], modes[1])

@@ -1,6 +1,6 @@
-"""The same posterior by NUTS: the NumPyro model, started and scaled by the fast path."""
+"""The same posterior by NUTS: the NumPyro model, a chain for each draw of the anchors, started by the fast path."""
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import arviz as az
@@ -11,8 +11,8 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jax.scipy.special import logit
-from numpyro.infer import MCMC, NUTS
-from numpyro.infer.util import unconstrain_fn
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from scipy import special
 
 from inference.measurement import law
@@ -29,13 +29,21 @@ from inference.measurement.prior import (
     mean_covariance,
 )
 
-_WARMUP = 400
+_WARMUP, _MOST_DEPTH = 300, 7
 
 
-def model(anchors: Anchors, prior: Prior, rows: law.Rows, *, neither: bool = False) -> None:
-    """The samples of one checkpoint, in the frame of the anchors.
+def model(anchors: Anchors, prior: Prior, rows: law.Rows, moved: Any, *, neither: bool = False) -> None:
+    """The samples of one checkpoint under one draw of the anchors, in their frame.
 
-    The reference means are integrated out: m ~ N(μ̂, V + T), see `inference.measurement.prior`.
+    The reference means are integrated out: m ~ N(μ̂, V + T), see `inference.measurement.prior`. Which modes
+    have moved is given: the fast path has drawn it.
+
+    Args:
+        anchors: one draw, unbatched.
+        prior: the numbers of the prior.
+        rows: the samples.
+        moved: 1 for a mode that has moved, else 0, shape (2,).
+        neither: whether there is a third component.
     """
     d = anchors.means.shape[1]
     share = numpyro.sample("old_share", dist.Beta(*prior.weight_shapes))
@@ -43,15 +51,14 @@ def model(anchors: Anchors, prior: Prior, rows: law.Rows, *, neither: bool = Fal
     rate = 0.5 * SCALE_DOF * prior.displacement_scale**2
     along = numpyro.sample("axis_variance", dist.InverseGamma(0.5 * SCALE_DOF, rate).expand([2]).to_event(1))
     across = numpyro.sample("across_scale", half_t.expand([2]).to_event(1))
-    scales = jnp.stack([jnp.sqrt(along), across], axis=-1)
+    scales = jnp.stack([jnp.sqrt(along), across], axis=-1) * jnp.asarray(moved)[:, None]
     means = []
     for k, name in enumerate(("old", "new")):
         covariance = mean_covariance(anchors, k, scales[k])
         means.append(numpyro.sample(f"{name}_mean", dist.MultivariateNormal(anchors.means[k], covariance)))
-    # h² dof is chi-squared with axis_dof: h² is Gamma(axis_dof/2, rate dof/2).
-    squared = numpyro.sample("axis_factor", dist.Gamma(0.5 * anchors.axis_dof, 0.5 * anchors.dof).to_event(1))
-    spread = jnp.broadcast_to(1.0 / jnp.sqrt(anchors.tilt_dof)[:, None], anchors.tilt.shape)
-    tilt = numpyro.sample("tilt", dist.Normal(0.0, spread).to_event(2)) if d > 1 else jnp.zeros(spread.shape)
+    shape = (anchors.tilt_dof.shape[0], d - 1)
+    spread = jnp.broadcast_to(1.0 / jnp.sqrt(anchors.tilt_dof)[:, None], shape)
+    tilt = numpyro.sample("tilt", dist.Normal(0.0, spread).to_event(2)) if d > 1 else jnp.zeros(shape)
     third = None
     if neither:
         third = Neither(
@@ -59,7 +66,7 @@ def model(anchors: Anchors, prior: Prior, rows: law.Rows, *, neither: bool = Fal
             numpyro.sample("neither_mean", dist.Normal(anchors.means.mean(0), NEITHER_SPREAD).to_event(1)),
             numpyro.sample("neither_log_scale", dist.Normal(*NEITHER_LOG_SCALE)),
         )
-    unknowns = Unknowns(logit(share), means[0], means[1], 0.5 * jnp.log(squared), tilt, third)
+    unknowns = Unknowns(logit(share), means[0], means[1], tilt, third)
     numpyro.factor("sides", log_sides(anchors, unknowns))
     with numpyro.plate("samples", rows.weights.size), numpyro.handlers.mask(mask=rows.weights.ravel() > 0.0):
         numpyro.sample("y", CheckpointLaw(anchors, unknowns), obs=rows.y.reshape(-1, d))
@@ -73,96 +80,112 @@ def sample(
     *,
     neither: bool,
     num: int,
-    chains: int,
     rng: np.random.Generator,
 ) -> tuple[Draws, dict[str, float]]:
     """Return draws by NUTS from starts that the fast path drew, and their diagnostics.
 
+    There is a chain for each draw of the anchors; which modes have moved in it is drawn from the fast path.
+
     Args:
-        anchors: the modes at the references.
+        anchors: R draws of them.
         prior: the numbers of the prior.
         rows: the checkpoint's samples.
         start: draws of the fast path; each chain starts at one.
         neither: whether there is a third component.
-        num: draws of all chains together.
-        chains: number of chains.
+        num: draws for each draw of the anchors.
         rng: for the starts and the seed.
 
     Returns:
-        The draws, chain after chain, and ``r_hat`` (the largest), ``ess`` (the smallest, of bulk and tails)
-        over weight, means and scales, and ``divergences``.
+        The draws, and ``r_hat`` (the largest, between the halves of chains), ``ess`` (the smallest) over
+        weight and means, and ``divergences``.
     """
-    sampler = _sampler(neither, num // chains, chains)
-    picked = rng.choice(len(start.scales), chains, replace=False)
-    starts = start.unknowns, start.scales
-    places = [_site_values(anchors, *jax.tree.map(lambda a, i=i: np.asarray(a)[i], starts)) for i in picked]
-    unconstrained = [
-        unconstrain_fn(sampler.sampler.model, (anchors, prior, rows), {}, place) for place in places
-    ]
-    initial = jax.tree.map(lambda *leaves: jnp.stack(leaves), *unconstrained)
-    sampler.run(
-        jax.random.key(rng.integers(2**63)),
-        anchors,
-        prior,
-        rows,
-        init_params=initial,
-        extra_fields=("diverging",),
+    count = len(start.scales)
+    place = np.arange(count), rng.integers(start.scales.shape[1], size=count)
+    moved = (start.scales[place][:, :, 0] > 0.0).astype(float)
+    at = _site_values(
+        jax.tree.map(lambda a: np.asarray(a)[place], start.unknowns), start.scales[place], prior
     )
-    grouped = {k: np.asarray(v) for k, v in sampler.get_samples(group_by_chain=True).items()}
-    # The sites' names differ from the reported ones; what is checked is what the report is made of.
-    summary = xr.Dataset(
-        {
-            name: (("chain", "draw", *(f"{name}_{i}" for i in range(array.ndim - 2))), array)
-            for name, array in grouped.items()
-        }
-    )
-    r_hat, bulk, tail = az.rhat(summary), az.ess(summary), az.ess(summary, method="tail")
-    diagnostics = {
-        "r_hat": float(max(float(r_hat[name].max()) for name in summary)),
-        "ess": float(min(min(float(bulk[name].min()), float(tail[name].min())) for name in summary)),
-        "divergences": float(np.sum(sampler.get_extra_fields()["diverging"])),
-    }
-    flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in grouped.items()}
+    keys = jax.random.split(jax.random.key(rng.integers(2**63)), count)
+    sites, diverging = _chains(anchors, prior, rows, jnp.asarray(moved), at, keys, neither=neither, num=num)
+    sites = {name: np.asarray(array) for name, array in sites.items()}
     third = None
     if neither:
-        third = Neither(special.logit(flat["neither_share"]), flat["neither_mean"], flat["neither_log_scale"])
-    tilt = flat.get("tilt", np.zeros((num, *anchors.tilt.shape)))
-    unknowns = Unknowns(
-        special.logit(flat["old_share"]),
-        flat["old_mean"],
-        flat["new_mean"],
-        0.5 * np.log(flat["axis_factor"]),
-        tilt,
-        third,
-    )
-    scales = np.stack([np.sqrt(flat["axis_variance"]), flat["across_scale"]], axis=-1)
-    return Draws(unknowns, scales, start.k_hat, start.efficiency), diagnostics
+        third = Neither(
+            special.logit(sites["neither_share"]), sites["neither_mean"], sites["neither_log_scale"]
+        )
+    tilt = sites.get("tilt", np.zeros((count, num, *start.unknowns.tilt.shape[2:])))
+    unknowns = Unknowns(special.logit(sites["old_share"]), sites["old_mean"], sites["new_mean"], tilt, third)
+    scales = np.stack([np.sqrt(sites["axis_variance"]), sites["across_scale"]], axis=-1)
+    diagnostics = _diagnostics({name: sites[name] for name in ("old_share", "old_mean", "new_mean")})
+    diagnostics["divergences"] = float(np.sum(np.asarray(diverging)))
+    return Draws(unknowns, scales * moved[:, None, :, None], start.k_hat, start.efficiency), diagnostics
 
 
-@lru_cache
-def _sampler(neither: bool, num: int, chains: int) -> MCMC:
-    """Return a sampler that keeps its compiled program between checkpoints of equal size."""
-    return MCMC(
-        NUTS(partial(model, neither=neither), dense_mass=True, max_tree_depth=8),
-        num_warmup=_WARMUP,
-        num_samples=num,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=False,
-        jit_model_args=True,
-    )
+@partial(jax.jit, static_argnames=("neither", "num"))
+def _chains(
+    anchors: Anchors,
+    prior: Prior,
+    rows: law.Rows,
+    moved: Any,
+    at: dict[str, Any],
+    keys: Any,
+    *,
+    neither: bool,
+    num: int,
+) -> tuple[dict[str, Any], Any]:
+    """Return draws (R, num, ...) of the sites of a chain for each draw of the anchors, and what diverged."""
+    program = partial(model, neither=neither)
+
+    def one(anchors: Anchors, moved: Any, at: dict[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
+        given = (anchors, prior, rows, moved)
+        init, step = hmc(lambda z: potential_energy(program, given, {}, z), algo="NUTS")
+        state = init(
+            unconstrain_fn(program, given, {}, at),
+            _WARMUP,
+            dense_mass=True,
+            max_tree_depth=_MOST_DEPTH,
+            rng_key=key,
+        )
+        state = jax.lax.fori_loop(0, _WARMUP, lambda _, s: step(s), state)
+
+        def kept(state: Any, _: None) -> tuple[Any, Any]:
+            state = step(state)
+            return state, (state.z, state.diverging)
+
+        _, (drawn, diverging) = jax.lax.scan(kept, state, None, num)
+        return jax.vmap(lambda z: constrain_fn(program, given, {}, z))(drawn), diverging
+
+    return jax.vmap(one)(anchors, moved, at, keys)
 
 
-def _site_values(anchors: Anchors, unknowns: Unknowns, scales: np.ndarray) -> dict[str, Any]:
+def _diagnostics(sites: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return R̂ and effective sample size of what the chains share: their draws less their chain's mean."""
+    half = next(iter(sites.values())).shape[1] // 2
+    data = {}
+    for name, array in sites.items():
+        centred = array - array.mean(axis=1, keepdims=True)
+        halves = np.stack([centred[:, :half], centred[:, half : 2 * half]])
+        halves = halves.reshape(2, -1, *array.shape[2:])
+        data[name] = (("chain", "draw", *(f"{name}_{i}" for i in range(halves.ndim - 2))), halves)
+    summary = xr.Dataset(data)
+    r_hat, bulk = az.rhat(summary), az.ess(summary)
+    return {
+        "r_hat": float(max(float(r_hat[name].max()) for name in summary)),
+        "ess": float(min(float(bulk[name].min()) for name in summary)),
+    }
+
+
+def _site_values(unknowns: Unknowns, scales: np.ndarray, prior: Prior) -> dict[str, Any]:
+    """Return the model's sites at unknowns, their first axis over chains."""
+    scales = np.where(scales > 0.0, scales, float(prior.displacement_scale))
     values = {
         "old_share": np.clip(special.expit(unknowns.old_logit), 1e-12, 1.0 - 1e-12),
-        "axis_variance": scales[:, 0] ** 2,
-        "across_scale": scales[:, 1],
+        "axis_variance": scales[..., 0] ** 2,
+        "across_scale": scales[..., 1],
         "old_mean": unknowns.old_mean,
         "new_mean": unknowns.new_mean,
-        "axis_factor": np.exp(2.0 * unknowns.log_axis),
     }
-    if anchors.means.shape[1] > 1:
+    if unknowns.old_mean.shape[-1] > 1:
         values["tilt"] = unknowns.tilt
     if unknowns.neither is not None:
         third = unknowns.neither

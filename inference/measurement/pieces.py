@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float
 
 from inference.measurement import law
-from inference.measurement.anchors import Anchors
 from inference.measurement.law import Rows
 
 # Numbers of a piece, and its blocks at least: what the first climb takes must be of the first piece.
@@ -26,17 +25,17 @@ class Pieces:
     Iterating reads them: `list` holds them in memory.
 
     Attributes:
-        anchors: the modes at the references.
         arrays: yields the samples in the frame, in order, shape (n, d) each.
         shape: blocks of a piece and rows of a block.
+        features: d.
     """
 
-    anchors: Anchors
     arrays: Callable[[], Iterable[np.ndarray]]
     shape: tuple[int, int]
+    features: int
 
     def __iter__(self) -> Iterator[Rows]:
-        size, d = self.shape[0] * self.shape[1], self.anchors.means.shape[1]
+        size, d = self.shape[0] * self.shape[1], self.features
         y, filled = np.zeros((size, d)), 0
         for array in self.arrays():
             while len(array):
@@ -44,28 +43,28 @@ class Pieces:
                 y[filled : filled + len(taken)] = taken
                 filled += len(taken)
                 if filled == size:
-                    yield law.blocks_of(self.anchors, y, filled, self.shape)
+                    yield law.blocks_of(y, filled, self.shape)
                     y, filled = np.zeros((size, d)), 0
         if filled:
-            yield law.blocks_of(self.anchors, y, filled, self.shape)
+            yield law.blocks_of(y, filled, self.shape)
 
 
 def pieces_of(
-    anchors: Anchors, arrays: Callable[[], Iterable[np.ndarray]], num: int, *, streamed: bool
+    arrays: Callable[[], Iterable[np.ndarray]], num: int, features: int, *, streamed: bool
 ) -> Iterable[Rows]:
     """Return the samples of a checkpoint: one piece in memory, or pieces that every pass reads anew.
 
     Args:
-        anchors: the modes at the references.
         arrays: yields the samples in the frame, in order, shape (n, d) each.
         num: of the samples.
+        features: d.
         streamed: whether they are read anew.
     """
     blocks, size = law.block_shape(num)
     if not streamed:
-        return list(Pieces(anchors, arrays, (blocks, size)))
-    most = max(_NUMBERS // (size * anchors.means.shape[1]), _LEAST_BLOCKS)
-    return Pieces(anchors, arrays, (min(most, blocks), size))
+        return list(Pieces(arrays, (blocks, size), features))
+    most = max(_NUMBERS // (size * features), _LEAST_BLOCKS)
+    return Pieces(arrays, (min(most, blocks), size), features)
 
 
 def bytes_of(num: int, d: int) -> int:

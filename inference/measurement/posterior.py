@@ -9,20 +9,23 @@ from jaxtyping import Array, Float
 from scipy import special, stats
 
 from inference.measurement import law
-from inference.measurement.anchors import Anchors, Frame
-from inference.measurement.laplace import Draws, Mode
+from inference.measurement.anchors import Anchors, References
+from inference.measurement.laplace import Draws
 from inference.measurement.law import Unknowns
 from inference.measurement.prior import mean_covariance
 
+# Prior precision of an unshrunk displacement: where a mode has no samples, a scale of 10 is left of it.
+_LEAST_INFORMATION = 1e-2
+
 
 class Reported(NamedTuple):
-    """Draws of one checkpoint, each array with the draw first.
+    """Draws of one checkpoint, each array of shape (R, J, ...): J for each draw of the anchors.
 
     Attributes:
         old_weight: share of the old mode among all samples.
         new_weight: share of the new mode.
-        old_displacement: in the user's coordinates, shape (draw, feature).
-        new_displacement: in the user's coordinates, shape (draw, feature).
+        old_displacement: in the user's coordinates, shape (R, J, feature).
+        new_displacement: in the user's coordinates, shape (R, J, feature).
         old_drift: length of the old displacement [Mahalanobis].
         new_gap: length of the new displacement [Mahalanobis].
     """
@@ -35,95 +38,99 @@ class Reported(NamedTuple):
     new_gap: np.ndarray
 
 
-def report(anchors: Anchors, frame: Frame, draws: Draws, rng: np.random.Generator) -> Reported:
+def report(references: References, draws: Draws, rng: np.random.Generator) -> Reported:
     """Draw the reference means given the checkpoint's, and report displacements as their difference.
 
-    Given m and T, Δ ~ N(T (V + T)⁻¹ (m - μ̂), V (V + T)⁻¹ T). The squared length of a displacement across
-    the axis is that in the metric B Bᵀ of the references times χ²_ν/ν, which is how far the length of any one
-    vector in it is off.
+    With a draw μ + e of the reference mean, e ~ N(0, V), which all checkpoints share, and Δ' ~ N(0, T), the
+    reference mean given the checkpoint's mean m is μ + e + V (V + T)⁻¹ (m - μ - e - Δ'). What has not moved has
+    displacement 0. The squared length of a displacement is that in the metric of the references times
+    χ²_ν/ν, which is how far the length of any one vector in it is off.
     """
     unknowns = jax.tree.map(np.asarray, draws.unknowns)
+    anchors = jax.tree.map(lambda a: a[0], references.draws)
     share = special.expit(unknowns.old_logit)
     left = special.expit(-unknowns.neither.logit) if unknowns.neither is not None else 1.0
-    found: list[np.ndarray] = []
+    found, lengths = [], []
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
-        noise = anchors.mean_covariances[mode]
-        total = mean_covariance(anchors, mode, draws.scales[:, mode])
+        scales = draws.scales[:, :, mode]
+        noise, total = anchors.mean_covariances[mode], mean_covariance(anchors, mode, scales)
         # T is diagonal.
-        spread = np.diagonal(total - noise, axis1=1, axis2=2)
-        centre = spread * np.linalg.solve(total, (mean - anchors.means[mode])[..., None])[..., 0]
-        covariance = noise @ np.linalg.inv(total) * spread[:, None, :]
-        eigenvalues, vectors = np.linalg.eigh(0.5 * (covariance + np.swapaxes(covariance, 1, 2)))
-        z = rng.standard_normal(mean.shape) * np.sqrt(np.maximum(eigenvalues, 0.0))
-        found.append(centre + (vectors @ z[..., None])[..., 0])
-    dofs = np.broadcast_to(anchors.tilt_dof, 2)
-    metric = rng.chisquare(dofs, (len(draws.scales), 2)) / dofs
-    lengths = np.asarray(_lengths(anchors, draws.unknowns, np.stack(found), metric))
-    displacements = [displacement @ frame.backward.T for displacement in found]
-    return Reported(share * left, (1.0 - share) * left, *displacements, *lengths)
-
-
-@jax.jit
-def _lengths(
-    anchors: Anchors,
-    unknowns: Unknowns,
-    displacements: Float[Array, "2 draw d"],
-    metric: Float[Array, "draw 2"],
-) -> Float[Array, "2 draw"]:
-    def one(unknowns: Unknowns, displacement: Array, metric: Array) -> Array:
-        lengths = []
-        for mode in (0, 1):
-            kappa, tilt, b = law.precision_columns(anchors, unknowns, mode)
-            x = displacement[mode]
-            along = kappa * x[0] + tilt @ x[1:]
-            lengths.append(jnp.sqrt(along**2 + metric[mode] * jnp.sum((b.T @ x[1:]) ** 2)))
-        return jnp.stack(lengths)
-
-    return jax.vmap(one, in_axes=(0, 1, 0), out_axes=1)(unknowns, displacements, metric)
+        spread = np.sqrt(np.diagonal(total - noise, axis1=-2, axis2=-1).clip(0.0))
+        moved = spread * rng.standard_normal(mean.shape)
+        reference = anchors.means[mode] + references.mean_errors[:, None, mode]
+        pulled = np.linalg.solve(total, (mean - reference - moved)[..., None])[..., 0] @ noise
+        displacement = np.where(spread.any(axis=-1, keepdims=True), mean - reference - pulled, 0.0)
+        length = np.linalg.norm(displacement @ references.metric[mode], axis=-1)
+        lengths.append(length * np.sqrt(references.metric_factors[:, None, mode]))
+        found.append(displacement @ references.frame.backward.T)
+    return Reported(share * left, (1.0 - share) * left, *found, *lengths)
 
 
 class Precision(NamedTuple):
-    """How well a checkpoint can be measured, by the curvature of its likelihood.
+    """How well a checkpoint can be measured.
 
     Attributes:
         old_resolution: the length that an estimated old displacement exceeds by noise alone once in 20
             when nothing has moved, without shrinkage [Mahalanobis].
         new_resolution: the same of the new displacement.
-        weight_information: variance of the weight were every sample's mode known, over its variance.
+        weight_information: variance of the weight were every sample's mode known, over its variance were the
+            references known.
+        reference_share: part of the variance of the weight that the references' own error makes.
     """
 
     old_resolution: float
     new_resolution: float
     weight_information: float
+    reference_share: float
 
 
-def precision_of(anchors: Anchors, num_samples: int, mode: Mode) -> Precision:
-    """Return the resolution of the displacements and the information on the weight at the posterior mode.
+def precision_of(
+    references: References, draws: Draws, y: Float[np.ndarray, "n d"], num_samples: int
+) -> Precision:
+    """Return the resolutions and the information on the weight, from draws.
 
-    The covariance of an unshrunk displacement is that of the checkpoint's mean by the likelihood, all else
-    free, plus that of the reference mean; its squared length is a sum of scaled chi-squared variables, whose
-    95 % quantile is that of the scaled chi-squared law with its two first moments (Satterthwaite 1946).
+    In a coordinate across the axis the information of the samples on the two means is that of their
+    responsibilities, Σ_i r_ij r_ik; along the axis the variance is that of the posterior of what has moved. The
+    squared length of an unshrunk displacement is a sum of scaled chi-squared variables, whose 95 % quantile is
+    that of the scaled chi-squared law with its two first moments (Satterthwaite 1946).
+
+    Args:
+        references: what they say.
+        draws: of the posterior.
+        y: some of the samples in the frame.
+        num_samples: of all the samples.
     """
-    d = anchors.means.shape[1]
-    flat = mode.flat
-    # Where a mode has no samples, its displacement is as uncertain as a scale of 10 leaves it.
-    information = -mode.hessian + np.diag(np.r_[1e-8, np.full(2 * d, 1e-2), np.zeros(len(flat) - 1 - 2 * d)])
-    others = slice(1 + 2 * d, None)
-    extra = np.zeros(len(flat) - 1 - 2 * d)
-    covariances = len(anchors.dof)
-    extra[:covariances] = 2.0 * anchors.dof
-    extra[covariances : covariances * d] = np.repeat(anchors.tilt_dof, d - 1)
-    extra[covariances * d :] = 1e-2
-    information[others, others] += np.diag(extra)
-    eigenvalues, vectors = np.linalg.eigh(information)
-    inverse = (vectors / np.maximum(eigenvalues, 1e-6)) @ vectors.T
+    share = special.expit(np.asarray(draws.unknowns.old_logit))
+    within, between = share.var(axis=1).mean(), share.mean(axis=1).var()
+    known = float(np.mean(share * (1.0 - share))) / max(num_samples, 1)
+    information = float(np.clip(known / max(within, 1e-300), 0.0, 1.0))
+    first = jax.tree.map(lambda a: np.asarray(a)[:, 0], draws.unknowns)
+    products = np.asarray(_responsibility_products(references.draws, first, y)).mean(axis=0)
+    inverse = np.linalg.inv(products * num_samples / len(y) + _LEAST_INFORMATION * np.eye(2))
     resolutions = []
-    for k in (0, 1):
-        place = slice(1 + k * d, 1 + (k + 1) * d)
-        covariance = inverse[place, place] + anchors.mean_covariances[k]
-        first, second = np.trace(covariance), np.sum(covariance**2)
-        scale, dof = second / first, first**2 / second
+    for mode in (0, 1):
+        noise = np.diagonal(references.draws.mean_covariances[0, mode])
+        variances = inverse[mode, mode] + noise
+        moved = draws.scales[:, :, mode, 0] > 0.0
+        mean = np.asarray((draws.unknowns.old_mean, draws.unknowns.new_mean)[mode])[..., 0]
+        if moved.sum() > 1:
+            variances[0] = max(variances[0], mean[moved].var() + noise[0])
+        scale, dof = np.sum(variances**2) / variances.sum(), variances.sum() ** 2 / np.sum(variances**2)
         resolutions.append(float(np.sqrt(scale * stats.chi2(dof).ppf(0.95))))
-    share = special.expit(flat[0])
-    known = 1.0 / max(num_samples * share * (1.0 - share), 1e-12)
-    return Precision(resolutions[0], resolutions[1], float(min(known / inverse[0, 0], 1.0)))
+    return Precision(*resolutions, information, float(between / max(within + between, 1e-300)))
+
+
+@jax.jit
+def _responsibility_products(
+    anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"]
+) -> Float[Array, "R 2 2"]:
+    """Return Σ_i r_ij r_ik of the two modes under one draw for each draw of the anchors."""
+
+    def one(pair: tuple[Anchors, Unknowns]) -> Array:
+        anchors, unknowns = pair
+        at = law.coordinates(anchors, unknowns, law.Statistics.of_rows(anchors, y))
+        logs = jnp.stack(law.log_densities(anchors, law.Settled.of(unknowns), at))
+        held = jax.nn.softmax(logs, axis=0)[:2]
+        return held @ held.T
+
+    return jax.lax.map(one, (anchors, unknowns))

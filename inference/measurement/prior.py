@@ -1,11 +1,11 @@
 """What is believed of a checkpoint before its samples are seen, with the scales of displacement on a grid.
 
-A displacement is Δ ~ N(0, T), T = τ_a² along the axis that separates the references and τ_p² across it, so
-that a mode's mean is m ~ N(μ̂, V + T), V the uncertainty of the reference mean. Across the axis τ_p is
-half-Student-t with 3 degrees of freedom: close to 0 it says that nothing has moved, and the tail does not
-hold back what has moved far. Along the axis τ_a² is inverse-gamma, which makes that coordinate of Δ
-Student-t: it is one number, weakly seen where the modes overlap, and a density that peaks at 0 would there
-make intervals too short.
+A mode has not moved, Δ = 0, with probability one half. Else its displacement is Δ ~ N(0, T), T = τ_a² along the
+axis that separates the references and τ_p² across it. A mode's mean is m ~ N(μ̂, V + T), V the uncertainty of
+the reference mean. Across the axis τ_p is half-Student-t with 3 degrees of freedom, whose tail does not hold
+back what has moved far. Along the axis τ_a² is inverse-gamma, which makes that coordinate of Δ Student-t: it is
+one number, weakly seen where the modes overlap, and a density that peaks at 0 would there make intervals too
+short.
 
 What lies on the new reference's side of the middle is not old: without that, an old mode that has walked over
 to the new one explains samples of the new task alone as well as no old mode does, at any weight.
@@ -24,6 +24,9 @@ from inference.measurement.law import Unknowns
 
 #: Degrees of freedom of the Student-t laws of displacement.
 SCALE_DOF = 3.0
+
+#: Prior probability that a mode has not moved.
+STILL_PROBABILITY = 0.5
 
 #: Shapes of the Beta prior of the share that belongs to neither task.
 NEITHER_SHARE = (1.0, 9.0)
@@ -49,7 +52,7 @@ class Prior(NamedTuple):
 
 
 def scale_grid(prior: Prior) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, "2 g"]]:
-    """Return the values of τ, equal steps in log τ, and their log probabilities, of τ_a and of τ_p."""
+    """Return the values of τ of what has moved, equal steps in log τ, and the log probabilities of τ_a, τ_p."""
     ratio = np.geomspace(1e-3, 60.0, 56)
     axis = -SCALE_DOF * np.log(ratio) - 0.5 * SCALE_DOF / ratio**2
     across = stats.t(SCALE_DOF).logpdf(ratio) + np.log(ratio)
@@ -85,10 +88,6 @@ def log_prior(
         z = jax.scipy.linalg.solve_triangular(factors[mode], mean - anchors.means[mode], lower=True)
         total += -0.5 * z @ z - jnp.sum(jnp.log(jnp.diagonal(factors[mode])))
     total += log_sides(anchors, unknowns)
-    # h = exp(log_axis): dof · h² is chi-squared with axis_dof; the tilt is normal.
-    total += jnp.sum(
-        anchors.axis_dof * unknowns.log_axis - 0.5 * anchors.dof * jnp.exp(2.0 * unknowns.log_axis)
-    )
     total += -0.5 * jnp.sum(anchors.tilt_dof[:, None] * unknowns.tilt**2)
     if unknowns.neither is not None:
         third = unknowns.neither

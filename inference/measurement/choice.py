@@ -1,0 +1,130 @@
+"""Which kind of modes the references are: judged by references that were held out.
+
+What a kind must tell is which task a sample belongs to. Modes with their own shape along the axis and one
+covariance across it make no claim on anything else, so that they are right for every reference; kinds that use
+more of the samples are taken where held-out references say that they tell the tasks apart better, and that
+the share of old samples they estimate is right.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from inference.measurement import law
+from inference.measurement.anchors import Anchors, Kind, anchor, framed
+from inference.measurement.moments import MOST_ROWS, fit_tail_dof, reference_log_likelihood
+
+_FOLDS = 5
+
+# Standard errors by which a kind must tell tasks apart better than the safe one, and by which the share that it
+# estimates of held-out references may be off.
+_BETTER, _OFF = 2.0, 2.5
+
+# Shares at which the latter is looked at.
+_SHARES = (0.1, 0.5, 0.9)
+
+
+class Score(NamedTuple):
+    """How a kind does on held-out references.
+
+    Attributes:
+        odds: log p_o(y) - log p_n(y) of the old and of the new rows, shape (n,) each.
+    """
+
+    odds: tuple[Float[np.ndarray, "n"], Float[np.ndarray, "m"]]
+
+    @property
+    def log_scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """The log probability of every row's own task at even odds [nat]."""
+        return -np.logaddexp(0.0, -self.odds[0]), -np.logaddexp(0.0, self.odds[1])
+
+    def share_errors(self) -> list[tuple[float, float]]:
+        """Return the error of an estimated old share and its standard error, at each of `_SHARES`."""
+        found = []
+        for share in _SHARES:
+            # (p_o - p_n) / (β p_o + (1-β) p_n), the slope of the log-likelihood in β.
+            slopes = [1.0 / (share + 1.0 / np.expm1(o)) for o in self.odds]
+            parts = [share * slopes[0].mean(), (1.0 - share) * slopes[1].mean()]
+            variance = [
+                share**2 * slopes[0].var() / len(slopes[0]),
+                (1.0 - share) ** 2 * slopes[1].var() / len(slopes[1]),
+            ]
+            information = share * np.mean(slopes[0] ** 2) + (1.0 - share) * np.mean(slopes[1] ** 2)
+            found.append((sum(parts) / information, float(np.sqrt(sum(variance))) / information))
+        return found
+
+
+def choose_kind(
+    old: Float[np.ndarray, "n d"], new: Float[np.ndarray, "m d"], covariance: str, tails: str
+) -> Kind:
+    """Return the kind of modes, what is not ``"auto"`` as it is asked for.
+
+    Args:
+        old: reference samples of the old task.
+        new: reference samples of the new task.
+        covariance: one of `anchors.COVARIANCES` or ``"auto"``.
+        tails: ``"gaussian"``, ``"student"`` or ``"auto"``: by BIC.
+    """
+    if covariance != "auto" and tails != "auto":
+        return Kind(covariance, tails == "student")
+    _, old, new = framed(old, new, None, shared=True)
+    old, new = (y[:: -(-len(y) // MOST_ROWS)] for y in (old, new))
+    smallest, d = min(len(old), len(new)), old.shape[1]
+
+    def tailed(shared: bool) -> bool:
+        if tails != "auto":
+            return tails == "student"
+        values = [
+            reference_log_likelihood(old, new, shared=shared, heavy_tails=heavy) for heavy in (False, True)
+        ]
+        return values[1] - values[0] > 0.5 * np.log(len(old) + len(new))
+
+    if covariance != "auto":
+        return Kind(covariance, tailed(covariance in ("shared", "axis")))
+    candidates = ["axis"]
+    if smallest >= 3 * d + 10:
+        candidates.append("proportional")
+    if smallest >= 5 * d + 10:
+        candidates.append("unequal")
+    if d == 1 or len(candidates) == 1:
+        return Kind("axis", tailed(True))
+    heavy = {True: tailed(True), False: tailed(False)}
+    kinds = [Kind(name, heavy[name == "axis"]) for name in candidates]
+    dofs = {
+        shared: fit_tail_dof(old, new, shared=shared) if heavy[shared] else None for shared in (True, False)
+    }
+    scores = {kind: _score(old, new, kind, dofs[kind.covariance == "axis"]) for kind in kinds}
+    safe = scores[kinds[0]]
+    better = {}
+    for kind in kinds[1:]:
+        gains = [a - b for a, b in zip(scores[kind].log_scores, safe.log_scores, strict=True)]
+        gain = np.mean([g.mean() for g in gains])
+        error = 0.5 * np.sqrt(sum(g.var() / len(g) for g in gains))
+        right = all(abs(off) < _OFF * se for off, se in scores[kind].share_errors())
+        if gain > _BETTER * error and right:
+            better[kind] = gain
+    return max(better, key=lambda kind: better[kind]) if better else kinds[0]
+
+
+def _score(old: np.ndarray, new: np.ndarray, kind: Kind, tail_dof: float | None) -> Score:
+    """Score a kind by folds; a row is judged by what the rows of the other folds say."""
+    odds = [np.zeros(len(old)), np.zeros(len(new))]
+    for fold in range(_FOLDS):
+        inside = [np.arange(len(y)) % _FOLDS != fold for y in (old, new)]
+        references = anchor(old[inside[0]], new[inside[1]], kind, tail_dof=tail_dof, num_draws=0)
+        one = jax.tree.map(lambda a: a[0], references.central)
+        for task, y, known in zip(odds, (old, new), inside, strict=True):
+            held = references.frame.coordinates(y[~known])
+            rows = law.rows_of(held)
+            task[~known] = np.asarray(_odds(one, rows)).ravel()[: len(held)]
+    return Score((odds[0], odds[1]))
+
+
+@jax.jit
+def _odds(anchors: Anchors, rows: law.Rows) -> Float[Array, "block row"]:
+    start = law.start_of(anchors, 0.0, False)
+    at = law.coordinates(anchors, start, law.Statistics.of_rows(anchors, rows.y))
+    logs = law.log_densities(anchors, law.Settled.of(start), at)
+    return logs[0] - logs[1]

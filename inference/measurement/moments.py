@@ -1,0 +1,110 @@
+"""Location and scatter of the references, of Gaussian and of Student-t modes, by maximum likelihood."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, special
+
+#: Above this many degrees of freedom a Student-t mode is a Gaussian one for every purpose.
+_MOST_DOF = 200.0
+
+#: Rows of a reference that the kind of its modes is learnt from.
+MOST_ROWS = 5000
+
+
+class Moments(NamedTuple):
+    """Location and scatter of one reference, and how many samples they are worth."""
+
+    mean: np.ndarray
+    scatter: np.ndarray
+    worth: float
+
+
+def moments_of(old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool) -> list[Moments]:
+    """Return mean and scatter of both references; of Student-t modes by maximum likelihood."""
+    groups = [old, new]
+    if tail_dof is None:
+        both = [
+            Moments(y.mean(0), np.cov(y, rowvar=False, ddof=1).reshape(y.shape[1], -1), len(y))
+            for y in groups
+        ]
+    else:
+        both = student_moments(groups, tail_dof, shared=shared)
+    if shared and tail_dof is None:
+        dofs = [len(y) - 1.0 for y in groups]
+        pooled = sum(n * s.scatter for n, s in zip(dofs, both, strict=True)) / sum(dofs)
+        both = [s._replace(scatter=np.asarray(pooled)) for s in both]
+    return both
+
+
+def reference_log_likelihood(old: np.ndarray, new: np.ndarray, *, shared: bool, heavy_tails: bool) -> float:
+    """Return the greatest log-likelihood of the references under one of the four kinds of modes [nat]."""
+    tail_dof = fit_tail_dof(old, new, shared=shared) if heavy_tails else None
+    both = moments_of(old, new, tail_dof, shared=shared)
+    total = 0.0
+    for y, s in zip((old, new), both, strict=True):
+        correction = (
+            (len(old) + len(new) - 2.0) / (len(old) + len(new)) if shared else (len(y) - 1.0) / len(y)
+        )
+        scatter = s.scatter if heavy_tails else s.scatter * correction
+        total += float(log_density(y, s.mean, scatter, tail_dof).sum())
+    return total
+
+
+def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
+    """Return the degrees of freedom of Student-t modes that fit the references best, at most 200."""
+    old, new = (y[:MOST_ROWS] for y in (old, new))
+
+    def loss(log_dof: float) -> float:
+        dof = float(np.exp(log_dof))
+        both = student_moments([old, new], dof, shared=shared)
+        return -sum(
+            float(log_density(y, s.mean, s.scatter, dof).sum()) for y, s in zip((old, new), both, strict=True)
+        )
+
+    bounds = (np.log(1.5), np.log(_MOST_DOF))
+    return float(
+        np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.05}).x)
+    )
+
+
+def student_moments(groups: list[np.ndarray], dof: float, *, shared: bool) -> list[Moments]:
+    """Maximise the likelihood of Student-t modes by iterated weights (Kent, Tyler and Vardi 1994)."""
+    d = groups[0].shape[1]
+    means = [y.mean(axis=0) for y in groups]
+    scatters = [np.cov(y, rowvar=False).reshape(d, d) for y in groups]
+    for _ in range(100):
+        moments = []
+        for index, y in enumerate(groups):
+            residual = y - means[index]
+            distance = _distances(residual, scatters[index])
+            weights = (dof + d) / (dof + distance)
+            means[index] = weights @ y / weights.sum()
+            residual = y - means[index]
+            moments.append((residual.T @ (weights[:, None] * residual), weights.sum()))
+        before = scatters
+        if shared:
+            scatters = [sum(m for m, _ in moments) / sum(w for _, w in moments)] * len(groups)
+        else:
+            scatters = [m / w for m, w in moments]
+        change = [np.trace(np.linalg.solve(a, b)) / d - 1.0 for a, b in zip(scatters, before, strict=True)]
+        if np.abs(change).max() < 1e-7:
+            break
+    # Its samples are worth fewer for location and scatter than Gaussian ones.
+    return [
+        Moments(mean, scatter, len(y) * (dof + d) / (dof + d + 2.0))
+        for mean, scatter, y in zip(means, scatters, groups, strict=True)
+    ]
+
+
+def log_density(y: np.ndarray, mean: np.ndarray, scatter: np.ndarray, dof: float | None) -> np.ndarray:
+    d = y.shape[1]
+    distance, log_determinant = _distances(y - mean, scatter), np.linalg.slogdet(scatter)[1]
+    if dof is None:
+        return -0.5 * (distance + d * np.log(2.0 * np.pi) + log_determinant)
+    constant = special.gammaln(0.5 * (dof + d)) - special.gammaln(0.5 * dof) - 0.5 * d * np.log(dof * np.pi)
+    return constant - 0.5 * log_determinant - 0.5 * (dof + d) * np.log1p(distance / dof)
+
+
+def _distances(residual: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    return np.sum((residual @ np.linalg.inv(np.linalg.cholesky(scatter)).T) ** 2, axis=1)

@@ -1,0 +1,117 @@
+"""The verdict in words: what a reader must know before quoting a measurement, of its weight and of its drift."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from inference.measurement.checks import STATISTICS
+from inference.measurement.laplace import MOST_K_HAT
+
+# Beyond this many standard deviations of the replicates a statistic is off.
+MOST_DEVIATION = 3.5
+
+# Of R-hat and effective sample size: Vehtari et al. (arXiv:1903.08008).
+_MOST_R_HAT, _LEAST_ESS = 1.01, 400.0
+
+# Below this information on the weight, relative to samples whose mode is known, weight and drift blur.
+_LEAST_INFORMATION = 0.1
+
+# With fewer samples of a mode than this a feature, its displacement is mostly the prior's.
+_LEAST_SAMPLES = 2.0
+
+# References that are this far apart can be told apart [Mahalanobis].
+_LEAST_SEPARATION = 1.0
+
+# Share of rows that may stand in the samples more than once, and standard errors by which nearest samples may be
+# nearer than the references', and neighbours in the file alike.
+_MOST_REPEATED, _MOST_ERRORS, _LEAST_RATIO, _LEAST_CORRELATION = 0.01, 5.0, 0.1, 0.05
+
+
+def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> tuple[str, str]:
+    """Return the verdicts on the weight and on the drift: ``good``, ``weak: …`` or ``not to be trusted: …``.
+
+    Args:
+        stats: the entries of ``/sample_stats`` of one checkpoint.
+        num_features: features that displacement has.
+        separation: of the references [Mahalanobis].
+    """
+    bad, weak = _computation(stats)
+    bad += _samples(stats)
+    if separation < _LEAST_SEPARATION:
+        bad.append(f"the references are hardly apart ({separation:.2g} Mahalanobis)")
+    drift_weak = list(weak)
+    if stats["weight_information"] < _LEAST_INFORMATION:
+        share = 100 * float(stats["weight_information"])
+        weak.append(
+            "the modes overlap so much that weight and drift can hardly be told apart (a sample holds "
+            f"{share:.2g} % of the information on the weight that it would hold were its mode known)"
+        )
+    for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):
+        if stats["num_samples"] * weight < _LEAST_SAMPLES * num_features:
+            drift_weak.append(f"too few samples of the {mode} mode to see how it has moved")
+    return _words(bad, weak), _words(bad, drift_weak)
+
+
+def together(weight: str, drift: str) -> str:
+    """Return one verdict of both: the worse, what is said of both once."""
+    order = ("good", "weak", "not to be trusted")
+    kinds = [words.partition(": ")[0] for words in (weight, drift)]
+    reasons: dict[str, None] = {}
+    for words in (weight, drift):
+        reasons |= dict.fromkeys(r for r in words.partition(": ")[2].split("; ") if r)
+    worst = max(kinds, key=order.index)
+    return f"{worst}: " + "; ".join(reasons) if reasons else worst
+
+
+def _words(bad: list[str], weak: list[str]) -> str:
+    if bad:
+        return "not to be trusted: " + "; ".join(bad + weak)
+    return "weak: " + "; ".join(weak) if weak else "good"
+
+
+def _computation(stats: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    bad, weak = [], []
+    if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
+        text = f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})"
+        if stats["streamed"]:
+            text += ", and the samples take more memory than NUTS may have"
+        bad.append(text)
+    if stats["method"] == "nuts":
+        if not stats["r_hat"] <= _MOST_R_HAT + 0.01:
+            bad.append(f"the chains disagree (R-hat {stats['r_hat']:.3f})")
+        elif not stats["ess"] >= 0.5 * _LEAST_ESS:
+            weak.append(f"few independent draws (ESS {stats['ess']:.0f})")
+        if stats["divergences"] > 0:
+            weak.append(f"{stats['divergences']:.0f} divergent transitions")
+    return bad, weak
+
+
+def _samples(stats: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the samples."""
+    found = []
+    off = [
+        n.replace("_", " ") for n in STATISTICS if not abs(float(stats[f"deviation_{n}"])) < MOST_DEVIATION
+    ]
+    if off:
+        found.append(f"two modes do not describe the samples (off: {', '.join(off)})")
+    repeated = float(stats["num_repeated"]) / float(stats["num_samples"])
+    if repeated > _MOST_REPEATED:
+        found.append(
+            f"samples are not independent ({100 * repeated:.2g} % of them stand there more than once)"
+        )
+    elif _beyond(-stats["near_rows"], stats["near_rows_error"], _LEAST_RATIO):
+        found.append(
+            "samples are not independent (the nearest are "
+            f"{np.exp(-float(stats['near_rows'])):.2g} times nearer than the references')"
+        )
+    elif _beyond(stats["lag_correlation"], stats["lag_correlation_error"], _LEAST_CORRELATION):
+        found.append(
+            "samples are not independent (neighbours in the file are correlated by "
+            f"{float(stats['lag_correlation']):.2g})"
+        )
+    return found
+
+
+def _beyond(value: Any, error: Any, least: float) -> bool:
+    return float(value) > max(least, _MOST_ERRORS * float(error))
