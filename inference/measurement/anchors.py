@@ -96,6 +96,7 @@ def anchor(
     kind: Kind,
     *,
     tail_dof: float | None = None,
+    shape: AxisShape | None = None,
     num_draws: int = NUM_DRAWS,
 ) -> References:
     """Return what two references say of modes of a kind.
@@ -109,6 +110,7 @@ def anchor(
         new: reference samples of the new task.
         kind: of the modes.
         tail_dof: degrees of freedom of Student-t modes, None to fit them.
+        shape: along the axis, a batch of 1, None to fit it.
         num_draws: of the modes.
 
     Raises:
@@ -134,8 +136,8 @@ def anchor(
         [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(scatters, metric_dofs, strict=True)]
     )
     batches = [_precisions(kind, law, dofs, rng, size) for size in (None, num_draws)]
-    shapes: list[AxisShape | None] = [None, None]
-    if kind.covariance == "axis":
+    shapes: list[AxisShape | None] = [shape if kind.covariance == "axis" else None, None]
+    if kind.covariance == "axis" and shape is None:
         # In the sample the axis separates the references better than it does elsewhere.
         widen = np.sqrt(dofs[0] / max(dofs[0] - d + 1.0, 1.0))
         along = [(y[:, 0] - s.mean[0]) * widen for y, s in zip((old, new), own, strict=True)]

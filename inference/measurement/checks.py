@@ -85,14 +85,18 @@ def simulate(
     component = np.where(rng.uniform(size=num) < special.expit(unknowns.old_logit[place]), 0, 1)
     if unknowns.neither is not None:
         component[rng.uniform(size=num) < special.expit(unknowns.neither.logit[place])] = 2
-    y = rng.standard_normal((num, references.old.shape[1]))
+    d = references.old.shape[1]
+    y = rng.standard_normal((num, d))
+    # The references spread less in the metric that was made of them than other samples do.
+    dof = len(references.old) + len(references.new) - 2.0
+    widen = np.sqrt(dof / max(dof - d - 1.0, 1.0))
     anchored = references.draws.means[0]
     modes = ((references.old, unknowns.old_mean), (references.new, unknowns.new_mean))
     for mode, (reference, mean) in enumerate(modes):
         rows = component == mode
         some = rng.integers(len(reference), size=len(reference))
-        shift = np.asarray(mean)[place] - anchored[mode]
-        y[rows] = reference[some[rng.integers(len(some), size=rows.sum())]] + shift
+        drawn = reference[some[rng.integers(len(some), size=rows.sum())]]
+        y[rows] = np.asarray(mean)[place] + widen * (drawn - anchored[mode])
     if unknowns.neither is not None:
         third, rows = unknowns.neither, component == 2
         y[rows] = third.mean[place] + np.exp(third.log_scale[place]) * y[rows]
@@ -137,11 +141,12 @@ def left_out_deviation(
 ) -> float:
     """Return how far the mean of a checkpoint lies from that of its mixture in what a projection leaves out.
 
-    The squared distance in e whitened coordinates, were nothing moved, is σ² χ²_e with σ² the variance of the
-    means; returned is (χ² - e) / √(2 e), 0 where nothing is left out.
+    The squared distance, were nothing moved, is a sum of scaled chi-squared variables with mean tr(C) and
+    variance 2 tr(C²), C the covariance of the means; returned is its distance from the mean in standard
+    deviations, 0 where nothing is left out.
 
     Args:
-        rest: a whitened basis of what is left out.
+        rest: directions that are left out.
         references: samples of the old and of the new task.
         weight: of the old mode.
         mean: of the checkpoint's samples.
@@ -149,10 +154,17 @@ def left_out_deviation(
     """
     if not rest.shape[1]:
         return 0.0
-    old, new = references
-    shift = (mean - weight * old.mean(0) - (1.0 - weight) * new.mean(0)) @ rest
-    variance = 1.0 / num + weight**2 / len(old) + (1.0 - weight) ** 2 / len(new)
-    return float((np.sum(shift**2) / variance - rest.shape[1]) / np.sqrt(2.0 * rest.shape[1]))
+    old, new = (y @ rest for y in references)
+    shift = mean @ rest - weight * old.mean(0) - (1.0 - weight) * new.mean(0)
+    gap = (old.mean(0) - new.mean(0))[:, None]
+    within = weight * np.cov(old, rowvar=False) + (1.0 - weight) * np.cov(new, rowvar=False)
+    covariance = (
+        (within + weight * (1.0 - weight) * gap @ gap.T) / num
+        + weight**2 * np.cov(old, rowvar=False) / len(old)
+        + (1.0 - weight) ** 2 * np.cov(new, rowvar=False) / len(new)
+    )
+    covariance = np.atleast_2d(covariance)
+    return float((shift @ shift - np.trace(covariance)) / np.sqrt(2.0 * np.sum(covariance**2)))
 
 
 class Independence(NamedTuple):

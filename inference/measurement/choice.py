@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from inference.measurement import law
 from inference.measurement.anchors import Anchors, Kind, anchor, framed
+from inference.measurement.axis_shape import AxisShape
 from inference.measurement.moments import MOST_ROWS, fit_tail_dof, reference_log_likelihood
 
 _FOLDS = 5
@@ -95,7 +96,8 @@ def choose_kind(
     dofs = {
         shared: fit_tail_dof(old, new, shared=shared) if heavy[shared] else None for shared in (True, False)
     }
-    scores = {kind: _score(old, new, kind, dofs[kind.covariance == "axis"]) for kind in kinds}
+    whole = anchor(old, new, kinds[0], tail_dof=dofs[True], num_draws=0).central.shape
+    scores = {kind: _score(old, new, kind, dofs[kind.covariance == "axis"], whole) for kind in kinds}
     safe = scores[kinds[0]]
     better = {}
     for kind in kinds[1:]:
@@ -108,12 +110,19 @@ def choose_kind(
     return max(better, key=lambda kind: better[kind]) if better else kinds[0]
 
 
-def _score(old: np.ndarray, new: np.ndarray, kind: Kind, tail_dof: float | None) -> Score:
-    """Score a kind by folds; a row is judged by what the rows of the other folds say."""
+def _score(
+    old: np.ndarray, new: np.ndarray, kind: Kind, tail_dof: float | None, shape: AxisShape | None
+) -> Score:
+    """Score a kind by folds; a row is judged by what the rows of the other folds say.
+
+    The shape along the axis, a few numbers, is that of all rows.
+    """
     odds = [np.zeros(len(old)), np.zeros(len(new))]
     for fold in range(_FOLDS):
         inside = [np.arange(len(y)) % _FOLDS != fold for y in (old, new)]
-        references = anchor(old[inside[0]], new[inside[1]], kind, tail_dof=tail_dof, num_draws=0)
+        references = anchor(
+            old[inside[0]], new[inside[1]], kind, tail_dof=tail_dof, shape=shape, num_draws=0
+        )
         one = jax.tree.map(lambda a: a[0], references.central)
         for task, y, known in zip(odds, (old, new), inside, strict=True):
             held = references.frame.coordinates(y[~known])

@@ -32,8 +32,8 @@ MOST_K_HAT = 0.7
 
 _SIGNS = np.array([-1.0, 1.0])
 
-# How much wider than the quadratic says the unknowns are proposed, at first and where that was too narrow.
-_WIDTHS = (1.0, 1.5)
+# How much wider than the quadratic says the unknowns are proposed: at first, and where that was too narrow.
+_WIDTHS = (1.1, 1.15, 1.25)
 
 
 class Draws(NamedTuple):
@@ -75,14 +75,12 @@ def draw(
         num: draws for each draw of the anchors.
         rng: of all that is random.
     """
-    found: Draws | None = None
-    for width in _WIDTHS:
-        tried = _draw(anchors, prior, rows, central, modes, neither, num, rng, width)
-        if found is None or tried.k_hat < found.k_hat:
-            found = tried
+    found, shares = _draw(anchors, prior, rows, central, modes, neither, num, rng, _WIDTHS[0], None)
+    for width in _WIDTHS[1:]:
         if found.k_hat <= MOST_K_HAT:
             break
-    assert found is not None
+        tried, shares = _draw(anchors, prior, rows, central, modes, neither, num, rng, width, shares)
+        found = min(found, tried, key=lambda draws: draws.k_hat)
     return found
 
 
@@ -96,12 +94,13 @@ def _draw(
     num: int,
     rng: np.random.Generator,
     width: float,
-) -> Draws:
+    shares: Float[np.ndarray, "configuration"] | None,
+) -> tuple[Draws, Float[np.ndarray, "configuration"]]:
     one = jax.tree.map(lambda a: a[0], anchors)
     start = law.start_of(one, 0.0, neither)
     count, proposed = len(modes.flat), 2 * num
     scales_of = scale_posterior(one, prior, central[1].quadratic(central[0]))
-    scales, moved, log_odds = scales_of.propose(count * proposed, rng)
+    scales, moved, log_odds = scales_of.propose(count * proposed, rng, shares)
     scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
     key = jax.random.key(rng.integers(2**63))
     flat, log_q = (
@@ -114,41 +113,43 @@ def _draw(
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     if not np.isfinite(log_weight).any(axis=1).all():
         kept = jax.tree.map(lambda a: np.asarray(a)[:, :num], unknowns)
-        return Draws(kept, scales[:, :num], np.inf, 0.0)
-    smoothed, k_hat = _smoothed(_shared_odds(log_weight, moved))
+        return Draws(kept, scales[:, :num], np.inf, 0.0), np.full(len(CONFIGURATIONS), 0.25)
+    shared, shares = _shared_odds(log_weight, moved)
+    smoothed, k_hat = _smoothed(shared)
     weight = special.softmax(smoothed, axis=1)
     chosen = np.stack([_resampled(w, num, rng) for w in weight])
     taken = np.arange(count)[:, None], chosen
-    return Draws(
+    draws = Draws(
         jax.tree.map(lambda a: np.asarray(a)[taken], unknowns),
         scales[taken],
         k_hat,
         float(1.0 / np.sum((weight / count) ** 2) / weight.size),
     )
+    return draws, shares
 
 
 def _shared_odds(
     log_weight: Float[np.ndarray, "R P"], moved: Float[np.ndarray, "R P"]
-) -> Float[np.ndarray, "R P"]:
-    """Return log weights by which each draw of the anchors counts alike, and has moved with one probability.
+) -> tuple[Float[np.ndarray, "R P"], Float[np.ndarray, "configuration"]]:
+    """Return log weights by which each draw of the anchors counts alike, and what has moved with what chance.
 
-    Whether a mode has moved is judged under all draws of the anchors together, each by its evidence: under one
-    alone, which is never quite right, many samples would say that everything has moved.
+    Whether a mode has moved is judged under all draws of the anchors together, each by its evidence: under
+    one alone, which is never quite right, many samples would say that everything has moved.
     """
-    evidence = np.array(
-        [
-            special.logsumexp(log_weight[moved == z]) if np.any(moved == z) else -np.inf
-            for z in range(len(CONFIGURATIONS))
-        ]
-    )
+    count = len(CONFIGURATIONS)
+    mass = np.full((len(log_weight), count), -np.inf)
+    for z in range(count):
+        masked = np.where(moved == z, log_weight, -np.inf)
+        top = masked.max(axis=1)
+        seen = np.isfinite(top)
+        mass[seen, z] = top[seen] + np.log(np.exp(masked[seen] - top[seen, None]).sum(axis=1))
+    evidence = special.logsumexp(mass, axis=0)
     evidence -= special.logsumexp(evidence)
-    found = np.full(log_weight.shape, -np.inf)
-    for r, row in enumerate(log_weight):
-        for z, share in enumerate(evidence):
-            here = moved[r] == z
-            if np.any(np.isfinite(row[here])):
-                found[r, here] = share + row[here] - special.logsumexp(row[here])
-    return found - special.logsumexp(found, axis=1, keepdims=True)
+    rows = np.arange(len(log_weight))[:, None]
+    with np.errstate(invalid="ignore"):
+        found = log_weight + np.where(np.isfinite(mass), evidence - mass, -np.inf)[rows, moved]
+    found = np.where(np.isfinite(found), found, -np.inf)
+    return found - special.logsumexp(found, axis=1, keepdims=True), np.exp(evidence)
 
 
 def _smoothed(log_weight: Float[np.ndarray, "R P"]) -> tuple[Float[np.ndarray, "R P"], float]:

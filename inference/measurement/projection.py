@@ -9,7 +9,7 @@ from sklearn.covariance import ledoit_wolf
 from mixture_models.validation import InputError
 
 # With as many degrees of freedom as this a feature the covariance is taken as it is, else it is shrunk.
-_DOFS_A_FEATURE = 2.0
+_DOFS_A_FEATURE = 10.0
 
 _FOLDS = 10
 
@@ -19,12 +19,12 @@ class Projection(NamedTuple):
 
     Attributes:
         matrix: projected = y @ matrix, shape (feature, d).
-        rest: a whitened basis of what is left out, shape (feature, feature - d).
+        rest: directions that are left out, shape (feature, feature - d).
         names: of the projected coordinates, or None where the features are kept as they are.
         old: the old reference, shape (sample, d).
         new: the new reference, shape (sample, d).
-        information_kept: squared Mahalanobis distance of held-out references along the discriminant, over that
-            by all features with the covariance that it was learnt with; 1 where nothing is projected.
+        information_kept: squared distance of held-out references along the discriminant, over that of the
+            references that it was learnt on; 1 where nothing is projected.
     """
 
     matrix: Float[np.ndarray, "feature d"]
@@ -50,11 +50,15 @@ class _Whitened(NamedTuple):
 def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     """Return the features as they are if they are few, else their discriminant projection.
 
-    Features are whitened by the references' covariance: as it is where the references are many, so that no
-    affine map of the features changes the result, else shrunk toward the diagonal as Ledoit and Wolf do. The
-    first coordinate is the linear discriminant, the others the directions in which the old reference varies
-    most beside it. All reference samples are used: along the discriminant each stands where the others put
-    it (cross-fitting), for a discriminant looks sharper on the samples that it was learnt on than it is.
+    The first coordinate is the linear discriminant, the others the directions beside it in which the old
+    reference varies most. Features are whitened by the references' covariance, shrunk toward the diagonal as
+    Ledoit and Wolf do unless the references are very many; the scale of a feature changes nothing, nor does
+    the order of rows.
+
+    Directions look better on the samples that they were learnt on than they are. So along the discriminant
+    each reference sample stands where a discriminant puts it that was learnt without it (cross-fitting), and
+    the directions beside it are learnt on one half of the references, whose covariance across the
+    discriminant is then made that of the other half.
 
     Raises:
         InputError: too few reference samples.
@@ -64,31 +68,47 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     d = old.shape[1]
     if d <= max_features:
         return Projection(np.eye(d), np.zeros((d, 0)), None, old, new, 1.0)
-    least = max_features + 5
-    if min(len(old), len(new)) < _FOLDS or len(old) + len(new) - 2 < least:
+    least = 2 * (max_features + 5)
+    if min(len(old), len(new)) < 2 * _FOLDS or len(old) + len(new) < least:
         raise InputError(
-            f"projecting {d} features to {max_features} takes {least + 2} reference samples, {_FOLDS} of either "
-            f"task; got {len(old)} and {len(new)}: give more, or a smaller max_features"
+            f"projecting {d} features to {max_features} takes {least} reference samples, {2 * _FOLDS} of "
+            f"either task; got {len(old)} and {len(new)}: give more, or a smaller max_features"
         )
-    whitened = _whitened(old, new)
-    across = (old - old.mean(0)) @ whitened.root
-    across = across - np.outer(across @ whitened.first, whitened.first)
-    _, vectors = np.linalg.eigh(across.T @ across / len(old))
-    # The discriminant itself is the direction without variance.
-    basis = np.column_stack([whitened.first, vectors[:, ::-1][:, : d - 1]])
-    basis, _ = np.linalg.qr(basis)
-    basis *= np.where(np.mean((across @ basis) ** 3, axis=0) < 0.0, -1.0, 1.0)
-    basis[:, 0] = whitened.first
-    matrix, rest = whitened.root @ basis[:, :max_features], whitened.root @ basis[:, max_features:]
-    along, kept = _crossfitted(old, new, whitened)
-    mapped = [y @ matrix for y in (old, new)]
-    for y, place in zip(mapped, along, strict=True):
-        y[:, 0] = place
+    whole = _whitened(old, new)
+    direction = whole.root @ whole.first
+    ranks = [np.argsort(np.argsort(y @ direction, kind="stable"), kind="stable") for y in (old, new)]
+    along, kept = _crossfitted(old, new, whole, ranks)
+    learnt = [rank % 2 == 0 for rank in ranks]
+    half = _whitened(old[learnt[0]], new[learnt[1]])
+    across = (old[learnt[0]] - old[learnt[0]].mean(0)) @ half.root
+    across -= np.outer(across @ half.first, half.first)
+    _, vectors = np.linalg.eigh(across.T @ across / len(across))
+    # The discriminant is the direction without variance, the first; the others by their variance.
+    basis = vectors[:, :0:-1]
+    basis = basis * np.where(np.mean((across @ basis) ** 3, axis=0) < 0.0, -1.0, 1.0)
+    directions = half.root @ basis
+    matrix = np.column_stack([direction, directions[:, : max_features - 1]])
+    mapped = []
+    for y, place, mask in zip((old, new), along, learnt, strict=True):
+        beside = _recoloured(y @ matrix[:, 1:], mask)
+        mapped.append(np.column_stack([place, beside]))
     names = ["discriminant", *(f"component_{i}" for i in range(1, max_features))]
+    rest = directions[:, max_features - 1 :]
     return Projection(matrix, rest, names, mapped[0], mapped[1], kept)
 
 
-def _whitened(old: np.ndarray, new: np.ndarray, shrunk: bool | None = None) -> _Whitened:
+def _recoloured(y: Float[np.ndarray, "n d"], mask: np.ndarray) -> Float[np.ndarray, "n d"]:
+    """Give the rows of a mask the covariance of the others, around the mean that they have."""
+    if min(mask.sum(), (~mask).sum()) < y.shape[1] + 2:
+        return y
+    roots = [np.linalg.cholesky(np.cov(y[m], rowvar=False)) for m in (mask, ~mask)]
+    mean = y[mask].mean(0)
+    found = y.copy()
+    found[mask] = mean + np.linalg.solve(roots[0], (y[mask] - mean).T).T @ roots[1].T
+    return found
+
+
+def _whitened(old: np.ndarray, new: np.ndarray, *, shrunk: bool | None = None) -> _Whitened:
     d = old.shape[1]
     within = np.concatenate([y - y.mean(0) for y in (old, new)])
     scale = np.sqrt(np.mean(within**2, axis=0))
@@ -102,26 +122,28 @@ def _whitened(old: np.ndarray, new: np.ndarray, shrunk: bool | None = None) -> _
     return _Whitened(root, difference / np.linalg.norm(difference), shrunk)
 
 
-def _crossfitted(old: np.ndarray, new: np.ndarray, whitened: _Whitened) -> tuple[list[np.ndarray], float]:
+def _crossfitted(
+    old: np.ndarray, new: np.ndarray, whole: _Whitened, ranks: list[np.ndarray]
+) -> tuple[list[np.ndarray], float]:
     """Return where each reference sample stands along a discriminant that was learnt without it.
 
-    Folds are by the place along the discriminant of all samples, so that the order of rows does not matter. The
-    discriminant of a fold is scaled so that the midpoint and the distance of its own references' means agree
-    with those of all.
+    Folds are by the place along the discriminant of all samples, so that the order of rows does not matter. A
+    fold's discriminant is shifted so that the midpoint of its references' means agrees with that of all.
+    Returned also is how much of the squared distance along the discriminant of all samples is left.
     """
-    direction = whitened.root @ whitened.first
-    places = [y @ direction for y in (old, new)]
-    folds = [np.argsort(np.argsort(place, kind="stable"), kind="stable") % _FOLDS for place in places]
+    direction = whole.root @ whole.first
     along = [np.zeros(len(y)) for y in (old, new)]
     for fold in range(_FOLDS):
-        learnt = [y[f != fold] for y, f in zip((old, new), folds, strict=True)]
-        other = _whitened(*learnt, shrunk=whitened.shrunk)
+        held = [rank % _FOLDS == fold for rank in ranks]
+        learnt = [y[~h] for y, h in zip((old, new), held, strict=True)]
+        other = _whitened(*learnt, shrunk=whole.shrunk)
         axis = other.root @ other.first
         middle = 0.5 * sum(y.mean(0) for y in learnt) @ axis
         centre = 0.5 * sum(y.mean(0) for y in (old, new)) @ direction
-        for task, y, f in zip(along, (old, new), folds, strict=True):
-            task[f == fold] = y[f == fold] @ axis - middle + centre
-    apart = along[0].mean() - along[1].mean()
-    spread = np.sqrt(0.5 * sum(np.var(a) for a in along))
-    whole = places[0].mean() - places[1].mean()
-    return along, float(np.clip((apart / spread / max(whole, 1e-300)) ** 2, 0.0, 1.0))
+        for task, y, h in zip(along, (old, new), held, strict=True):
+            task[h] = y[h] @ axis - middle + centre
+    apart = [
+        (np.mean(a) - np.mean(b)) ** 2 / (0.5 * (np.var(a) + np.var(b)))
+        for a, b in (along, [y @ direction for y in (old, new)])
+    ]
+    return along, float(np.clip(apart[0] / max(apart[1], 1e-300), 0.0, 1.0))

@@ -66,21 +66,27 @@ class ScalePosterior(NamedTuple):
             found.append([np.exp(np.sum(grid.sum(axis=1 - k) * log_tau)) for k in (0, 1)])
         return np.array(found).T
 
-    def propose(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw scales, shape (draw, 2, 2), and configurations; return also log prior over log proposal."""
+    def propose(
+        self, num: int, rng: np.random.Generator, shares: Float[np.ndarray, "configuration"] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw scales, shape (draw, 2, 2), and configurations; return also log prior over log proposal.
+
+        Args:
+            num: of draws.
+            rng: of all that is random.
+            shares: of the configurations, None for what the quadratic says.
+        """
         given = [self._given(moved) for moved in CONFIGURATIONS]
-        logs = np.array([special.logsumexp(joint, axis=(1, 2)).sum() for joint in given])
         chances = np.array(
-            [
-                np.prod([STILL_PROBABILITY if not m else 1.0 - STILL_PROBABILITY for m in moved])
-                for moved in CONFIGURATIONS
-            ]
+            [np.prod(np.where(moved, 1.0 - STILL_PROBABILITY, STILL_PROBABILITY)) for moved in CONFIGURATIONS]
         )
-        probability = special.softmax(logs + np.log(chances))
-        probability = (1.0 - _OF_ANY) * probability + _OF_ANY / len(probability)
+        if shares is None:
+            logs = np.array([special.logsumexp(joint, axis=(1, 2)).sum() for joint in given])
+            shares = special.softmax(logs + np.log(chances))
+        probability = (1.0 - _OF_ANY) * shares + _OF_ANY / len(shares)
         picked = rng.choice(len(probability), size=num, p=probability)
         scales, log_odds = np.zeros((num, 2, 2)), np.log(chances / probability)[picked]
-        for index, moved in enumerate(CONFIGURATIONS):
+        for index in range(len(CONFIGURATIONS)):
             rows = np.flatnonzero(picked == index)
             for part in (0, 1):
                 joint = given[index][part]
@@ -90,7 +96,6 @@ class ScalePosterior(NamedTuple):
                 places = np.unravel_index(place, proposal.shape)
                 scales[rows, :, part] = self.tau[np.stack(places)].T
                 log_odds[rows] += prior.ravel()[place] - np.log(proposal.ravel()[place])
-            del moved
         return scales, picked, log_odds
 
 

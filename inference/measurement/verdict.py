@@ -47,6 +47,8 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
             "the modes overlap so much that weight and drift can hardly be told apart (a sample holds "
             f"{share:.2g} % of the information on the weight that it would hold were its mode known)"
         )
+    if stats["deviation_left_out"] > MOST_DEVIATION:
+        drift_weak.append("something moved in what the projection leaves out, where drift is not measured")
     for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):
         if stats["num_samples"] * weight < _LEAST_SAMPLES * num_features:
             drift_weak.append(f"too few samples of the {mode} mode to see how it has moved")
