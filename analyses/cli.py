@@ -536,6 +536,8 @@ def compare_runs(
     with analyses.outputs.folder(out, overwrite=overwrite) as folder:
         analyses.compare_runs.write(tree, folder)
     Console().print(analyses.compare_runs.table(tree))
+    for remark in analyses.compare_runs.remarks(tree):
+        print(remark)
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -37,6 +38,9 @@ def run(folders: Sequence[Path], **settings: Any) -> xr.DataTree:
         tree[f"runs/{name}/posterior"] = xr.DataTree(
             measured["posterior"].to_dataset()[[*COMPARED, "new_gap"]]
         )
+        tree[f"runs/{name}/sample_stats"] = xr.DataTree(
+            measured["sample_stats"].to_dataset()[["weight_words", "drift_words"]]
+        )
     return tree
 
 
@@ -56,6 +60,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
             columns[f"{name}_difference_{bound}"] = against[f"{name}_difference_interval"].sel(
                 ci_bound=bound, drop=True
             )
+        columns[f"{name}_words"] = data[f"{name}_words"]
     columns["reached"] = data["reached"]
     frame = pd.DataFrame(
         {name: column.to_numpy() for name, column in columns.items()}, index=data["run"].to_numpy()
@@ -68,8 +73,8 @@ def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     first = frame.index[0]
-    at = str(tree["comparison"].attrs["at"])
-    where = {"final": "At the last checkpoint", "matched_gain": "Where the new gap is the same"}.get(
+    at, level = str(tree["comparison"].attrs["at"]), float(tree["comparison"].attrs["level"])
+    where = {"final": "At the last checkpoint", "matched_gain": f"Where the new gap is {level:.3g}"}.get(
         at, f"At checkpoint {at}"
     )
 
@@ -91,6 +96,7 @@ def table(tree: xr.DataTree) -> RenderableType:
                 "old_weight_difference",
                 against_first(tables.with_interval),
             ),
+            ("verdict on it", "old_weight_words", _kind),
             ("old drift", "old_drift", tables.with_interval),
             (
                 f"probability to have drifted less than {first}",
@@ -99,11 +105,27 @@ def table(tree: xr.DataTree) -> RenderableType:
             ),
             ("probability of practical equivalence ", "old_drift_equivalent", against_first(tables.plain)),
             (f"old drift minus that of {first}", "old_drift_difference", against_first(tables.with_interval)),
+            ("verdict on it ", "old_drift_words", _kind),
             ("share of draws that reach the level", "reached", tables.plain),
         ],
         title=f"Which run forgot less? {where}",
         caption=f"Mean and {100 * interval_probability():g} % interval of the posterior.",
     )
+
+
+def _kind(row: Any, name: str) -> str:
+    """Return a verdict without its reasons."""
+    return str(row[name]).partition(":")[0]
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return one sentence for each run whose weight or drift is not measured well."""
+    found = []
+    for run, row in summary(tree).iterrows():
+        for name, words in (("weight", row["old_weight_words"]), ("drift", row["old_drift_words"])):
+            if words != "good":
+                found.append(f"The old {name} of {run} is {words}.")
+    return found
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -120,6 +142,8 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                     x, *(limits.sel(ci_bound=b) for b in ("lower", "upper")), color=look["color"], alpha=0.5
                 )
                 axes.plot(x, y, label=name, markersize=4, linewidth=1.2, **look)
+                bad = _untrusted(tree["runs"][name], variable)
+                axes.plot(x[bad], y[bad], "x", color="crimson", markersize=8, zorder=3)
             level = float(tree["comparison"].attrs["level"])
             if level == level:
                 axes.axvline(level, color="0.35", linestyle=":", label="matched gap")
@@ -130,9 +154,17 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             axes.set_ylim(0.0, 1.0 if variable == "old_weight" else None)
             axes.invert_xaxis()
         words = f"point: a checkpoint's mean, line: {100 * interval_probability():g} % interval"
+        if any(_untrusted(child, v).any() for child in tree["runs"].children.values() for v in COMPARED):
+            words += ", ×: not to be trusted"
         figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return {"runs": figure}
+
+
+def _untrusted(run: xr.DataTree, variable: str) -> np.ndarray:
+    """Return whether what was measured at each checkpoint of a run is not to be trusted."""
+    words = run["sample_stats"][f"{variable.removeprefix('old_')}_words"].to_numpy().astype(str)
+    return np.char.startswith(words, "not to be trusted")
 
 
 def write(tree: xr.DataTree, folder: Path) -> None:

@@ -47,7 +47,17 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         columns[f"{name}_upper"] = limits.sel(ci_bound="upper", drop=True)
     for name in ("old_resolution", "old_unmoved_probability", "new_resolution", "weight_information"):
         columns[name] = stats[name]
-    for name in ("method", "k_hat", "r_hat", "ess", "divergences", "words"):
+    for name in (
+        "reference_share",
+        "method",
+        "k_hat",
+        "r_hat",
+        "ess",
+        "divergences",
+        "words",
+        "weight_words",
+        "drift_words",
+    ):
         columns[name] = stats[name]
     return pd.DataFrame(
         {name: column.to_numpy() for name, column in columns.items()},
@@ -63,10 +73,15 @@ def table(tree: xr.DataTree) -> Table:
     caption = (
         f"Mean and {100 * interval_probability():g} % interval. Modes: {attrs['covariance']} covariance, "
         f"{attrs['tails']} tails; the references are {float(attrs['separation']):.3g} Mahalanobis apart. "
-        "Below its resolution a drift cannot be told from none."
+        "Below its resolution a drift cannot be told from none; P(unmoved): probability of no drift at all. "
+        "The verdicts are on the weight and on the drift."
     )
     if kept < 1.0:
-        caption += f" Features were projected; {100 * kept:.0f} % of the information on the task was kept."
+        size = tree["posterior"].sizes["feature"]
+        caption += (
+            f" Features were projected to {size}: held-out references keep {100 * kept:.0f} % of their "
+            "distance, and drift outside of the projection is not in the numbers."
+        )
     if int(attrs["num_dropped"]):
         caption += f" {int(attrs['num_dropped'])} rows with missing values were left out."
     result = Table(
@@ -74,7 +89,8 @@ def table(tree: xr.DataTree) -> Table:
     )
     for name in ("checkpoint", "old weight", "old drift", "resolution", "P(unmoved)", "new gap"):
         result.add_column(name, justify="left" if name == "checkpoint" else "right")
-    result.add_column("verdict", justify="left")
+    for name in ("weight", "drift"):
+        result.add_column(name, justify="left")
     for name, row in frame.iterrows():
         cells = [tables.with_interval(dict(row), v) for v in ("old_weight", "old_drift")]
         result.add_row(
@@ -83,7 +99,7 @@ def table(tree: xr.DataTree) -> Table:
             tables.number(row["old_resolution"]),
             tables.number(row["old_unmoved_probability"]),
             tables.with_interval(dict(row), "new_gap"),
-            row["words"].partition(":")[0],
+            *(row[f"{name}_words"].partition(":")[0] for name in ("weight", "drift")),
         )
     return result
 

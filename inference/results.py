@@ -63,8 +63,8 @@ _LONG_NAME_AND_UNITS = {
     "new_displacement": ("displacement of the new mean, Δ_n", "feature"),
     "old_resolution": ("old drift that can be told from none", "Mahalanobis"),
     "new_resolution": ("new gap that can be told from none", "Mahalanobis"),
-    "old_unmoved_probability": ("probability that the old drift is below its resolution", "1"),
-    "new_unmoved_probability": ("probability that the new gap is below its resolution", "1"),
+    "old_unmoved_probability": ("probability that the old mode has not moved", "1"),
+    "new_unmoved_probability": ("probability that the new mode has not moved", "1"),
     "streamed": ("1: the samples were read piece by piece, 0: they were held in memory", "1"),
     "weight_information": ("information on the old weight a sample, 1: its mode is known", "1"),
     "k_hat": ("Pareto shape of the importance weights, k-hat", "1"),
@@ -72,16 +72,42 @@ _LONG_NAME_AND_UNITS = {
     "r_hat": ("largest R-hat", "1"),
     "ess": ("smallest effective sample size", "1"),
     "divergences": ("divergent transitions", "1"),
+    "reference_share": ("part of the variance of the old weight that the references' error makes", "1"),
+    "reference_draw": ("draw of what the references say, which all checkpoints share", "1"),
+    "weight_words": ("what a reader must know of the weight", "1"),
+    "drift_words": ("what a reader must know of the drift", "1"),
+    "num_repeated": ("samples that are equal to an earlier one", "1"),
+    "near_rows": ("log ratio of the distance between nearest samples to that of the references'", "1"),
+    "near_rows_error": ("its standard error", "1"),
+    "lag_correlation": ("correlation of neighbours in the file", "1"),
+    "lag_correlation_error": ("its standard error", "1"),
+    "deviation_left_out": ("deviation of the mean in what a projection leaves out", "1"),
     "deviation_spread_along_axis": (
         "deviation of the spread along the axis from its prediction, in standard deviations",
+        "1",
+    ),
+    "deviation_skewness_along_axis": (
+        "deviation of the skewness along the axis from its prediction, in standard deviations",
         "1",
     ),
     "deviation_kurtosis_along_axis": (
         "deviation of the kurtosis along the axis from its prediction, in standard deviations",
         "1",
     ),
-    "deviation_spread_across_axis": (
-        "deviation of the spread across the axis from its prediction, in standard deviations",
+    "deviation_places_along_axis": (
+        "deviation of the places along the axis from its prediction, in standard deviations",
+        "1",
+    ),
+    "deviation_spread_across_axis_old": (
+        "deviation of the old side's spread across the axis from its prediction, in standard deviations",
+        "1",
+    ),
+    "deviation_spread_across_axis_new": (
+        "deviation of the new side's spread across the axis from its prediction, in standard deviations",
+        "1",
+    ),
+    "deviation_widest_across_axis": (
+        "deviation of the largest variance across the axis from its prediction, in standard deviations",
         "1",
     ),
     "deviation_far_from_both": (

@@ -9,13 +9,17 @@ from jaxtyping import Float
 
 from inference import results
 from inference.intervals import interval_kind, interval_probability
+from inference.measurement import verdict
 from mixture_models.validation import InputError, number
 
 #: What is compared: variables of ``/posterior``.
 COMPARED = ("old_weight", "old_drift")
 
-# Draws of a run that are paired with all draws of another.
-_MOST_DRAWS = 1000
+# Whose verdict goes with a variable.
+_VERDICTS = {"old_weight": "weight", "old_drift": "drift"}
+
+# Draws of a run that are paired with draws of another.
+_MOST_DRAWS = 4000
 
 
 def compare_runs(
@@ -27,8 +31,9 @@ def compare_runs(
 ) -> xr.DataTree:
     """Return how likely each run kept more old mass, and drifted less, than each other.
 
-    The runs' posteriors are taken as independent, so every draw of one is paired with every draw of the
-    other. At matched gain a run is read where its new gap first falls to a common level, a draw at a time,
+    Runs must be measured against the same references, with the same features. Given what these say the runs'
+    posteriors are independent: every draw of one is paired with every draw of the other under the same draw of
+    the references, so that their error, which the runs share, cancels. At matched gain a run is read where its new gap first falls to a common level, a draw at a time,
     its weight and drift interpolated linearly between the checkpoints before and after.
 
     Args:
@@ -43,11 +48,13 @@ def compare_runs(
     Returns:
         DataTree with ``/comparison`` over (run, other): for each compared variable ``X_probability_larger``,
         ``X_probability_smaller`` and ``X_probability_equivalent`` (beyond and within the rope, they add up
-        to 1), ``X_difference`` (run minus other), ``X_difference_interval``; and over run ``X`` with
-        ``X_interval``, and ``reached``, the share of draws that reach the level.
+        to 1; draws that are equal, as where neither run has moved, count half to either side), ``X_difference``
+        (run minus other), ``X_difference_interval``; and over run ``X`` with ``X_interval``, ``X_words``, the
+        verdict on what was read, and ``reached``, the share of draws that reach the level.
 
     Raises:
-        InputError: fewer than two runs, no such checkpoint, a level that no draw reaches, or a negative rope.
+        InputError: fewer than two runs, runs that were measured against different references or with other
+            features, no such checkpoint, a level that no draw reaches, or a negative rope.
     """
     if len(trees) < 2:
         raise InputError(f"at least two runs must be compared; got {len(trees)}")
@@ -55,24 +62,34 @@ def compare_runs(
     for name, tree in trees.items():
         if "posterior" not in tree.children or "old_drift" not in tree["posterior"]:
             raise InputError(f"{name} must be a measured run (the result of inference.measure); it is not")
+    _check_references(trees)
     ropes = _ropes(rope)
     posteriors = [_draws(tree) for tree in trees.values()]
     level = np.nan
     if at == "matched_gain":
         level = _common_level(posteriors) if gain is None else number("gain", gain)
         values = [_at_level(p, level) for p in posteriors]
+        read = [_checkpoints_at_level(p, level) for p in posteriors]
     elif gain is not None:
         raise InputError(f"gain belongs to at='matched_gain'; got at={at!r}")
     else:
-        values = [_at_checkpoint(name, p, at) for name, p in zip(names, posteriors, strict=True)]
+        places = [_place(name, p, at) for name, p in zip(names, posteriors, strict=True)]
+        values = [_at_checkpoint(p, place) for p, place in zip(posteriors, places, strict=True)]
+        read = [np.array([place]) for place in places]
     reached = [float(np.isfinite(v["old_weight"]).mean()) for v in values]
     for name, share in zip(names, reached, strict=True):
         if share == 0.0:
             raise InputError(f"every run must reach a new gap of {level:.3g} in some draw; {name} does not")
     variables: dict[str, Any] = {"reached": ("run", reached)}
+    same = len({_kind(tree) for tree in trees.values()}) == 1
+    groups = [p["reference_draw"].to_numpy() if same else None for p in posteriors]
     for variable in COMPARED:
-        finite = [v[variable][np.isfinite(v[variable])] for v in values]
-        variables |= _compare(variable, finite, ropes[variable])
+        variables |= _compare(variable, [v[variable] for v in values], groups, ropes[variable])
+        words = [
+            _words(tree, f"{_VERDICTS[variable]}_words", where)
+            for tree, where in zip(trees.values(), read, strict=True)
+        ]
+        variables[f"{variable}_words"] = ("run", words)
     dataset = xr.Dataset(
         variables,
         {"run": names, "other": names, "ci_bound": ["lower", "upper"]},
@@ -81,6 +98,36 @@ def compare_runs(
     settings = {"at": str(at), "gain": level, "rope": ropes, "runs": names}
     root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "comparison of runs"})
     return xr.DataTree.from_dict({"/": root, "/comparison": _described(dataset)})
+
+
+def _check_references(trees: Mapping[str, xr.DataTree]) -> None:
+    """Refuse runs that were not measured against the same references."""
+    first, *others = trees.items()
+    for name, tree in others:
+        for what, read in (("references", _references), ("features", _features)):
+            if read(tree) != read(first[1]):
+                raise InputError(
+                    f"runs must be measured against the same {what}; those of {name} are not those of {first[0]}"
+                )
+
+
+def _references(tree: xr.DataTree) -> Any:
+    return tree.attrs.get("references")
+
+
+def _features(tree: xr.DataTree) -> list[str]:
+    return [str(f) for f in tree["constant_data"]["source_feature"].to_numpy()]
+
+
+def _kind(tree: xr.DataTree) -> tuple[Any, ...]:
+    """Return what, with the references, decides the draws of what the references say."""
+    return tuple(tree.attrs.get(name) for name in ("covariance", "tails", "max_features"))
+
+
+def _words(tree: xr.DataTree, name: str, places: np.ndarray) -> str:
+    """Return the worst verdict on some checkpoints."""
+    words = [str(w) for w in tree["sample_stats"][name].to_numpy()[places]]
+    return max(words, key=lambda w: verdict.ORDER.index(w.partition(": ")[0]))
 
 
 def _ropes(rope: Any) -> dict[str, float]:
@@ -95,25 +142,35 @@ def _ropes(rope: Any) -> dict[str, float]:
 
 
 def _draws(tree: xr.DataTree) -> xr.Dataset:
-    """Return weight, drift and gap over (sample, checkpoint), thinned evenly to at most 1,000 draws."""
+    """Return weight, drift and gap over (sample, checkpoint), at most 4,000 draws."""
     posterior = tree["posterior"].to_dataset()[[*COMPARED, "new_gap"]]
     stacked = posterior.stack(sample=("chain", "draw")).transpose("sample", "checkpoint")
-    step = max(1, stacked.sizes["sample"] // _MOST_DRAWS)
-    return stacked.isel(sample=slice(None, None, step))
+    return stacked.isel(sample=slice(_MOST_DRAWS))
 
 
-def _at_checkpoint(name: str, draws: xr.Dataset, at: Any) -> dict[str, np.ndarray]:
+def _place(name: str, draws: xr.Dataset, at: Any) -> int:
     labels = draws["checkpoint"].to_numpy()
     if at == "final":
-        chosen = draws.isel(checkpoint=-1)
-    elif np.any(matches := labels.astype(str) == str(at)):
-        chosen = draws.isel(checkpoint=int(np.argmax(matches)))
-    else:
-        raise InputError(
-            f"at must be final, matched_gain or a checkpoint that every run has; got {at!r}, and {name} has "
-            + ", ".join(map(str, labels[:8]))
-        )
+        return len(labels) - 1
+    if np.any(matches := labels.astype(str) == str(at)):
+        return int(np.argmax(matches))
+    raise InputError(
+        f"at must be final, matched_gain or a checkpoint that every run has; got {at!r}, and {name} has "
+        + ", ".join(map(str, labels[:8]))
+    )
+
+
+def _at_checkpoint(draws: xr.Dataset, place: int) -> dict[str, np.ndarray]:
+    chosen = draws.isel(checkpoint=place)
     return {variable: chosen[variable].to_numpy() for variable in COMPARED}
+
+
+def _checkpoints_at_level(draws: xr.Dataset, level: float) -> np.ndarray:
+    """Return the checkpoints that draws are read at or between, those that one draw in 20 needs."""
+    below = draws["new_gap"].to_numpy() <= level
+    first = below.argmax(axis=1)[below.any(axis=1)]
+    needed = np.bincount(np.concatenate([first, np.maximum(first - 1, 0)]), minlength=below.shape[1])
+    return np.flatnonzero(needed >= 0.05 * len(first))
 
 
 def _common_level(posteriors: list[xr.Dataset]) -> float:
@@ -137,7 +194,12 @@ def _at_level(draws: xr.Dataset, level: float) -> dict[str, np.ndarray]:
     return read
 
 
-def _compare(variable: str, values: list[Float[np.ndarray, "n"]], rope: float) -> dict[str, Any]:
+def _compare(
+    variable: str,
+    values: list[Float[np.ndarray, "n"]],
+    groups: list[np.ndarray | None],
+    rope: float,
+) -> dict[str, Any]:
     size = len(values)
     larger, smaller, equivalent, mean = (np.zeros((size, size)) for _ in range(4))
     bounds = np.zeros((size, size, 2))
@@ -148,7 +210,7 @@ def _compare(variable: str, values: list[Float[np.ndarray, "n"]], rope: float) -
                 larger[i, j] = smaller[i, j] = 0.5 if rope == 0.0 else 0.0
                 equivalent[i, j] = 0.0 if rope == 0.0 else 1.0
                 continue
-            difference = (a[:, None] - b[None, :]).ravel()
+            difference = _differences(a, b, groups[i], groups[j])
             ties = 0.5 * np.mean(difference == 0.0) if rope == 0.0 else 0.0
             larger[i, j] = np.mean(difference > rope) + ties
             smaller[i, j] = np.mean(difference < -rope) + ties
@@ -157,15 +219,33 @@ def _compare(variable: str, values: list[Float[np.ndarray, "n"]], rope: float) -
             mean[i, j] = difference.mean()
             bounds[i, j] = _bounds(difference)
     pair = ("run", "other")
+    finite = [v[np.isfinite(v)] for v in values]
     return {
-        variable: ("run", [v.mean() for v in values]),
-        f"{variable}_interval": (("run", "ci_bound"), np.stack([_bounds(v) for v in values])),
+        variable: ("run", [v.mean() for v in finite]),
+        f"{variable}_interval": (("run", "ci_bound"), np.stack([_bounds(v) for v in finite])),
         f"{variable}_probability_larger": (pair, larger),
         f"{variable}_probability_smaller": (pair, smaller),
         f"{variable}_probability_equivalent": (pair, equivalent),
         f"{variable}_difference": (pair, mean),
         f"{variable}_difference_interval": ((*pair, "ci_bound"), bounds),
     }
+
+
+def _differences(
+    a: np.ndarray, b: np.ndarray, of_a: np.ndarray | None, of_b: np.ndarray | None
+) -> np.ndarray:
+    """Return the differences of all finite draws under the same draw of the references."""
+    if of_a is None or of_b is None:
+        of_a, of_b = np.zeros(len(a), int), np.zeros(len(b), int)
+    parts = []
+    for group in np.unique(of_a):
+        one, other = a[of_a == group], b[of_b == group]
+        one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+        parts.append((one[:, None] - other[None, :]).ravel())
+    found = np.concatenate(parts)
+    if not found.size:
+        return _differences(a, b, None, None)
+    return found
 
 
 def _bounds(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "2"]:
@@ -193,6 +273,10 @@ def _described(dataset: xr.Dataset) -> xr.Dataset:
     results.describe(dataset)
     for variable in COMPARED:
         owner = dataset[variable].attrs
+        dataset[f"{variable}_words"].attrs = {
+            "long_name": f"what a reader must know of {owner['long_name']}",
+            "units": "1",
+        }
         for suffix, text in words.items():
             name = f"{variable}_{suffix}".rstrip("_")
             units = "1" if suffix.startswith("probability") else owner["units"]

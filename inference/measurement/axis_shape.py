@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import special
 
 _MOST_COMPONENTS = 3
 
@@ -48,7 +47,9 @@ def fit_axis_shape(along: list[Float[np.ndarray, "n"]], weights: list[Float[np.n
         weights: of these residuals, each row of mean 1.
     """
     modes = [_fit(x, w) for x, w in zip(along, weights, strict=True)]
-    return AxisShape(*(np.stack(parts, axis=1) for parts in zip(*modes, strict=True)))
+    shape = AxisShape(*(np.stack(parts, axis=1) for parts in zip(*modes, strict=True)))
+    used = int(np.isfinite(shape.log_weight).sum(axis=-1).max())
+    return AxisShape(*(part[..., :used] for part in shape))
 
 
 def _fit(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,8 +131,10 @@ def _climb(
     return (share, location, scale), height
 
 
-def log_density(shape: AxisShape, mode: int, s: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Return log g_k at some values of s, of one fit."""
-    z = (s[..., None] - shape.location[mode]) / shape.scale[mode]
-    logs = shape.log_weight[mode] - np.log(shape.scale[mode]) - 0.5 * z**2
-    return special.logsumexp(logs, axis=-1) - 0.5 * np.log(2.0 * np.pi)
+def log_density(shape: AxisShape, mode: int, s: Float[Any, "*n"]) -> Float[Any, "*n"]:
+    """Return log g_k at some values of s, of one fit; arrays of NumPy or of JAX."""
+    xp = s.__array_namespace__()
+    log_weight, location, scale = (part[mode] for part in shape)
+    logs = log_weight - xp.log(scale) - 0.5 * ((s[..., None] - location) / scale) ** 2
+    top = logs.max(axis=-1)
+    return top + xp.log(xp.sum(xp.exp(logs - top[..., None]), axis=-1)) - 0.5 * np.log(2.0 * np.pi)

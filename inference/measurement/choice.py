@@ -8,13 +8,12 @@ the share of old samples they estimate is right.
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from inference.measurement import law
-from inference.measurement.anchors import Anchors, Kind, anchor, framed
+from inference.measurement.anchors import Kind, anchor, framed
 from inference.measurement.axis_shape import AxisShape
+from inference.measurement.climb import log_odds, unbatched
 from inference.measurement.moments import MOST_ROWS, fit_tail_dof, reference_log_likelihood
 
 _FOLDS = 5
@@ -120,20 +119,8 @@ def _score(
     odds = [np.zeros(len(old)), np.zeros(len(new))]
     for fold in range(_FOLDS):
         inside = [np.arange(len(y)) % _FOLDS != fold for y in (old, new)]
-        references = anchor(
-            old[inside[0]], new[inside[1]], kind, tail_dof=tail_dof, shape=shape, num_draws=0
-        )
-        one = jax.tree.map(lambda a: a[0], references.central)
+        references = anchor(old[inside[0]], new[inside[1]], kind, tail_dof=tail_dof, shape=shape, num_draws=0)
+        one = unbatched(references.central)
         for task, y, known in zip(odds, (old, new), inside, strict=True):
-            held = references.frame.coordinates(y[~known])
-            rows = law.rows_of(held)
-            task[~known] = np.asarray(_odds(one, rows)).ravel()[: len(held)]
+            task[~known] = log_odds(one, references.frame.coordinates(y[~known]))
     return Score((odds[0], odds[1]))
-
-
-@jax.jit
-def _odds(anchors: Anchors, rows: law.Rows) -> Float[Array, "block row"]:
-    start = law.start_of(anchors, 0.0, False)
-    at = law.coordinates(anchors, start, law.Statistics.of_rows(anchors, rows.y))
-    logs = law.log_densities(anchors, law.Settled.of(start), at)
-    return logs[0] - logs[1]

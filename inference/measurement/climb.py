@@ -7,17 +7,16 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Float
+from scipy import special
 
 from inference.measurement import law
 from inference.measurement.anchors import Anchors
 from inference.measurement.curvature import derivatives
 from inference.measurement.law import Rows, Unknowns
 from inference.measurement.pieces import total
-from inference.measurement.prior import Prior, log_prior, log_sides, mean_covariance
+from inference.measurement.prior import Prior, log_prior, log_sides, mean_covariance, prior_derivatives
 from inference.measurement.scales import Quadratic, scale_posterior
 
 _STEPS = 60
@@ -82,9 +81,9 @@ def find_mode(anchors: Anchors, prior: Prior, rows: Iterable[Rows], *, neither: 
     """
     scales = np.full((2, 2), float(prior.displacement_scale))
     some = [jax.tree.map(lambda a: a[:_FIRST_BLOCKS], next(iter(rows)))]
-    one = jax.tree.map(lambda a: a[0], anchors)
-    start = law.start_of(one, _first_logit(one, some[0], neither), neither)
-    flat = np.asarray(ravel_pytree(start)[0])[None]
+    one = unbatched(anchors)
+    start = law.start_of(one, _first_logit(one, some[0]), neither)
+    flat = raveled(start)[None]
     for climbed in (some, rows):
         mode = _climb(anchors, prior, climbed, start, flat, scales, _TOLERANCE)
         if climbed is some:
@@ -101,28 +100,27 @@ def modes_of_draws(
     anchors: Anchors, prior: Prior, rows: Iterable[Rows], central: Modes, *, neither: bool
 ) -> Modes:
     """Return the posterior modes under draws of the anchors, climbed from the central one."""
-    start = law.start_of(jax.tree.map(lambda a: a[0], anchors), 0.0, neither)
+    start = law.start_of(unbatched(anchors), 0.0, neither)
     flat = np.repeat(central.flat, len(anchors.axis_precision), axis=0)
     return _climb(anchors, prior, rows, start, flat, central.scales, _TOLERANCE_OF_DRAWS)
 
 
-def _first_logit(anchors: Anchors, rows: Rows, neither: bool) -> float:
+def _first_logit(anchors: Anchors, rows: Rows) -> float:
     """Return the logit of the old share with the modes at the references, by EM steps."""
-    return float(_weight_steps(anchors, law.start_of(anchors, 0.0, neither), rows))
+    y, weights = (np.asarray(a).reshape(-1, *a.shape[2:]) for a in rows)
+    odds, logit = log_odds(anchors, y), 0.0
+    for _ in range(30):
+        share = special.expit(odds + logit)
+        logit = float(np.log(weights @ share + 1.0) - np.log(weights @ (1.0 - share) + 1.0))
+    return logit
 
 
-@jax.jit
-def _weight_steps(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Array:
-    y, weights = (a.reshape(-1, *a.shape[2:]) for a in rows)
-    at = law.coordinates(anchors, unknowns, law.Statistics.of_rows(anchors, y))
-
-    def step(_: int, logit: Array) -> Array:
-        settled = law.Settled.of(unknowns._replace(old_logit=logit))
-        logs = law.log_densities(anchors, settled, at)
-        shares = [jnp.sum(weights * s) for s in jax.nn.softmax(jnp.stack(logs), axis=0)]
-        return jnp.log(shares[0] + 1.0) - jnp.log(shares[1] + 1.0)
-
-    return jax.lax.fori_loop(0, 30, step, jnp.asarray(unknowns.old_logit))
+def log_odds(anchors: Anchors, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+    """Return log p_o(y) - log p_n(y) with the modes at the references."""
+    start = law.start_of(anchors, 0.0, False)
+    at = law.coordinates(anchors, start, law.Squares.of_rows(anchors, y))
+    old, new = law.log_densities(anchors, law.Settled.of(start), at)
+    return np.asarray(old - new)
 
 
 def _climb(
@@ -178,35 +176,23 @@ def _evaluate(
     value, gradient, hessian = (
         np.asarray(part) for part in total(lambda piece: derivatives(anchors, unknowns, piece), rows)
     )
-    prior_value, prior_gradient, prior_hessian = (
-        np.asarray(part) for part in _prior_derivatives(anchors, prior, unknowns, factors)
-    )
-    parts = [gradient, hessian, prior_gradient, prior_hessian]
-    height = value + prior_value
+    one = unbatched(anchors)
+    height = value + log_prior(one, prior, unknowns, factors)
+    parts = [gradient, hessian, *prior_derivatives(one, prior, unknowns, factors)]
     finite = np.isfinite(height)
     for part in parts:
         finite &= np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
     return [np.where(finite, height, -np.inf), *(np.nan_to_num(part) for part in parts)]
 
 
-@jax.jit
-def _prior_derivatives(
-    anchors: Anchors, prior: Prior, unknowns: Unknowns, factors: Array
-) -> tuple[Array, Array, Array]:
-    def one(anchors: Anchors, unknowns: Unknowns) -> tuple[Array, Array, Array]:
-        flat, restore = ravel_pytree(unknowns)
-
-        def value(flat: Array) -> Array:
-            return log_prior(anchors, prior, restore(flat), factors)
-
-        return value(flat), jax.grad(value)(flat), jax.hessian(value)(flat)
-
-    return jax.vmap(one)(anchors, unknowns)
+def unbatched(anchors: Anchors) -> Anchors:
+    """Return the first of a batch of anchors."""
+    return jax.tree.map(lambda a: a[0], anchors)
 
 
 def mean_factors(anchors: Anchors, scales: Float[np.ndarray, "... 2 2"]) -> Float[np.ndarray, "2 ... d d"]:
     """Return the Cholesky factors of V + T of both modes; V is that of every draw of the anchors."""
-    one = jax.tree.map(lambda a: a[0], anchors)
+    one = unbatched(anchors)
     return np.stack([np.linalg.cholesky(mean_covariance(one, k, scales[..., k, :])) for k in (0, 1)])
 
 
@@ -225,13 +211,20 @@ def _exchanged(anchors: Anchors, flat: np.ndarray) -> np.ndarray:
 
 
 def _sides(anchors: Anchors, start: Unknowns, flat: np.ndarray) -> float:
-    return float(log_sides(anchors, ravel_pytree(start)[1](jnp.asarray(flat[0]))))
+    return float(log_sides(anchors, restored(start, flat[0])))
 
 
-@jax.jit
-def restored(start: Unknowns, flat: Float[Array, "*batch D"]) -> Unknowns:
+def restored(start: Unknowns, flat: Float[np.ndarray, "*batch D"]) -> Unknowns:
     """Return raveled unknowns as they were, each leaf with the axes of the batch first."""
-    one = ravel_pytree(start)[1]
-    for _ in range(flat.ndim - 1):
-        one = jax.vmap(one)
-    return one(flat)
+    leaves, structure = jax.tree.flatten(start)
+    ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
+    parts = np.split(flat, ends, axis=-1)
+    return jax.tree.unflatten(
+        structure,
+        [np.reshape(part, (*flat.shape[:-1], *np.shape(leaf))) for part, leaf in zip(parts, leaves, strict=True)],
+    )
+
+
+def raveled(unknowns: Unknowns) -> Float[np.ndarray, "D"]:
+    """Return all numbers of some unknowns, one after the other."""
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(unknowns)])

@@ -9,19 +9,17 @@ Derivation: docs/measurement.md.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from arviz_stats.base import array_stats
-from jax.scipy.special import betaln
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import special
 
 from inference.measurement import law
 from inference.measurement.anchors import Anchors
-from inference.measurement.climb import Modes, mean_factors, restored
+from inference.measurement.climb import Modes, mean_factors, restored, unbatched
 from inference.measurement.law import Rows, Unknowns
 from inference.measurement.pieces import total
 from inference.measurement.prior import Prior, log_prior, mean_covariance
@@ -96,18 +94,20 @@ def _draw(
     width: float,
     shares: Float[np.ndarray, "configuration"] | None,
 ) -> tuple[Draws, Float[np.ndarray, "configuration"]]:
-    one = jax.tree.map(lambda a: a[0], anchors)
+    one = unbatched(anchors)
     start = law.start_of(one, 0.0, neither)
     count, proposed = len(modes.flat), 2 * num
     scales_of = scale_posterior(one, prior, central[1].quadratic(central[0]))
     scales, moved, log_odds = scales_of.propose(count * proposed, rng, shares)
     scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
-    key = jax.random.key(rng.integers(2**63))
-    flat, log_q = (
-        np.asarray(part) for part in _propose_unknowns(anchors, modes.quadratic(anchors), scales, key, width)
-    )
+    quadratics = modes.quadratic(anchors)
+    parts = [
+        _propose_unknowns(one, Quadratic(*(a[r] for a in quadratics)), scales[r], rng, width)
+        for r in range(count)
+    ]
+    flat, log_q = (np.stack(part) for part in zip(*parts, strict=True))
     unknowns = restored(start, flat)
-    log_p = _log_prior_batch(anchors, prior, unknowns, mean_factors(anchors, scales))
+    log_p = log_prior(one, prior, unknowns, mean_factors(anchors, scales))
     log_likelihood = total(lambda piece: law.log_likelihoods(anchors, unknowns, piece), rows)
     log_weight = np.asarray(log_likelihood) + np.asarray(log_p) - log_q + log_odds
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
@@ -165,63 +165,75 @@ def _resampled(weight: Float[np.ndarray, "P"], num: int, rng: np.random.Generato
     return rng.permutation(np.minimum(np.searchsorted(np.cumsum(weight), places), len(weight) - 1))
 
 
-@jax.jit
-def _log_prior_batch(anchors: Anchors, prior: Prior, unknowns: Unknowns, factors: Array) -> Array:
-    def of_anchors(anchors: Anchors, unknowns: Unknowns, factors: Array) -> Array:
-        return jax.vmap(lambda one, f: log_prior(anchors, prior, one, f), in_axes=(0, 1))(unknowns, factors)
-
-    return jax.vmap(of_anchors, in_axes=(0, 0, 1))(anchors, unknowns, factors)
-
-
-@jax.jit
 def _propose_unknowns(
-    anchors: Anchors, quadratic: Quadratic, scales: Float[Array, "R P 2 2"], key: Array, width: Any
-) -> tuple[Float[Array, "R P D"], Float[Array, "R P"]]:
-    """Draw the unknowns given scales; return them and their log density."""
-    d, size = anchors.means.shape[-1], quadratic.flat.shape[-1]
-    solve = jax.scipy.linalg.solve_triangular
+    anchors: Anchors,
+    quadratic: Quadratic,
+    scales: Float[np.ndarray, "P 2 2"],
+    rng: np.random.Generator,
+    width: float,
+) -> tuple[Float[np.ndarray, "P D"], Float[np.ndarray, "P"]]:
+    """Draw the unknowns given scales; return them and their log density.
 
-    def one(anchors: Anchors, quadratic: Quadratic, scales: Array, key: Array) -> tuple[Array, Array]:
-        precision, slope = quadratic.precision, quadratic.slope
-        gaussian = jnp.zeros((size, size))
-        for k in (0, 1):
-            place = slice(1 + k * d, 1 + (k + 1) * d)
-            inverse = jnp.linalg.inv(mean_covariance(anchors, k, scales[k]))
-            gaussian = gaussian.at[place, place].set(inverse)
-            slope = slope.at[place].add(-inverse @ (quadratic.flat[place] - anchors.means[k]))
-        # With the weight last, the factor of the rest and the weight's marginal lie in one triangle.
-        factor = jnp.linalg.cholesky(jnp.roll(precision + gaussian, -1, (0, 1)))
-        u = solve(factor, jnp.roll(slope, -1), lower=True)
-        spread = 1.0 / factor[-1, -1]
-        centre = quadratic.flat[0] + spread * u[-1]
-        # The Beta law whose logit has this mode and this curvature.
-        share = jax.nn.sigmoid(jnp.clip(centre, -30.0, 30.0))
-        count = jnp.maximum(1.0 / ((width * spread) ** 2 * share * (1.0 - share)), 1e-3)
-        shapes = count * jnp.stack([share, 1.0 - share])
-        keys = jax.random.split(key)
-        logs = jax.random.loggamma(keys[0], shapes)
-        logit = jnp.clip(logs[0] - logs[1], -600.0, 600.0)
-        log_q = shapes @ jax.nn.log_sigmoid(jnp.stack([logit, -logit])) - betaln(*shapes)
-        # The rest given the weight: samples of a mode are as many as its weight says.
-        shift = jnp.clip(logit - quadratic.flat[0], *(centre - quadratic.flat[0] + 4.0 * spread * _SIGNS))
-        mean = solve(factor[:-1, :-1].T, u[:-1] - factor[-1, :-1] * shift, lower=False)
-        ratios = [
-            jnp.clip(
-                jnp.exp(jax.nn.log_sigmoid(s * logit) - jax.nn.log_sigmoid(s * quadratic.flat[0])), 0.2, 5.0
-            )
-            for s in (1.0, -1.0)
-        ]
-        root = jnp.sqrt(jnp.concatenate([jnp.repeat(jnp.stack(ratios), d), jnp.ones(size - 1 - 2 * d)]))
-        samples = quadratic.likelihood[1:, 1:]
-        conditional = precision[1:, 1:] + gaussian[1:, 1:] - samples + root[:, None] * samples * root
-        factor = jnp.linalg.cholesky(conditional) / width
-        z = jax.random.normal(keys[1], (size - 1,))
-        rest = quadratic.flat[1:] + mean + solve(factor.T, z, lower=False)
-        log_q += jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * z @ z
-        return jnp.concatenate([logit[None], rest]), log_q
+    Args:
+        anchors: one draw, unbatched.
+        quadratic: under it, unbatched.
+        scales: (τ_a, τ_p) of both modes.
+        rng: of all that is random.
+        width: how much wider than the quadratic says the unknowns are drawn.
+    """
+    d, size, num = anchors.means.shape[1], len(quadratic.flat), len(scales)
+    # The weight is put last: the factor of the rest and the weight's marginal then lie in one triangle.
+    likelihood = quadratic.likelihood[1:, 1:]
+    precision = np.repeat(np.roll(quadratic.precision, -1, (0, 1))[None], num, axis=0)
+    slope = np.repeat(np.roll(quadratic.slope, -1)[None], num, axis=0)
+    for k in (0, 1):
+        place = slice(k * d, (k + 1) * d)
+        inverse = np.linalg.inv(mean_covariance(anchors, k, scales[:, k]))
+        precision[:, place, place] += inverse
+        slope[:, place] -= inverse @ (quadratic.flat[1 + k * d : 1 + (k + 1) * d] - anchors.means[k])
+    rest = precision[:, :-1, :-1].copy()
+    factor = _cholesky(precision)
+    u = np.linalg.solve(factor, slope[..., None])[..., 0]
+    spread = 1.0 / factor[:, -1, -1]
+    centre = quadratic.flat[0] + spread * u[:, -1]
+    # The Beta law whose logit has this mode and this curvature.
+    share = special.expit(np.clip(centre, -30.0, 30.0))
+    count = np.maximum(1.0 / ((width * spread) ** 2 * share * (1.0 - share)), 1e-3)
+    shapes = count[:, None] * np.stack([share, 1.0 - share], axis=-1)
+    logit = np.clip(np.subtract(*_log_gamma(shapes, rng).T), -600.0, 600.0)
+    log_q = -shapes[:, 0] * np.logaddexp(0.0, -logit) - shapes[:, 1] * np.logaddexp(0.0, logit)
+    log_q -= special.betaln(shapes[:, 0], shapes[:, 1])
+    # The rest given the weight: samples of a mode are as many as its weight says.
+    limits = (centre - quadratic.flat[0])[:, None] + 4.0 * spread[:, None] * _SIGNS
+    shift = np.clip(logit - quadratic.flat[0], limits[:, 0], limits[:, 1])
+    pulled = u[:, :-1] - factor[:, -1, :-1] * shift[:, None]
+    mean = np.linalg.solve(np.swapaxes(factor[:, :-1, :-1], 1, 2), pulled[..., None])[..., 0]
+    ratios = np.stack(
+        [np.logaddexp(0.0, -s * quadratic.flat[0]) - np.logaddexp(0.0, -s * logit) for s in (1.0, -1.0)],
+        axis=-1,
+    )
+    root = np.ones((num, size - 1))
+    root[:, : 2 * d] = np.repeat(np.sqrt(np.clip(np.exp(ratios), 0.2, 5.0)), d, axis=-1)
+    conditional = rest - likelihood + root[:, :, None] * likelihood * root[:, None, :]
+    factor = _cholesky(conditional) / width
+    z = rng.standard_normal((num, size - 1))
+    away = np.linalg.solve(np.swapaxes(factor, 1, 2), z[..., None])[..., 0]
+    log_q += np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1) - 0.5 * np.sum(z * z, axis=1)
+    return np.column_stack([logit, quadratic.flat[1:] + mean + away]), log_q
 
-    def of_anchors(given: tuple[Anchors, Quadratic, Array, Array]) -> tuple[Array, Array]:
-        return jax.vmap(one, (None, None, 0, 0))(*given)
 
-    keys = jax.random.split(key, scales.shape[:2])
-    return jax.lax.map(of_anchors, (anchors, quadratic, scales, keys))
+def _cholesky(precision: Float[np.ndarray, "P D D"]) -> Float[np.ndarray, "P D D"]:
+    """Return Cholesky factors, NaN where a matrix is not positive definite."""
+    try:
+        return np.linalg.cholesky(precision)
+    except np.linalg.LinAlgError:
+        definite = np.linalg.eigvalsh(precision)[:, 0] > 0.0
+        found = np.full(precision.shape, np.nan)
+        found[definite] = np.linalg.cholesky(precision[definite])
+        return found
+
+
+def _log_gamma(shapes: Float[np.ndarray, "P 2"], rng: np.random.Generator) -> Float[np.ndarray, "P 2"]:
+    """Return logs of gamma variables; of a small shape a by Γ(a) = Γ(a + 1) U^(1/a), which does not underflow."""
+    boosted = np.log(rng.standard_gamma(shapes + 1.0))
+    return boosted - rng.standard_exponential(shapes.shape) / shapes

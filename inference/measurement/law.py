@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from inference.measurement.anchors import Anchors
+from inference.measurement.axis_shape import log_density
 from mixture_models.mixture_law import log_add
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
@@ -94,50 +95,43 @@ def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[
     return anchors.axis_precision[k], anchors.tilt[k] + across @ unknowns.tilt[t], across
 
 
-class Statistics(NamedTuple):
-    """What a sum over rows of coordinates and squared distances needs; of one row it is the row's own.
+class Squares(NamedTuple):
+    """Rows with what is squared of them, which many unknowns share.
 
     Attributes:
-        count: Σ a_i, shape ().
-        total: Σ a_i y_i, shape (d,).
-        length: Σ a_i |y_i|², shape ().
-        across: Σ a_i |B_kᵀ y_ip|² of every B of the anchors.
+        y: shape (n, d).
+        length: |y_i|², shape (n,).
+        across: |B_kᵀ y_ip|² of every B of the anchors, shape (n,) each.
     """
 
-    count: Any
-    total: Any
+    y: Any
     length: Any
     across: tuple[Any, ...]
 
     @classmethod
-    def of_rows(cls, anchors: Anchors, y: Float[Array, "*n d"]) -> Self:
-        """Return the statistics of every row by itself."""
-        across = tuple(jnp.sum((y[..., 1:] @ b) ** 2, axis=-1) for b in anchors.across)
-        return cls(1.0, y, jnp.sum(y * y, axis=-1), across)
-
-    @classmethod
-    def of_moments(cls, anchors: Anchors, second: Float[Array, "d+1 d+1"]) -> Self:
-        """Return the statistics of the sum Σ a_i x_i x_iᵀ of rows x = (1, y)."""
-        across = tuple(jnp.sum((second[2:, 2:] @ b) * b) for b in anchors.across)
-        return cls(second[0, 0], second[0, 1:], jnp.trace(second) - second[0, 0], across)
+    def of_rows(cls, anchors: Anchors, y: Float[Any, "*n d"]) -> Self:
+        """Return rows with their squares."""
+        across = tuple(((y[..., 1:] @ b) ** 2).sum(axis=-1) for b in anchors.across)
+        return cls(y, (y * y).sum(axis=-1), across)
 
 
-def coordinates(anchors: Anchors, unknowns: Unknowns, rows: Statistics) -> list[Float[Array, "*n"]]:
+def coordinates(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> list[Float[Any, "n"]]:
     """Return what a density is a function of: (s_o, q_o, s_n, q_n), and |y - m|² of the third component.
 
     s_k = κ_k (u - m_k1) + c_k · (y_p - m_kp) along the axis, q_k = |B_kᵀ (y_p - m_kp)|² across it.
     """
+    xp = rows.y.__array_namespace__()
     found = []
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         kappa, tilt, b = precision_columns(anchors, unknowns, mode)
-        first = jnp.concatenate([kappa[None], tilt])
+        first = xp.concat([xp.reshape(xp.asarray(kappa), (1,)), tilt])
         centre = b @ (b.T @ mean[1:])
         known = rows.across[min(mode, len(rows.across) - 1)]
-        across = known - 2.0 * (rows.total[..., 1:] @ centre) + rows.count * (mean[1:] @ centre)
-        found += [rows.total @ first - rows.count * (first @ mean), across]
+        across = known - 2.0 * (rows.y[..., 1:] @ centre) + mean[1:] @ centre
+        found += [rows.y @ first - first @ mean, across]
     if unknowns.neither is not None:
         mean = unknowns.neither.mean
-        found.append(rows.length - 2.0 * (rows.total @ mean) + rows.count * (mean @ mean))
+        found.append(rows.length - 2.0 * (rows.y @ mean) + mean @ mean)
     return found
 
 
@@ -146,60 +140,64 @@ class Settled(NamedTuple):
 
     Attributes:
         old_logit: logit of the old share.
-        neither: logit and log scale of the third component, shape (2,), or None.
+        neither_logit: of the third component, or None.
+        neither_log_scale: of the third component, or None.
     """
 
-    old_logit: Float[Array, ""]
-    neither: Float[Array, "2"] | None
+    old_logit: Any
+    neither_logit: Any = None
+    neither_log_scale: Any = None
 
     @classmethod
     def of(cls, unknowns: Unknowns) -> Self:
         """Return those of some unknowns."""
         third = unknowns.neither
-        return cls(unknowns.old_logit, None if third is None else jnp.stack([third.logit, third.log_scale]))
+        return cls(unknowns.old_logit, *(() if third is None else (third.logit, third.log_scale)))
 
 
-def log_densities(anchors: Anchors, settled: Settled, at: list[Array]) -> list[Float[Array, "*n"]]:
+def log_densities(anchors: Anchors, settled: Settled, at: list[Any]) -> list[Float[Any, "*n"]]:
     """Return the log of weight times density of every component, old, new, neither, at `coordinates`."""
-    share = jax.nn.log_sigmoid(jnp.stack([settled.old_logit, -settled.old_logit]))
-    if settled.neither is not None:
-        share = share + jax.nn.log_sigmoid(-settled.neither[0])
+    xp = at[0].__array_namespace__()
+    left = 0.0 if settled.neither_logit is None else _log_sigmoid(xp, -settled.neither_logit)
     found = []
-    for mode in (0, 1):
+    for mode, sign in ((0, 1.0), (1, -1.0)):
         k = min(mode, len(anchors.axis_precision) - 1)
-        determinant = jnp.log(anchors.axis_precision[k]) + jnp.sum(
-            jnp.log(jnp.diagonal(anchors.across[k], axis1=-2, axis2=-1))
-        )
-        found.append(share[mode] + determinant + _mode(anchors, mode, at[2 * mode], at[2 * mode + 1]))
-    if settled.neither is not None:
+        diagonal = xp.linalg.diagonal(xp.asarray(anchors.across[k]))
+        determinant = xp.log(anchors.axis_precision[k]) + xp.sum(xp.log(diagonal))
+        share = _log_sigmoid(xp, sign * settled.old_logit) + left
+        found.append(share + determinant + _mode(anchors, mode, at[2 * mode], at[2 * mode + 1]))
+    if settled.neither_logit is not None:
         d = anchors.means.shape[1]
-        logit, log_scale = settled.neither
-        squared = at[4] * jnp.exp(-2.0 * log_scale)
-        found.append(jax.nn.log_sigmoid(logit) - d * log_scale - 0.5 * (squared + d * _LOG_2PI))
+        squared = at[4] * xp.exp(-2.0 * settled.neither_log_scale)
+        share = _log_sigmoid(xp, settled.neither_logit)
+        found.append(share - d * settled.neither_log_scale - 0.5 * (squared + d * _LOG_2PI))
     return found
 
 
-def _mode(anchors: Anchors, mode: int, along: Array, across: Array) -> Array:
+def _mode(anchors: Anchors, mode: int, along: Any, across: Any) -> Any:
     """Return the log density of a mode at (s, q): elliptical, or its own shape along the axis."""
     d = anchors.means.shape[1]
     if anchors.shape is None:
         return _radial(anchors.tail_dof, d, along**2 + across)
-    shape = jax.tree.map(lambda a: a[mode], anchors.shape)
-    z = (along[..., None] - shape.location) / shape.scale
     beside = _radial(anchors.tail_dof, d - 1, across) if d > 1 else 0.0
-    logs = shape.log_weight - jnp.log(shape.scale) - 0.5 * z**2
-    return jax.nn.logsumexp(logs, axis=-1) - 0.5 * _LOG_2PI + beside
+    return log_density(anchors.shape, mode, along) + beside
 
 
-def _radial(tail_dof: Any, d: int, squared: Array) -> Array:
+def _radial(tail_dof: Any, d: int, squared: Any) -> Any:
     """Return the log density of d coordinates at a squared distance, Gaussian or Student-t."""
     if tail_dof is None:
         return -0.5 * (squared + d * _LOG_2PI)
-    constant = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof) - 0.5 * d * jnp.log(tail_dof * jnp.pi)
-    return constant - 0.5 * (tail_dof + d) * jnp.log1p(squared / tail_dof)
+    xp = squared.__array_namespace__()
+    gammas = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof)
+    constant = xp.asarray(gammas) - 0.5 * d * xp.log(tail_dof * xp.pi)
+    return constant - 0.5 * (tail_dof + d) * xp.log1p(squared / tail_dof)
 
 
-def row_log_likelihood(anchors: Anchors, unknowns: Unknowns, rows: Statistics) -> Float[Array, "n"]:
+def _log_sigmoid(xp: Any, logit: Any) -> Any:
+    return -xp.logaddexp(xp.zeros_like(xp.asarray(logit)), xp.asarray(-logit))
+
+
+def row_log_likelihood(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> Float[Any, "n"]:
     """Return log q(y_i) of rows."""
     at = coordinates(anchors, unknowns, rows)
     return reduce(log_add, log_densities(anchors, Settled.of(unknowns), at))
@@ -213,10 +211,10 @@ def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Float[A
         one, batch = pair
 
         def add(total: Array, block: Rows) -> tuple[Array, None]:
-            statistics = Statistics.of_rows(one, block.y)
+            squares = Squares.of_rows(one, block.y)
 
             def value(unknowns: Unknowns) -> Array:
-                return jnp.sum(block.weights * row_log_likelihood(one, unknowns, statistics))
+                return jnp.sum(block.weights * row_log_likelihood(one, unknowns, squares))
 
             return total + jax.vmap(value)(batch), None
 
@@ -254,7 +252,7 @@ class CheckpointLaw(Distribution):
 
     def log_prob(self, value: Float[Array, "n d"]) -> Float[Array, "n"]:
         """Return log q(y), up to no constant."""
-        return row_log_likelihood(self.anchors, self.unknowns, Statistics.of_rows(self.anchors, value))
+        return row_log_likelihood(self.anchors, self.unknowns, Squares.of_rows(self.anchors, value))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*n d"]:
         """Draw samples, each of its own component."""

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import special, stats
 
 from inference.measurement import law
@@ -104,8 +103,17 @@ def precision_of(
     within, between = share.var(axis=1).mean(), share.mean(axis=1).var()
     known = float(np.mean(share * (1.0 - share))) / max(num_samples, 1)
     information = float(np.clip(known / max(within, 1e-300), 0.0, 1.0))
-    first = jax.tree.map(lambda a: np.asarray(a)[:, 0], draws.unknowns)
-    products = np.asarray(_responsibility_products(references.draws, first, y)).mean(axis=0)
+    products = np.mean(
+        [
+            _responsibility_products(
+                jax.tree.map(lambda a, r=r: a[r], references.draws),
+                jax.tree.map(lambda a, r=r: np.asarray(a)[r, 0], draws.unknowns),
+                y,
+            )
+            for r in range(len(share))
+        ],
+        axis=0,
+    )
     inverse = np.linalg.inv(products * num_samples / len(y) + _LEAST_INFORMATION * np.eye(2))
     resolutions = []
     for mode in (0, 1):
@@ -120,17 +128,10 @@ def precision_of(
     return Precision(*resolutions, information, float(between / max(within + between, 1e-300)))
 
 
-@jax.jit
 def _responsibility_products(
-    anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"]
-) -> Float[Array, "R 2 2"]:
-    """Return Σ_i r_ij r_ik of the two modes under one draw for each draw of the anchors."""
-
-    def one(pair: tuple[Anchors, Unknowns]) -> Array:
-        anchors, unknowns = pair
-        at = law.coordinates(anchors, unknowns, law.Statistics.of_rows(anchors, y))
-        logs = jnp.stack(law.log_densities(anchors, law.Settled.of(unknowns), at))
-        held = jax.nn.softmax(logs, axis=0)[:2]
-        return held @ held.T
-
-    return jax.lax.map(one, (anchors, unknowns))
+    anchors: Anchors, unknowns: Unknowns, y: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "2 2"]:
+    """Return Σ_i r_ij r_ik of the two modes, under one draw."""
+    at = law.coordinates(anchors, unknowns, law.Squares.of_rows(anchors, y))
+    held = special.softmax(np.stack(law.log_densities(anchors, law.Settled.of(unknowns), at)), axis=0)[:2]
+    return np.asarray(held @ held.T)

@@ -13,10 +13,8 @@ to the new one explains samples of the new task alone as well as no old mode doe
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import special, stats
 
 from inference.measurement.anchors import Anchors
@@ -72,38 +70,90 @@ def mean_covariance(anchors: Anchors, mode: int, scales: Float[Any, "... 2"]) ->
 
 
 def log_prior(
-    anchors: Anchors, prior: Prior, unknowns: Unknowns, factors: Float[Array, "2 d d"]
-) -> Float[Array, ""]:
-    """Return the log prior density of the unknowns given the scales, up to a constant of neither.
+    anchors: Anchors, prior: Prior, unknowns: Unknowns, factors: Float[np.ndarray, "2 ... d d"]
+) -> Float[np.ndarray, "..."]:
+    """Return the log prior density of a batch of unknowns given the scales, up to a constant of neither.
 
     Args:
-        anchors: the modes at the references.
+        anchors: the modes at the references, unbatched: what the prior takes of them no draw differs in.
         prior: the numbers of the prior.
-        unknowns: where to evaluate.
+        unknowns: where to evaluate, leaves (..., shape).
         factors: Cholesky factors of V + T of both modes.
     """
     a, b = prior.weight_shapes
     total = _log_logistic_beta(unknowns.old_logit, a, b)
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
-        z = jax.scipy.linalg.solve_triangular(factors[mode], mean - anchors.means[mode], lower=True)
-        total += -0.5 * z @ z - jnp.sum(jnp.log(jnp.diagonal(factors[mode])))
-    total += log_sides(anchors, unknowns)
-    total += -0.5 * jnp.sum(anchors.tilt_dof[:, None] * unknowns.tilt**2)
+        z = np.linalg.solve(factors[mode], (mean - anchors.means[mode])[..., None])[..., 0]
+        diagonal = np.diagonal(factors[mode], axis1=-2, axis2=-1)
+        total = total - 0.5 * np.sum(z * z, axis=-1) - np.sum(np.log(diagonal), axis=-1)
+    total = total + log_sides(anchors, unknowns)
+    total = total - 0.5 * np.sum(anchors.tilt_dof[:, None] * unknowns.tilt**2, axis=(-2, -1))
     if unknowns.neither is not None:
         third = unknowns.neither
-        total += _log_logistic_beta(third.logit, *NEITHER_SHARE)
-        total += -0.5 * jnp.sum((third.mean - anchors.means.mean(0)) ** 2) / NEITHER_SPREAD**2
-        total += -0.5 * ((third.log_scale - NEITHER_LOG_SCALE[0]) / NEITHER_LOG_SCALE[1]) ** 2
+        total = total + _log_logistic_beta(third.logit, *NEITHER_SHARE)
+        away = np.sum((third.mean - anchors.means.mean(0)) ** 2, axis=-1)
+        total = total - 0.5 * away / NEITHER_SPREAD**2
+        total = total - 0.5 * ((third.log_scale - NEITHER_LOG_SCALE[0]) / NEITHER_LOG_SCALE[1]) ** 2
     return total
 
 
-def log_sides(anchors: Anchors, unknowns: Unknowns) -> Float[Array, ""]:
+def prior_derivatives(
+    anchors: Anchors, prior: Prior, unknowns: Unknowns, factors: Float[np.ndarray, "2 d d"]
+) -> tuple[Float[np.ndarray, "R D"], Float[np.ndarray, "R D D"]]:
+    """Return gradient and Hessian of `log_prior` in the raveled unknowns, a batch with one axis."""
+    count, d = unknowns.old_mean.shape
+    tilts = unknowns.tilt[0].size
+    end = 1 + 2 * d + tilts
+    size = end + (0 if unknowns.neither is None else d + 2)
+    gradient, bends = np.zeros((count, size)), np.zeros((count, size))
+    gradient[:, 0], bends[:, 0] = _logistic_beta_derivatives(unknowns.old_logit, *prior.weight_shapes)
+    precisions = [np.linalg.inv(f @ f.T) for f in factors]
+    for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
+        place = slice(1 + mode * d, 1 + (mode + 1) * d)
+        gradient[:, place] = -(mean - anchors.means[mode]) @ precisions[mode]
+    tilt_dof = np.repeat(anchors.tilt_dof, d - 1)
+    gradient[:, 1 + 2 * d : end] = -tilt_dof * unknowns.tilt.reshape(count, -1)
+    bends[:, 1 + 2 * d : end] = -tilt_dof
+    steepness, inside = _sides(anchors, unknowns)
+    for place, sign, side in ((1, 1.0, inside[..., 0]), (1 + d, -1.0, inside[..., 1])):
+        step = special.expit(-side)
+        gradient[:, place] += sign * steepness * step
+        bends[:, place] -= steepness**2 * step * (1.0 - step)
+    if unknowns.neither is not None:
+        third = unknowns.neither
+        gradient[:, end], bends[:, end] = _logistic_beta_derivatives(third.logit, *NEITHER_SHARE)
+        gradient[:, end + 1 : end + 1 + d] = -(third.mean - anchors.means.mean(0)) / NEITHER_SPREAD**2
+        bends[:, end + 1 : end + 1 + d] = -1.0 / NEITHER_SPREAD**2
+        gradient[:, -1] = -(third.log_scale - NEITHER_LOG_SCALE[0]) / NEITHER_LOG_SCALE[1] ** 2
+        bends[:, -1] = -1.0 / NEITHER_LOG_SCALE[1] ** 2
+    hessian = bends[:, :, None] * np.eye(size)
+    for mode in (0, 1):
+        place = slice(1 + mode * d, 1 + (mode + 1) * d)
+        hessian[:, place, place] -= precisions[mode]
+    return gradient, hessian
+
+
+def log_sides(anchors: Anchors, unknowns: Unknowns) -> Float[Any, "..."]:
     """Return the log of the step that keeps each mode on its own reference's side of the middle."""
+    _, inside = _sides(anchors, unknowns)
+    xp = inside.__array_namespace__()
+    return -xp.sum(xp.logaddexp(xp.zeros_like(inside), -inside), axis=-1)
+
+
+def _sides(anchors: Anchors, unknowns: Unknowns) -> tuple[Any, Float[Any, "... 2"]]:
+    """Return the step's steepness, and how far each mode is on its own side, in units of the step."""
     near, far = anchors.means[0, 0], anchors.means[1, 0]
-    sides = jnp.stack([unknowns.old_mean[0] - 0.5 * (near + far), 0.5 * (near + far) - unknowns.new_mean[0]])
-    return jnp.sum(jax.nn.log_sigmoid(_SIDE_STEEPNESS / (near - far) * sides))
+    xp = unknowns.old_mean.__array_namespace__()
+    middle, steepness = 0.5 * (near + far), _SIDE_STEEPNESS / (near - far)
+    both = [unknowns.old_mean[..., 0] - middle, middle - unknowns.new_mean[..., 0]]
+    return steepness, steepness * xp.stack(both, axis=-1)
 
 
-def _log_logistic_beta(logit: Array, a: Any, b: Any) -> Array:
+def _log_logistic_beta(logit: Any, a: Any, b: Any) -> Any:
     """Return the log density of logit(p), p ~ Beta(a, b), up to a constant."""
-    return a * jax.nn.log_sigmoid(logit) + b * jax.nn.log_sigmoid(-logit)
+    return -a * np.logaddexp(0.0, -logit) - b * np.logaddexp(0.0, logit)
+
+
+def _logistic_beta_derivatives(logit: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    p = special.expit(logit)
+    return a * (1.0 - p) - b * p, -(a + b) * p * (1.0 - p)

@@ -8,6 +8,9 @@ import numpy as np
 from inference.measurement.checks import STATISTICS
 from inference.measurement.laplace import MOST_K_HAT
 
+#: Kinds of verdicts, from the best on.
+ORDER = ("good", "weak", "not to be trusted")
+
 # Beyond this many standard deviations of the replicates a statistic is off.
 MOST_DEVIATION = 3.5
 
@@ -57,12 +60,11 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
 
 def together(weight: str, drift: str) -> str:
     """Return one verdict of both: the worse, what is said of both once."""
-    order = ("good", "weak", "not to be trusted")
     kinds = [words.partition(": ")[0] for words in (weight, drift)]
     reasons: dict[str, None] = {}
     for words in (weight, drift):
         reasons |= dict.fromkeys(r for r in words.partition(": ")[2].split("; ") if r)
-    worst = max(kinds, key=order.index)
+    worst = max(kinds, key=ORDER.index)
     return f"{worst}: " + "; ".join(reasons) if reasons else worst
 
 
