@@ -55,6 +55,11 @@ class Score(NamedTuple):
             found.append((sum(parts) / information, float(np.sqrt(sum(variance))) / information))
         return found
 
+    @property
+    def is_right(self) -> bool:
+        """Whether the shares that the kind estimates are right within their error."""
+        return all(abs(off) < _OFF * error for off, error in self.share_errors())
+
 
 def choose_kind(
     old: Float[np.ndarray, "n d"], new: Float[np.ndarray, "m d"], covariance: str, tails: str
@@ -79,7 +84,7 @@ def choose_kind(
         values = [
             reference_log_likelihood(old, new, shared=shared, heavy_tails=heavy) for heavy in (False, True)
         ]
-        return values[1] - values[0] > 0.5 * np.log(len(old) + len(new))
+        return bool(values[1] - values[0] > 0.5 * np.log(len(old) + len(new)))
 
     if covariance != "auto":
         return Kind(covariance, tailed(covariance in ("shared", "axis")))
@@ -97,16 +102,18 @@ def choose_kind(
     }
     whole = anchor(old, new, kinds[0], tail_dof=dofs[True], num_draws=0).central.shape
     scores = {kind: _score(old, new, kind, dofs[kind.covariance == "axis"], whole) for kind in kinds}
-    safe = scores[kinds[0]]
-    better = {}
+    best = kinds[0]
     for kind in kinds[1:]:
-        gains = [a - b for a, b in zip(scores[kind].log_scores, safe.log_scores, strict=True)]
-        gain = np.mean([g.mean() for g in gains])
-        error = 0.5 * np.sqrt(sum(g.var() / len(g) for g in gains))
-        right = all(abs(off) < _OFF * se for off, se in scores[kind].share_errors())
-        if gain > _BETTER * error and right:
-            better[kind] = gain
-    return max(better, key=lambda kind: better[kind]) if better else kinds[0]
+        if scores[kind].is_right and _is_better(scores[kind], scores[best]):
+            best = kind
+    return best
+
+
+def _is_better(score: Score, other: Score) -> bool:
+    """Return whether one kind tells held-out references apart better than another, beyond chance."""
+    gains = [a - b for a, b in zip(score.log_scores, other.log_scores, strict=True)]
+    error = np.sqrt(sum(g.var() / len(g) for g in gains))
+    return bool(sum(g.mean() for g in gains) > _BETTER * error)
 
 
 def _score(

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
+from scipy import special
 
 from inference.measurement.anchors import Anchors
 from inference.measurement.axis_shape import log_density
@@ -188,8 +188,8 @@ def _radial(tail_dof: Any, d: int, squared: Any) -> Any:
     if tail_dof is None:
         return -0.5 * (squared + d * _LOG_2PI)
     xp = squared.__array_namespace__()
-    gammas = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof)
-    constant = xp.asarray(gammas) - 0.5 * d * xp.log(tail_dof * xp.pi)
+    gammaln = special.gammaln if xp is np else jax.scipy.special.gammaln
+    constant = gammaln(0.5 * (tail_dof + d)) - gammaln(0.5 * tail_dof) - 0.5 * d * xp.log(tail_dof * xp.pi)
     return constant - 0.5 * (tail_dof + d) * xp.log1p(squared / tail_dof)
 
 
