@@ -29,7 +29,7 @@ from mixture_models.objective import Objective, by_default, parse, register, reg
 from mixture_models.prediction import Knob, Prediction
 from mixture_models.rewards import mode_reward
 from mixture_models.theory import weight_paths
-from mixture_models.theory.paths import Setting
+from mixture_models.theory.paths import MOST_STEPS, Setting
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import (
     InputError,
@@ -81,7 +81,7 @@ def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
         guide=guide,
         divergence=ForwardKL(),
         description="new data" if replay_share is None else "new data with replay of the old mode",
-        prediction=_predicted(guide, weight_paths.sft, replay, Knob("replay", lambda _: _MOST_REPLAY)),
+        prediction=_predicted(guide, weight_paths.sft, replay, Knob("replay", _most_replay)),
     )
 
 
@@ -231,7 +231,8 @@ def oapl(
     if gap is not None and beta1 == beta2:
         follow = partial(weight_paths.oapl, lag=lag, reward_gap=gap)
         knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
-        prediction = _predicted(guide, follow, beta1, knob, weight_paths.MOST_ROUNDS * lag)
+        most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
+        prediction = _predicted(guide, follow, beta1, knob, most)
     return Objective(
         name="oapl",
         model=Partial(companion_law, guide),
@@ -272,6 +273,11 @@ def _predicted(
     if guide != learners.two_mode_learner:
         return None
     return Prediction(follow, float(value), knob, most_steps)
+
+
+def _most_replay(setting: Setting) -> float:
+    """Return the λ at which almost all is replayed."""
+    return _MOST_REPLAY
 
 
 def _largest_kl_weight(setting: Setting) -> float:

@@ -25,6 +25,8 @@ _REACH, _SPARE = 8.5, 1.0
 # Distance from the old mode, in multiples of δ + 10, beyond which a learner has diverged.
 _FARTHEST = 10.0
 
+_NORMALISER = 1.0 / np.sqrt(2.0 * np.pi)
+
 # Keeps quotients and logarithms of densities finite where they underflow.
 _TINY = 1e-300
 
@@ -79,29 +81,41 @@ class Setting(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Equidistant nodes on the line; the old mode is at 0, the new one at δ."""
+    """Equidistant nodes on the line; the old mode is at 0, the new one at δ.
+
+    Attributes:
+        y: the nodes.
+        step: between two.
+        moments: step times (1, y), which take integrals of a function and of y times it.
+    """
 
     y: Float[np.ndarray, "k"]
     step: float
+    moments: Float[np.ndarray, "k 2"]
 
     def density(self, mean: Any) -> Float[np.ndarray, "n k"]:
         """Return the density of a mode at the nodes."""
         away = self.y - np.reshape(mean, (-1, 1))
-        return np.exp(-0.5 * away * away) * (1.0 / np.sqrt(2.0 * np.pi))
+        away *= away
+        away *= -0.5
+        return np.exp(away, out=away) * _NORMALISER
 
-    def parts(self, mixture: Float[np.ndarray, "3 n"]) -> list[Float[np.ndarray, "n k"]]:
+    def parts(self, mixture: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "2 n k"]:
         """Return β N(y; m_o) and (1-β) N(y; m_n)."""
-        phi, old, new = mixture[:, :, None]
-        return [expit(phi) * self.density(old), expit(-phi) * self.density(new)]
+        both = self.density(mixture[1:]).reshape(2, -1, self.y.size)
+        both *= expit(np.stack([mixture[0], -mixture[0]]))[:, :, None]
+        return both
 
     def law(self, mixture: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "n k"]:
         """Return the density of a mixture at the nodes."""
         old, new = self.parts(mixture)
-        return old + new + _TINY
+        new += old
+        new += _TINY
+        return new
 
     def integral(self, values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
         """Return the trapezoid sums of values at the nodes."""
-        return self.step * values.sum(axis=-1)
+        return values @ self.moments[:, 0]
 
 
 #: Takes the grid and the companion (None without one); returns c(y) as a function of q at the nodes.
@@ -259,24 +273,21 @@ def _solved(setting: Setting, steps: np.ndarray, begin: int) -> Callable[..., li
 
 def _gradient(grid: Grid, learner: np.ndarray, weigh: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Return ∫ c ∂log q/∂θ dy, shape (3, n)."""
-    old, new = grid.parts(learner)
-    law = old + new + _TINY
-    weights = grid.step * weigh(law)
-    claimed = weights * (old / law)
-    total, mine = weights.sum(axis=-1), claimed.sum(axis=-1)
-    far = claimed @ grid.y
+    old, law = grid.parts(learner)
+    law += old
+    law += _TINY
+    weights = weigh(law)
+    old /= law
+    old *= weights
+    (total, of_all), (mine, far) = (weights @ grid.moments).T, (old @ grid.moments).T
     phi, old_mean, new_mean = learner
     return np.stack(
-        [
-            mine - expit(phi) * total,
-            far - old_mean * mine,
-            weights @ grid.y - far - new_mean * (total - mine),
-        ]
+        [mine - expit(phi) * total, far - old_mean * mine, of_all - far - new_mean * (total - mine)]
     )
 
 
 def _reaching(grid: Grid | None, setting: Setting, means: np.ndarray) -> Grid:
-    """Return the grid if it reaches all means, else a wider one; its step is half of what 1e-8 needs."""
+    """Return the grid if it reaches all means, else a wider one; right to about 1e-8."""
     old, new = means[..., 0, :], means[..., 1, :]
     finite = means[np.isfinite(means)]
     low, high = min(0.0, finite.min(initial=0.0)), max(setting.separation, finite.max(initial=0.0))
@@ -284,9 +295,10 @@ def _reaching(grid: Grid | None, setting: Setting, means: np.ndarray) -> Grid:
         return grid
     apart = np.nanmax(np.abs(new - old), initial=setting.separation, where=np.isfinite(new - old))
     # Responsibilities steepen with the distance, but from 8 on where they change there is no mass.
-    step = 0.5 / np.clip(apart, 1.0, 8.0)
+    step = 0.8 / np.clip(apart, 1.6, 8.0)
     number = int(np.ceil((high - low + 2.0 * (_REACH + _SPARE)) / step)) + 1
-    return Grid(low - _REACH - _SPARE + step * np.arange(number), float(step))
+    y = low - _REACH - _SPARE + step * np.arange(number)
+    return Grid(y, float(step), step * np.stack([np.ones_like(y), y], axis=-1))
 
 
 def _limit(setting: Setting) -> float:
