@@ -3,7 +3,8 @@
 Plain arrays in, float64 arrays out, broadcast over all arguments, whatever the caller's JAX settings.
 """
 
-from mixture_models.theory.drift import old_mean_drive, old_mean_drive_bound
+from mixture_models.theory.drift import old_mean_drive
+from mixture_models.theory.drift_bounds import old_drift_bound, old_mean_drive_bound
 from mixture_models.theory.geometry import (
     Bounds,
     FisherInformation,
@@ -56,6 +57,7 @@ __all__ = [
     "oapl_logit_after",
     "oapl_logit_after_exact",
     "oapl_retains",
+    "old_drift_bound",
     "old_mean_drive",
     "old_mean_drive_bound",
     "replay_optimum",
