@@ -121,9 +121,9 @@ def sdft(
 ) -> Objective:
     """Self-distillation fine-tuning: toward an average of the learner's past, pulled by demonstrations.
 
-    With a teacher ω ← (1-a) ω + a [(1-λ) θ + λ ω_demo] the only rest for λ > 0 is the demonstrations: old
-    mass is retained iff they hold it. For λ = 0 every student that is its own teacher rests, and nothing
-    restores what is lost.
+    With a teacher ω ← (1-a) ω + a [(1-λ) θ + λ ω_demo] and λ > 0 training from right means goes to the
+    demonstrations: old mass is retained iff they hold it, see `theory.sdft_retains`. For λ = 0 every student
+    that is its own teacher rests, and nothing restores what is lost.
 
     Args:
         anchor: λ in [0, 1], the strength of the demonstrations.
@@ -163,7 +163,8 @@ def ttt_discover(
 ) -> Objective:
     """TTT-Discover: maximise log E_q[exp(η r)] - λ KL(q ‖ q_0), q_0 the learner at the start.
 
-    Where the new mode earns more than the old one, old mass is retained iff λ > 0.
+    Where the new mode earns more than the old one, old mass is retained iff λ > 0 for modes apart, iff
+    λ > λ_c(δ) where they overlap, see `theory.ttt_discover_retains`.
 
     Args:
         reward: see `mixture_models.rewards`; a function of (y) or of (y, target, reference).
@@ -203,8 +204,9 @@ def oapl(
 ) -> Objective:
     """OAPL: regress log ratios to a lagged policy onto advantages, on the lagged policy's samples.
 
-    With β₁ = β₂ = τ a round that is trained to convergence multiplies the lagged policy by exp(r/τ): the old
-    logit falls by (R_n - R_o)/τ at every sync, and less in shorter rounds.
+    With β₁ = β₂ = τ a round that is trained to convergence multiplies the lagged policy by exp(r/τ): for
+    modes apart the old logit falls by (R_n - R_o)/τ at every sync, and less in shorter rounds. Where modes
+    overlap a few such rounds take all, see `theory.oapl_retains`.
 
     Args:
         reward: see `mixture_models.rewards`; a function of (y) or of (y, target, reference), the reference

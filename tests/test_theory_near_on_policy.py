@@ -231,14 +231,16 @@ def test_swapped_student_and_teacher_rest(anchor, shown):
         np.testing.assert_allclose((1 - anchor) * at[0] + anchor * at[2], at[1], atol=1e-12)
 
 
-def test_a_start_that_crosses_can_end_at_the_swapped_rest():
-    target = TwoMode.create(0.5, 0.0, 6.0)
-    start = TwoMode.create(0.5, 3.1, 2.9)
-    flow = gradient_flow(objectives.sdft(anchor=0.1), start, target, times=[1e4], learning_rate=0.05)
+def test_starts_that_cross_can_end_at_the_swapped_rest():
+    """Labels swapped at the start, and in order but both modes at the new one with little old weight."""
+    target = TwoMode.create(0.5, 0.0, 5.0)
+    starts = [TwoMode.create(*given) for given in ((0.5, 3.1, 2.9), (0.1, 5.0, 5.6))]
+    objective = objectives.sdft(anchor=0.3, ema=0.5)
+    flow = gradient_flow(objective, starts, target, times=[2e4], learning_rate=0.05)
     end = flow["population"].to_dataset().isel(objective=0, time=-1)
-    rest = theory.sdft_swapped_rest(0.1, 0.5, 6.0)
-    ends = [float(end[name].squeeze()) for name in ("old_mean", "new_mean")]
-    np.testing.assert_allclose(ends, [rest.new_mean, rest.old_mean], atol=1e-4)
+    rest = theory.sdft_swapped_rest(0.3, 0.5, 5.0)
+    np.testing.assert_allclose(end["old_mean"].to_numpy().ravel(), rest.new_mean, atol=1e-3)
+    np.testing.assert_allclose(end["new_mean"].to_numpy().ravel(), rest.old_mean, atol=1e-3)
 
 
 def test_sdft_rests_at_the_demonstrations_or_where_it_started():
