@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from mixture_models.theory.paths import Beside, Grid, Path, Setting, follow, knob_values
+from mixture_models.theory.grid import TINY, Grid
+from mixture_models.theory.paths import Beside, Path, Setting, follow, knob_values
 
 #: Most rounds of OAPL whose flow is worth following.
 MOST_ROUNDS = 100
@@ -126,4 +127,4 @@ def _toward(log_goal: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def _new_claim(setting: Setting, grid: Grid) -> np.ndarray:
     """Return the target's responsibility s_n at the nodes."""
     old, new = grid.parts(setting.mixture(setting.target_weight))
-    return new / (old + new + 1e-300)
+    return new / (old + new + TINY)
