@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
 from analyses import tables
@@ -18,8 +18,8 @@ from mixture_models.validation import closed_interval
 #: Values of a knob on its curve.
 NUM_CURVE = 21
 
-# Values between two of the curve where the wanted retention is looked for.
-_NUM_REFINED = 20
+# Values between two of the curve, and then between two of these, where the wanted retention is looked for.
+_NUM_REFINED = 8
 
 # A knob's curve begins at its least value, from where on it goes from this share of its end to the end.
 _FINEST = 2e-3
@@ -65,21 +65,31 @@ def row_of(
 ) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
     """Return a row of the plan, what is shown over time, and the ends' curves over the knob."""
     prediction = objective.prediction
-    if prediction is None or setting.num_steps > prediction.most_steps:
-        answer = (
-            "no prediction" if prediction is None else f"no prediction beyond {prediction.most_steps} steps"
-        )
-        nothing = dict.fromkeys(_NUMBERS, np.nan) | {"knob": "", "answer": answer}
-        empty = np.full(NUM_CURVE, np.nan)
-        return nothing, len(SHOWN) * [np.full_like(times_of(setting), np.nan)], 3 * [empty]
-    return _predict(prediction, setting, size, wanted, corners)
+    if prediction is None:
+        return _nothing(setting, "no prediction")
+    if setting.num_steps > prediction.most_steps:
+        return _nothing(setting, f"no prediction beyond {prediction.most_steps} steps")
+    path = prediction.follow(setting, [prediction.value])
+    if not np.isfinite(path.old_drift).all():
+        return _nothing(setting, f"no prediction: steps of rate {setting.learning_rate:g} diverge")
+    return _predict(prediction, path, setting, size, wanted, corners)
+
+
+def _nothing(setting: Setting, answer: str) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
+    """Return the row of an objective without a prediction."""
+    row = dict.fromkeys(_NUMBERS, np.nan) | {"knob": "", "answer": answer}
+    return row, [np.full_like(times_of(setting), np.nan) for _ in SHOWN], [np.full(NUM_CURVE, np.nan)] * 3
 
 
 def _predict(
-    prediction: Prediction, setting: Setting, size: int, wanted: float, corners: Sequence[Setting]
+    prediction: Prediction,
+    path: Path,
+    setting: Setting,
+    size: int,
+    wanted: float,
+    corners: Sequence[Setting],
 ) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
     knob, nothing = prediction.knob, np.full(NUM_CURVE, np.nan)
-    path = prediction.follow(setting, [prediction.value])
     reported = _reported(path)[:, 0]
     end = reported[1]
     if knob is None:
@@ -171,13 +181,14 @@ def _turned(follow: Callable[..., Path], knob: Knob, setting: Setting, wanted: f
 
 def _crossing(follow: Callable[..., Path], setting: Setting, between: np.ndarray, wanted: float) -> float:
     """Return where the final retention is the wanted one, between two values of which one keeps it."""
-    fine = np.linspace(between[0], between[1], _NUM_REFINED)
-    above = follow(setting, fine).retention[:, -1] - wanted
-    change = np.flatnonzero((above[1:] >= 0.0) != (above[:-1] >= 0.0))[-1]
-    pair = slice(change, change + 2)
+    for _ in range(2):
+        fine = np.linspace(between[0], between[1], _NUM_REFINED)
+        above = follow(setting, fine).retention[:, -1] - wanted
+        change = np.flatnonzero((above[1:] >= 0.0) != (above[:-1] >= 0.0))[-1]
+        between, ends = fine[change : change + 2], above[change : change + 2]
     if not np.isfinite(above).all():
-        return float(fine[pair][np.argmax(above[pair] >= 0.0)])
-    return float(brentq(PchipInterpolator(fine, above), *fine[pair], xtol=1e-14))
+        return float(between[np.argmax(ends >= 0.0)])
+    return float(brentq(CubicSpline(fine, above), between[0], between[1], xtol=1e-14))
 
 
 def _shortened(value: float, *, up: bool) -> str:

@@ -162,6 +162,8 @@ def test_what_overshoots_has_no_end():
     alone = weight_paths.ttt_discover(setting, [0.0], 1.0)
     assert np.isnan(both.retention[1, -1])
     np.testing.assert_allclose(both.retention[0], alone.retention[0], atol=1e-7)
+    answers = plan.run(["sft", "reverse_kl"], learning_rate=10.0, num_steps=50)["plan"]["answer"]
+    assert answers[0] == "no prediction: steps of rate 10 diverge"
 
 
 @pytest.fixture(scope="module")
