@@ -311,7 +311,7 @@ def plan(
     num_steps: Annotated[int, typer.Option(help="Updates of the training.")] = 500,
     batch_size: Annotated[int, typer.Option(help="Behaviours seen in an update.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
-    keep: Annotated[float, typer.Option(help="Share of the old weight now that shall be left.")] = 0.9,
+    keep: Annotated[float, typer.Option(help="Share of the old behaviour now that shall be left.")] = 0.9,
     check: Annotated[bool, typer.Option("--check", help="Also train and compare; takes a minute.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the trainings.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder to write, if any; it must not exist yet.")] = None,

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import RenderableType
-from scipy.integrate import cumulative_trapezoid
 
 from analyses import figures, outputs, tables
 from analyses.compare_figures import plot
@@ -95,18 +94,17 @@ def _exact_side(tree: xr.DataTree, exact: Sequence[Objective], settings: Setting
 
 
 def _drift_bounds(exact: Sequence[Objective], flow: xr.Dataset, target: TwoMode) -> xr.Dataset:
-    """Return δ(m_o(0), μ_o) + ∫ bound of the old mean's speed dt along the flow, where theory has a bound.
+    """Return what the flow's old drift cannot exceed, where theory has a bound.
 
     The covariance is the identity, so that the flow of training is the whitened one.
     """
     bounds = np.full((flow.sizes["objective"], flow.sizes["time"]), np.nan)
     for row, objective in zip(bounds, exact, strict=True):
-        if objective.companion is None and hasattr(objective.divergence, "old_mean_speed_bound"):
+        if objective.companion is None and hasattr(objective.divergence, "old_drift_bound"):
             path = flow.sel(objective=objective.name)
             old_logit, old_mean, new_mean = (path[name].to_numpy() for name in Parameters._fields)
             learner = TwoMode(old_logit, old_mean, new_mean, target.scale)
-            speed = objective.divergence.old_mean_speed_bound(learner, target)
-            row[:] = float(path["old_drift"][0]) + cumulative_trapezoid(speed, path["time"], initial=0.0)
+            row[:] = objective.divergence.old_drift_bound(learner, target, path["time"].to_numpy())
     coords = {name: flow[name] for name in ("objective", "time", "step")}
     return results.describe(xr.Dataset({"old_drift_bound": (("objective", "time"), bounds)}, coords))
 

@@ -123,7 +123,7 @@ def _sdft(setting: Setting, num_points: int) -> Map:
         return objectives.sdft(anchor=anchor, ema=ema, demonstrations=target)
 
     def predicted(ema: np.ndarray, anchor: np.ndarray) -> dict[str, np.ndarray]:
-        kept = theory.sdft_retains(anchor, start, shown)
+        kept = theory.sdft_retains(anchor, start, shown, separation=setting.separation)
         left = np.exp(-_sdft_rate(setting, anchor, ema, shown) * setting.end_time)
         return {
             "old_weight": expit(logit(shown) + (logit(start) - logit(shown)) * left),
@@ -153,7 +153,9 @@ def _demonstrations(setting: Setting, num_points: int) -> Map:
         return objectives.sdft(anchor=setting.anchor, ema=setting.ema, demonstrations=shown)
 
     def predicted(away: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
-        kept = theory.sdft_retains(setting.anchor, setting.start_weight, weight)
+        kept = theory.sdft_retains(
+            setting.anchor, setting.start_weight, weight, separation=setting.separation
+        )
         return {
             "old_weight": kept.old_weight,
             "old_drift": np.where(setting.anchor > 0.0, away, 0.0),
@@ -214,7 +216,14 @@ def _oapl(setting: Setting, num_points: int) -> Map:
 
     def predicted(beta: np.ndarray, lag: np.ndarray) -> dict[str, np.ndarray]:
         columns = [_after(setting, b, int(every[0])) for b, every in zip(beta.T, lag.T, strict=True)]
-        kept = theory.oapl_retains(start, np.inf, reward_gap=gap, beta=beta)
+        kept = theory.oapl_retains(
+            start,
+            np.inf,
+            reward_gap=gap,
+            beta=beta,
+            separation=setting.separation,
+            target_weight=setting.target_weight,
+        )
         return {
             "old_weight": expit(np.stack(columns, axis=-1)),
             "retains": kept.retains,

@@ -1,8 +1,8 @@
-"""What will each objective leave of the old mode, and how much replay, anchor or KL weight does it need?
+"""What will each objective leave of old behaviour, and how much replay, anchor or KL weight does it need?
 
-From theory alone, in seconds: what an objective's own `Prediction` says of a learner whose means are right,
-and what batches of a finite size miss. ``check`` trains and compares. This module and what it imports load
-quickly; drawing and training are imported where they are asked for.
+Without a training, in seconds: the exact descent of an objective's own `Prediction` from right means, which
+are free to move, and what batches of a finite size miss. ``check`` trains and compares. This module and what
+it imports load quickly; drawing and training are imported where they are asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ import xarray as xr
 from rich.table import Table
 
 from analyses import outputs, tables
-from analyses.plan_rows import NUM_CURVE, check_knob, row_of, times_of
+from analyses.plan_rows import NUM_CURVE, RANGED, SHOWN, check_knob, row_of, times_of
 from analyses.plan_samples import (
     LARGEST_SEPARATION,
     LEAST_SEPARATION,
@@ -30,9 +30,6 @@ from inference.measurement.separation import EstimatedSetting, estimate_setting
 from mixture_models import objectives
 from mixture_models.theory.paths import Setting
 from mixture_models.validation import InputError, closed_interval, integer, open_interval, positive
-
-# What has a range where the setting was estimated.
-_RANGED = ("final_old_weight", "peak_old_drift")
 
 
 def estimate(
@@ -65,17 +62,17 @@ def run(
     check: bool = False,
     seed: int = 0,
 ) -> xr.DataTree:
-    """Predict final old weight and peak drift of every objective, and the smallest knob that keeps enough.
+    """Predict what every objective leaves, and the smallest knob that keeps enough old behaviour.
 
     Args:
         chosen: texts such as ``"sft:replay=0.2"``, None for all registered objectives with their variants.
         separation: δ of the modes, in [0.1, 26].
         old_weight: α of the target.
-        start_old_weight: β₀, the learner's now; its means are taken as right.
+        start_old_weight: β₀, the learner's now, and its retention, as its means are taken as right.
         num_steps: updates.
         batch_size: behaviours in a batch, at least 2.
         learning_rate: of plain SGD.
-        keep: share of β₀ that shall be left at the end: a final old weight of at least keep × β₀.
+        keep: share of the old behaviour now that shall be left: a final retention of at least keep × β₀.
         estimated: from samples; its separation and, where it has one, its old weight stand in for
             ``separation`` and ``start_old_weight``, and predictions get a range over its intervals.
         check: also train every objective, with free means, and compare.
@@ -112,18 +109,18 @@ def run(
     names = {"objective": [objective.name for objective in planned]}
     plan = xr.Dataset({key: ("objective", [row[key] for row in rows]) for key in rows[0]}, names)
     if estimated is None:
-        plan = plan.drop_vars([f"{name}_{end}" for name in _RANGED for end in ("lower", "upper")])
+        plan = plan.drop_vars([f"{name}_{end}" for name in RANGED for end in ("lower", "upper")])
     path = xr.Dataset(
         {
             field: (("objective", "time"), np.stack([path[i] for path in paths]))
-            for i, field in enumerate(("old_weight", "old_drift"))
+            for i, field in enumerate(SHOWN)
         },
         names | {"time": times_of(setting)},
     )
     curve = xr.Dataset(
         {
             field: (("objective", "knob_index"), np.stack([c[i] for c in curves]))
-            for i, field in enumerate(("knob_value", "final_old_weight"))
+            for i, field in enumerate(("knob_value", "final_old_weight", "final_retention"))
         },
         names | {"knob_index": np.arange(NUM_CURVE)},
     )
@@ -171,7 +168,7 @@ def table(tree: xr.DataTree) -> Table:
     frame, settings = summary(tree), tree.attrs
     wanted = settings["keep"] * settings["start_old_weight"]
     checked = (
-        f" In brackets: trained with free means, {100 * interval_probability():g} % interval over "
+        f" In brackets: trained, {100 * interval_probability():g} % interval over "
         f"{tree['simulated'].sizes['draw']} replicates."
         if "simulated" in tree
         else ""
@@ -181,22 +178,22 @@ def table(tree: xr.DataTree) -> Table:
         frame,
         [
             ("objective", "objective", _broken),
-            ("final old\nweight", "final_old_weight", _beside("old_weight")),
-            ("peak drift", "peak_old_drift", _beside("peak_old_drift")),
-            (f"smallest that keeps {wanted:.3g}", "answer", _words),
-            ("starved\nbatch", "starvation_largest", tables.plain),
-            ("ever", "starvation_ever", tables.plain),
+            ("final\nold weight", "final_old_weight", _beside("old_weight")),
+            ("final\nretention", "final_retention", _beside("retention")),
+            ("peak\ndrift", "peak_old_drift", _beside("peak_old_drift")),
+            (f"smallest that\nretains {wanted:.3g}", "answer", _words),
+            ("starved\nbatch", "starvation_largest", _starved),
             ("eff.", "effective_fraction", tables.plain),
         ],
-        title=f"Plan: from old weight {settings['start_old_weight']:.4g}, keep {settings['keep']:g} of it",
+        title=f"Plan: from old weight {settings['start_old_weight']:.4g}, retain {settings['keep']:g} of it",
         caption=(
             f"Separation {settings['separation']:.4g}, target's old weight {settings['old_weight']:g}, "
             f"{settings['num_steps']} steps of rate {settings['learning_rate']:g}, batches of "
-            f"{settings['batch_size']}. Final old weight: exact flow, means taken as right. Peak drift: "
-            "of the flow, to first order in the overlap, not a bound: too low from about 0.1 on, and without "
-            "the batches' noise. Smallest: it and all larger values keep the wanted weight, unless said. "
-            "Starved batch: largest probability on the path of a batch without old behaviours; ever: of at "
-            f"least one. Eff.: smallest effective sample fraction.{checked}{estimated}"
+            f"{settings['batch_size']}. Exact descent from right means that are free to move, without the "
+            "batches' noise. Retention: old behaviour that is left, whatever the weight of the mode called "
+            "old. Smallest: it and all larger values retain that much, unless said. Starved batch: largest "
+            "probability on the path of a batch without samples of the old mode, and of at least one such "
+            f"batch. Eff.: smallest effective sample fraction.{checked}{estimated}"
         ),
     )
 
@@ -213,6 +210,12 @@ def _beside(name: str) -> tables.Cell:
         return "\n".join(lines)
 
     return write
+
+
+def _starved(row: Mapping[str, Any], name: str) -> str:
+    """Return the probability of a starved batch, above that of any on the path."""
+    once, ever = tables.number(row[name]), tables.number(row["starvation_ever"])
+    return once if ever == tables.MISSING else f"{once}\never {ever}"
 
 
 def _broken(row: Mapping[str, Any], name: str) -> str:

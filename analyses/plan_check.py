@@ -15,7 +15,7 @@ _NUM_REPLICATES, _DIMENSION = 32, 2
 
 
 def simulate(chosen: Sequence[Objective], setting: Setting, size: int, seed: int) -> xr.Dataset:
-    """Train every objective with free means; return final old weight and peak drift of the replicates."""
+    """Train every objective; return final old weight and retention and peak drift of the replicates."""
     away = np.zeros(_DIMENSION)
     away[0] = setting.separation
     target = TwoMode.create(setting.target_weight, np.zeros_like(away), away)
@@ -34,7 +34,10 @@ def simulate(chosen: Sequence[Objective], setting: Setting, size: int, seed: int
     drift = trajectory["old_drift"].max("step", skipna=False)
     return xr.Dataset(
         {
-            "old_weight": trajectory["old_weight"].isel(step=-1, drop=True).where(kept),
+            **{
+                name: trajectory[name].isel(step=-1, drop=True).where(kept)
+                for name in ("old_weight", "retention")
+            },
             "peak_old_drift": drift.where(kept),
         }
     )

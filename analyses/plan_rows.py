@@ -1,44 +1,50 @@
-"""A row of a plan: what is predicted of an objective, and the smallest setting that keeps enough."""
+"""A row of a plan: what is predicted of an objective, and the setting at which enough behaviour is kept."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 
 from analyses import tables
 from mixture_models import theory
 from mixture_models.objective import Objective
 from mixture_models.prediction import Knob, Prediction
-from mixture_models.theory.paths import Setting
+from mixture_models.theory.paths import Path, Setting
 from mixture_models.validation import closed_interval
 
 #: Values of a knob on its curve.
-NUM_CURVE = 11
+NUM_CURVE = 21
 
-# Values in the refinement of the smallest that keeps enough.
+# Values between two of the curve, and then between two of these, where the wanted retention is looked for.
 _NUM_REFINED = 8
 
 # A knob's curve begins at its least value, from where on it goes from this share of its end to the end.
 _FINEST = 2e-3
 
+#: What is reported of a path's end and of its peak, in that order.
+RANGED = ("final_old_weight", "final_retention", "peak_old_drift")
+
 _NUMBERS = (
     "knob_setting",
-    "final_old_weight",
-    "final_old_weight_lower",
-    "final_old_weight_upper",
+    *(f"{name}{end}" for name in RANGED for end in ("", "_lower", "_upper")),
     "kept_share",
-    "peak_old_drift",
-    "peak_old_drift_lower",
-    "peak_old_drift_upper",
     "smallest_knob",
     "knob_crossing",
+    "planned_old_weight",
+    "planned_retention",
+    "planned_peak_old_drift",
     "starvation",
     "starvation_largest",
     "starvation_ever",
     "effective_fraction",
 )
+
+
+#: Of a path, over time.
+SHOWN = ("old_weight", "retention", "old_drift")
 
 
 def times_of(setting: Setting) -> np.ndarray:
@@ -56,59 +62,71 @@ def check_knob(objective: Objective, setting: Setting) -> None:
 
 def row_of(
     objective: Objective, setting: Setting, size: int, wanted: float, corners: Sequence[Setting]
-) -> tuple[dict[str, Any], list[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return a row of the plan, weight and drift over time, and the end's curve over the knob."""
+) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
+    """Return a row of the plan, what is shown over time, and the ends' curves over the knob."""
     prediction = objective.prediction
-    if prediction is None or setting.num_steps > prediction.most_steps:
-        answer = (
-            "no prediction" if prediction is None else f"no prediction beyond {prediction.most_steps} steps"
-        )
-        nothing = dict.fromkeys(_NUMBERS, np.nan) | {"knob": "", "answer": answer}
-        empty = np.full(NUM_CURVE, np.nan)
-        return nothing, 2 * [np.full_like(times_of(setting), np.nan)], (empty, empty)
-    return _predict(prediction, setting, size, wanted, corners)
+    if prediction is None:
+        return _nothing(setting, "no prediction")
+    if setting.num_steps > prediction.most_steps:
+        return _nothing(setting, f"no prediction beyond {prediction.most_steps} steps")
+    path = prediction.follow(setting, [prediction.value])
+    if not np.isfinite(path.old_drift).all():
+        return _nothing(setting, f"no prediction: steps of rate {setting.learning_rate:g} diverge")
+    return _predict(prediction, path, setting, size, wanted, corners)
+
+
+def _nothing(setting: Setting, answer: str) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
+    """Return the row of an objective without a prediction."""
+    row = dict.fromkeys(_NUMBERS, np.nan) | {"knob": "", "answer": answer}
+    return row, [np.full_like(times_of(setting), np.nan) for _ in SHOWN], [np.full(NUM_CURVE, np.nan)] * 3
 
 
 def _predict(
-    prediction: Prediction, setting: Setting, size: int, wanted: float, corners: Sequence[Setting]
-) -> tuple[dict[str, Any], list[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    knob, empty = prediction.knob, np.full(NUM_CURVE, np.nan)
-    knobs = empty if knob is None else _values(knob, setting)
-    path = prediction.follow(setting, [prediction.value] if knob is None else [prediction.value, *knobs])
-    end = path.old_weight[0, -1]
+    prediction: Prediction,
+    path: Path,
+    setting: Setting,
+    size: int,
+    wanted: float,
+    corners: Sequence[Setting],
+) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
+    knob, nothing = prediction.knob, np.full(NUM_CURVE, np.nan)
+    reported = _reported(path)[:, 0]
+    end = reported[1]
     if knob is None:
-        ends, kept = empty, end >= wanted
-        smallest, crossing = np.nan, np.nan
+        kept = end >= wanted
         answer = "none needed" if kept else f"none: no setting moves its end, {tables.number(end)}"
+        turned = _Turned([nothing] * 3, np.nan, np.nan, answer, reported if kept else np.full(3, np.nan))
     else:
-        ends = path.old_weight[1:, -1]
-        smallest, crossing, answer = _smallest(prediction, knob, setting, knobs, ends, wanted)
+        turned = _turned(prediction.follow, knob, setting, wanted)
     starved = theory.starvation_probability(path.sampled_weight[0], size)
     with np.errstate(divide="ignore"):
         all_fed = np.trapezoid(np.log1p(-starved), path.time) / setting.learning_rate
-    at_corners = [prediction.follow(corner, [prediction.value]) for corner in corners]
-    final = [end, *(corner.old_weight[0, -1] for corner in at_corners)]
-    peak = [path.old_drift[0].max(), *(corner.old_drift[0].max() for corner in at_corners)]
-    row = {
-        "knob": "" if knob is None else knob.name,
-        "knob_setting": prediction.value,
-        "final_old_weight": end,
-        "final_old_weight_lower": min(final),
-        "final_old_weight_upper": max(final),
+    everywhere = np.stack(
+        [reported, *(_reported(prediction.follow(c, [prediction.value]))[:, 0] for c in corners)]
+    )
+    row = {"knob": "" if knob is None else knob.name, "knob_setting": prediction.value}
+    for name, values in zip(RANGED, everywhere.T, strict=True):
+        row |= {name: values[0], f"{name}_lower": values.min(), f"{name}_upper": values.max()}
+    row |= {
         "kept_share": end / setting.start_weight,
-        "peak_old_drift": peak[0],
-        "peak_old_drift_lower": min(peak),
-        "peak_old_drift_upper": max(peak),
-        "smallest_knob": smallest,
-        "knob_crossing": crossing,
-        "answer": answer,
+        "smallest_knob": turned.smallest,
+        "knob_crossing": turned.crossing,
+        "planned_old_weight": turned.planned[0],
+        "planned_retention": turned.planned[1],
+        "planned_peak_old_drift": turned.planned[2],
+        "answer": turned.answer,
         "starvation": starved[0],
         "starvation_largest": starved.max(),
         "starvation_ever": -np.expm1(all_fed),
         "effective_fraction": path.effective_fraction[0].min(),
     }
-    shown = [np.interp(times_of(setting), path.time, y[0]) for y in (path.old_weight, path.old_drift)]
-    return row, shown, (knobs, ends)
+    shown = [np.interp(times_of(setting), path.time, getattr(path, name)[0]) for name in SHOWN]
+    return row, shown, turned.curve
+
+
+def _reported(path: Path) -> np.ndarray:
+    """Return final old weight, final retention and peak drift, shape (3, n)."""
+    return np.stack([path.old_weight[:, -1], path.retention[:, -1], path.old_drift.max(axis=-1)])
 
 
 def _values(knob: Knob, setting: Setting) -> np.ndarray:
@@ -117,25 +135,65 @@ def _values(knob: Knob, setting: Setting) -> np.ndarray:
     return np.append(knob.least, values[1:])
 
 
-def _smallest(
-    prediction: Prediction, knob: Knob, setting: Setting, knobs: np.ndarray, ends: np.ndarray, wanted: float
-) -> tuple[float, float, str]:
+class _Turned(NamedTuple):
+    """What turning a knob does: values, final weights and retentions; the answer; what it leads to."""
+
+    curve: list[np.ndarray]
+    smallest: float
+    crossing: float
+    answer: str
+    planned: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def _turned(follow: Callable[..., Path], knob: Knob, setting: Setting, wanted: float) -> _Turned:
     """Return the smallest value that keeps what is wanted, where the curve crosses it, and both in words.
 
-    Where all large values keep it, the smallest is the last crossing. Where only small ones do, which is
-    where the knob pulls to a lower weight or the learner hardly learns, it is the end of the knob, and the
-    crossing is the first.
+    Of the values that keep it, those up to the largest without a gap count. Where all large values keep it,
+    the smallest is where these begin, and the crossing. Else the crossing is where they end, and they may
+    begin with the knob itself: where it pulls to less old behaviour, or the learner hardly learns.
     """
+    knobs = _values(knob, setting)
+    reported = _reported(follow(setting, knobs))
+    curve, ends = [knobs, *reported[:2]], reported[1]
     kept = ends >= wanted
-    if kept.all():
-        return float(knobs[0]), np.nan, f"{knob.name} {knobs[0]:.3g} is enough"
-    if not kept[-1] and not kept[0]:
-        return np.nan, np.nan, f"none: {knob.name} up to {knobs[-1]:.3g} ends at {ends.max():.3g} at most"
-    changes = np.flatnonzero(kept[1:] != kept[:-1])
-    place = changes[-1] if kept[-1] else changes[0]
-    fine = np.linspace(knobs[place], knobs[place + 1], _NUM_REFINED)
-    above = PchipInterpolator(fine, prediction.follow(setting, fine).old_weight[:, -1] - wanted)
-    crossing = float(brentq(above, fine[0], fine[-1], xtol=1e-14))
-    if kept[-1]:
-        return crossing, crossing, f"{knob.name} {crossing:.3g}"
-    return float(knobs[0]), crossing, f"{knob.name} {knobs[0]:.3g}; not above {crossing:.3g}"
+    if not kept.any():
+        best = f"retains {tables.number(np.nanmax(ends))} at most" if np.isfinite(ends).any() else "diverges"
+        answer = f"none: {knob.name} up to {knobs[-1]:.3g} {best}"
+        return _Turned(curve, np.nan, np.nan, answer, np.full(3, np.nan))
+    last = np.flatnonzero(kept)[-1]
+    gaps = np.flatnonzero(~kept[:last])
+    if gaps.size:
+        smallest = _crossing(follow, setting, knobs[gaps[-1] :][:2], wanted)
+        planned = _reported(follow(setting, [smallest]))[:, 0]
+    else:
+        smallest, planned = float(knobs[0]), reported[:, 0]
+    answer = f"{knob.name} {_shortened(smallest, up=True)}"
+    if last < knobs.size - 1:
+        crossing = _crossing(follow, setting, knobs[last:][:2], wanted)
+        answer = f"{answer}; not above {_shortened(crossing, up=False)}"
+    elif gaps.size:
+        crossing = smallest
+    else:
+        crossing, answer = np.nan, f"{answer} is enough"
+    return _Turned(curve, smallest, crossing, answer, planned)
+
+
+def _crossing(follow: Callable[..., Path], setting: Setting, between: np.ndarray, wanted: float) -> float:
+    """Return where the final retention is the wanted one, between two values of which one keeps it."""
+    for _ in range(2):
+        fine = np.linspace(between[0], between[1], _NUM_REFINED)
+        above = follow(setting, fine).retention[:, -1] - wanted
+        change = np.flatnonzero((above[1:] >= 0.0) != (above[:-1] >= 0.0))[-1]
+        between, ends = fine[change : change + 2], above[change : change + 2]
+    if not np.isfinite(above).all():
+        return float(between[np.argmax(ends >= 0.0)])
+    return float(brentq(CubicSpline(fine, above), between[0], between[1], xtol=1e-14))
+
+
+def _shortened(value: float, *, up: bool) -> str:
+    """Return a value with three digits, rounded to the side that keeps what is wanted."""
+    if value == 0.0:
+        return "0"
+    unit = 10.0 ** (np.floor(np.log10(abs(value))) - 2.0)
+    return f"{unit * (np.ceil if up else np.floor)(value / unit * (1.0 - 1e-12 if up else 1.0 + 1e-12)):.3g}"

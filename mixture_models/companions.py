@@ -81,7 +81,8 @@ class Teacher(_Companion):
     """An average of the learner's past that demonstrations pull: ω ← (1-a) ω + a [(1-λ) θ + λ ω_demo].
 
     ω are the teacher's params, θ the learner's, ω_demo those that the learner has when it is started at the
-    demonstrations. For λ > 0 the only place where ω = θ rests is ω_demo; for λ = 0 every place is one.
+    demonstrations. For λ > 0 the only place where ω = θ rests is ω_demo; for λ = 0 every place is one. Laws
+    can also be equal with the labels of the modes swapped, see `theory.sdft_swapped_rest`.
     As a flow: dω/dt = (a/η) [(1-λ) θ + λ ω_demo - ω] with the learning rate η.
 
     Args:

@@ -27,7 +27,7 @@ from mixture_models.exact import kl_divergence
 from mixture_models.expectations import MonteCarlo, Quadrature
 from mixture_models.logistic_normal import FINEST
 from mixture_models.mixture_law import MixtureLaw
-from mixture_models.theory.drift import old_mean_drive_bound
+from mixture_models.theory.drift_bounds import old_drift_bound
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, fraction, one_of
 
@@ -167,9 +167,9 @@ class ReverseKL(Divergence):
         if self.estimator == "score":
             at_least_two("the score estimator's leave-one-out baseline", self.expectation)
 
-    def old_mean_speed_bound(self, learner: TwoMode, target: TwoMode) -> Any:
-        """Return `theory.old_mean_drive_bound`: the old mean moves no faster in the whitened flow."""
-        return old_mean_drive_bound(learner, target)
+    def old_drift_bound(self, learner: TwoMode, target: TwoMode, times: Any) -> Any:
+        """Return `theory.old_drift_bound`, which holds along a path of the whitened flow."""
+        return old_drift_bound(learner, target, times)
 
     @property
     def sampling(self) -> str:

@@ -29,7 +29,7 @@ from mixture_models.objective import Objective, by_default, parse, register, reg
 from mixture_models.prediction import Knob, Prediction
 from mixture_models.rewards import mode_reward
 from mixture_models.theory import weight_paths
-from mixture_models.theory.paths import Setting
+from mixture_models.theory.paths import MOST_STEPS, Setting
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import (
     InputError,
@@ -81,7 +81,7 @@ def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
         guide=guide,
         divergence=ForwardKL(),
         description="new data" if replay_share is None else "new data with replay of the old mode",
-        prediction=_predicted(guide, weight_paths.sft, replay, Knob("replay", lambda _: _MOST_REPLAY)),
+        prediction=_predicted(guide, weight_paths.sft, replay, Knob("replay", _most_replay)),
     )
 
 
@@ -121,9 +121,9 @@ def sdft(
 ) -> Objective:
     """Self-distillation fine-tuning: toward an average of the learner's past, pulled by demonstrations.
 
-    With a teacher ω ← (1-a) ω + a [(1-λ) θ + λ ω_demo] the only rest for λ > 0 is the demonstrations: old
-    mass is retained iff they hold it. For λ = 0 every student that is its own teacher rests, and nothing
-    restores what is lost.
+    With a teacher ω ← (1-a) ω + a [(1-λ) θ + λ ω_demo] and λ > 0 training from right means goes to the
+    demonstrations: old mass is retained iff they hold it, see `theory.sdft_retains`. For λ = 0 every student
+    that is its own teacher rests, and nothing restores what is lost.
 
     Args:
         anchor: λ in [0, 1], the strength of the demonstrations.
@@ -163,7 +163,8 @@ def ttt_discover(
 ) -> Objective:
     """TTT-Discover: maximise log E_q[exp(η r)] - λ KL(q ‖ q_0), q_0 the learner at the start.
 
-    Where the new mode earns more than the old one, old mass is retained iff λ > 0.
+    Where the new mode earns more than the old one, old mass is retained iff λ > 0 for modes apart, iff
+    λ > λ_c(δ) where they overlap, see `theory.ttt_discover_retains`.
 
     Args:
         reward: see `mixture_models.rewards`; a function of (y) or of (y, target, reference).
@@ -203,8 +204,9 @@ def oapl(
 ) -> Objective:
     """OAPL: regress log ratios to a lagged policy onto advantages, on the lagged policy's samples.
 
-    With β₁ = β₂ = τ a round that is trained to convergence multiplies the lagged policy by exp(r/τ): the old
-    logit falls by (R_n - R_o)/τ at every sync, and less in shorter rounds.
+    With β₁ = β₂ = τ a round that is trained to convergence multiplies the lagged policy by exp(r/τ): for
+    modes apart the old logit falls by (R_n - R_o)/τ at every sync, and less in shorter rounds. Where modes
+    overlap a few such rounds take all, see `theory.oapl_retains`.
 
     Args:
         reward: see `mixture_models.rewards`; a function of (y) or of (y, target, reference), the reference
@@ -231,7 +233,8 @@ def oapl(
     if gap is not None and beta1 == beta2:
         follow = partial(weight_paths.oapl, lag=lag, reward_gap=gap)
         knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
-        prediction = _predicted(guide, follow, beta1, knob, weight_paths.MOST_ROUNDS * lag)
+        most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
+        prediction = _predicted(guide, follow, beta1, knob, most)
     return Objective(
         name="oapl",
         model=Partial(companion_law, guide),
@@ -272,6 +275,11 @@ def _predicted(
     if guide != learners.two_mode_learner:
         return None
     return Prediction(follow, float(value), knob, most_steps)
+
+
+def _most_replay(setting: Setting) -> float:
+    """Return the λ at which almost all is replayed."""
+    return _MOST_REPLAY
 
 
 def _largest_kl_weight(setting: Setting) -> float:

@@ -1,4 +1,4 @@
-"""What theory says of an objective's course, and which of its settings can be turned to keep old mass."""
+"""What an objective's course will be, and which of its settings can be turned to keep old behaviour."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The course of a learner whose means are right, from theory alone.
+    """The course of a learner whose means are right at the start: exact, and without a training.
 
     Attributes:
         follow: takes what all objectives share and n values of the knob, and returns the paths; without a

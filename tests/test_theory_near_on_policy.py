@@ -12,7 +12,8 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-from mixture_models import InputError, theory
+from inference import gradient_flow, population_value_and_grad
+from mixture_models import InputError, TwoMode, objectives, theory
 
 SEPARATIONS = (2.0, 10.0)
 
@@ -67,6 +68,37 @@ def test_an_anchor_too_weak_for_the_overlap_holds_nothing():
     for kl_weight, signs in ((0.1, {1.0}), (0.3, {1.0, -1.0})):
         slopes = [ttt_slope(phi, 0.5, 2.0, 0.4, 1.0, kl_weight, 1.0) for phi in (-20.0, -9.0, -4.0, 0.0)]
         assert set(np.sign(slopes)) == signs
+
+
+@pytest.mark.parametrize("start", [0.3, 0.7])
+@pytest.mark.parametrize("gap", [1.0, 3.0])
+def test_ttt_discover_keeps_old_mass_above_the_critical_kl_weight(start, gap):
+    """On a grid the reward is outweighed where the old mode is rare just above it, and nowhere just below.
+
+    From 6 on the grid's tails underflow before the old mode is rare enough.
+    """
+    separations = np.array([1.0, 2.0, 3.0, 4.0])
+    settings = {"target_weight": 0.4, "reward_gap": gap}
+    critical = theory.ttt_discover_critical_kl_weight(start, separations, **settings)
+    for share, keeps in ((0.98, False), (1.02, True)):
+        kept = theory.ttt_discover_retains(
+            start, kl_weight=share * critical, separation=separations, **settings
+        )
+        assert np.all(kept.retains == keeps)
+        for separation, kl_weight in zip(separations, share * critical, strict=True):
+            places = np.linspace(-2.0 * separation**2 - 12.0, logit(start), 40)
+            slopes = [ttt_slope(phi, start, separation, 0.4, gap, kl_weight, 1.0) for phi in places]
+            assert (min(slopes) < 0.0) == keeps
+    assert theory.ttt_discover_critical_kl_weight(start, 3.0, target_weight=0.4, reward_gap=-gap) == 0.0
+
+
+def test_critical_kl_weights_of_the_docs_and_of_modes_far_apart():
+    found = theory.ttt_discover_critical_kl_weight(
+        0.7, [1.0, 2.0, 3.0, 4.0, 6.0], target_weight=0.5, reward_gap=1.0
+    )
+    np.testing.assert_allclose(found, [0.276, 0.171, 0.106, 0.069, 0.033], atol=6e-4)
+    far = theory.ttt_discover_critical_kl_weight(0.7, 50.0, target_weight=0.5, reward_gap=1.0)
+    assert far == pytest.approx(2.0 * -np.expm1(-1.0) / 2500.0, rel=1e-3)
 
 
 def oapl_after(count, start, separation, target, gap, beta1, beta2, time):
@@ -124,6 +156,93 @@ def test_oapl_loses_a_factor_at_every_sync_and_keeps_the_rest():
     assert times[2] == pytest.approx(logit(0.6) - 1.0, abs=1e-6)
 
 
+def old_mass_is_lost(start, separation, gap, beta):
+    """Return whether a round of OAPL from a logit has no rest: the slope keeps its sign as φ → -∞."""
+    reward = near_population_oracles.mode_reward(mixture(logit(0.5), separation), 0.0, gap)
+    places = np.linspace(start - 2.0 * separation**2 - 12.0, start, 40)
+    laws = (mixture(start, separation), reward, beta, beta)
+    return all(near_population_oracles.oapl(mixture(x, separation), *laws).gradient[0] > 0.0 for x in places)
+
+
+@pytest.mark.parametrize("separation", [1.0, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize(("gap", "beta"), [(1.0, 1.0), (2.0, 1.0), (2.0, 0.5)])
+def test_oapl_with_overlap_keeps_old_mass_as_long_as_rounds_rest(separation, gap, beta):
+    """Against the loss on a grid; with overlap left out all would be kept."""
+    counts = np.arange(6)
+    kept = theory.oapl_retains(
+        0.7, counts, reward_gap=gap, beta=beta, separation=separation, target_weight=0.5
+    )
+    exact = [
+        theory.oapl_logit_after_exact(
+            int(k), 0.7, separation, target_weight=0.5, reward_gap=gap, beta1=beta, beta2=beta
+        )
+        for k in counts
+    ]
+    np.testing.assert_allclose(kept.old_weight, expit(exact), rtol=1e-12)
+    last = int(np.flatnonzero(kept.retains)[-1])
+    np.testing.assert_array_equal(kept.retains, counts <= last)
+    assert kept.retains[0]
+    for count in range(last + 1):
+        if count < 5:
+            assert old_mass_is_lost(exact[count], separation, gap, beta) == (count == last)
+    separated = theory.oapl_retains(0.7, counts, reward_gap=gap, beta=beta)
+    assert separated.retains.all()
+
+
+def test_oapl_with_a_separation_at_the_ends():
+    """Ten rounds at δ = 4 and Δ/τ = 2 keep nothing; modes apart are the limit."""
+    settings = {"separation": 4.0, "target_weight": 0.5}
+    lost = theory.oapl_retains(0.7, 10, reward_gap=2.0, **settings)
+    assert not lost.retains
+    assert lost.old_weight == 0.0
+    kept = theory.oapl_retains(0.7, [0, 10, np.inf], reward_gap=[[2.0], [0.0], [-2.0]], **settings)
+    np.testing.assert_array_equal(kept.retains, [[True, False, False], [True] * 3, [True] * 3])
+    np.testing.assert_allclose(kept.old_weight[:, 0], 0.7)
+    np.testing.assert_allclose(kept.old_weight[1], 0.7)
+    assert kept.old_weight[2, 1] > 0.999
+    apart = theory.oapl_retains(0.7, 3, reward_gap=1.0, separation=12.0, target_weight=0.5)
+    assert apart.old_weight == pytest.approx(theory.oapl_retains(0.7, 3, reward_gap=1.0).old_weight, rel=1e-6)
+
+
+def test_sdft_ends_at_the_demonstrations_from_right_means_with_and_without_overlap():
+    """Student and teacher of the exact flow with free means; where they have swapped labels they do not."""
+    objective = objectives.sdft(anchor=0.5, ema=0.5)
+    for separation in (1.5, 2.5, 4.0, 7.0):
+        target = TwoMode.create(0.3, 0.0, separation)
+        starts = [target.replace(old_weight=weight) for weight in (0.1, 0.9)]
+        end = 40.0 / theory.sdft_local_rate(0.3, separation, anchor=0.5, teacher_rate=10.0)
+        flow = gradient_flow(objective, starts, target, times=[float(end)], learning_rate=0.05)
+        found = flow["population"]["old_weight"].to_numpy().ravel()
+        kept = theory.sdft_retains(0.5, [0.1, 0.9], 0.3, separation=separation)
+        assert kept.retains.all()
+        np.testing.assert_allclose(found, kept.old_weight, atol=1e-4)
+
+
+@pytest.mark.parametrize(("anchor", "shown"), [(0.1, 0.5), (0.4, 0.2), (1.0, 0.7)])
+def test_swapped_student_and_teacher_rest(anchor, shown):
+    target = TwoMode.create(shown, 0.0, 6.0)
+    rest = theory.sdft_swapped_rest(anchor, shown, 6.0)
+    teacher = TwoMode.create(*(float(value) for value in rest))
+    student = TwoMode.create(old_logit=-teacher.old_logit, old_mean=rest.new_mean, new_mean=rest.old_mean)
+    _, gradient = population_value_and_grad(objectives.sdft(anchor=anchor), student, target, teacher=teacher)
+    for name, slope in gradient._asdict().items():
+        at = [np.ravel(getattr(law, name)) for law in (student, teacher, target)]
+        np.testing.assert_allclose(slope, 0.0, atol=1e-12)
+        np.testing.assert_allclose((1 - anchor) * at[0] + anchor * at[2], at[1], atol=1e-12)
+
+
+def test_starts_that_cross_can_end_at_the_swapped_rest():
+    """Labels swapped at the start, and in order but both modes at the new one with little old weight."""
+    target = TwoMode.create(0.5, 0.0, 5.0)
+    starts = [TwoMode.create(*given) for given in ((0.5, 3.1, 2.9), (0.1, 5.0, 5.6))]
+    objective = objectives.sdft(anchor=0.3, ema=0.5)
+    flow = gradient_flow(objective, starts, target, times=[2e4], learning_rate=0.05)
+    end = flow["population"].to_dataset().isel(objective=0, time=-1)
+    rest = theory.sdft_swapped_rest(0.3, 0.5, 5.0)
+    np.testing.assert_allclose(end["old_mean"].to_numpy().ravel(), rest.new_mean, atol=1e-3)
+    np.testing.assert_allclose(end["new_mean"].to_numpy().ravel(), rest.old_mean, atol=1e-3)
+
+
 def test_sdft_rests_at_the_demonstrations_or_where_it_started():
     found = theory.sdft_fixed_point([0.0, 1e-3, 1.0], 0.7, [[0.2], [0.0]])
     np.testing.assert_array_equal(found, [[0.7, 0.2, 0.2], [0.7, 0.0, 0.0]])
@@ -174,6 +293,16 @@ def test_sdft_rate_is_the_slowest_eigenvalue_of_brute_force(anchor, rate, alpha)
         (lambda: theory.oapl_logit_after(1, 0.5, reward_gap=1.0, time_per_round=0.0), "time_per_round must"),
         (lambda: theory.oapl_logit_after(1, 0.5, reward_gap=1.0, beta1=1e-3), "reward_gap over beta1 must"),
         (lambda: theory.oapl_retains(0.5, -1, reward_gap=1.0), "num_syncs must be at least 0; got -1"),
+        (
+            lambda: theory.oapl_retains(0.5, 1.5, reward_gap=1.0, separation=3.0, target_weight=0.5),
+            "num_syncs with a separation must be whole and at most 1000, or infinite; got 1.5",
+        ),
+        (
+            lambda: theory.oapl_retains(0.5, 1, reward_gap=1.0, separation=0.0, target_weight=0.5),
+            "separation must be greater than 0",
+        ),
+        (lambda: theory.sdft_retains(0.5, 0.5, 0.5, separation=0.0), "separation must be greater than 0"),
+        (lambda: theory.sdft_swapped_rest(0.0, 0.5, 2.0), r"anchor must lie in \(0, 1\]; got 0"),
     ],
 )
 def test_bad_input_is_one_sentence(call, words):

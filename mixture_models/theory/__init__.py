@@ -3,7 +3,8 @@
 Plain arrays in, float64 arrays out, broadcast over all arguments, whatever the caller's JAX settings.
 """
 
-from mixture_models.theory.drift import old_mean_drive, old_mean_drive_bound
+from mixture_models.theory.drift import old_mean_drive
+from mixture_models.theory.drift_bounds import old_drift_bound, old_mean_drive_bound
 from mixture_models.theory.geometry import (
     Bounds,
     FisherInformation,
@@ -25,12 +26,15 @@ from mixture_models.theory.mass import (
 )
 from mixture_models.theory.near_on_policy import (
     Retention,
+    SwappedRest,
     oapl_logit_after,
     oapl_logit_after_exact,
     oapl_retains,
     sdft_fixed_point,
     sdft_local_rate,
     sdft_retains,
+    sdft_swapped_rest,
+    ttt_discover_critical_kl_weight,
     ttt_discover_retains,
     ttt_discover_stationary_logit,
     ttt_discover_stationary_logit_exact,
@@ -46,6 +50,7 @@ __all__ = [
     "Bounds",
     "FisherInformation",
     "Retention",
+    "SwappedRest",
     "effective_sample_fraction",
     "fisher_information",
     "importance_weight_bound",
@@ -56,12 +61,14 @@ __all__ = [
     "oapl_logit_after",
     "oapl_logit_after_exact",
     "oapl_retains",
+    "old_drift_bound",
     "old_mean_drive",
     "old_mean_drive_bound",
     "replay_optimum",
     "sdft_fixed_point",
     "sdft_local_rate",
     "sdft_retains",
+    "sdft_swapped_rest",
     "sft_crossover_weight",
     "sft_logit_velocity",
     "sft_logit_velocity_rare",
@@ -69,6 +76,7 @@ __all__ = [
     "sft_old_weight_rare",
     "sft_old_weight_separated",
     "starvation_probability",
+    "ttt_discover_critical_kl_weight",
     "ttt_discover_retains",
     "ttt_discover_stationary_logit",
     "ttt_discover_stationary_logit_exact",

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mixture_models import covariance as cov
-from mixture_models.theory.mass import sigmoid_mean, sigmoid_mean_bound
+from mixture_models.theory.mass import sigmoid_mean
 from mixture_models.two_mode import TwoMode, expit
 from mixture_models.validation import InputError
 
@@ -43,36 +42,6 @@ def old_mean_drive(learner: TwoMode, target: TwoMode) -> Float[np.ndarray, "... 
         + claimed[..., None] * (learner.new_mean - mean)
         - truly_new[..., None] * (target.new_mean - target.old_mean)
     )
-
-
-def old_mean_drive_bound(learner: TwoMode, target: TwoMode) -> Float[np.ndarray, "..."]:
-    """Return an upper bound of the length of `old_mean_drive` in the metric of Σ⁻¹.
-
-    With the old mode right it is
-    β {½ √((1-β)/β) BC(μ_o, m_n) δ(m_n, μ_o) + ½ √((1-α)/α) BC(μ_o, μ_n) δ(μ_n, μ_o)}, so the drive decays
-    like exp(-δ²/8). Elsewhere β δ(m_o, μ_o) is added and, with L = log N(m_o; μ_n) - log N(m_o; μ_o), BC(μ_o,
-    μ_n) becomes exp(L/2 + δ²/8).
-
-    Args:
-        learner: q.
-        target: p_α, with the same covariance Σ.
-
-    Returns:
-        float64 of shape (...).
-
-    Raises:
-        InputError: covariances that differ, or dimensions that do.
-
-    Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
-    """
-    check_one_covariance(learner, target)
-    mean = learner.old_mean
-    by_mixture = [
-        sigmoid_mean_bound(-mixture.log_odds(mean), mixture.separation**2) * mixture.separation
-        for mixture in (learner, target)
-    ]
-    away = cov.length(target.scale, mean - target.old_mean)
-    return expit(learner.old_logit) * (away + by_mixture[0] + by_mixture[1])
 
 
 def check_one_covariance(*mixtures: TwoMode) -> None:

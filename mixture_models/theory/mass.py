@@ -17,6 +17,7 @@ from mixture_models.theory.line import Line, along_line, log_expit, logit_of, se
 from mixture_models.validation import InputError, bounded_array, finite_array
 
 _sigmoid_mean = jax.jit(logistic_normal.sigmoid_mean)
+_sigmoid_slope_mean = jax.jit(jax.vmap(jax.grad(logistic_normal.sigmoid_mean)))
 
 
 def misassignment(
@@ -72,6 +73,18 @@ def sigmoid_mean(a: Any, v: Any) -> Float[np.ndarray, "..."]:
     """
     with jax.enable_x64(True):
         return np.asarray(_sigmoid_mean(*np.broadcast_arrays(np.float64(a), np.float64(v))))
+
+
+def sigmoid_slope_mean(a: Any, v: Any) -> Float[np.ndarray, "..."]:
+    """Return E[sigmoid'(a + √v Z)], Z ~ N(0, 1), the mean of r_o r_n, in float64, NumPy in, NumPy out.
+
+    Args:
+        a: mean of log odds, shape (...).
+        v: variance of log odds, at least 0.
+    """
+    with jax.enable_x64(True):
+        mean, variance = np.broadcast_arrays(np.float64(a), np.float64(v))
+        return np.asarray(_sigmoid_slope_mean(mean.ravel(), variance.ravel())).reshape(mean.shape)
 
 
 def sigmoid_mean_bound(a: Any, v: Any) -> Float[np.ndarray, "..."]:

@@ -41,10 +41,11 @@ class Retention(NamedTuple):
 
 
 def sdft_fixed_point(anchor: Any, start_weight: Any, demonstrated_weight: Any) -> Float[np.ndarray, "..."]:
-    """Return the old weight at which SDFT's student and teacher rest together: ω_demo's if λ > 0.
+    """Return the old weight at which SDFT's student and teacher rest as one: ω_demo's if λ > 0.
 
-    The student rests where q is the teacher's law, and then the teacher moves by λ (ω_demo - ω). With λ = 0
-    every student that is its own teacher rests, so the weight is where it started.
+    The student rests where q is the teacher's law. Where its labels are the teacher's too, the teacher then
+    moves by λ (ω_demo - ω). With λ = 0 every student that is its own teacher rests, so the weight is where it
+    started. With swapped labels there is another rest, `sdft_swapped_rest`.
 
     Args:
         anchor: λ in [0, 1].
@@ -60,6 +61,43 @@ def sdft_fixed_point(anchor: Any, start_weight: Any, demonstrated_weight: Any) -
     start = bounded_array("start_weight", start_weight, "(0, 1)")
     shown = bounded_array("demonstrated_weight", demonstrated_weight, "[0, 1]")
     return np.where(pull > 0.0, *np.broadcast_arrays(shown, start))
+
+
+class SwappedRest(NamedTuple):
+    """A teacher that rests beside a student with its law and the other labels.
+
+    Attributes:
+        old_weight: the teacher's; the student's is one minus it.
+        old_mean: the teacher's, and the student's new one: from the demonstrated old mean toward the new one.
+        new_mean: the teacher's, and the student's old one.
+    """
+
+    old_weight: Float[np.ndarray, "..."]
+    old_mean: Float[np.ndarray, "..."]
+    new_mean: Float[np.ndarray, "..."]
+
+
+def sdft_swapped_rest(anchor: Any, demonstrated_weight: Any, separation: Any) -> SwappedRest:
+    """Return SDFT's other rest, where the student's old mode is the teacher's new one and the reverse.
+
+    Teacher ω = (1-λ) θ + λ ω_demo with θ the swap of ω: φ_ω = λ φ_demo/(2-λ), and means at (1-λ) δ/(2-λ) and
+    δ/(2-λ), only λ δ/(2-λ) apart. Training from right means does not come here; one whose means cross can.
+
+    Args:
+        anchor: λ in (0, 1].
+        demonstrated_weight: in (0, 1).
+        separation: δ in (0, 100] of the demonstrated means.
+
+    Raises:
+        InputError: an argument out of range.
+
+    Source: derivation: docs/theory.md.
+    """
+    pull = bounded_array("anchor", anchor, "(0, 1]")
+    shown, delta = logit_of(demonstrated_weight, None, "demonstrated_weight"), _apart(separation)
+    share = 1.0 / (2.0 - pull)
+    rest = np.broadcast_arrays(expit(pull * share * shown), (1.0 - pull) * share * delta, share * delta)
+    return SwappedRest(*rest)
 
 
 def sdft_local_rate(
@@ -101,9 +139,14 @@ def sdft_local_rate(
     return 2.0 * f * rho * pull / (f + rho + np.sqrt((f + rho) ** 2 - 4.0 * f * rho * pull))
 
 
-def sdft_retains(anchor: Any, start_weight: Any, demonstrated_weight: Any) -> Retention:
-    """Return whether SDFT restores old mass: iff λ > 0 and the demonstrations hold some.
+def sdft_retains(
+    anchor: Any, start_weight: Any, demonstrated_weight: Any, *, separation: Any = None
+) -> Retention:
+    """Return whether SDFT restores old mass: from right means iff λ > 0 and the demonstrations hold some.
 
+    So it is at every separation: the student's weight goes toward the teacher's, the teacher's toward the
+    demonstrated one, and nowhere else do both rest; overlap only makes it slow, see `sdft_local_rate`. Starts
+    whose means cross on their way, or whose labels are swapped, may end elsewhere, see `sdft_swapped_rest`.
     With λ = 0 the old mass is that of the start for as long as nothing disturbs it, and nothing restores it:
     noise makes it wander.
 
@@ -111,14 +154,18 @@ def sdft_retains(anchor: Any, start_weight: Any, demonstrated_weight: Any) -> Re
         anchor: λ in [0, 1].
         start_weight: in (0, 1).
         demonstrated_weight: in [0, 1].
+        separation: δ in (0, 100] of the means, which the answer does not depend on; None for any.
 
     Raises:
         InputError: an argument out of range.
 
     Source: derivation: docs/theory.md.
     """
-    weight = sdft_fixed_point(anchor, start_weight, demonstrated_weight)
-    return Retention((np.asarray(anchor) > 0.0) & (weight > 0.0), weight)
+    apart = 1.0 if separation is None else _apart(separation)
+    pull, weight, _ = np.broadcast_arrays(
+        anchor, sdft_fixed_point(anchor, start_weight, demonstrated_weight), apart
+    )
+    return Retention((pull > 0.0) & (weight > 0.0), weight)
 
 
 def ttt_discover_stationary_logit(
@@ -175,7 +222,8 @@ def ttt_discover_stationary_logit_exact(
         ∫_{φ₀}^{φ} κ(s) ds = -(1/λ) (A_n - A_o) / (β A_o + (1-β) A_n),
 
     of which there is one at most, as both sides are monotone. Unlike for separated modes the left-hand side
-    is bounded, for β₀ = ½ by δ²/2: where λ is too small the old mass is lost altogether, and the value is -∞.
+    is bounded, for β₀ = ½ by δ²/2: where λ is too small the old mass is lost altogether, and the value is
+    -∞, see `ttt_discover_critical_kl_weight`.
 
     Args:
         start_weight: β₀ in (0, 1), the reference's old mass. Give this or ``start_logit``.
@@ -201,9 +249,12 @@ def ttt_discover_stationary_logit_exact(
         pull = weight_pull(logit, start, delta)
         return pull + rise / (of_old + expit(-logit) * rise) / anchor
 
-    # κ fades for |φ| ≫ 2 δ², so what is not at rest by then never is.
-    reach = np.abs(start) + 3.0 * delta**2 + 100.0
-    return _rest(excess, reach, start, gap, anchor, delta, means[..., 0], means[..., 1])
+    return _rest(excess, _fading(start, delta), start, gap, anchor, delta, means[..., 0], means[..., 1])
+
+
+def _fading(start: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """Return how far from the start κ has faded, which it does for |φ| ≫ 2 δ²: beyond it nothing rests."""
+    return np.abs(start) + 3.0 * delta**2 + 100.0
 
 
 def _tilted_means(line: Line, separation: np.ndarray, logit: np.ndarray, gap: np.ndarray) -> np.ndarray:
@@ -215,6 +266,43 @@ def _tilted_means(line: Line, separation: np.ndarray, logit: np.ndarray, gap: np
     return np.stack([(step * values).sum(axis=-1) for values in (old * tilted, rise)], axis=-1)
 
 
+def ttt_discover_critical_kl_weight(
+    start_weight: Any = None,
+    separation: Any = None,
+    *,
+    target_weight: Any,
+    reward_gap: Any,
+    eta: Any = 1.0,
+    start_logit: Any = None,
+) -> Float[np.ndarray, "..."]:
+    """Return λ_c(δ), the KL weight above which TTT-Discover keeps old mass with right means: 0 for Δ ≤ 0.
+
+        λ_c = (1 - A_o/A_n) / ∫_{-∞}^{φ₀} κ ds,
+
+    which is the anchor's pull against the reward's where the old mode is rare. It falls with δ, and for modes
+    far apart like 2 (1 - e^(-ηΔ))/δ².
+
+    Args:
+        start_weight: β₀ in (0, 1), the reference's old mass. Give this or ``start_logit``.
+        separation: δ in (0, 100] of the means.
+        target_weight: α in (0, 1), of the responsibilities in r = R_o s_o + R_n s_n.
+        reward_gap: Δ = R_n - R_o.
+        eta: η > 0, with |η Δ| at most 500.
+        start_logit: φ₀.
+
+    Raises:
+        InputError: an argument missing or out of range.
+
+    Source: derivation: docs/theory.md.
+    """
+    start = logit_of(start_weight, start_logit, "start_weight")
+    gap, delta = _exponent(eta, reward_gap), _apart(separation)
+    means = along_line(_tilted_means, delta, logit_of(target_weight, None, "target_weight"), gap)
+    rise = means[..., 1] / (means[..., 0] + means[..., 1])
+    start, far, delta, rise = np.broadcast_arrays(start, _fading(start, delta), delta, rise)
+    return np.maximum(rise, 0.0) / -weight_pull(start - far, start, delta)
+
+
 def ttt_discover_retains(
     start_weight: Any,
     *,
@@ -224,11 +312,12 @@ def ttt_discover_retains(
     separation: Any = None,
     target_weight: Any = None,
 ) -> Retention:
-    """Return whether TTT-Discover keeps old mass: for separated modes iff λ > 0 or Δ ≤ 0.
+    """Return whether TTT-Discover keeps old mass with right means.
 
-    How much is the weight of `ttt_discover_stationary_logit`: never nothing with λ > 0, but little where
-    1 - e^(-ηΔ) is large against λ. With a separation it is `ttt_discover_stationary_logit_exact`'s, and for
-    Δ > 0 the anchor must outweigh the reward where the old mode is rare: λ ∫_{-∞}^{φ₀} κ ds > 1 - A_o/A_n.
+    Iff Δ ≤ 0 or λ > λ_c(δ), `ttt_discover_critical_kl_weight`; without a separation, for modes so far apart
+    that λ_c is 0, iff Δ ≤ 0 or λ > 0. How much is the weight of `ttt_discover_stationary_logit_exact`, or of
+    `ttt_discover_stationary_logit`: little where 1 - e^(-ηΔ) is large against λ. The means are held: free
+    ones may carry the weight to the new mode, see `massdrift plan`.
 
     Args:
         start_weight: β₀ in (0, 1).
@@ -331,29 +420,80 @@ def oapl_logit_after_exact(
     return after_rounds(exact_slope, count, time_per_round, start, gap, one, two, delta, target)
 
 
-def oapl_retains(start_weight: Any, num_syncs: Any, *, reward_gap: Any, beta: Any = 1.0) -> Retention:
-    """Return whether OAPL keeps old mass through K rounds trained to convergence: iff Δ ≤ 0 or K is finite.
+def oapl_retains(
+    start_weight: Any,
+    num_syncs: Any,
+    *,
+    reward_gap: Any,
+    beta: Any = 1.0,
+    separation: Any = None,
+    target_weight: Any = None,
+) -> Retention:
+    """Return whether OAPL keeps old mass through K rounds trained to convergence, with right means.
 
-    How much is sigmoid(φ₀ - KΔ/τ): for Δ > 0 every round multiplies the odds of the old mode by e^(-Δ/τ).
+    Without a separation, for modes apart, iff Δ ≤ 0 or K is finite: every round multiplies the odds of the
+    old mode by e^(-Δ/τ), so that sigmoid(φ₀ - KΔ/τ) is left. With overlap and Δ > 0 finitely many rounds can
+    take all: once the old mode is rare, even its loss changes log(q/π) by less than the advantage asks for,
+    and the round has no rest. With a separation that is found out, round after round, as by
+    `oapl_logit_after_exact`.
 
     Args:
         start_weight: β₀ in (0, 1).
-        num_syncs: K ≥ 0, infinite for training that never stops.
+        num_syncs: K ≥ 0, infinite for training that never stops; with a separation whole, at most 1000.
         reward_gap: Δ = R_n - R_o.
         beta: τ = β₁ = β₂ > 0.
+        separation: δ in (0, 100] of the means; None for separated modes.
+        target_weight: α in (0, 1), needed with a separation.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument missing or out of range.
 
     Source: derivation: docs/theory.md.
     """
     start, gap = logit_of(start_weight, None, "start_weight"), finite_array("reward_gap", reward_gap)
-    shift, count = gap / _positive("beta", beta), np.asarray(num_syncs, np.float64)
+    tau, count = _positive("beta", beta), np.asarray(num_syncs, np.float64)
     if not np.all(count >= 0.0):
         raise InputError(f"num_syncs must be at least 0; got {np.min(count):g}")
-    with np.errstate(invalid="ignore"):
-        logit = start - np.where(shift == 0.0, 0.0, count * shift)
-    return Retention(np.broadcast_to((gap <= 0.0) | np.isfinite(count), logit.shape), expit(logit))
+    if separation is None:
+        with np.errstate(invalid="ignore"):
+            logit = start - np.where(gap == 0.0, 0.0, count * (gap / tau))
+    else:
+        target = logit_of(target_weight, None, "target_weight")
+        delta, (gap, tau, _) = _apart(separation), _temperatures(gap, tau, tau)
+        logit = _after_syncs(count, *np.broadcast_arrays(start, gap, tau, delta, target, count)[:-1])
+    return Retention(np.broadcast_to((gap <= 0.0) | (logit > -np.inf), logit.shape), expit(logit))
+
+
+# Most syncs that are followed one by one.
+_MOST_SYNCS = 1000
+
+
+def _after_syncs(
+    count: np.ndarray,
+    start: np.ndarray,
+    gap: np.ndarray,
+    tau: np.ndarray,
+    delta: np.ndarray,
+    target: np.ndarray,
+) -> np.ndarray:
+    """Return the logits after numbers of rounds; endless ones lead to the better mode."""
+    endless = np.isinf(count)
+    last = int(np.max(count, where=~endless, initial=0.0))
+    if last > _MOST_SYNCS or np.any(count[~endless] % 1.0):
+        raise InputError(
+            f"num_syncs with a separation must be whole and at most {_MOST_SYNCS}, or infinite; got "
+            f"{np.max(count[~endless]):g}"
+        )
+    count, logit = np.broadcast_to(count, start.shape), start.astype(np.float64)
+    best = np.where(gap > 0.0, -np.inf, np.where(gap < 0.0, np.inf, start))
+    left = np.where(np.isinf(count), best, start)
+    for done in range(1, last + 1):
+        going = np.isfinite(logit) & (count >= done) & ~np.isinf(count)
+        if going.any():
+            settings = (array[going] for array in (gap, tau, tau, delta, target))
+            logit[going] = after_rounds(exact_slope, 1, np.inf, logit[going], *settings)
+        left = np.where(count >= done, np.where(np.isinf(count), left, logit), left)
+    return left
 
 
 def _rest(excess: Callable[..., np.ndarray], reach: np.ndarray, *given: np.ndarray) -> np.ndarray:

@@ -1,44 +1,48 @@
-"""Paths of a learner whose means are right: its weight exactly and, to first order, its old mean.
+"""Paths of a learner whose weight and means are all free, on the line through the target's modes.
 
-Along the weight's path the old mean's displacement x toward the new mode follows x' = g - k x with the exact
-drive g at right means and k of modes apart: first order in the overlap. One solve follows all values of a
-knob, from integrals on a line that are tabulated once; no program is compiled.
+A learner whose means are right at the start never leaves that line, so its loss is an integral over one
+coordinate, and the gradient of every objective has the form ∫ c(y) ∂log q(y)/∂θ dy with its own c. One loop
+takes the steps of a training for all values of a knob; no program is compiled.
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.integrate import solve_ivp
-from scipy.interpolate import CubicSpline
 from scipy.special import expit, logit
 
-from mixture_models.theory.line import Line, along_line, log_expit
-from mixture_models.theory.mass import sft_logit_velocity
+from mixture_models.theory.grid import TINY, Grid, gradient, reaching
+from mixture_models.validation import InputError
 
-#: Times at which a path is known.
-NUM_TIMES = 201
+#: Most updates that are taken one by one; longer trainings follow the gradient flow, their limit.
+MOST_STEPS = 5000
 
-# The step of tabulated logits, and the solver's tolerances.
-_LOGIT_STEP = 0.02
-_ACCURACY: Any = {"method": "DOP853", "rtol": 1e-6, "atol": 1e-8}
+# Intervals between recorded steps.
+_NUM_INTERVALS = 200
+
+# Distance from the old mode, in multiples of δ + 10, beyond which a learner has diverged.
+_FARTHEST = 10.0
+
+_ACCURACY: Any = {"method": "LSODA", "rtol": 1e-7, "atol": 1e-9}
 
 
 class Path(NamedTuple):
-    """A path of the gradient flow at n values of a setting.
+    """A path at n values of a setting; NaN from where the learner diverged.
 
     Attributes:
         time: steps times learning rate.
         old_weight: β.
-        old_drift: δ(m_o, μ_o), to first order in the overlap.
+        retention: old behaviour that is left, see `mixture_models.observables.retention`.
+        old_drift: δ(m_o, μ_o).
         sampled_weight: old mass of the law that batches are drawn from.
         effective_fraction: effective sample fraction of a batch, 1 where nothing is weighted.
     """
 
     time: Float[np.ndarray, "t"]
     old_weight: Float[np.ndarray, "n t"]
+    retention: Float[np.ndarray, "n t"]
     old_drift: Float[np.ndarray, "n t"]
     sampled_weight: Float[np.ndarray, "n t"]
     effective_fraction: Float[np.ndarray, "n t"]
@@ -66,38 +70,56 @@ class Setting(NamedTuple):
         """Return steps times learning rate."""
         return self.num_steps * self.learning_rate
 
+    def mixture(self, weight: float) -> Float[np.ndarray, "3 1"]:
+        """Return (φ, m_o, m_n) of a mixture with right means."""
+        return np.array([[logit(weight)], [0.0], [self.separation]])
 
-class OnLine:
-    """Integrals of right means as splines of the logit, over all logits that a path can reach.
 
-    No path leaves the hull of start and target by more than φ' = -β carries it, which is a logarithm of time.
+#: Takes the grid and the companion (None without one); returns c(y) as a function of q at the nodes.
+Pull = Callable[[Grid, Any], Callable[[np.ndarray], np.ndarray]]
+
+
+class Beside(NamedTuple):
+    """How a companion, which starts as the learner, moves.
+
+    Attributes:
+        goal: of the learner; the companion goes a share ``rate`` of its way there at every step.
+        rate: in [0, 1].
+        lag: steps between two jumps onto the learner, 0 for none.
     """
 
-    def __init__(self, setting: Setting) -> None:
-        start, goal = logit(setting.start_weight), logit(setting.target_weight)
-        low = min(start, goal) - np.log1p(setting.end_time + np.exp(-start)) - 1.0
-        high = max(start, goal) + np.log1p(setting.end_time + np.exp(start)) + 1.0
-        grid = np.linspace(low, high, int(np.ceil((high - low) / _LOGIT_STEP)) + 1)
-        self._separation = np.asarray(setting.separation, np.float64)
-        speed = sft_logit_velocity(logit=grid, separation=self._separation)
-        self.kappa = CubicSpline(grid, -speed / expit(grid))
-        self.twice_claimed = CubicSpline(grid, along_line(_twice_claimed, self._separation, grid))
-        self._pull = self.kappa.antiderivative()
-        self._claimed = CubicSpline(grid, along_line(_claimed, self._separation, grid))
-
-    def weight_gradient(self, phi: Any, goal: Any) -> np.ndarray:
-        """Return `theory.weight_gradient`, β(1-β) ∫ κ from the goal to φ."""
-        return expit(phi) * expit(-phi) * (self._pull(phi) - self._pull(goal))
-
-    def apart(self, phi: Any, goal: Any) -> np.ndarray:
-        """Return δ times the difference of E_o[r_n] at two logits."""
-        return self._separation * (self._claimed(phi) - self._claimed(goal))
+    goal: Callable[[np.ndarray], np.ndarray] | None = None
+    rate: float = 0.0
+    lag: int = 0
 
 
-@lru_cache(maxsize=8)
-def on_line(setting: Setting) -> OnLine:
-    """Return the tabulated integrals of a setting, which all objectives share."""
-    return OnLine(setting)
+class Course(NamedTuple):
+    """Where learner and companion are at recorded times, and a grid for all of it.
+
+    Attributes:
+        time: shape (t,).
+        learner: (φ, m_o, m_n), shape (t, 3, n).
+        companion: the same, None without one.
+        grid: that reaches all means.
+    """
+
+    time: np.ndarray
+    learner: np.ndarray
+    companion: np.ndarray | None
+    grid: Grid
+
+    def at_records(self, value: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, "n t"]:
+        """Return a function of the learner's density at the nodes, at all recorded times."""
+        return np.stack([value(self.grid.law(at)) for at in self.learner], axis=-1)
+
+    def path(self, setting: Setting) -> Path:
+        """Return what is reported; batches are the learner's own, and nothing is weighted."""
+        modes = self.grid.parts(setting.mixture(setting.target_weight))
+        old = modes[0] / (modes[0] + modes[1] + TINY)
+        right = [self.grid.integral(self.grid.density(at) * old)[0] for at in (0.0, setting.separation)]
+        weight, drift = expit(self.learner[:, 0].T), np.abs(self.learner[:, 1].T)
+        left = self.at_records(lambda law: self.grid.integral(law * old) - right[1]) / (right[0] - right[1])
+        return Path(self.time, weight, left, drift, weight, np.ones_like(weight))
 
 
 def knob_values(values: Any) -> Float[np.ndarray, "n"]:
@@ -105,38 +127,110 @@ def knob_values(values: Any) -> Float[np.ndarray, "n"]:
     return np.atleast_1d(np.asarray(values, np.float64))
 
 
-def follow(
-    setting: Setting, velocity: Callable[[np.ndarray], np.ndarray], knob: np.ndarray, *beside: float
-) -> Path:
-    """Follow (φ, x, ...) from the start, where x = 0 and the others are given, at every value of a knob."""
-    first = [logit(setting.start_weight), 0.0, *beside]
-    start = np.stack([np.full(knob.size, value) for value in first])
-    time = np.linspace(0.0, setting.end_time, NUM_TIMES)
-    solved = solve(velocity, time, start)
-    weight = expit(solved[0])
-    return Path(time, weight, np.abs(solved[1]), weight, np.ones_like(weight))
+def follow(setting: Setting, knob: np.ndarray, pull: Pull, beside: Beside | None = None) -> Course:
+    """Descend from right means at every value of a knob: θ ← θ - η ∫ c ∂log q/∂θ dy.
+
+    Step by step as a training does; beyond `MOST_STEPS` as the flow θ' = -∫ c ∂log q/∂θ dy.
+
+    Args:
+        setting: the shared one.
+        knob: its values, shape (n,).
+        pull: c of the objective.
+        beside: of an objective with a companion.
+    """
+    start = np.repeat(setting.mixture(setting.start_weight), knob.size, axis=1)
+    solve = _stepped if setting.num_steps <= MOST_STEPS else _flowed
+    with np.errstate(invalid="ignore"):  # of what diverged
+        steps, states = solve(setting, start, pull, beside)
+    learner = np.stack([state[0] for state in states])
+    companion = None if beside is None else np.stack([state[1] for state in states])
+    grid = reaching(None, setting.separation, learner[:, 1:])
+    return Course(steps * setting.learning_rate, learner, companion, grid)
 
 
-def solve(
-    velocity: Callable[[np.ndarray], np.ndarray], time: np.ndarray, start: np.ndarray
-) -> Float[np.ndarray, "s n t"]:
-    """Return states of shape (s, n) that follow a velocity from a start, at given times."""
-    solved = solve_ivp(
-        lambda _, flat: velocity(flat.reshape(start.shape)).ravel(),
-        (time[0], time[-1]),
-        start.ravel(),
-        t_eval=time,
-        **_ACCURACY,
-    )
-    return solved.y.reshape(*start.shape, time.size)
+_State = tuple[np.ndarray, Any]
 
 
-def _claimed(line: Line, separation: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Return E_o[r_n]."""
-    return line.integral(np.exp(line.log_old + line.log_new + log_expit(-logits) - line.log_mixture(logits)))
+def _stepped(
+    setting: Setting, start: np.ndarray, pull: Pull, beside: Beside | None
+) -> tuple[np.ndarray, list[_State]]:
+    """Take the steps of a training; return the recorded ones and the states there."""
+    steps = _recorded(setting.num_steps)
+    learner, companion = start, None if beside is None else start
+    grid, weigh, states = None, None, [(learner, companion)]
+    for step in range(1, setting.num_steps + 1):
+        means = _means(learner, companion)
+        if (wider := reaching(grid, setting.separation, means)) is not grid or weigh is None:
+            grid, weigh = wider, pull(wider, companion)
+        learner = learner - setting.learning_rate * gradient(grid, learner, weigh)
+        learner = np.where(np.abs(learner[1:]).max(axis=0) < _limit(setting), learner, np.nan)
+        if beside is not None:
+            moved = companion
+            if beside.goal is not None:
+                moved = companion + beside.rate * (beside.goal(learner) - companion)
+            if beside.lag and step % beside.lag == 0:
+                moved = learner
+            if moved is not companion:
+                companion, weigh = moved, None
+        if step in steps:
+            states.append((learner, companion))
+    return np.array(sorted(steps)), states
 
 
-def _twice_claimed(line: Line, separation: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Return E_n[r_o²]; by Stein's identity δ times it is E_n[r_o (y - μ_o)]."""
-    claim = log_expit(logits) + line.log_old - line.log_mixture(logits)
-    return line.integral(np.exp(line.log_new + 2.0 * claim))
+def _flowed(
+    setting: Setting, start: np.ndarray, pull: Pull, beside: Beside | None
+) -> tuple[np.ndarray, list[_State]]:
+    """Follow the flow; return the recorded steps and the states there."""
+    steps = np.array(sorted(_recorded(setting.num_steps)))
+    lag = 0 if beside is None else beside.lag
+    ends = [*range(lag, setting.num_steps, lag), setting.num_steps] if lag else [setting.num_steps]
+    begin, state = 0, (start, None if beside is None else start)
+    states: list[_State] = [state]
+    for end in ends:
+        stops = np.unique(np.append(steps[(steps > begin) & (steps <= end)], end))
+        reached = _between_jumps(setting, state, pull, beside, np.append(begin, stops))
+        states += [at for at, step in zip(reached, stops, strict=True) if step in steps]
+        begin, state = end, (reached[-1][0], reached[-1][0] if lag else reached[-1][1])
+    return steps, states
+
+
+def _between_jumps(
+    setting: Setting, state: _State, pull: Pull, beside: Beside | None, steps: np.ndarray
+) -> list[_State]:
+    """Follow the flow from a state at the first of some steps; return the states at the others."""
+    goal = None if beside is None else beside.goal
+    first = state[0] if goal is None else np.stack(state)
+    grid: Grid | None = None
+    weigh: Any = None
+
+    def velocity(_: float, flat: np.ndarray) -> np.ndarray:
+        nonlocal grid, weigh
+        now = flat.reshape(first.shape)
+        learner, companion = (now, state[1]) if goal is None else now
+        wider = reaching(grid, setting.separation, _means(learner, companion))
+        if wider is not grid or goal is not None:
+            grid, weigh = wider, pull(wider, companion)
+        turn = -gradient(grid, learner, weigh)
+        if goal is None or beside is None:
+            return turn.ravel()
+        return np.stack([turn, beside.rate / setting.learning_rate * (goal(learner) - companion)]).ravel()
+
+    times = setting.learning_rate * steps
+    solved = solve_ivp(velocity, times[[0, -1]], first.ravel(), t_eval=times[1:], **_ACCURACY)
+    if not solved.success:
+        raise InputError(f"the flow must be followed to t = {times[-1]:g}; {solved.message}")
+    found = solved.y.T.reshape(-1, *first.shape)
+    return [(at, state[1]) if goal is None else (at[0], at[1]) for at in found]
+
+
+def _means(learner: np.ndarray, companion: Any) -> np.ndarray:
+    """Return the means of all that the grid must reach, shape (..., 2, n)."""
+    return learner[1:] if companion is None else np.stack([learner[1:], companion[1:]])
+
+
+def _limit(setting: Setting) -> float:
+    return _FARTHEST * (setting.separation + 10.0)
+
+
+def _recorded(num_steps: int) -> set[int]:
+    return {int(step) for step in np.round(np.linspace(0.0, num_steps, _NUM_INTERVALS + 1))}

@@ -1,0 +1,87 @@
+"""A grid on the line through the modes, and the gradient of any loss at a mixture there.
+
+The old mode of the target is at 0, the new one at δ; a mixture is (φ, m_o, m_n), an array of shape (3, n).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import expit
+
+# Standard deviations beyond the outermost mean: e^(-8.5²/2) = 2e-16; and what a new grid has to spare.
+_REACH, _SPARE = 8.5, 1.0
+
+_NORMALISER = 1.0 / np.sqrt(2.0 * np.pi)
+
+#: Keeps quotients and logarithms of densities finite where they underflow.
+TINY = 1e-300
+
+
+class Grid(NamedTuple):
+    """Equidistant nodes on the line; the old mode is at 0, the new one at δ.
+
+    Attributes:
+        y: the nodes.
+        step: between two.
+        moments: step times (1, y), which take integrals of a function and of y times it.
+    """
+
+    y: Float[np.ndarray, "k"]
+    step: float
+    moments: Float[np.ndarray, "k 2"]
+
+    def density(self, mean: Any) -> Float[np.ndarray, "n k"]:
+        """Return the density of a mode at the nodes."""
+        away = self.y - np.reshape(mean, (-1, 1))
+        away *= away
+        away *= -0.5
+        return np.exp(away, out=away) * _NORMALISER
+
+    def parts(self, mixture: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "2 n k"]:
+        """Return β N(y; m_o) and (1-β) N(y; m_n)."""
+        both = self.density(mixture[1:]).reshape(2, -1, self.y.size)
+        both *= expit(np.stack([mixture[0], -mixture[0]]))[:, :, None]
+        return both
+
+    def law(self, mixture: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "n k"]:
+        """Return the density of a mixture at the nodes."""
+        old, new = self.parts(mixture)
+        new += old
+        new += TINY
+        return new
+
+    def integral(self, values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
+        """Return the trapezoid sums of values at the nodes."""
+        return values @ self.moments[:, 0]
+
+
+def gradient(grid: Grid, learner: np.ndarray, weigh: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return ∫ c ∂log q/∂θ dy, shape (3, n), at a learner; ``weigh`` takes q at the nodes to c there."""
+    old, law = grid.parts(learner)
+    law += old
+    law += TINY
+    weights = weigh(law)
+    old /= law
+    old *= weights
+    (total, of_all), (mine, far) = (weights @ grid.moments).T, (old @ grid.moments).T
+    phi, old_mean, new_mean = learner
+    return np.stack(
+        [mine - expit(phi) * total, far - old_mean * mine, of_all - far - new_mean * (total - mine)]
+    )
+
+
+def reaching(grid: Grid | None, separation: float, means: np.ndarray) -> Grid:
+    """Return the grid if it reaches all means (..., 2, n), else a wider one; integrals are right to 1e-8."""
+    old, new = means[..., 0, :], means[..., 1, :]
+    finite = means[np.isfinite(means)]
+    low, high = min(0.0, finite.min(initial=0.0)), max(separation, finite.max(initial=0.0))
+    if grid is not None and grid.y[0] <= low - _REACH and grid.y[-1] >= high + _REACH:
+        return grid
+    apart = np.nanmax(np.abs(new - old), initial=separation, where=np.isfinite(new - old))
+    # Responsibilities steepen with the distance, but from 8 on where they change there is no mass.
+    step = 0.8 / np.clip(apart, 1.6, 8.0)
+    number = int(np.ceil((high - low + 2.0 * (_REACH + _SPARE)) / step)) + 1
+    y = low - _REACH - _SPARE + step * np.arange(number)
+    return Grid(y, float(step), step * np.stack([np.ones_like(y), y], axis=-1))
