@@ -14,8 +14,8 @@ NODES = 16
 # Outside the panels the density has dropped below exp(-_DROP) of its height.
 _DROP = 40.0
 
-# Panels before any is halved, so many that a trapezoid sum over the nodes is right to 1e-3, and how often one may
-# be halved.
+# Panels before any is halved, so many that a trapezoid sum over the nodes is right to 1e-3; and how often one
+# may be halved.
 _PANELS, _HALVINGS = 40, 8
 
 # What the last terms of a panel's Legendre series may be, relative to the height.
