@@ -146,13 +146,14 @@ class _Rounding(NamedTuple):
     def at_rest(self, state: State, velocity: State) -> Array:
         """Return whether no param moves faster than the rounding of its velocity."""
         slow = [
-            jnp.all(jnp.abs(v) <= pace * self._unit(x))
-            for params, velocities, pace in zip(
-                state, velocity, (1.0, jnp.maximum(1.0, self.pace)), strict=True
+            jnp.abs(v) <= pace * self._unit(x)
+            for params, velocities, pace in (
+                (state.learner, velocity.learner, 1.0),
+                (state.companion, velocity.companion, jnp.maximum(1.0, self.pace)),
             )
             for x, v in zip(jax.tree.leaves(params), jax.tree.leaves(velocities), strict=True)
         ]
-        return jnp.all(jnp.stack(slow))
+        return jnp.all(jnp.stack([jnp.all(s) for s in slow]))
 
     def _unit(self, param: Array) -> Array:
         unit = _ROUNDINGS * jnp.finfo(param.dtype).eps
@@ -190,11 +191,7 @@ def _integrate(
     rounding: _Rounding,
 ) -> tuple[State, Array]:
     program = method.program
-    solver = (
-        diffrax.Kvaerno5(root_finder=diffrax.VeryChord(rtol=tolerances[0], atol=tolerances[1], kappa=1.0))
-        if method.implicit
-        else diffrax.Tsit5()
-    )
+    solver = diffrax.Kvaerno5() if method.implicit else diffrax.Tsit5()
     controller = diffrax.PIDController(rtol=tolerances[0], atol=tolerances[1])
 
     def one(numbers: Any, state: State, mixtures: Any) -> tuple[State, Array]:
