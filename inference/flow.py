@@ -31,6 +31,9 @@ _STIFF = 2e4
 
 _MAX_STEPS = 200_000
 
+# Rounding errors, in units of a velocity's own, below which a velocity is not told from rest.
+_ROUNDINGS = 8.0
+
 
 def gradient_flow(
     objectives: Objective | Sequence[Objective],
@@ -49,7 +52,8 @@ def gradient_flow(
     t is step times learning rate: the flow is the limit of `train` for small learning rates and large
     batches. In the Euclidean metric of the user's coordinates it is what plain SGD follows. In the whitened
     one dm/dt = -Σ ∂L/∂m, which is affine invariant. An objective's companion travels along: its averages
-    flow, its jumps happen at their times.
+    flow, its jumps happen at their times. Where no param moves faster than the rounding of its velocity the
+    flow rests, so that times may lie any way beyond.
 
     Args:
         objectives: one objective or several, with an exact form and a learner of fixed covariance.
@@ -118,6 +122,7 @@ def _integrated(
         1e-2 / fastest,
         rate,
         tolerances,
+        _Rounding(fastest, 0.0 if rate is None else 1.0 / rate),
     )
     if not np.all(succeeded):
         raise InputError(
@@ -125,6 +130,36 @@ def _integrated(
             f"{_MAX_STEPS} steps; it did not"
         )
     return states
+
+
+class _Rounding(NamedTuple):
+    """How velocities round.
+
+    Attributes:
+        fastest: the fastest relaxation of a mean, so that a mean's velocity is at most that times distances.
+        pace: steps of training in a unit of time: what a companion covers of its distance.
+    """
+
+    fastest: Any
+    pace: Any
+
+    def at_rest(self, state: State, velocity: State) -> Array:
+        """Return whether no param moves faster than the rounding of its velocity."""
+        slow = [
+            jnp.abs(v) <= pace * self._unit(x)
+            for params, velocities, pace in (
+                (state.learner, velocity.learner, 1.0),
+                (state.companion, velocity.companion, jnp.maximum(1.0, self.pace)),
+            )
+            for x, v in zip(jax.tree.leaves(params), jax.tree.leaves(velocities), strict=True)
+        ]
+        return jnp.all(jnp.stack([jnp.all(s) for s in slow]))
+
+    def _unit(self, param: Array) -> Array:
+        unit = _ROUNDINGS * jnp.finfo(param.dtype).eps
+        if not param.ndim:
+            return unit * (1.0 + jnp.abs(param))
+        return unit * self.fastest * (self.fastest**-0.5 + jnp.max(jnp.abs(param)))
 
 
 class _Grid(NamedTuple):
@@ -153,6 +188,7 @@ def _integrate(
     first_step: Any,
     learning_rate: Any,
     tolerances: Any,
+    rounding: _Rounding,
 ) -> tuple[State, Array]:
     program = method.program
     solver = diffrax.Kvaerno5() if method.implicit else diffrax.Tsit5()
@@ -164,10 +200,13 @@ def _integrate(
         def field(t: Any, state: State, args: Any) -> State:
             _, gradient = value_and_grad(program, numbers, state, mixtures)
             learner = {name: -factors.get(name, 1.0) * g for name, g in gradient.items()}
-            if companion is None:
-                return State(learner, None)
-            pace = companion.velocity(state.companion, state.learner, learning_rate, guide, *mixtures)
-            return State(learner, pace)
+            pace = None
+            if companion is not None:
+                pace = companion.velocity(state.companion, state.learner, learning_rate, guide, *mixtures)
+            velocity = State(learner, pace)
+            # Rounding errors would keep the solver's steps short for as long as it is to stay at a rest.
+            rests = rounding.at_rest(state, velocity)
+            return jax.tree.map(lambda v: jnp.where(rests, 0.0, v), velocity)
 
         def follow(state: State, begin: Any, end: Any, saved: diffrax.SaveAt) -> tuple[State, Array]:
             solution = diffrax.diffeqsolve(

@@ -86,7 +86,8 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
     )
     with jax.enable_x64(True):
         program = program_of(parts)
-        params = _params(*beside) if beside else None
+        # A companion that is left out is the learner itself.
+        params = _params(*beside or inside[:1]) if known else None
         (*fine, unmet), (*coarse, _) = (
             _at_resolution(program.static, program.numbers, *inside, params, resolution)
             for resolution in (FINE, COARSE)

@@ -305,7 +305,10 @@ def _svi(
     # A guide may bring what takes the steps, see `inference.span`.
     make = getattr(guide, "svi", SVI)
     svi = make(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
+    if beside is not None:
+        svi.model = Partial(model, companion=beside.initial(guide, *setting))
     state = svi.init(key, *setting)
+    svi.model = model
     known = svi.get_params(state)
     unknown = sorted(set(factors) - set(known))
     if unknown:

@@ -2,7 +2,8 @@
 
 A companion is a second policy in the learner's own coordinates: its state is a dict of the guide's params,
 and its law is that of the guide at these params. It starts where the learner does. A model that is pulled
-toward it takes the state as the keyword argument ``companion``; without it the companion is where it starts.
+toward it takes the state as the keyword argument ``companion``. Without it a companion that rests is where it
+starts; one that moves must be given, since whoever calls the model must move it (`inference.train` does).
 
 A companion is a registered dataclass with these members; adding one takes no more:
 
@@ -192,10 +193,26 @@ def params_at(guide: Callable[..., None], start: TwoMode, target: TwoMode) -> Pa
 def companion_law(
     guide: Callable[..., None], start: TwoMode, target: TwoMode, companion: Params | None = None
 ) -> None:
-    """Run the model of the companion's law: that of the guide at the companion's params.
+    """Run the model of the companion's law: that of the guide at the companion's params, else at the start.
 
     The guide's param sites stay inside: outside they would be the learner's.
     """
     with handlers.block():
         law = behaviour_law(guide, companion or {}, start, target)
     numpyro.sample(BEHAVIOUR, law)
+
+
+def moving_companion_law(
+    guide: Callable[..., None], start: TwoMode, target: TwoMode, companion: Params | None = None
+) -> None:
+    """Run the model of the law of a companion that moves, which must be given.
+
+    Raises:
+        InputError: no companion, as in a plain `SVI.run`, which would hold it where it starts.
+    """
+    if companion is None:
+        raise InputError(
+            "a model whose companion moves must be given the companion's params as companion=..., as "
+            "inference.train gives and moves them; got none"
+        )
+    companion_law(guide, start, target, companion)

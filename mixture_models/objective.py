@@ -24,8 +24,8 @@ class Objective:
     Attributes:
         name: what tables and results call it, such as ``"sft:replay=0.2"``.
         model: NumPyro program ``(start, target)``, the law that the learner is pulled toward; with a
-            companion it takes the companion's params as the keyword argument ``companion``, None for
-            those at the start.
+            companion it takes the companion's params as the keyword argument ``companion``; None stands for
+            those at the start, or is refused where the companion moves.
         guide: NumPyro program ``(start, target)``, the learner; its params are what training moves.
         divergence: NumPyro ELBO between the two; it holds the sampling law.
         description: the model in words.

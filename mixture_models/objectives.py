@@ -5,6 +5,9 @@ An objective is only its parts, so NumPyro alone can train it::
     sft = objectives.sft()
     SVI(sft.model, sft.guide, optax.sgd(0.05), sft.divergence).run(key, 500, start, target)
 
+except where a companion moves beside the learner (`sdft`, `oapl`): the model then refuses to run without
+``companion=``, its params, which `inference.train` moves.
+
 Adding one is one constructor under ``@register``, see `mixture_models.objective`.
 """
 
@@ -21,7 +24,7 @@ from jax.tree_util import Partial
 
 from mixture_models import learners, rewards
 from mixture_models.advantage_regression import AdvantageRegression
-from mixture_models.companions import Lagged, Reference, Teacher, companion_law
+from mixture_models.companions import Lagged, Reference, Teacher, companion_law, moving_companion_law
 from mixture_models.divergences import BEHAVIOUR, ForwardKL, ReverseKL
 from mixture_models.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
 from mixture_models.jensen_shannon import JensenShannon, OnPolicyForwardKL
@@ -144,7 +147,7 @@ def sdft(
     foreseen = divergence == "reverse" and demonstrations is None
     return Objective(
         name="sdft",
-        model=Partial(companion_law, guide),
+        model=Partial(moving_companion_law, guide),
         guide=guide,
         divergence=_divergence(divergence),
         description="a moving average of the learner, anchored to demonstrations",
@@ -237,7 +240,7 @@ def oapl(
         prediction = _predicted(guide, follow, beta1, knob, most)
     return Objective(
         name="oapl",
-        model=Partial(companion_law, guide),
+        model=Partial(moving_companion_law, guide),
         guide=guide,
         divergence=AdvantageRegression(earned, beta1, beta2, size),
         description="a lagged policy, tilted by reward",

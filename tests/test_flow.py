@@ -174,6 +174,44 @@ def test_reverse_kl_ends_at_the_target_however_long_it_is_followed():
     assert float(end["new_gap"][0]) < 1e-7
 
 
+@pytest.mark.parametrize(
+    ("separation", "weight", "end"), [(1.0, 0.9999, 1e5), (1.0, 0.9999, 1e8), (2.0, 1e-4, 1e8)]
+)
+def test_a_flow_that_has_arrived_stays(separation, weight, end):
+    """There the velocity is rounding noise, with which no implicit step of any length converges."""
+    target = TwoMode.create(0.5, 0.0, separation)
+    start = target.replace(old_weight=weight)
+    tree = gradient_flow(objectives.reverse_kl(), start, target, times=[0.97 * end, end], metric="whitened")
+    there = tree["population"].isel(objective=0)
+    np.testing.assert_allclose(there["old_weight"], 0.5, atol=1e-9)
+    np.testing.assert_allclose(there["old_drift"], 0.0, atol=1e-9)
+    np.testing.assert_allclose(there["new_gap"], 0.0, atol=1e-9)
+
+
+def test_a_slow_flow_is_not_taken_for_a_rest():
+    """At β = 1e-12 the weight's velocity is 3e-11, and after 1e8 has moved the logit by 0.3 %."""
+    target = TwoMode.create(0.5, 0.0, 8.0)
+    start = target.replace(old_weight=1e-12)
+    held = {"old_mean": 0.0, "new_mean": 0.0}
+    tree = gradient_flow(
+        objectives.reverse_kl(),
+        start,
+        target,
+        times=[1e7, 1e8],
+        metric="whitened",
+        learning_rate_factors=held,
+    )
+    exact = solve_ivp(
+        lambda t, logit: -theory.weight_gradient(logit, 0.0, 8.0),
+        (0.0, 1e8),
+        [float(start.old_logit)],
+        t_eval=[1e7, 1e8],
+        rtol=1e-10,
+        atol=1e-12,
+    ).y[0]
+    np.testing.assert_allclose(tree["population"]["old_logit"][0], exact, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_free_means_are_followed_to_a_million():
     """From right means at δ = 2 the old mode walks over: the weight stays, what it stands for is gone."""

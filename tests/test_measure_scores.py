@@ -1,5 +1,8 @@
 """The posterior of the old weight from scores: against brute-force integration and conjugate closed forms."""
 
+from collections import Counter
+
+import mpmath
 import numpy as np
 import pytest
 import xarray as xr
@@ -50,15 +53,79 @@ def test_moments_and_quantiles_are_those_of_brute_force_integration(
     np.testing.assert_allclose(summary["old_weight_quantile"], np.interp(PROBABILITIES, cdf, beta), atol=1e-7)
 
 
-@pytest.mark.parametrize("shapes", [(1.0, 1.0), (1.01, 1.0), (1.5, 2.5), (3.0, 1.0)])
-@pytest.mark.parametrize(("num_old", "num_new"), [(0, 10), (0, 10_000), (3, 5), (7_000, 3_000)])
-def test_samples_whose_mode_is_known_give_the_conjugate_beta(shapes, num_old, num_new):
-    difference = np.concatenate([np.full(num_old, np.inf), np.full(num_new, -np.inf)])
-    posterior = weight_posterior(difference, shapes)
-    exact = stats.beta(shapes[0] + num_old, shapes[1] + num_new)
-    assert posterior.mean == pytest.approx(exact.mean(), abs=1e-6)
-    assert posterior.sd == pytest.approx(exact.std(), abs=1e-6)
-    np.testing.assert_allclose(posterior.quantiles(PROBABILITIES), exact.ppf(PROBABILITIES), atol=1e-6)
+@pytest.mark.parametrize("num_samples", [0, 1, 30, 1000, 100_000])
+def test_samples_whose_mode_is_known_give_the_conjugate_beta(num_samples):
+    rng = np.random.default_rng(num_samples)
+    shapes = [(1.0, 1.0), (1.05, 1.0), (1.0, 1.01), *(1.0 + rng.uniform(0.0, 0.5, size=(6, 2)))]
+    shapes += [tuple(row) for row in 1.0 + rng.exponential(5.0, size=(3, 2))]
+    for a, b in shapes[:: 4 if num_samples > 1000 else 1]:
+        for num_old in {0, num_samples, int(rng.integers(num_samples + 1))}:
+            known = np.where(np.arange(num_samples) < num_old, np.inf, -np.inf)
+            posterior = weight_posterior(known, (a, b))
+            exact = stats.beta(a + num_old, b + num_samples - num_old)
+            # A sum of 100,000 logarithms rounds to 1e-11.
+            tight = dict(rtol=0.0, atol=(1e-11 + 1e-15 * num_samples) * exact.std())
+            np.testing.assert_allclose(posterior.mean, exact.mean(), **tight)
+            np.testing.assert_allclose(posterior.sd, exact.std(), **tight)
+            probabilities = [1e-3, *PROBABILITIES, 1.0 - 1e-3]
+            np.testing.assert_allclose(posterior.quantiles(probabilities), exact.ppf(probabilities), **tight)
+            # Who draws the density sees an area of 1, and its height.
+            area = np.trapezoid(posterior.density.ravel(), posterior.weights.ravel())
+            assert area == pytest.approx(1.0, abs=1e-3)
+            middle = np.abs(posterior.weights - 0.5) < 0.5 - 1e-3  # SciPy's is rounded near 1
+            np.testing.assert_allclose(
+                posterior.density[middle],
+                exact.pdf(posterior.weights[middle]),
+                rtol=1e-8,
+                atol=1e-12 * posterior.density.max(),
+            )
+
+
+@pytest.mark.parametrize(
+    ("shapes", "differences"),
+    [
+        ((1.05, 1.3), [0.3, -0.2]),
+        ((1.0, 1.02), [-40.0, 35.0, 2.0, -0.01]),
+        ((1.4, 1.0), [3.0] * 40 + [-50.0]),
+        ((1.1, 1.1), [-25.0] * 200 + [1.5, 8.0, 60.0]),
+        ((1.2, 3.7), [0.2 * i for i in range(-6, 15)]),
+        ((1.01, 1.01), [np.inf, 700.0, -700.0]),
+    ],
+)
+def test_samples_of_any_mode_are_integrated_exactly(shapes, differences):
+    posterior = weight_posterior(np.array(differences), shapes)
+    quantiles = posterior.quantiles(PROBABILITIES)
+    with mpmath.workdps(30):
+        a, b = map(mpmath.mpf, shapes)
+
+        def density(beta):
+            likelihood = mpmath.fprod(
+                (beta * old + (1 - beta) * new) ** count for old, new, count in relative
+            )
+            return beta ** (a - 1) * (1 - beta) ** (b - 1) * likelihood / peak
+
+        relative = [
+            (mpmath.exp(min(d, 0.0)), mpmath.exp(-max(d, 0.0)), count)
+            for d, count in Counter(differences).items()
+        ]
+        # For mpmath's sake: the unit is near the largest value, and intervals are short near the peak.
+        peak = mpmath.mpf(1)
+        centre, spread = mpmath.mpf(posterior.mean), mpmath.mpf(posterior.sd)
+        peak = density(centre)
+        inner = [centre + k * spread for k in (-20, -8, -4, -2, -1, 0, 1, 2, 4, 8, 20)]
+        edges = [mpmath.mpf(0), *(e for e in inner if 0 < e < 1), mpmath.mpf(1)]
+
+        def integral(function, until=None):
+            stops = edges if until is None else [*(e for e in edges if e < until), mpmath.mpf(until)]
+            return mpmath.quad(function, stops)
+
+        total = integral(density)
+        mean = integral(lambda x: x * density(x)) / total
+        variance = integral(lambda x: (x - mean) ** 2 * density(x)) / total
+        reached = [float(integral(density, q) / total) for q in quantiles]
+    assert posterior.mean == pytest.approx(float(mean), abs=1e-12)
+    assert posterior.sd == pytest.approx(float(mpmath.sqrt(variance)), abs=1e-12)
+    np.testing.assert_allclose(reached, PROBABILITIES, atol=1e-11)
 
 
 def test_old_and_new_are_not_swapped_and_draws_are_of_the_density():

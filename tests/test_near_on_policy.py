@@ -497,23 +497,16 @@ def test_oapl_with_the_log_ratio_reward_reaches_the_target():
 # In plain NumPyro, in the registry, compiled once
 
 
-@pytest.mark.parametrize(
-    "name", ["sdft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ttt_discover", "oapl"))]
-)
-def test_the_plain_svi_call(name):
-    # Without an argument for the companion it stays where it starts: the law of the start.
+def test_the_plain_svi_call():
+    # Without an argument for the companion the reference stays where it starts: the law of the start.
     start = TARGET.replace(old_weight=0.9, new_mean=2.5)
-    objective = objectives.parse(name)
+    objective = objectives.ttt_discover()
     result = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.divergence).run(
         jax.random.key(0), 500, start, TARGET
     )
     assert set(result.params) == {"old_logit", "old_mean", "new_mean"}
     assert np.all(np.isfinite(result.losses))
-    logit = float(result.params["old_logit"])
-    if name == "sdft":  # its own teacher
-        assert logit == pytest.approx(float(start.old_logit), abs=1e-4)
-    else:
-        assert logit < float(start.old_logit) - 0.3
+    assert float(result.params["old_logit"]) < float(start.old_logit) - 0.3
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["lag"], meta_fields=[])

@@ -4,10 +4,12 @@ import inspect
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.tree_util import Partial
+from numpyro.infer import SVI
 
-from inference import train
+from inference import population_descent, train
 from inference.programs import program_of
 from mixture_models import (
     ForwardKL,
@@ -270,3 +272,25 @@ def test_the_models_are_the_stated_laws():
     weights, means = weight_of(objectives.reverse_kl(replay=0.3).model)
     np.testing.assert_allclose(weights, [0.5, 0.5], rtol=1e-6)
     assert true_target is not None
+
+
+# NumPyro alone
+
+
+@pytest.mark.parametrize("name", sorted(registry))
+def test_numpyro_alone_trains_toward_the_same_law_or_refuses(name):
+    """On the exact loss, so that there is no noise: the steps of SVI are those of the exact descent."""
+    objective = parse(name)
+    steps, rate = 3, 0.05
+    with jax.enable_x64(True):
+        divergence = objective.divergence.exact()
+        svi = SVI(objective.model, objective.guide, optax.sgd(rate), divergence)
+        moves = objective.companion is not None and objective.companion.paced
+        if moves:
+            with pytest.raises(InputError, match=r"must be given the companion's params as companion="):
+                svi.run(jax.random.key(0), steps, START, TARGET, progress_bar=False)
+            return
+        found = svi.run(jax.random.key(0), steps, START, TARGET, progress_bar=False).params
+    exact = population_descent(objective, START, TARGET, num_steps=steps, learning_rate=rate)["population"]
+    for site in ("old_logit", "old_mean", "new_mean"):
+        np.testing.assert_allclose(np.ravel(found[site]), np.ravel(exact[site][0, -1]), atol=1e-7)

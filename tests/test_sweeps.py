@@ -20,8 +20,9 @@ import inference
 from analyses import cli
 from inference import chunks, open_sweep, results, sweep, train
 from inference.sweeps import engine, layout
+from inference.sweeps.identity import _fingerprint
 from inference.sweeps.store import SweepStore
-from mixture_models import InputError, TwoMode, objectives
+from mixture_models import InputError, TwoMode, TwoModeLearner, objectives
 
 TARGET = TwoMode.create(old_weight=0.4, old_mean=0.0, new_mean=3.0)
 CHOSEN = [objectives.sft(replay=0.2), objectives.reverse_kl()]
@@ -363,6 +364,10 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, 
             {"chosen": [replace(objectives.sft(replay=0.3), name="sft:replay=0.2"), CHOSEN[1]]},
             "parts of the objectives",
         ),
+        (
+            {"chosen": [CHOSEN[0], replace(objectives.reverse_kl(estimator="pathwise"), name="reverse_kl")]},
+            "parts of the objectives",
+        ),
         ({"common_random_numbers": False}, "common_random_numbers is true there and false here"),
     ],
 )
@@ -372,6 +377,43 @@ def test_a_sweep_of_other_settings_is_refused_and_kept(changes, sentence, whole,
         run(whole, **changes)
     assert trained == []
     assert numbers(whole) == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (objectives.oapl(group_size=2), objectives.oapl(group_size=4)),
+        (objectives.oapl(group_size=4), objectives.oapl()),
+        (objectives.oapl(beta1=0.5, beta2=0.5), objectives.oapl()),
+        (objectives.reverse_kl(estimator="pathwise"), objectives.reverse_kl()),
+        (objectives.sft(replay=0.2), objectives.sft(replay=0.3)),
+        (objectives.sft(learner=TwoModeLearner(train_scales=True)), objectives.sft()),
+        (objectives.sft(learner="single_mode"), objectives.sft()),
+        (objectives.sdft(divergence="forward"), objectives.sdft()),
+        (objectives.sdft(divergence=0.3), objectives.sdft(divergence=0.4)),
+        (objectives.sdft(demonstrations=TARGET), objectives.sdft()),
+        (objectives.sdft(demonstrations=TARGET), objectives.sdft(demonstrations=start_of(TARGET))),
+        (objectives.ttt_discover(eta="adaptive"), objectives.ttt_discover()),
+        (objectives.oapl(reward=lambda y: y[:, 0]), objectives.oapl(reward=lambda y: -y[:, 0])),
+        (objectives.oapl(reward=lambda y: y[:, 0]), objectives.oapl(reward=lambda y: 2.0 * y[:, 0])),
+    ],
+)
+def test_objectives_that_differ_in_any_part_have_fingerprints_that_differ(one, other):
+    """Whatever they are called."""
+    assert json.dumps(_fingerprint(one)) != json.dumps(_fingerprint(other))
+    assert _fingerprint(one) == _fingerprint(replace(one, name="mine"))
+
+
+def test_the_identity_of_an_objective_is_the_same_in_another_process():
+    code = (
+        "import json; from inference.sweeps.identity import _fingerprint; "
+        "from mixture_models import objectives; "
+        "print(json.dumps([_fingerprint(objectives.parse(text)) for text in objectives.by_default()]))"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    here = [_fingerprint(objectives.parse(text)) for text in objectives.by_default()]
+    assert json.loads(other.stdout) == here
+    assert "0x" not in other.stdout
 
 
 def test_a_sweep_of_another_version_is_refused(whole, monkeypatch):

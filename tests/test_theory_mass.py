@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
+from scipy.special import ndtr
 from theory_oracles import over_line, relative_error
 
 from mixture_models import InputError, theory
@@ -80,6 +81,24 @@ def test_bounds_hold(logit, separation):
     separated = theory.sft_logit_velocity_separated(logit=logit)
     rare = theory.sft_logit_velocity_rare(logit=logit, separation=separation)
     assert max(separated, rare) * (1 + 1e-12) <= velocity < 0.0
+    both = theory.sft_logit_velocity_bound(logit=logit, separation=separation)
+    assert both * (1 + 1e-12) <= velocity
+    # The strongest of all: it is the minimum of |−β| and the convexity bound, as the formulas say.
+    beta, rest = 1.0 / (1.0 + np.exp(-logit)), 1.0 / (1.0 + np.exp(logit))
+    assert both == pytest.approx(-min(beta, beta**2 * rest * np.expm1(separation**2)), rel=1e-9)
+    # J between a half and the whole of what the larger of the two terms of q gives.
+    claimed = ndtr(logit / separation - 0.5 * separation) / beta
+    claimed += ndtr(-logit / separation - 0.5 * separation) / rest
+    assert 0.5 * claimed - 1e-9 <= 1.0 + velocity / beta <= claimed + 1e-9
+
+
+@pytest.mark.parametrize("separation", [0.3, 1.0, 3.0, 10.0, 12.0])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_velocity_bound_is_the_limit_at_both_ends(separation, sign):
+    far = {"logit": sign * (2.0 * separation**2 + 8.0), "separation": separation}
+    ratio = theory.sft_logit_velocity(**far) / theory.sft_logit_velocity_bound(**far)
+    assert ratio == pytest.approx(1.0, rel=1e-2)
+    assert theory.sft_logit_velocity_bound(0.5, 0.0) == 0.0
 
 
 def test_bounds_are_tight_somewhere(record_property):
@@ -97,6 +116,18 @@ def test_bounds_are_tight_somewhere(record_property):
 def test_separated_asymptote(weight, separation):
     ratio = theory.sft_logit_velocity(weight, separation) / theory.sft_logit_velocity_separated(weight)
     assert ratio == pytest.approx(1.0, rel=1e-2)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_separated_asymptote_has_a_range(sign):
+    separation = np.linspace(6.0, 30.0, 60)
+    edge = sign * (0.5 * separation**2 - 2.5 * separation)
+    ratio = theory.sft_logit_velocity(logit=edge, separation=separation)
+    ratio /= theory.sft_logit_velocity_separated(logit=edge)
+    assert np.all((ratio > 0.99) & (ratio < 0.995))
+    # β ≫ exp(-δ²/2) alone is not enough: the learner must also claim the new data as new.
+    slow = theory.sft_logit_velocity(1.0 - 1e-5, 4.0) / theory.sft_logit_velocity_separated(1.0 - 1e-5)
+    assert slow == pytest.approx(0.21, abs=0.005)
 
 
 @pytest.mark.parametrize("separation", [0.5, 1.0, 2.0, 5.0, 12.0])

@@ -4,6 +4,7 @@ Oracle: on a dense grid (`oracles`, error below 1e-10) the root in φ of the gra
 SciPy's integrator. A wrong sign of Δ, η for 1/η, a weight for a logit or swapped modes are off by order 1.
 """
 
+import mpmath
 import near_population_oracles
 import numpy as np
 import oracles
@@ -141,6 +142,61 @@ def test_oapl_after_rounds_is_brute_force(separation, gap, beta1, beta2, time):
     assert exact == pytest.approx(brute, abs=1e-8)
     separated = theory.oapl_logit_after(2, 0.6, **settings)
     assert (abs(separated - brute) < 1e-5) == (separation == 10.0)
+
+
+def scaled_slope(phi, start, separation, target, gap, beta1, beta2):
+    """Return e^|φ| times the slope of a round's loss, in 80 digits by the trapezoid rule."""
+    with mpmath.workdps(80):
+        phi, lagged, aim = (mpmath.mpf(float(x)) for x in (phi, logit(start), logit(target)))
+        h = mpmath.mpf("0.125") / max(1, int(separation))
+        reach = int((0.5 * separation + 9.0) / float(h))
+
+        def sigmoid(x):
+            return 1 / (1 + mpmath.exp(-x))
+
+        odds = [-separation * h * i for i in range(-reach, reach + 1)]
+        old, new = (
+            [h * mpmath.npdf(h * i, side * mpmath.mpf(separation) / 2) for i in range(-reach, reach + 1)]
+            for side in (-1, 1)
+        )
+        law = [sigmoid(lagged) * o + sigmoid(-lagged) * n for o, n in zip(old, new, strict=True)]
+        reward = [gap * sigmoid(-x - aim) for x in odds]
+        value = beta1 * mpmath.log(
+            mpmath.fsum(p * mpmath.exp(r / beta1) for p, r in zip(law, reward, strict=True))
+        )
+        terms = []
+        for p, r, x in zip(law, reward, odds, strict=True):
+            ratio = sigmoid(phi) / sigmoid(lagged) * sigmoid(lagged + x) / sigmoid(phi + x)
+            terms.append(p * (beta2 * mpmath.log(ratio) - r + value) * (sigmoid(phi + x) - sigmoid(phi)))
+        return float(2 * beta2 * mpmath.fsum(terms) * mpmath.exp(abs(phi)))
+
+
+def test_oapl_rests_where_the_slope_in_eighty_digits_says_or_nowhere():
+    """Far out the slope falls as exp(-|φ|), below the rounding of what it is the difference of."""
+    rng = np.random.default_rng(14)
+    settings = [(0.9289522275165243, 1.2096194428570795, 0.6991843309376197, -1.9857129055612686, 2.0, 2.0)]
+    for _ in range(15):
+        start, target = expit(rng.normal(0.0, 1.5, size=2))
+        gap, beta1, beta2 = rng.choice([-1, 1]) * rng.uniform(1.0, 6.0), *rng.choice([0.3, 1.0], 2)
+        settings.append((start, rng.uniform(0.4, 2.0), target, gap, beta1, beta2))
+    endless = 0
+    for start, separation, target, gap, beta1, beta2 in settings:
+        rest = float(
+            theory.oapl_logit_after_exact(
+                1, start, separation, target_weight=target, reward_gap=gap, beta1=beta1, beta2=beta2
+            )
+        )
+        given, sign = (start, separation, target, gap, beta1, beta2), np.sign(gap)
+        if np.isinf(rest):
+            endless += 1
+            assert np.sign(rest) == -sign
+            for away in (0.0, 1.0, 3.0, 10.0, 38.0, 100.0):
+                assert sign * scaled_slope(logit(start) - sign * away, *given) > 0.0
+        else:
+            within = 1e-9 * (1.0 + abs(rest))
+            assert sign * scaled_slope(rest + sign * within, *given) > 0.0
+            assert sign * scaled_slope(rest - sign * within, *given) < 0.0
+    assert 4 <= endless <= 12
 
 
 def test_oapl_loses_a_factor_at_every_sync_and_keeps_the_rest():

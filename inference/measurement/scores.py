@@ -46,7 +46,7 @@ def measure_scores(
         (``old_weight_mean``, ``old_weight_sd``, ``old_weight_quantile`` over checkpoint and probability,
         ``information`` on the weight a sample, and the verdict in ``words``) and ``/density``
         (``old_weight_density`` over checkpoint and node, at ``node_old_weight``). Moments and quantiles are
-        of the density, not of the draws, and right to better than 1e-6.
+        of the density, not of the draws, and right to better than 1e-9.
 
     Raises:
         InputError: scores that do not pair, none, NaN, or -inf under both references.

@@ -1,6 +1,7 @@
 """What determines the numbers of a sweep, to be compared with what a store says of its own."""
 
 import json
+import re
 import zlib
 from typing import Any
 
@@ -12,6 +13,9 @@ from inference.sweeps.grid import Grid
 
 # Versions that can change a number.
 _VERSIONS = ("massdrift", "jax", "jaxlib", "numpyro", "optax")
+
+# Where an object lies in memory, as `repr` has it.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def identity(grid: Grid) -> dict[str, Any]:
@@ -69,17 +73,23 @@ def _starts(grid: Grid) -> int:
 
 
 def _fingerprint(objective: Any) -> list[Any]:
-    """Return the numbers of an objective and the names of what it is made of."""
-    leaves = jax.tree.leaves(
-        (objective.model, objective.guide, objective.divergence, objective.companion),
-    )
-    kinds = [type(part).__qualname__ for part in (objective.guide, objective.divergence, objective.companion)]
-    words = [repr(getattr(objective.divergence, name, "")) for name in ("estimator", "replay")]
-    return [
-        *kinds,
-        *words,
-        *(np.asarray(leaf).tolist() if _numeric(leaf) else str(type(leaf)) for leaf in leaves),
-    ]
+    """Return the numbers of an objective and, as text, all else that it is made of.
+
+    The structure of a pytree holds the static fields of its nodes, such as a group's size.
+    """
+    parts = (objective.model, objective.guide, objective.divergence, objective.companion)
+    leaves, structure = jax.tree.flatten(parts)
+    return [_words(structure), *(np.asarray(x).tolist() if _numeric(x) else _words(x) for x in leaves)]
+
+
+def _words(thing: Any) -> str:
+    """Return what a thing is as text that is the same in every process; of a function also a checksum."""
+    code = getattr(thing, "__code__", None)
+    if code is None:
+        return _ADDRESS.sub("", str(thing))
+    # Functions of one name may differ, such as two lambdas.
+    body = code.co_code + _ADDRESS.sub("", repr((code.co_names, code.co_consts))).encode()
+    return f"{thing.__module__}.{thing.__qualname__} {zlib.crc32(body):08x}"
 
 
 def _numeric(leaf: Any) -> bool:

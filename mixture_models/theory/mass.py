@@ -132,7 +132,9 @@ def one_minus_overlap(line: Line, separation: np.ndarray, logit: np.ndarray) -> 
 def sft_logit_velocity_separated(weight: Any = None, *, logit: Any = None) -> Float[np.ndarray, "..."]:
     """Return -β, the limit of `sft_logit_velocity` for modes apart: β(t) ~ 1/t.
 
-    The true velocity is never faster. It is reached once E_{p_n}[r_o] ≪ β, that is for β ≫ exp(-δ²/2).
+    The true velocity is never faster. It is reached where E_{p_n}[r_o] ≪ β, that is where both β and 1-β are
+    ≫ exp(-δ²/2): to 1 % for δ ≥ 6 and |φ| ≤ δ²/2 - 2.5 δ. A new mode that is rarer than that sees little of
+    its own data as its own: at δ = 4 and 1-β = 1e-5 the velocity is -0.21 β.
 
     Args:
         weight: β in (0, 1), the learner's old weight. Give this or ``logit``.
@@ -166,6 +168,31 @@ def sft_logit_velocity_rare(
     """
     log_odds, delta = logit_of(weight, logit), _moderate(separation)
     return -np.exp(2.0 * log_expit(log_odds)) * np.expm1(delta**2)
+
+
+def sft_logit_velocity_bound(
+    weight: Any = None, separation: Any = None, *, logit: Any = None
+) -> Float[np.ndarray, "..."]:
+    """Return -min(β, β² (1-β) (exp(δ²) - 1)): `sft_logit_velocity` is never below it.
+
+    The second bound is the velocity's limit for β → 0 and for β → 1, the first that for modes apart between
+    them. Hence the speed is also at most β² (exp(δ²) - 1) and β (1-β) (exp(δ²) - 1).
+
+    Args:
+        weight: β in (0, 1), the learner's old weight. Give this or ``logit``.
+        separation: δ in [0, 100].
+        logit: φ, for weights too extreme to write down.
+
+    Raises:
+        InputError: an argument missing or out of range.
+
+    Source: derivation: docs/theory.md.
+    """
+    log_odds, delta = logit_of(weight, logit), separation_of(separation)
+    with np.errstate(divide="ignore"):  # δ = 0, where nothing moves
+        log_gap = delta**2 + np.log(-np.expm1(-(delta**2)))
+    log_weight = log_expit(log_odds)
+    return -np.exp(log_weight + np.minimum(0.0, log_weight + log_expit(-log_odds) + log_gap))
 
 
 def sft_old_weight_separated(time: Any, start_weight: Any) -> Float[np.ndarray, "..."]:

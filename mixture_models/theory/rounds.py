@@ -55,7 +55,9 @@ def _regressed(line: Line, separation: np.ndarray, *settings: np.ndarray) -> np.
     odds = -separation * y
     log_ratio = np.logaddexp(0.0, logit + odds) - np.logaddexp(0.0, lagged + odds)
     log_ratio = log_ratio + log_expit(-logit) - log_expit(-lagged)
-    claimed = expit(logit + odds) - expit(logit)
+    # r_o - β as a product: the difference would be rounding noise where β is near 0 or 1.
+    claimed = expit(np.maximum(logit, logit + odds)) * expit(-np.minimum(logit, logit + odds))
+    claimed = np.sign(odds) * claimed * -np.expm1(-np.abs(odds))
     residual = beta2 * log_ratio - reward + best
     return (2.0 * beta2 * step * law * residual * claimed).sum(axis=-1)
 
