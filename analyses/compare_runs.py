@@ -142,7 +142,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                     x, *(limits.sel(ci_bound=b) for b in ("lower", "upper")), color=look["color"], alpha=0.5
                 )
                 axes.plot(x, y, label=name, markersize=4, linewidth=1.2, **look)
-                bad = _untrusted(tree["runs"][name], variable)
+                bad = _untrusted(tree["runs"].children[name], variable)
                 axes.plot(x[bad], y[bad], "x", color="crimson", markersize=8, zorder=3)
             level = float(tree["comparison"].attrs["level"])
             if level == level:

@@ -32,9 +32,10 @@ def compare_runs(
     """Return how likely each run kept more old mass, and drifted less, than each other.
 
     Runs must be measured against the same references, with the same features. Given what these say the runs'
-    posteriors are independent: every draw of one is paired with every draw of the other under the same draw of
-    the references, so that their error, which the runs share, cancels. At matched gain a run is read where its new gap first falls to a common level, a draw at a time,
-    its weight and drift interpolated linearly between the checkpoints before and after.
+    posteriors are independent: every draw of one is paired with every draw of the other under the same draw
+    of the references, so that their error, which the runs share, cancels. At matched gain a run is read where
+    its new gap first falls to a common level, a draw at a time, its weight and drift interpolated linearly
+    between the checkpoints before and after.
 
     Args:
         trees: measured runs by name; each the result of `inference.measure`.
@@ -47,8 +48,8 @@ def compare_runs(
 
     Returns:
         DataTree with ``/comparison`` over (run, other): for each compared variable ``X_probability_larger``,
-        ``X_probability_smaller`` and ``X_probability_equivalent`` (beyond and within the rope, they add up
-        to 1; draws that are equal, as where neither run has moved, count half to either side), ``X_difference``
+        ``X_probability_smaller`` and ``X_probability_equivalent`` (beyond and within the rope, they add up to
+        1; draws that are equal, as where neither run has moved, count half to either side), ``X_difference``
         (run minus other), ``X_difference_interval``; and over run ``X`` with ``X_interval``, ``X_words``, the
         verdict on what was read, and ``reached``, the share of draws that reach the level.
 
@@ -107,7 +108,8 @@ def _check_references(trees: Mapping[str, xr.DataTree]) -> None:
         for what, read in (("references", _references), ("features", _features)):
             if read(tree) != read(first[1]):
                 raise InputError(
-                    f"runs must be measured against the same {what}; those of {name} are not those of {first[0]}"
+                    f"runs must be measured against the same {what}; those of {name} are not "
+                    f"those of {first[0]}"
                 )
 
 

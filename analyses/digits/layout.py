@@ -21,7 +21,7 @@ START = "start"
 
 #: Variables of ``/posterior`` that are kept, and those of ``/sample_stats``.
 MEASURED = ("old_weight", "new_weight", "old_drift", "new_gap", "old_displacement")
-CHECKED = ("old_resolution", "new_resolution", "k_hat", "weight_information", "method", "words")
+CHECKED = ("old_resolution", "new_resolution", "k_hat", "weight_information", "method", "weight_words")
 
 # Images of a checkpoint that a figure shows.
 _SHOWN = 48

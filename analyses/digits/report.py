@@ -71,7 +71,7 @@ def _of_counted(row: Any, name: str) -> str:
 def agreement(tree: xr.DataTree) -> Table:
     """Return measured and counted old weight of every objective and checkpoint, means over the networks."""
     count, posterior = tree["count"].to_dataset(), tree["posterior"].to_dataset()
-    words = tree["sample_stats"]["words"].astype(str)
+    words = tree["sample_stats"]["weight_words"].astype(str)
     per = xr.Dataset(
         {
             "measured": posterior["old_weight"].mean(["seed", "chain", "draw"]),
@@ -124,7 +124,9 @@ def words(tree: xr.DataTree) -> str:
     distinct = count["distinct"].to_numpy()
     difference = count["difference"].to_numpy()[distinct]
     agree, total = agreements(tree)
-    distrusted = _distrusted(tree["sample_stats"]["words"].transpose(*count["distinct"].dims).to_numpy())
+    distrusted = _distrusted(
+        tree["sample_stats"]["weight_words"].transpose(*count["distinct"].dims).to_numpy()
+    )
     alone = ", ".join(
         f"{kind} {count['agrees_with_kind'].sel(classifier=kind).to_numpy()[distinct].sum()}"
         for kind in count["classifier"].to_numpy()

@@ -150,7 +150,8 @@ def anchor(
     means = np.stack([s.mean for s in law])
     anchors = [
         Anchors(
-            *(np.broadcast_to(a, (len(kappa), *a.shape)) for a in (means, covariances)),
+            np.broadcast_to(means, (len(kappa), *means.shape)),
+            np.broadcast_to(covariances, (len(kappa), *covariances.shape)),
             kappa,
             tilt,
             across,

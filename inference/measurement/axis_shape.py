@@ -68,7 +68,7 @@ def _fit(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         every = tuple(np.repeat(part[best_start][None], len(weights), axis=0) for part in central)
         fitted, height = _climb(x, weights, every, sd.mean(), _STEPS_OF_DRAWS if size > 1 else 1)
         criterion = (3 * size - 1) * np.log(count) - 2.0 * height
-        for r in np.flatnonzero(criterion < lowest):
+        for r in map(int, np.flatnonzero(criterion < lowest)):
             lowest[r], best[r] = criterion[r], [part[r] for part in fitted]
     shape = len(weights), _MOST_COMPONENTS
     logs, locations, scales = np.full(shape, -np.inf), np.zeros(shape), np.ones(shape)
@@ -93,7 +93,7 @@ def _condensed(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _starts(x: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return starts of the climb: parts of the sorted samples, narrow within wide, and one tail of either side."""
+    """Return starts of the climb: parts of the sorted samples, narrow within wide, a tail of either side."""
     parts, sd = np.array_split(x, size), x.std()
     locations = [[part.mean() for part in parts]]
     scales = [[max(part.std(), _LEAST_SCALE * sd) for part in parts]]

@@ -333,7 +333,7 @@ def _tree(
     projection: Any,
     plan: _Plan,
     settings: dict[str, Any],
-    extra: dict[str, float],
+    extra: dict[str, Any],
 ) -> xr.DataTree:
     per_chain = plan.num_draws // _CHAINS
     features = checked.features if projection.names is None else projection.names

@@ -1,7 +1,7 @@
 """Whether two modes, as the references show them, describe a checkpoint's samples: predictive checks.
 
-What is predicted is drawn from the references themselves, moved as the fitted modes are and mixed as the fitted
-weight says, not from the law that was fitted to them. So no shape of the references is held against a
+What is predicted is drawn from the references themselves, moved as the fitted modes are and mixed as the
+fitted weight says, not from the law that was fitted to them. So no shape of the references is held against a
 checkpoint, and whatever it holds beyond them shows.
 """
 
@@ -26,6 +26,9 @@ STATISTICS = (
     "widest_across_axis",
     "far_from_both",
 )
+
+#: Those of them that look across the axis alone.
+ACROSS = ("spread_across_axis_old", "spread_across_axis_new", "widest_across_axis")
 
 #: Samples that are looked at, at most.
 MOST_ROWS = 1000
@@ -230,7 +233,7 @@ def _log_nearest(y: np.ndarray) -> np.ndarray:
 
 
 def _without_modes(references: References, y: np.ndarray) -> np.ndarray:
-    """Return samples less the mean of their side of the middle, of which a file may hold one after the other."""
+    """Return samples less the mean of their side of the middle: a file may hold one side after the other."""
     old_side = y[:, 0] > 0.5 * references.draws.means[0, :, 0].sum()
     centred = y.copy()
     for side in (old_side, ~old_side):

@@ -1,9 +1,9 @@
 """Which kind of modes the references are: judged by references that were held out.
 
 What a kind must tell is which task a sample belongs to. Modes with their own shape along the axis and one
-covariance across it make no claim on anything else, so that they are right for every reference; kinds that use
-more of the samples are taken where held-out references say that they tell the tasks apart better, and that
-the share of old samples they estimate is right.
+covariance across it make no claim on anything else, so that they are right for every reference; kinds that
+use more of the samples are taken where held-out references say that they tell the tasks apart better, and
+that the share of old samples they estimate is right.
 """
 
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from inference.measurement.moments import MOST_ROWS, fit_tail_dof, reference_log
 
 _FOLDS = 5
 
-# Standard errors by which a kind must tell tasks apart better than the safe one, and by which the share that it
-# estimates of held-out references may be off.
+# Standard errors by which a kind must tell tasks apart better than the safe one, and by which the share that
+# it estimates of held-out references may be off.
 _BETTER, _OFF = 2.0, 2.5
 
 # Shares at which the latter is looked at.
@@ -52,7 +52,7 @@ class Score(NamedTuple):
                 (1.0 - share) ** 2 * slopes[1].var() / len(slopes[1]),
             ]
             information = share * np.mean(slopes[0] ** 2) + (1.0 - share) * np.mean(slopes[1] ** 2)
-            found.append((sum(parts) / information, float(np.sqrt(sum(variance))) / information))
+            found.append((float(sum(parts) / information), float(np.sqrt(sum(variance)) / information)))
         return found
 
     @property

@@ -21,8 +21,8 @@ from inference.measurement.scales import Quadratic, scale_posterior
 
 _STEPS = 60
 
-# Gain in log posterior of a further step below which a climb has arrived [nat]: of the central anchors, and of
-# the draws, whose modes only place proposals.
+# Gain in log posterior of a further step below which a climb has arrived [nat]: of the central anchors, and
+# of the draws, whose modes only place proposals.
 _TOLERANCE, _TOLERANCE_OF_DRAWS = 1e-7, 1e-2
 
 # Blocks of rows that are climbed before all are.
@@ -221,7 +221,10 @@ def restored(start: Unknowns, flat: Float[np.ndarray, "*batch D"]) -> Unknowns:
     parts = np.split(flat, ends, axis=-1)
     return jax.tree.unflatten(
         structure,
-        [np.reshape(part, (*flat.shape[:-1], *np.shape(leaf))) for part, leaf in zip(parts, leaves, strict=True)],
+        [
+            np.reshape(part, (*flat.shape[:-1], *np.shape(leaf)))
+            for part, leaf in zip(parts, leaves, strict=True)
+        ],
     )
 
 

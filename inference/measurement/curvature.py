@@ -1,8 +1,8 @@
 """Value, gradient and Hessian of a checkpoint's log-likelihood, by matrix products over its rows.
 
-A row's log-likelihood is a function F of a few numbers z: the coordinates (s_k, q_k) along and across the axis of
-each mode, and the logit. With x = (1, y), every ∇z_a is linear in x, ∇z_a = G_a x, and ∇²z_a is a constant H_a.
-So with the derivatives F_a and F_ab of every row
+A row's log-likelihood is a function F of a few numbers z: the coordinates (s_k, q_k) along and across the
+axis of each mode, and the logit. With x = (1, y), every ∇z_a is linear in x, ∇z_a = G_a x, and ∇²z_a is a
+constant H_a. So with the derivatives F_a and F_ab of every row
 
     gradient = Σ_a G_a (Σ_i F_a x_i),    Hessian = Σ_ab G_a (Σ_i F_ab x_i x_iᵀ) G_bᵀ + Σ_a (Σ_i F_a) H_a,
 
@@ -72,13 +72,13 @@ def _structure(
 ) -> tuple[Float[Array, "z D d+1"], Float[Array, "D D"]]:
     """Return G_a of every z, and Σ_a H_a times a's mass.
 
-    The unknowns lie as they are raveled: logit, old mean, new mean, tilt, then logit, mean and log scale of the
-    third component.
+    The unknowns lie as they are raveled: logit, old mean, new mean, tilt, then logit, mean and log scale of
+    the third component.
     """
     d, tilts = anchors.means.shape[1], unknowns.tilt.shape[0]
     end = 1 + 2 * d + tilts * (d - 1)
-    third = unknowns.neither is not None
-    width = end + (d + 2 if third else 0)
+    third = unknowns.neither
+    width = end + (0 if third is None else d + 2)
     columns = jnp.zeros((len(masses), width, d + 1))
     constant = jnp.zeros((width, width))
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
@@ -96,10 +96,10 @@ def _structure(
         constant = constant.at[across, turned].add(-masses[s] * b).at[turned, across].add(-masses[s] * b.T)
         constant = constant.at[across, across].add(2.0 * masses[q] * precision)
     places = [0]
-    if third:
+    if third is not None:
         middle = slice(end + 1, end + 1 + d)
         columns = columns.at[4, middle, 1:].set(-2.0 * jnp.eye(d))
-        columns = columns.at[4, middle, 0].set(2.0 * unknowns.neither.mean)
+        columns = columns.at[4, middle, 0].set(2.0 * third.mean)
         constant = constant.at[middle, middle].add(2.0 * masses[4] * jnp.eye(d))
         places += [end, end + 1 + d]
     for z, place in zip(range(len(masses) - len(places), len(masses)), places, strict=True):

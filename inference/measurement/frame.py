@@ -1,4 +1,4 @@
-"""Coordinates in which the references' pooled covariance is the identity and one axis separates their means."""
+"""Coordinates in which the references have unit covariance, and one axis that separates their means."""
 
 from typing import NamedTuple
 

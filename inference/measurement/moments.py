@@ -47,7 +47,7 @@ def reference_log_likelihood(old: np.ndarray, new: np.ndarray, *, shared: bool, 
             (len(old) + len(new) - 2.0) / (len(old) + len(new)) if shared else (len(y) - 1.0) / len(y)
         )
         scatter = s.scatter if heavy_tails else s.scatter * correction
-        total += float(log_density(y, s.mean, scatter, tail_dof).sum())
+        total += float(_log_density(y, s.mean, scatter, tail_dof).sum())
     return total
 
 
@@ -59,7 +59,8 @@ def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
         dof = float(np.exp(log_dof))
         both = student_moments([old, new], dof, shared=shared)
         return -sum(
-            float(log_density(y, s.mean, s.scatter, dof).sum()) for y, s in zip((old, new), both, strict=True)
+            float(_log_density(y, s.mean, s.scatter, dof).sum())
+            for y, s in zip((old, new), both, strict=True)
         )
 
     bounds = (np.log(1.5), np.log(_MOST_DOF))
@@ -97,7 +98,7 @@ def student_moments(groups: list[np.ndarray], dof: float, *, shared: bool) -> li
     ]
 
 
-def log_density(y: np.ndarray, mean: np.ndarray, scatter: np.ndarray, dof: float | None) -> np.ndarray:
+def _log_density(y: np.ndarray, mean: np.ndarray, scatter: np.ndarray, dof: float | None) -> np.ndarray:
     d = y.shape[1]
     distance, log_determinant = _distances(y - mean, scatter), np.linalg.slogdet(scatter)[1]
     if dof is None:

@@ -1,4 +1,4 @@
-"""The same posterior by NUTS: the NumPyro model, a chain for each draw of the anchors, started by the fast path."""
+"""The same posterior by NUTS: a chain for each draw of the anchors, started by the fast path."""
 
 from functools import partial
 from typing import Any

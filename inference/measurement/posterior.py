@@ -41,8 +41,8 @@ def report(references: References, draws: Draws, rng: np.random.Generator) -> Re
     """Draw the reference means given the checkpoint's, and report displacements as their difference.
 
     With a draw μ + e of the reference mean, e ~ N(0, V), which all checkpoints share, and Δ' ~ N(0, T), the
-    reference mean given the checkpoint's mean m is μ + e + V (V + T)⁻¹ (m - μ - e - Δ'). What has not moved has
-    displacement 0. The squared length of a displacement is that in the metric of the references times
+    reference mean given the checkpoint's mean m is μ + e + V (V + T)⁻¹ (m - μ - e - Δ'). What has not moved
+    has displacement 0. The squared length of a displacement is that in the metric of the references times
     χ²_ν/ν, which is how far the length of any one vector in it is off.
     """
     unknowns = jax.tree.map(np.asarray, draws.unknowns)
@@ -89,9 +89,9 @@ def precision_of(
     """Return the resolutions and the information on the weight, from draws.
 
     In a coordinate across the axis the information of the samples on the two means is that of their
-    responsibilities, Σ_i r_ij r_ik; along the axis the variance is that of the posterior of what has moved. The
-    squared length of an unshrunk displacement is a sum of scaled chi-squared variables, whose 95 % quantile is
-    that of the scaled chi-squared law with its two first moments (Satterthwaite 1946).
+    responsibilities, Σ_i r_ij r_ik; along the axis the variance is that of the posterior of what has moved.
+    The squared length of an unshrunk displacement is a sum of scaled chi-squared variables, whose 95 %
+    quantile is that of the scaled chi-squared law with its two first moments (Satterthwaite 1946).
 
     Args:
         references: what they say.
@@ -125,7 +125,8 @@ def precision_of(
             variances[0] = max(variances[0], mean[moved].var() + noise[0])
         scale, dof = np.sum(variances**2) / variances.sum(), variances.sum() ** 2 / np.sum(variances**2)
         resolutions.append(float(np.sqrt(scale * stats.chi2(dof).ppf(0.95))))
-    return Precision(*resolutions, information, float(between / max(within + between, 1e-300)))
+    shared = float(between / max(within + between, 1e-300))
+    return Precision(resolutions[0], resolutions[1], information, shared)
 
 
 def _responsibility_products(

@@ -1,11 +1,11 @@
 """What is believed of a checkpoint before its samples are seen, with the scales of displacement on a grid.
 
-A mode has not moved, Δ = 0, with probability one half. Else its displacement is Δ ~ N(0, T), T = τ_a² along the
-axis that separates the references and τ_p² across it. A mode's mean is m ~ N(μ̂, V + T), V the uncertainty of
-the reference mean. Across the axis τ_p is half-Student-t with 3 degrees of freedom, whose tail does not hold
-back what has moved far. Along the axis τ_a² is inverse-gamma, which makes that coordinate of Δ Student-t: it is
-one number, weakly seen where the modes overlap, and a density that peaks at 0 would there make intervals too
-short.
+A mode has not moved, Δ = 0, with probability one half. Else its displacement is Δ ~ N(0, T), T = τ_a² along
+the axis that separates the references and τ_p² across it. A mode's mean is m ~ N(μ̂, V + T), V the
+uncertainty of the reference mean. Across the axis τ_p is half-Student-t with 3 degrees of freedom, whose tail
+does not hold back what has moved far. Along the axis τ_a² is inverse-gamma, which makes that coordinate of Δ
+Student-t: it is one number, weakly seen where the modes overlap, and a density that peaks at 0 would there
+make intervals too short.
 
 What lies on the new reference's side of the middle is not old: without that, an old mode that has walked over
 to the new one explains samples of the new task alone as well as no old mode does, at any weight.
@@ -50,7 +50,7 @@ class Prior(NamedTuple):
 
 
 def scale_grid(prior: Prior) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, "2 g"]]:
-    """Return the values of τ of what has moved, equal steps in log τ, and the log probabilities of τ_a, τ_p."""
+    """Return the values of τ of what has moved, even in log τ, and the log probabilities of τ_a and τ_p."""
     ratio = np.geomspace(1e-3, 60.0, 56)
     axis = -SCALE_DOF * np.log(ratio) - 0.5 * SCALE_DOF / ratio**2
     across = stats.t(SCALE_DOF).logpdf(ratio) + np.log(ratio)
@@ -115,10 +115,10 @@ def prior_derivatives(
     gradient[:, 1 + 2 * d : end] = -tilt_dof * unknowns.tilt.reshape(count, -1)
     bends[:, 1 + 2 * d : end] = -tilt_dof
     steepness, inside = _sides(anchors, unknowns)
-    for place, sign, side in ((1, 1.0, inside[..., 0]), (1 + d, -1.0, inside[..., 1])):
+    for first, sign, side in ((1, 1.0, inside[..., 0]), (1 + d, -1.0, inside[..., 1])):
         step = special.expit(-side)
-        gradient[:, place] += sign * steepness * step
-        bends[:, place] -= steepness**2 * step * (1.0 - step)
+        gradient[:, first] += sign * steepness * step
+        bends[:, first] -= steepness**2 * step * (1.0 - step)
     if unknowns.neither is not None:
         third = unknowns.neither
         gradient[:, end], bends[:, end] = _logistic_beta_derivatives(third.logit, *NEITHER_SHARE)

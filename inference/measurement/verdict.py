@@ -1,11 +1,11 @@
-"""The verdict in words: what a reader must know before quoting a measurement, of its weight and of its drift."""
+"""The verdict in words: what a reader must know before quoting a weight or a drift."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from inference.measurement.checks import STATISTICS
+from inference.measurement.checks import ACROSS, STATISTICS
 from inference.measurement.laplace import MOST_K_HAT
 
 #: Kinds of verdicts, from the best on.
@@ -26,8 +26,8 @@ _LEAST_SAMPLES = 2.0
 # References that are this far apart can be told apart [Mahalanobis].
 _LEAST_SEPARATION = 1.0
 
-# Share of rows that may stand in the samples more than once, and standard errors by which nearest samples may be
-# nearer than the references', and neighbours in the file alike.
+# Share of rows that may stand in the samples more than once, and standard errors by which nearest samples may
+# be nearer than the references', and neighbours in the file alike.
 _MOST_REPEATED, _MOST_ERRORS, _LEAST_RATIO, _LEAST_CORRELATION = 0.01, 5.0, 0.1, 0.05
 
 
@@ -40,10 +40,15 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
         separation: of the references [Mahalanobis].
     """
     bad, weak = _computation(stats)
-    bad += _samples(stats)
+    bad += _dependence(stats)
     if separation < _LEAST_SEPARATION:
         bad.append(f"the references are hardly apart ({separation:.2g} Mahalanobis)")
-    drift_weak = list(weak)
+    bad += _off(stats, [name for name in STATISTICS if name not in ACROSS])
+    drift_bad, drift_weak = list(bad), list(weak)
+    # The weight is told by the axis; what is off across it alone makes it doubtful, and the drift wrong.
+    across = _off(stats, list(ACROSS))
+    drift_bad += across
+    weak += across
     if stats["weight_information"] < _LEAST_INFORMATION:
         share = 100 * float(stats["weight_information"])
         weak.append(
@@ -55,7 +60,7 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
     for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):
         if stats["num_samples"] * weight < _LEAST_SAMPLES * num_features:
             drift_weak.append(f"too few samples of the {mode} mode to see how it has moved")
-    return _words(bad, weak), _words(bad, drift_weak)
+    return _words(bad, weak), _words(drift_bad, drift_weak)
 
 
 def together(weight: str, drift: str) -> str:
@@ -91,30 +96,25 @@ def _computation(stats: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return bad, weak
 
 
-def _samples(stats: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the samples."""
-    found = []
-    off = [
-        n.replace("_", " ") for n in STATISTICS if not abs(float(stats[f"deviation_{n}"])) < MOST_DEVIATION
-    ]
-    if off:
-        found.append(f"two modes do not describe the samples (off: {', '.join(off)})")
+def _off(stats: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Return what of some statistics two modes do not describe."""
+    off = [n.replace("_", " ") for n in names if not abs(float(stats[f"deviation_{n}"])) < MOST_DEVIATION]
+    return [f"two modes do not describe the samples (off: {', '.join(off)})"] if off else []
+
+
+def _dependence(stats: Mapping[str, Any]) -> list[str]:
+    """Return how the samples depend on one another, if they do."""
     repeated = float(stats["num_repeated"]) / float(stats["num_samples"])
+    ratio, correlation = np.exp(-float(stats["near_rows"])), float(stats["lag_correlation"])
     if repeated > _MOST_REPEATED:
-        found.append(
-            f"samples are not independent ({100 * repeated:.2g} % of them stand there more than once)"
-        )
+        reason = f"{100 * repeated:.2g} % of them stand there more than once"
     elif _beyond(-stats["near_rows"], stats["near_rows_error"], _LEAST_RATIO):
-        found.append(
-            "samples are not independent (the nearest are "
-            f"{np.exp(-float(stats['near_rows'])):.2g} times nearer than the references')"
-        )
-    elif _beyond(stats["lag_correlation"], stats["lag_correlation_error"], _LEAST_CORRELATION):
-        found.append(
-            "samples are not independent (neighbours in the file are correlated by "
-            f"{float(stats['lag_correlation']):.2g})"
-        )
-    return found
+        reason = f"the nearest are {ratio:.2g} times nearer than the references'"
+    elif _beyond(correlation, stats["lag_correlation_error"], _LEAST_CORRELATION):
+        reason = f"neighbours in the file are correlated by {correlation:.2g}"
+    else:
+        return []
+    return [f"samples are not independent ({reason})"]
 
 
 def _beyond(value: Any, error: Any, least: float) -> bool:
