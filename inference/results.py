@@ -76,6 +76,8 @@ _LONG_NAME_AND_UNITS = {
     "reference_draw": ("draw of what the references say, which all checkpoints share", "1"),
     "weight_words": ("what a reader must know of the weight", "1"),
     "drift_words": ("what a reader must know of the drift", "1"),
+    "contaminated_old": ("share of the old reference that looks like the new task", "1"),
+    "contaminated_new": ("share of the new reference that looks like the old task", "1"),
     "num_repeated": ("samples that are equal to an earlier one", "1"),
     "near_rows": ("log ratio of the distance between nearest samples to that of the references'", "1"),
     "near_rows_error": ("its standard error", "1"),

@@ -27,9 +27,10 @@ class Kind(NamedTuple):
 
     Attributes:
         covariance: ``"shared"``: one covariance; ``"axis"``: along the axis each mode has the shape that its
-            reference shows, across it they share a covariance; ``"proportional"``: one is a multiple of the
-            other; ``"unequal"``: each has its own.
-        heavy_tails: whether modes are Student-t (across the axis alone, of the kind ``"axis"``).
+            reference shows, and what is across it says nothing of the weight; ``"proportional"``: one is a
+            multiple of the other; ``"unequal"``: each has its own.
+        heavy_tails: whether modes are Student-t; of the kind ``"axis"`` their means and covariances are then
+            estimated as those of Student-t modes.
     """
 
     covariance: str
@@ -72,22 +73,33 @@ class References(NamedTuple):
         old: reference samples of the old task in the frame, shape (n, d), in the order of their place along
             the axis.
         new: of the new task, likewise.
-        central: the modes as the references show them best, a batch of 1.
-        draws: of the modes, a batch of `NUM_DRAWS`.
+        means: of the old and the new reference, shape (2, d).
+        mean_covariances: of those means, shape (2, d, d).
+        central: the modes as the references show them best, a batch of 1; of the kind ``"axis"`` along the
+            axis alone, with d = 1.
+        draws: of the modes, a batch of `NUM_DRAWS`, likewise.
+        slopes: of the coordinates across the axis on that along it, shape (2, d - 1).
+        residuals: covariances across the axis given the place along it, shape (2, d - 1, d - 1).
         mean_errors: draws of reference mean less its estimate, shape (NUM_DRAWS, 2, d).
         metric: A_k in whose metric |A_kᵀ x| displacements have their length, shape (2, d, d).
         metric_factors: draws of the squared length of a vector over that, shape (NUM_DRAWS, 2).
+        dof: degrees of freedom of the covariance within the references.
     """
 
     kind: Kind
     frame: Frame
     old: Float[np.ndarray, "n d"]
     new: Float[np.ndarray, "m d"]
+    means: Float[np.ndarray, "2 d"]
+    mean_covariances: Float[np.ndarray, "2 d d"]
     central: Anchors
     draws: Anchors
+    slopes: Float[np.ndarray, "2 p"]
+    residuals: Float[np.ndarray, "2 p p"]
     mean_errors: Float[np.ndarray, "R 2 d"]
     metric: Float[np.ndarray, "2 d d"]
     metric_factors: Float[np.ndarray, "R 2"]
+    dof: float
 
 
 def anchor(
@@ -97,6 +109,7 @@ def anchor(
     *,
     tail_dof: float | None = None,
     shape: AxisShape | None = None,
+    worth: float = 1.0,
     num_draws: int = NUM_DRAWS,
 ) -> References:
     """Return what two references say of modes of a kind.
@@ -111,6 +124,7 @@ def anchor(
         kind: of the modes.
         tail_dof: degrees of freedom of Student-t modes, None to fit them.
         shape: along the axis, a batch of 1, None to fit it.
+        worth: share of the samples that their covariance is worth.
         num_draws: of the modes.
 
     Raises:
@@ -124,13 +138,14 @@ def anchor(
     law = moments_of(old, new, tail_dof, shared=True) if shared else own
     rng = np.random.default_rng([len(old), len(new), old.shape[1]])
     sizes = np.array([s.worth for s in own])
-    dofs = np.full(2, sizes.sum() - 2.0) if kind.covariance != "unequal" else sizes - 1.0
+    own_dofs = np.maximum(worth * sizes - 1.0, old.shape[1] + 1.0)
+    dofs = np.full(2, own_dofs.sum()) if kind.covariance != "unequal" else own_dofs
     d = old.shape[1]
     # Too few samples of a mode have no covariance of their own.
     few = min(len(old), len(new)) < d + 7
     spread = law if kind.covariance == "shared" or few else own
     scatters = [s.scatter for s in spread]
-    metric_dofs = np.maximum(dofs if kind.covariance == "shared" or few else sizes - 1.0, d + 1.0) - d
+    metric_dofs = np.maximum(dofs if kind.covariance == "shared" or few else own_dofs, d + 1.0) - d
     covariances = np.stack([s / w for s, w in zip(scatters, sizes, strict=True)])
     metric = np.stack(
         [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(scatters, metric_dofs, strict=True)]
@@ -148,23 +163,43 @@ def anchor(
         fitted = fit_axis_shape(along, weights)
         shapes = [AxisShape(*(part[rows] for part in fitted)) for rows in (slice(1), slice(1, None))]
     means = np.stack([s.mean for s in law])
+    # What the law sees of the coordinates.
+    seen = 1 if kind.covariance == "axis" else d
+    on_line = kind.covariance == "axis"
     anchors = [
         Anchors(
-            np.broadcast_to(means, (len(kappa), *means.shape)),
-            np.broadcast_to(covariances, (len(kappa), *covariances.shape)),
+            np.broadcast_to(means[:, :seen], (len(kappa), 2, seen)),
+            np.broadcast_to(covariances[:, :seen, :seen], (len(kappa), 2, seen, seen)),
             kappa,
             tilt,
             across,
             np.broadcast_to(_tilt_dofs(kind, dofs, d), (len(kappa), 1 + (kind.covariance == "unequal"))),
-            None if tail_dof is None else np.full(len(kappa), tail_dof),
+            None if tail_dof is None or on_line else np.full(len(kappa), tail_dof),
             shape,
         )
         for (kappa, tilt, across), shape in zip(batches, shapes, strict=True)
     ]
+    slopes = np.stack([s[1:, 0] / s[0, 0] for s in scatters])
+    residuals = np.stack([s[1:, 1:] - np.outer(s[1:, 0], s[0, 1:]) / s[0, 0] for s in scatters])
     roots = np.linalg.cholesky(covariances)
     errors = np.einsum("kij,rkj->rki", roots, rng.standard_normal((num_draws, 2, d)))
     factors = rng.chisquare(metric_dofs, (num_draws, 2)) / metric_dofs
-    return References(kind, frame, old, new, anchors[0], anchors[1], errors, metric, factors)
+    return References(
+        kind,
+        frame,
+        old,
+        new,
+        means,
+        covariances,
+        anchors[0],
+        anchors[1],
+        slopes,
+        residuals,
+        errors,
+        metric,
+        factors,
+        float(own_dofs.sum()),
+    )
 
 
 def framed(
@@ -194,13 +229,7 @@ def _precisions(
     """
     d, num = moments[0].mean.shape[0], 1 if size is None else size
     if kind.covariance == "axis":
-        freedom = max(dofs[0] - d, 1.0)
-        across = lower_precision(moments[0].scatter)[1:, 1:] * np.sqrt(freedom / dofs[0])
-        return (
-            np.ones((num, 1)),
-            np.zeros((num, 1, d - 1)),
-            np.broadcast_to(across, (num, 1, d - 1, d - 1)),
-        )
+        return np.ones((num, 1)), np.zeros((num, 1, 0)), np.zeros((num, 1, 0, 0))
     scatters = [s.scatter for s in moments]
     ratios = np.ones((num, 1))
     if kind.covariance == "proportional":

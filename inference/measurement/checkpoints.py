@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from inference import results
 from inference.measurement import (
+    across,
     checks,
     climb,
     inputs,
@@ -28,8 +29,10 @@ from inference.measurement import (
 from inference.measurement.anchors import COVARIANCES as KINDS
 from inference.measurement.anchors import NUM_DRAWS, References, anchor
 from inference.measurement.choice import choose_kind
+from inference.measurement.contamination import Contamination, contamination_of
 from inference.measurement.prior import Prior
 from inference.measurement.projection import Projection, project
+from inference.measurement.scales import ScalePosterior, scale_posterior
 from inference.measurement.scores import prior_shapes
 from mixture_models.validation import InputError, integer, one_of, positive
 
@@ -49,6 +52,7 @@ class _Plan(NamedTuple):
     """What is the same for all checkpoints."""
 
     references: References
+    contamination: Contamination
     projection: Projection
     prior: Prior
     method: str
@@ -159,7 +163,12 @@ def measure(
             f"{checked.samples.names[int(np.argmax(sizes))]} takes {max(sizes) / 1e9:.2g} GB, and "
             f"{limit / 1e9:.2g} GB can be used: choose the method laplace, or give fewer samples"
         )
-    kind = choose_kind(old, new, covariance, tails)
+    if neither and covariance == "axis":
+        raise InputError(
+            "a third component is seen in all coordinates, not along the axis alone; got neither "
+            "with the covariance axis"
+        )
+    kind = choose_kind(old, new, covariance, tails, safe="shared" if neither else "axis")
     least = old.shape[1] + 7
     if kind.covariance in ("unequal", "proportional") and min(len(old), len(new)) < least:
         raise InputError(
@@ -181,8 +190,18 @@ def measure(
         "num_log_likelihood_rows": num_rows,
     }
     with jax.enable_x64(True), threadpool_limits(1, "blas"):
-        references = anchor(old, new, kind)
-        plan = _Plan(references, projection, prior, method, neither, num_draws, num_rows, seed)
+        references = anchor(old, new, kind, worth=projection.worth)
+        plan = _Plan(
+            references,
+            contamination_of(references),
+            projection,
+            prior,
+            method,
+            neither,
+            num_draws,
+            num_rows,
+            seed,
+        )
         names = checked.samples.names
         store = _Store(None if keep is None else Path(keep), settings, checked)
         measured = []
@@ -209,9 +228,8 @@ def measure(
 
 def _separation(references: References) -> float:
     """Return the distance of the references' means less what the noise of the means adds to it."""
-    anchors = jax.tree.map(lambda a: a[0], references.central)
-    noise = float(np.trace(anchors.mean_covariances.sum(axis=0)))
-    return float(np.sqrt(max(float(anchors.means[0, 0]) ** 2 - noise, 0.0)))
+    noise = float(np.trace(references.mean_covariances.sum(axis=0)))
+    return float(np.sqrt(max(float(references.means[0, 0]) ** 2 - noise, 0.0)))
 
 
 def _checkpoint(
@@ -232,27 +250,24 @@ def measure_checkpoint(
     references, prior, neither = plan.references, plan.prior, plan.neither
     num, rows, summary = checkpoint.num_samples, checkpoint.rows, checked.summaries[index]
     rng = np.random.default_rng([plan.seed, index])
-    central = climb.find_mode(references.central, prior, rows, neither=neither)
-    modes = climb.modes_of_draws(references.draws, prior, rows, central, neither=neither)
+    on_line = references.kind.covariance == "axis"
+    seen = pieces.narrowed(rows, 1) if on_line else rows
+    central = climb.find_mode(references.central, prior, seen, neither=neither)
+    modes = climb.modes_of_draws(references.draws, prior, seen, central, neither=neither)
     each = plan.num_draws // NUM_DRAWS
-    draws = laplace.draw(
-        references.draws,
-        prior,
-        rows,
-        (references.central, central),
-        modes,
-        neither=neither,
-        num=each,
-        rng=rng,
-    )
+    scales = _scales(references, prior, rows, central, neither=neither)
+    draws = laplace.draw(references.draws, prior, seen, scales, modes, neither=neither, num=each, rng=rng)
     stats: dict[str, Any] = {"num_samples": num, "streamed": int(checkpoint.streamed)}
     stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency, "method": "laplace"}
     stats |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     doubtful = plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT
     if plan.method == "nuts" or (doubtful and not checkpoint.streamed):
-        (held,) = rows
+        (held,) = seen
         draws, sampled = nuts.sample(references.draws, prior, held, draws, neither=neither, num=each, rng=rng)
         stats |= {"method": "nuts"} | sampled
+    line = draws
+    if on_line and references.old.shape[1] > 1:
+        draws = _with_across(references, rows, draws, rng)
     reported = posterior.report(references, draws, rng)
     looked_at, kept_rows = (
         rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
@@ -272,14 +287,46 @@ def measure_checkpoint(
     )
     for name, length in (("old", reported.old_drift), ("new", reported.new_gap)):
         stats[f"{name}_unmoved_probability"] = float(np.mean(length == 0.0))
+    stats |= {f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()}
     words = verdict.verdicts(stats, references.old.shape[1], _separation(references))
     stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
     kept = {f"posterior_{name}": _by_slot(array) for name, array in reported._asdict().items()}
     kept |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
     kept |= {"check_observed": prediction.observed, "check_replicated": prediction.replicated}
     if plan.num_log_likelihood_rows:
-        kept["log_likelihood"] = _by_slot(law.pointwise(references.draws, draws.unknowns, kept_y))
+        kept["log_likelihood"] = _by_slot(
+            law.pointwise(references.draws, line.unknowns, kept_y[:, : references.draws.means.shape[-1]])
+        )
     return kept
+
+
+def _scales(
+    references: References, prior: Prior, rows: Iterable[law.Rows], central: climb.Modes, *, neither: bool
+) -> ScalePosterior:
+    """Return the posterior of the scales of displacement around the central mode."""
+    one, quadratic = climb.unbatched(references.central), central.quadratic(references.central)
+    if references.kind.covariance != "axis" or references.old.shape[1] == 1:
+        return scale_posterior(one, prior, quadratic)
+    unknowns = climb.restored(law.start_of(one, 0.0, neither), central.flat[0])
+    found = across.estimate(references, [(one, unknowns)], rows)
+    return scale_posterior(one, prior, quadratic, across.summary_of(references, found))
+
+
+def _with_across(
+    references: References, rows: Iterable[law.Rows], draws: laplace.Draws, rng: np.random.Generator
+) -> laplace.Draws:
+    """Return draws along the axis with the means across it."""
+    shape = draws.scales.shape[:2]
+    sets = across.sets_of(references.draws, draws.unknowns, across.SETS)
+    estimates = across.estimate(references, sets, rows)
+    which = np.arange(shape[0])[:, None] * across.SETS + np.arange(shape[1]) % across.SETS
+    scales = draws.scales[..., 1].reshape(-1, 2)
+    beside = across.draw_means(references, estimates, which.ravel(), scales, rng).reshape(*shape, 2, -1)
+    means = [
+        np.concatenate([np.asarray(mean), beside[:, :, mode]], axis=-1)
+        for mode, mean in enumerate((draws.unknowns.old_mean, draws.unknowns.new_mean))
+    ]
+    return draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
 
 
 def _by_slot(array: Any) -> np.ndarray:
@@ -359,7 +406,7 @@ def _tree(
     observed = group("observed_")
     checked_names = {"statistic": list(checks.STATISTICS)}
     replicated = stacked("check_replicated")
-    frame, means = plan.references.frame, plan.references.central.means[0]
+    frame, means = plan.references.frame, plan.references.means
     groups = {
         "posterior": xr.Dataset(variables, draws | {"feature": features}),
         "sample_stats": xr.Dataset(stats, {"checkpoint": names}),

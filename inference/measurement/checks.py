@@ -91,9 +91,8 @@ def simulate(
     d = references.old.shape[1]
     y = rng.standard_normal((num, d))
     # The references spread less in the metric that was made of them than other samples do.
-    dof = len(references.old) + len(references.new) - 2.0
-    widen = np.sqrt(dof / max(dof - d - 1.0, 1.0))
-    anchored = references.draws.means[0]
+    widen = np.sqrt(references.dof / max(references.dof - d - 1.0, 1.0))
+    anchored = references.means
     modes = ((references.old, unknowns.old_mean), (references.new, unknowns.new_mean))
     for mode, (reference, mean) in enumerate(modes):
         rows = component == mode
@@ -234,7 +233,7 @@ def _log_nearest(y: np.ndarray) -> np.ndarray:
 
 def _without_modes(references: References, y: np.ndarray) -> np.ndarray:
     """Return samples less the mean of their side of the middle: a file may hold one side after the other."""
-    old_side = y[:, 0] > 0.5 * references.draws.means[0, :, 0].sum()
+    old_side = y[:, 0] > 0.5 * references.means[:, 0].sum()
     centred = y.copy()
     for side in (old_side, ~old_side):
         if side.any():

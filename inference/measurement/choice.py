@@ -22,7 +22,11 @@ _FOLDS = 5
 # it estimates of held-out references may be off.
 _BETTER, _OFF = 2.0, 2.5
 
-# Shares at which the latter is looked at.
+# Information on the share that a kind must hold over that of the safe one: a little more is not worth its
+# claims.
+_INFORMATION = 1.5
+
+# Shares at which the estimated share is looked at.
 _SHARES = (0.1, 0.5, 0.9)
 
 
@@ -56,13 +60,24 @@ class Score(NamedTuple):
         return found
 
     @property
+    def information(self) -> float:
+        """Information of a sample on an old share of one half."""
+        slopes = [1.0 / (0.5 + 1.0 / np.expm1(o)) for o in self.odds]
+        return float(0.5 * sum(np.mean(slope**2) for slope in slopes))
+
+    @property
     def is_right(self) -> bool:
         """Whether the shares that the kind estimates are right within their error."""
         return all(abs(off) < _OFF * error for off, error in self.share_errors())
 
 
 def choose_kind(
-    old: Float[np.ndarray, "n d"], new: Float[np.ndarray, "m d"], covariance: str, tails: str
+    old: Float[np.ndarray, "n d"],
+    new: Float[np.ndarray, "m d"],
+    covariance: str,
+    tails: str,
+    *,
+    safe: str = "axis",
 ) -> Kind:
     """Return the kind of modes, what is not ``"auto"`` as it is asked for.
 
@@ -71,6 +86,7 @@ def choose_kind(
         new: reference samples of the new task.
         covariance: one of `anchors.COVARIANCES` or ``"auto"``.
         tails: ``"gaussian"``, ``"student"`` or ``"auto"``: by BIC.
+        safe: the covariance that is taken unless another is clearly better.
     """
     if covariance != "auto" and tails != "auto":
         return Kind(covariance, tails == "student")
@@ -88,23 +104,24 @@ def choose_kind(
 
     if covariance != "auto":
         return Kind(covariance, tailed(covariance in ("shared", "axis")))
-    candidates = ["axis"]
+    candidates = [safe]
     if smallest >= 3 * d + 10:
         candidates.append("proportional")
     if smallest >= 5 * d + 10:
         candidates.append("unequal")
     if d == 1 or len(candidates) == 1:
-        return Kind("axis", tailed(True))
+        return Kind(safe, tailed(True))
     heavy = {True: tailed(True), False: tailed(False)}
-    kinds = [Kind(name, heavy[name == "axis"]) for name in candidates]
+    kinds = [Kind(name, heavy[name == safe]) for name in candidates]
     dofs = {
         shared: fit_tail_dof(old, new, shared=shared) if heavy[shared] else None for shared in (True, False)
     }
     whole = anchor(old, new, kinds[0], tail_dof=dofs[True], num_draws=0).central.shape
-    scores = {kind: _score(old, new, kind, dofs[kind.covariance == "axis"], whole) for kind in kinds}
+    scores = {kind: _score(old, new, kind, dofs[kind.covariance == safe], whole) for kind in kinds}
     best = kinds[0]
     for kind in kinds[1:]:
-        if scores[kind].is_right and _is_better(scores[kind], scores[best]):
+        enough = scores[kind].information > _INFORMATION * scores[kinds[0]].information
+        if enough and scores[kind].is_right and _is_better(scores[kind], scores[best]):
             best = kind
     return best
 
@@ -129,5 +146,6 @@ def _score(
         references = anchor(old[inside[0]], new[inside[1]], kind, tail_dof=tail_dof, shape=shape, num_draws=0)
         one = unbatched(references.central)
         for task, y, known in zip(odds, (old, new), inside, strict=True):
-            task[~known] = log_odds(one, references.frame.coordinates(y[~known]))
+            inside_frame = references.frame.coordinates(y[~known])
+            task[~known] = log_odds(one, inside_frame[:, : one.means.shape[1]])
     return Score((odds[0], odds[1]))

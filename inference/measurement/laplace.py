@@ -23,7 +23,7 @@ from inference.measurement.climb import Modes, mean_factors, restored, unbatched
 from inference.measurement.law import Rows, Unknowns
 from inference.measurement.pieces import total
 from inference.measurement.prior import Prior, log_prior, mean_covariance
-from inference.measurement.scales import CONFIGURATIONS, Quadratic, scale_posterior
+from inference.measurement.scales import CONFIGURATIONS, Quadratic, ScalePosterior
 
 #: Above this k̂ the importance weights have no useful mean.
 MOST_K_HAT = 0.7
@@ -54,7 +54,7 @@ def draw(
     anchors: Anchors,
     prior: Prior,
     rows: Iterable[Rows],
-    central: tuple[Anchors, Modes],
+    scales: ScalePosterior,
     modes: Modes,
     *,
     neither: bool,
@@ -67,17 +67,17 @@ def draw(
         anchors: R draws of them.
         prior: the numbers of the prior.
         rows: the samples.
-        central: the central anchors, and the mode under them, by which scales are proposed.
+        scales: the posterior of the scales around the central mode, by which they are proposed.
         modes: under the draws of the anchors.
         neither: whether there is a third component.
         num: draws for each draw of the anchors.
         rng: of all that is random.
     """
-    found, shares = _draw(anchors, prior, rows, central, modes, neither, num, rng, _WIDTHS[0], None)
+    found, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, _WIDTHS[0], None)
     for width in _WIDTHS[1:]:
         if found.k_hat <= MOST_K_HAT:
             break
-        tried, shares = _draw(anchors, prior, rows, central, modes, neither, num, rng, width, shares)
+        tried, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, width, shares)
         found = min(found, tried, key=lambda draws: draws.k_hat)
     return found
 
@@ -86,7 +86,7 @@ def _draw(
     anchors: Anchors,
     prior: Prior,
     rows: Iterable[Rows],
-    central: tuple[Anchors, Modes],
+    scales_of: ScalePosterior,
     modes: Modes,
     neither: bool,
     num: int,
@@ -97,7 +97,6 @@ def _draw(
     one = unbatched(anchors)
     start = law.start_of(one, 0.0, neither)
     count, proposed = len(modes.flat), 2 * num
-    scales_of = scale_posterior(one, prior, central[1].quadratic(central[0]))
     scales, moved, log_odds = scales_of.propose(count * proposed, rng, shares)
     scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
     quadratics = modes.quadratic(anchors)

@@ -67,6 +67,23 @@ def pieces_of(
     return Pieces(arrays, (min(most, blocks), size), features)
 
 
+def narrowed(pieces: Iterable[Rows], features: int) -> Iterable[Rows]:
+    """Return pieces with the first coordinates of the samples alone, read anew by every pass if they were."""
+    if isinstance(pieces, list):
+        return [Rows(piece.y[..., :features], piece.weights) for piece in pieces]
+    return _Narrowed(pieces, features)
+
+
+@dataclass(frozen=True)
+class _Narrowed:
+    pieces: Iterable[Rows]
+    features: int
+
+    def __iter__(self) -> Iterator[Rows]:
+        for piece in self.pieces:
+            yield Rows(piece.y[..., : self.features], piece.weights)
+
+
 def bytes_of(num: int, d: int) -> int:
     """Return what a checkpoint of so many samples takes when it is held in memory."""
     return _COPIES * 8 * num * (d + 2)

@@ -11,7 +11,6 @@ from inference.measurement import law
 from inference.measurement.anchors import Anchors, References
 from inference.measurement.laplace import Draws
 from inference.measurement.law import Unknowns
-from inference.measurement.prior import mean_covariance
 
 # Prior precision of an unshrunk displacement: where a mode has no samples, a scale of 10 is left of it.
 _LEAST_INFORMATION = 1e-2
@@ -46,17 +45,16 @@ def report(references: References, draws: Draws, rng: np.random.Generator) -> Re
     χ²_ν/ν, which is how far the length of any one vector in it is off.
     """
     unknowns = jax.tree.map(np.asarray, draws.unknowns)
-    anchors = jax.tree.map(lambda a: a[0], references.draws)
     share = special.expit(unknowns.old_logit)
     left = special.expit(-unknowns.neither.logit) if unknowns.neither is not None else 1.0
     found, lengths = [], []
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         scales = draws.scales[:, :, mode]
-        noise, total = anchors.mean_covariances[mode], mean_covariance(anchors, mode, scales)
-        # T is diagonal.
-        spread = np.sqrt(np.diagonal(total - noise, axis1=-2, axis2=-1).clip(0.0))
+        noise = references.mean_covariances[mode]
+        spread = np.repeat(scales, [1, mean.shape[-1] - 1], axis=-1)
+        total = noise + spread[..., None] ** 2 * np.eye(mean.shape[-1])
         moved = spread * rng.standard_normal(mean.shape)
-        reference = anchors.means[mode] + references.mean_errors[:, None, mode]
+        reference = references.means[mode] + references.mean_errors[:, None, mode]
         pulled = np.linalg.solve(total, (mean - reference - moved)[..., None])[..., 0] @ noise
         displacement = np.where(spread.any(axis=-1, keepdims=True), mean - reference - pulled, 0.0)
         length = np.linalg.norm(displacement @ references.metric[mode], axis=-1)
@@ -103,12 +101,13 @@ def precision_of(
     within, between = share.var(axis=1).mean(), share.mean(axis=1).var()
     known = float(np.mean(share * (1.0 - share))) / max(num_samples, 1)
     information = float(np.clip(known / max(within, 1e-300), 0.0, 1.0))
+    seen = references.draws.means.shape[-1]
     products = np.mean(
         [
             _responsibility_products(
                 jax.tree.map(lambda a, r=r: a[r], references.draws),
-                jax.tree.map(lambda a, r=r: np.asarray(a)[r, 0], draws.unknowns),
-                y,
+                _seen(jax.tree.map(lambda a, r=r: np.asarray(a)[r, 0], draws.unknowns), seen),
+                y[:, :seen],
             )
             for r in range(len(share))
         ],
@@ -117,7 +116,7 @@ def precision_of(
     inverse = np.linalg.inv(products * num_samples / len(y) + _LEAST_INFORMATION * np.eye(2))
     resolutions = []
     for mode in (0, 1):
-        noise = np.diagonal(references.draws.mean_covariances[0, mode])
+        noise = np.diagonal(references.mean_covariances[mode])
         variances = inverse[mode, mode] + noise
         moved = draws.scales[:, :, mode, 0] > 0.0
         mean = np.asarray((draws.unknowns.old_mean, draws.unknowns.new_mean)[mode])[..., 0]
@@ -127,6 +126,11 @@ def precision_of(
         resolutions.append(float(np.sqrt(scale * stats.chi2(dof).ppf(0.95))))
     shared = float(between / max(within + between, 1e-300))
     return Precision(resolutions[0], resolutions[1], information, shared)
+
+
+def _seen(unknowns: Unknowns, seen: int) -> Unknowns:
+    """Return unknowns with the coordinates of the means that the law sees."""
+    return unknowns._replace(old_mean=unknowns.old_mean[:seen], new_mean=unknowns.new_mean[:seen])
 
 
 def _responsibility_products(

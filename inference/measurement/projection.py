@@ -25,6 +25,7 @@ class Projection(NamedTuple):
         new: the new reference, shape (sample, d).
         information_kept: squared distance of held-out references along the discriminant, over that of the
             references that it was learnt on; 1 where nothing is projected.
+        worth: share of the reference samples that their covariance is worth.
     """
 
     matrix: Float[np.ndarray, "feature d"]
@@ -33,6 +34,7 @@ class Projection(NamedTuple):
     old: Float[np.ndarray, "n d"]
     new: Float[np.ndarray, "m d"]
     information_kept: float
+    worth: float
 
     def apply(self, y: Float[np.ndarray, "n feature"]) -> Float[np.ndarray, "n d"]:
         """Return samples in the projected coordinates."""
@@ -67,7 +69,7 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     """
     d = old.shape[1]
     if d <= max_features:
-        return Projection(np.eye(d), np.zeros((d, 0)), None, old, new, 1.0)
+        return Projection(np.eye(d), np.zeros((d, 0)), None, old, new, 1.0, 1.0)
     least = 2 * (max_features + 5)
     if min(len(old), len(new)) < 2 * _FOLDS or len(old) + len(new) < least:
         raise InputError(
@@ -94,7 +96,7 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
         mapped.append(np.column_stack([place, beside]))
     names = ["discriminant", *(f"component_{i}" for i in range(1, max_features))]
     rest = directions[:, max_features - 1 :]
-    return Projection(matrix, rest, names, mapped[0], mapped[1], kept)
+    return Projection(matrix, rest, names, mapped[0], mapped[1], kept, 0.5)
 
 
 def _recoloured(y: Float[np.ndarray, "n d"], mask: np.ndarray) -> Float[np.ndarray, "n d"]:

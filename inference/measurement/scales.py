@@ -99,26 +99,46 @@ class ScalePosterior(NamedTuple):
         return scales, picked, log_odds
 
 
-def scale_posterior(anchors: Anchors, prior: Prior, quadratic: Quadratic) -> ScalePosterior:
+class Gaussian(NamedTuple):
+    """What is known of the means in some coordinates, its mean over these.
+
+    Attributes:
+        precision: of both means in a coordinate, shape (2, 2).
+        linear: precision times estimate less the references', shape (2, p).
+        noise: variance of a coordinate of the reference means, shape (2,).
+    """
+
+    precision: Float[np.ndarray, "2 2"]
+    linear: Float[np.ndarray, "2 p"]
+    noise: Float[np.ndarray, "2"]
+
+
+def scale_posterior(
+    anchors: Anchors, prior: Prior, quadratic: Quadratic, across: Gaussian | None = None
+) -> ScalePosterior:
     """Return the posterior of the scales around one mode.
 
     Args:
         anchors: of that mode, unbatched.
         prior: the numbers of the prior.
         quadratic: a batch of 1.
+        across: what is known of the means across the axis, where the quadratic does not hold them.
     """
     moved, log_probability = scale_grid(prior)
     tau = np.concatenate([[0.0], moved])
     log_prior = np.column_stack([[-np.inf, -np.inf], log_probability])
     d = anchors.means.shape[1]
     precision, linear = _means_quadratic(anchors, quadratic)
-    evidence = []
+    known = []
     for coordinates in (slice(0, 1), slice(1, d)):
-        num = len(range(d)[coordinates])
+        num = max(len(range(d)[coordinates]), 1)
         blocks = precision.reshape(2, d, 2, d)[:, coordinates, :, coordinates]
-        h = np.trace(blocks, axis1=1, axis2=3) / max(num, 1)
-        g = linear.reshape(2, d)[:, coordinates]
-        noise = [np.trace(v[coordinates, coordinates]) / max(num, 1) for v in anchors.mean_covariances]
+        noise = np.array([np.trace(v[coordinates, coordinates]) / num for v in anchors.mean_covariances])
+        h = np.trace(blocks, axis1=1, axis2=3) / num
+        known.append(Gaussian(h, linear.reshape(2, d)[:, coordinates], noise))
+    evidence = []
+    for h, g, noise in (known[0], known[1] if across is None else across):
+        num = g.shape[1]
         t = np.zeros((len(tau), len(tau), 2, 2))
         t[..., 0, 0], t[..., 1, 1] = (noise[0] + tau**2)[:, None], (noise[1] + tau**2)[None, :]
         # T (1 + h T)⁻¹ = (h + T⁻¹)⁻¹, without the inverse of a small T.

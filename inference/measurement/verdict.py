@@ -45,6 +45,13 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
         bad.append(f"the references are hardly apart ({separation:.2g} Mahalanobis)")
     bad += _off(stats, [name for name in STATISTICS if name not in ACROSS])
     drift_bad, drift_weak = list(bad), list(weak)
+    for mode, other in (("old", "new"), ("new", "old")):
+        share = float(stats[f"contaminated_{mode}"])
+        if share > 0.0:
+            bad.append(
+                f"{100 * share:.2g} % of the {mode} reference look like the {other} task, which then counts "
+                f"as {mode} too"
+            )
     # The weight is told by the axis; what is off across it alone makes it doubtful, and the drift wrong.
     across = _off(stats, list(ACROSS))
     drift_bad += across
