@@ -30,8 +30,9 @@ MOST_K_HAT = 0.7
 
 _SIGNS = np.array([-1.0, 1.0])
 
-# How much wider than the quadratic says the unknowns are proposed: at first, and where that was too narrow.
-_WIDTHS = (1.1, 1.15, 1.25)
+# How much wider than the quadratic says the unknowns are proposed, and how many proposals there are a draw: at
+# first, and where k̂ was too large.
+_ATTEMPTS = ((1.1, 2), (1.15, 4), (1.25, 4))
 
 
 class Draws(NamedTuple):
@@ -73,11 +74,11 @@ def draw(
         num: draws for each draw of the anchors.
         rng: of all that is random.
     """
-    found, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, _WIDTHS[0], None)
-    for width in _WIDTHS[1:]:
+    found, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, _ATTEMPTS[0], None)
+    for attempt in _ATTEMPTS[1:]:
         if found.k_hat <= MOST_K_HAT:
             break
-        tried, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, width, shares)
+        tried, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, attempt, shares)
         found = min(found, tried, key=lambda draws: draws.k_hat)
     return found
 
@@ -91,12 +92,13 @@ def _draw(
     neither: bool,
     num: int,
     rng: np.random.Generator,
-    width: float,
+    attempt: tuple[float, int],
     shares: Float[np.ndarray, "configuration"] | None,
 ) -> tuple[Draws, Float[np.ndarray, "configuration"]]:
     one = unbatched(anchors)
     start = law.start_of(one, 0.0, neither)
-    count, proposed = len(modes.flat), 2 * num
+    width, times = attempt
+    count, proposed = len(modes.flat), times * num
     scales, moved, log_odds = scales_of.propose(count * proposed, rng, shares)
     scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
     quadratics = modes.quadratic(anchors)
