@@ -30,8 +30,8 @@ MOST_K_HAT = 0.7
 
 _SIGNS = np.array([-1.0, 1.0])
 
-# How much wider than the quadratic says the unknowns are proposed, and how many proposals there are a draw: at
-# first, and where k̂ was too large.
+# How much wider than the quadratic says the unknowns are proposed, and how many proposals there are a draw:
+# at first, and where k̂ was too large.
 _ATTEMPTS = ((1.1, 2), (1.15, 4), (1.25, 4))
 
 
