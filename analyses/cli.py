@@ -459,7 +459,7 @@ def measure(
     method: Annotated[
         str, typer.Option(help="laplace (fast), nuts, or auto: fast where it can be trusted.")
     ] = "auto",
-    covariance: Annotated[str, typer.Option(help="Modes' covariance: shared, unequal or auto.")] = "auto",
+    covariance: Annotated[str, typer.Option(help="shared, axis, proportional, unequal or auto.")] = "auto",
     tails: Annotated[str, typer.Option(help="Modes' tails: gaussian, student or auto.")] = "auto",
     neither: Annotated[bool, typer.Option("--neither", help="Add a component for neither task.")] = False,
     displacement_scale: Annotated[

@@ -51,7 +51,7 @@ class Anchors(NamedTuple):
         across: B, shape (K, d - 1, d - 1).
         tilt_dof: inverse variance of c, in the metric of B, shape (T,).
         tail_dof: of Student-t modes, shape (), or None for Gaussian ones.
-        shape: the densities along the axis, or None where they follow from the rest.
+        shape: the densities along the axis where d = 1 and modes have their own, or None.
     """
 
     means: Float[Any, "2 d"]

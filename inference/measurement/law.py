@@ -175,12 +175,10 @@ def log_densities(anchors: Anchors, settled: Settled, at: list[Any]) -> list[Flo
 
 
 def _mode(anchors: Anchors, mode: int, along: Any, across: Any) -> Any:
-    """Return the log density of a mode at (s, q): elliptical, or its own shape along the axis."""
-    d = anchors.means.shape[1]
+    """Return the log density of a mode at (s, q): elliptical, or in one dimension of its own shape."""
     if anchors.shape is None:
-        return _radial(anchors.tail_dof, d, along**2 + across)
-    beside = _radial(anchors.tail_dof, d - 1, across) if d > 1 else 0.0
-    return log_density(anchors.shape, mode, along) + beside
+        return _radial(anchors.tail_dof, anchors.means.shape[1], along**2 + across)
+    return log_density(anchors.shape, mode, along)
 
 
 def _radial(tail_dof: Any, d: int, squared: Any) -> Any:
@@ -268,7 +266,7 @@ class CheckpointLaw(Distribution):
             kappa, tilt, b = precision_columns(self.anchors, self.unknowns, mode)
             # x = A⁻ᵀ z: the coordinates across the axis first, then the axis given them.
             beside = jax.scipy.linalg.solve_triangular(
-                b.T, (radius * z[..., 1:]).reshape(-1, d - 1).T, lower=False
+                b.T, (radius * z[..., 1:]).reshape(z.size // d, d - 1).T, lower=False
             ).T.reshape(*sample_shape, d - 1)
             s = (radius * z[..., :1])[..., 0]
             if self.anchors.shape is not None:
