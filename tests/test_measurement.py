@@ -393,6 +393,14 @@ def test_missing_rows_are_dropped_on_demand_and_counted(data):
     assert tree["sample_stats"]["num_samples"].item() == 497
 
 
+def test_draws_are_as_many_under_every_draw_of_the_references(data):
+    """Asked for 101 there are 200: 2 in each of 4 chains under each of 25."""
+    old, new, runs = data
+    posterior = measure(runs[:1], old, new, num_draws=101, method="laplace", **QUIET)["posterior"]
+    assert (posterior.sizes["chain"], posterior.sizes["draw"]) == (4, 50)
+    np.testing.assert_array_equal(np.bincount(posterior["reference_draw"]), 2)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -558,6 +566,31 @@ def test_fast_path_agrees_with_nuts():
         )
         assert np.all(np.abs(means[0] - means[1]) < 0.1 * sds[1]), name
         np.testing.assert_allclose(sds[0], sds[1], rtol=0.1, err_msg=name)
+
+
+@pytest.mark.slow
+def test_nuts_measures_checkpoints_of_one_size_with_one_compilation_and_agrees(compilations):
+    """By draws of the references, each of which has a chain, so that their differences have a standard error.
+
+    Five of these are at most 0.6 posterior sds of the weight and of a displacement that is sure.
+    """
+    old, new = simulated(400, 1.0, [0, 0], [3.5, 0]), simulated(400, 0.0, [0, 0], [3.5, 0], seed=1)
+    runs = [simulated(200, w, [0.0, 1.0], [3.5, 1.2], seed=2 + i) for i, w in enumerate((0.6, 0.4))]
+    trees = {}
+    compiled = compilations(lambda: trees.update(nuts=measure(runs, old, new, method="nuts", **QUIET)))
+    assert sum("_chains" in message for message in compiled) == 1
+    trees["laplace"] = measure(runs, old, new, method="laplace", num_draws=4000, **QUIET)
+    assert set(trees["nuts"]["sample_stats"]["method"].values) == {"nuts"}
+    assert np.all(trees["nuts"]["sample_stats"]["ess"] > 200)
+    for name in ("old_weight", "old_displacement", "new_displacement"):
+        draws = [tree["posterior"][name] for tree in trees.values()]
+        means = [d.mean("chain").groupby("reference_draw").mean() for d in draws]
+        sd = draws[1].std(["chain", "draw"])
+        difference = means[0] - means[1]
+        error = difference.std("reference_draw") / 5.0
+        assert np.all(5.0 * error < 0.6 * sd), name
+        assert np.all(np.abs(difference.mean("reference_draw")) < 5.0 * error), name
+        np.testing.assert_allclose(draws[0].std(["chain", "draw"]), sd, rtol=0.2, err_msg=name)
 
 
 @pytest.mark.slow
