@@ -84,21 +84,21 @@ def test_intervals_cover_where_modes_are_skewed():
 
 @pytest.mark.slow
 def test_what_checkpoints_share_cancels_in_their_difference():
-    """60 reference samples decide how 4,000 are told apart, the same in both checkpoints."""
+    """60 reference samples decide how 2,000 are told apart, the same in both checkpoints."""
     covered, ratios = [], []
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        first, old, new = unequal(rng, 4000, 60, weight=0.6, spread=1.0, d=4, separation=2.5)
-        second, *_ = unequal(rng, 4000, 60, weight=0.5, spread=1.0, d=4, separation=2.5)
+        first, old, new = unequal(rng, 2000, 60, weight=0.6, spread=1.0, d=4, separation=2.5)
+        second, *_ = unequal(rng, 2000, 60, weight=0.5, spread=1.0, d=4, separation=2.5)
         tree = measure([first, second], old, new, **FAST)
         draws = [weights_of(tree, place) for place in (0, 1)]
         difference = draws[0] - draws[1]
         low, high = interval(difference)
         covered.append(low <= 0.1 <= high)
         ratios.append(difference.std() / np.sqrt(draws[0].var() + draws[1].var()))
-    print(np.mean(covered), np.sort(ratios))
     assert 0.75 <= np.mean(covered) <= 1.0
-    assert np.mean(ratios) < 0.9
+    # Found are 0.2 to 0.4; were the draws of one checkpoint in another order they would be 1.
+    assert np.max(ratios) < 0.7
 
 
 @pytest.mark.slow
