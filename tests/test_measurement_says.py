@@ -80,6 +80,15 @@ def test_no_scale_of_a_feature_changes_what_is_measured_of_a_projection():
     assert_unchanged(plain, shuffled)
 
 
+@pytest.mark.parametrize("max_features", [1, 2])
+def test_few_features_are_projected_to_one_or_two(max_features):
+    rng, old, new = referenced()
+    tree = measure(two_modes(rng, 600, 0.3), old, new, max_features=max_features, **FAST)
+    assert tree["posterior"].sizes["feature"] == max_features
+    weight = tree["posterior"]["old_weight"]
+    assert abs(float(weight.mean()) - 0.3) < 5.0 * float(weight.std())
+
+
 def test_samples_that_are_not_independent_are_said():
     rng, old, new = referenced()
     y = two_modes(rng, 1000, 0.5)
