@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from inference.intervals import interval_probability
 from inference.measurement import laplace
 from inference.measurement.checkpoints import measure
-from inference.measurement.prior import SCALE_DOF, Prior
+from inference.measurement.prior import SCALE_DOF, STILL_PROBABILITY, Prior
 
 
 class Truth(NamedTuple):
@@ -60,11 +60,12 @@ class Scenario(NamedTuple):
 
 
 def of_prior(rng: np.random.Generator, d: int, axis: np.ndarray) -> np.ndarray:
-    """Draw displacements from the measurement's own prior."""
+    """Draw displacements from the measurement's own prior, of which some are none."""
     scale = Prior().displacement_scale
     along = scale * rng.standard_t(SCALE_DOF, 2)
     across = np.abs(scale * rng.standard_t(SCALE_DOF, 2))[:, None] * rng.standard_normal((2, d))
-    return across - (across @ axis)[:, None] * axis + along[:, None] * axis
+    moved = across - (across @ axis)[:, None] * axis + along[:, None] * axis
+    return np.where(rng.uniform(size=(2, 1)) < STILL_PROBABILITY, 0.0, moved)
 
 
 def none(rng: np.random.Generator, d: int, axis: np.ndarray) -> np.ndarray:
@@ -175,6 +176,7 @@ def measure_once(
         "good": str(stats["words"].item()) == "good",
         "weight": bool(covered(found["old_weight"], truth.old_weight)),
         "old_weight_rank": float(np.mean(found["old_weight"] < truth.old_weight)),
+        "old_drift_rank": rank_of(truth.lengths[0], found["old_drift"], np.random.default_rng([*seed, 1])),
         "weight_error": float(found["old_weight"].mean() - truth.old_weight),
     }
     for index, (name, length) in enumerate((("old", "old_drift"), ("new", "new_gap"))):
@@ -184,6 +186,11 @@ def measure_once(
         result[f"{name}_seen"] = truth.lengths[index] > 3.0 * resolution
         result[f"{name}_reaches_none"] = bool(np.quantile(found[length], tail) < resolution)
     return result
+
+
+def rank_of(true: float, draws: np.ndarray, rng: np.random.Generator) -> float:
+    """Return the share of draws below the truth, and a random part of those that are equal to it."""
+    return float(np.mean(draws < true) + rng.uniform() * np.mean(draws == true))
 
 
 def run(
@@ -204,12 +211,17 @@ def run(
 def row(scenario: Scenario, frame: pd.DataFrame) -> dict[str, Any]:
     """Return the table's row: coverage where k̂ trusts the fast path, and the share of runs where it does.
 
-    ``old_weight_rank_p`` is the p-value of a chi-squared test that the ranks of the truth are uniform (10
-    bins); it must not be small where the truth is drawn from the prior.
+    ``old_weight_rank_p`` and ``old_drift_rank_p`` are p-values of chi-squared tests that the ranks of the
+    truth are uniform (10 bins); they must not be small where the truth is drawn from the prior.
     """
     kept = frame[frame["k_hat"] <= laplace.MOST_K_HAT]
     seen = [kept[name][kept[f"{name}_seen"]] for name in ("old", "new")]
-    ranks = np.histogram(kept["old_weight_rank"], 10, (0.0, 1.0))[0]
+    p_values = {
+        f"{name}_rank_p": stats.chisquare(np.histogram(kept[f"{name}_rank"], 10, (0.0, 1.0))[0]).pvalue
+        if len(kept)
+        else np.nan
+        for name in ("old_weight", "old_drift")
+    }
     return {
         "scenario": scenario.words,
         "runs": len(frame),
@@ -221,7 +233,7 @@ def row(scenario: Scenario, frame: pd.DataFrame) -> dict[str, Any]:
         "displacement_beyond_3_resolutions": pd.concat(seen).mean(),
         "interval_reaches_none": kept["old_reaches_none"].mean(),
         "weight_bias": kept["weight_error"].mean(),
-        "old_weight_rank_p": stats.chisquare(ranks).pvalue if len(kept) else np.nan,
+        **p_values,
     }
 
 

@@ -1,6 +1,5 @@
 """The measurement: against quadrature, closed forms and NUTS; what it writes, and what it refuses."""
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +10,8 @@ import inference
 from analyses import calibration
 from inference import compare_runs, measure, run_comparison
 from inference.measurement import anchors as anchoring
-from inference.measurement import checkpoints, inputs, laplace, law, posterior
+from inference.measurement import checkpoints, climb, inputs, laplace, law, posterior
+from inference.measurement.anchors import Kind
 from inference.measurement.prior import Prior
 from mixture_models import InputError
 
@@ -52,14 +52,17 @@ def test_posterior_is_that_of_brute_force_quadrature(separation, num, seed):
     z = stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000)[:, None]
     y = rng.normal(size=(num, 1)) + np.where(rng.uniform(size=(num, 1)) < 0.35, 0.3, separation - 0.2)
     beta = np.linspace(0.0, 1.0, 81)[1:-1]
-    shift = np.linspace(-1.3, 1.3, 79)
+    # Last, where a mode has not moved at all.
+    shift = np.append(np.linspace(-1.3, 1.3, 79), 0.0)
     old, new = (np.exp(-0.5 * (y - m - shift) ** 2) for m in (0.0, separation))
     log_posterior = np.zeros((len(beta), len(shift), len(shift)))
     for o, n in zip(old, new, strict=True):
         log_posterior += np.log(
             beta[:, None, None] * o[None, :, None] + (1 - beta[:, None, None]) * n[None, None, :]
         )
-    prior = stats.t(3, scale=Prior().displacement_scale).logpdf(shift)
+    # Half of the prior lies on the grid's cells, half on the last point: each of four configurations has 1/4.
+    prior = np.log(0.5 * (shift[1] - shift[0])) + stats.t(3, scale=Prior().displacement_scale).logpdf(shift)
+    prior[-1] = np.log(0.5)
     log_posterior += prior[:, None] + prior[None, :]
     # What lies on the other side of the middle is not counted.
     steep = 40.0 / separation
@@ -67,20 +70,38 @@ def test_posterior_is_that_of_brute_force_quadrature(separation, num, seed):
     log_posterior += -np.logaddexp(0.0, -steep * (0.5 * separation + shift))[None, None, :]
     weights = np.exp(log_posterior - log_posterior.max())
     weights /= weights.sum()
-    assert weights[:, [0, -1]].sum() < 1e-3
+    assert weights[:, [0, -2]].sum() < 1e-3
+    assert weights[:, :, [0, -2]].sum() < 1e-3
 
     tree = measure(y, z, z + separation, num_draws=4000, **QUIET)
     assert tree["sample_stats"]["k_hat"].item() < 0.7
     efficiency = tree["sample_stats"]["efficiency"].item()
     grids = np.meshgrid(beta, shift, shift, indexing="ij")
-    for name, grid in zip(("old_weight", "old_displacement", "new_displacement"), grids, strict=True):
-        draws = tree["posterior"][name].values.ravel()
+    still = np.arange(len(shift)) == len(shift) - 1
+    stills = np.meshgrid(beta, still, still, indexing="ij")[1:]
+    posterior = tree["posterior"].to_dataset().isel(checkpoint=0)
+    expected = [
+        (posterior["old_weight"].values, grids[0]),
+        (posterior["old_displacement"].values, grids[1]),
+        (posterior["new_displacement"].values, grids[2]),
+        (posterior["old_drift"].values == 0.0, stills[0]),
+        (posterior["new_gap"].values == 0.0, stills[1]),
+    ]
+    for values, grid in expected:
+        draws = values.ravel()
         mean = np.sum(weights * grid)
         sd = np.sqrt(np.sum(weights * (grid - mean) ** 2))
         error = sd / np.sqrt(8000 * efficiency)
-        # 5 standard errors are at most 0.12 posterior standard deviations; a wrong weight or shift shows.
+        # 5 standard errors are at most 0.12 posterior standard deviations; a wrong weight or shift shows, and
+        # so does a wrong chance of not having moved.
         assert abs(draws.mean() - mean) < 5.0 * error + 0.01 * sd
         assert draws.std() == pytest.approx(sd, rel=0.12)
+    for name, length in (("old", "old_drift"), ("new", "new_gap")):
+        found = tree["sample_stats"][f"{name}_unmoved_probability"].item()
+        assert found == np.mean(posterior[length].values == 0.0)
+        assert np.all(
+            (posterior[length].values == 0.0) == (posterior[f"{name}_displacement"].values[..., 0] == 0.0)
+        )
 
 
 @pytest.mark.slow
@@ -142,18 +163,21 @@ def test_a_mode_that_moved_far_across_the_axis_keeps_its_name(far):
 
 
 def test_drift_knows_how_far_the_metric_of_few_references_is_off():
-    """A displacement of length 50 that is known: what is unknown of its length is the references' metric."""
-    d, num, covered, rng = 4, 40, [], np.random.default_rng(0)
+    """A displacement of length 50 that is known: what is unknown of its length is the references' metric.
+
+    References of one size share the random numbers of their draws: there are so many that they do not matter.
+    """
+    d, num, size, covered, rng = 4, 40, 4000, [], np.random.default_rng(0)
     for _ in range(300):
         old, new = rng.normal(size=(num, d)), rng.normal(size=(num, d)) + 20.0 * np.eye(d)[0]
-        with jax.enable_x64(True):
-            frame, anchors = anchoring.anchor(old, new, shared=True, heavy_tails=False)
-            moved = anchors.means[0] + frame.forward @ [0.0, 50.0, 0.0, 0.0]
-            means = [np.tile(mean, (200, 1)) for mean in (moved, anchors.means[1])]
-            tilt = rng.normal(size=(200, 1, d - 1)) / np.sqrt(anchors.tilt_dof[0])
-            unknowns = law.Unknowns(np.zeros(200), *means, np.zeros((200, 1)), tilt)
-            draws = laplace.Draws(unknowns, np.full((200, 2, 2), 1e3), 0.0, 1.0)
-            drift = posterior.report(anchors, frame, draws, rng).old_drift
+        references = anchoring.anchor(old, new, Kind("shared", False), num_draws=size)
+        anchors = climb.unbatched(references.draws)
+        moved = anchors.means[0] + references.frame.forward @ [0.0, 50.0, 0.0, 0.0]
+        means = [np.tile(mean, (size, 1, 1)) for mean in (moved, anchors.means[1])]
+        tilt = rng.normal(size=(size, 1, 1, d - 1)) / np.sqrt(anchors.tilt_dof[0])
+        unknowns = law.Unknowns(np.zeros((size, 1)), *means, tilt)
+        draws = laplace.Draws(unknowns, np.full((size, 1, 2, 2), 1e3), 0.0, 1.0)
+        drift = posterior.report(references, draws, rng).old_drift
         low, high = np.quantile(drift, [0.055, 0.945], method="weibull")
         covered.append(low <= 50.0 <= high)
     # The share's standard error is 0.018; with the metric taken as it is, the interval holds 50 once in 20.
@@ -163,6 +187,13 @@ def test_drift_knows_how_far_the_metric_of_few_references_is_off():
 def test_layout(tree, tmp_path):
     assert tree["posterior"]["old_displacement"].dims == ("chain", "draw", "checkpoint", "feature")
     assert tree["posterior"].sizes["chain"] * tree["posterior"].sizes["draw"] == 400
+    reference_draw = tree["posterior"]["reference_draw"]
+    assert reference_draw.dims == ("draw",)
+    np.testing.assert_array_equal(np.bincount(reference_draw), 4)
+    assert set(tree["observed_data"].data_vars) == {"check_statistic"}
+    for name in ("sample_mean", "sample_sd"):
+        assert tree["constant_data"][name].dims == ("checkpoint", "source_feature")
+    assert tree["log_likelihood"]["y"].dims == ("chain", "draw", "checkpoint", "row")
     for group in tree.children.values():
         for name, variable in group.to_dataset().variables.items():
             assert {"long_name", "units"} <= set(variable.attrs), name
@@ -173,7 +204,8 @@ def test_layout(tree, tmp_path):
     truth = np.array([0.9, 0.5, 0.2])
     posterior = tree["posterior"]["old_weight"]
     assert np.all(np.abs(posterior.mean(["chain", "draw"]) - truth) < 4 * posterior.std(["chain", "draw"]))
-    assert set(tree["sample_stats"]["words"].values) == {"good"}
+    for name in ("words", "weight_words", "drift_words"):
+        assert set(tree["sample_stats"][name].values) == {"good"}
 
 
 @pytest.mark.slow
@@ -192,7 +224,8 @@ def test_arviz_reads_it_and_compares_variants(data, tree):
         tails="student",
         covariance="shared",
     )
-    assert tree["log_likelihood"]["y"].sizes["row"] == 150
+    sizes = tree["log_likelihood"]["y"].sizes
+    assert (sizes["checkpoint"], sizes["row"]) == (3, 50)
     compared = az.compare({"gaussian": tree, "student": other})
     assert set(compared.index) == {"gaussian", "student"}
 
@@ -209,12 +242,13 @@ def test_an_interrupted_measurement_goes_on(data, tree, tmp_path, monkeypatch):
     old, new, runs = data
     real, measured = checkpoints.measure_checkpoint, []
 
-    def interrupted(plan, y, index):
+    def interrupted(*arguments):
+        index = arguments[-1]
         if index == 2 and not measured.count("stopped"):
             measured.append("stopped")
             raise KeyboardInterrupt
         measured.append(index)
-        return real(plan, y, index)
+        return real(*arguments)
 
     monkeypatch.setattr(checkpoints, "measure_checkpoint", interrupted)
     settings = dict(num_log_likelihood_rows=50, num_draws=400, keep=tmp_path / "kept", **QUIET)
@@ -359,6 +393,14 @@ def test_missing_rows_are_dropped_on_demand_and_counted(data):
     assert tree["sample_stats"]["num_samples"].item() == 497
 
 
+def test_draws_are_as_many_under_every_draw_of_the_references(data):
+    """Asked for 101 there are 200: 2 in each of 4 chains under each of 25."""
+    old, new, runs = data
+    posterior = measure(runs[:1], old, new, num_draws=101, method="laplace", **QUIET)["posterior"]
+    assert (posterior.sizes["chain"], posterior.sizes["draw"]) == (4, 50)
+    np.testing.assert_array_equal(np.bincount(posterior["reference_draw"]), 2)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -372,17 +414,30 @@ def test_unusable_settings_are_refused(data, wrong):
         measure(runs, old, new, progress=False, **wrong)
 
 
-def measured_tree(weight, drift, gap, seed):
-    """Return what `compare_runs` reads, with Gaussian draws of these means and sds over checkpoints."""
+def measured_tree(weight, drift, gap, seed, *, shared=0.0, words=None, features=("x",), **attrs):
+    """Return what `compare_runs` reads, with Gaussian draws of these means and sds over checkpoints.
+
+    ``shared`` is the sd of an error of the weight that is the references', the same in every tree; ``words``
+    the verdicts on the weight and on the drift at every checkpoint.
+    """
     rng = np.random.default_rng(seed)
-    shape = (4, 500, len(weight[0]))
+    shape, of_draw = (4, 500, len(weight[0])), np.arange(500) % 25
     values = {
         name: (("chain", "draw", "checkpoint"), np.asarray(mean) + np.asarray(sd) * rng.normal(size=shape))
         for name, (mean, sd) in {"old_weight": weight, "old_drift": drift, "new_gap": gap}.items()
     }
-    coords = {"chain": range(4), "draw": range(500), "checkpoint": np.arange(len(weight[0]))}
-    posterior = inference.results.describe(xr.Dataset(values, coords))
-    return xr.DataTree.from_dict({"/posterior": posterior})
+    values["old_weight"][1][...] += shared * np.random.default_rng(99).normal(size=25)[of_draw, None]
+    checkpoint = {"checkpoint": np.arange(len(weight[0]))}
+    coords = {"chain": range(4), "draw": range(500), "reference_draw": ("draw", of_draw)} | checkpoint
+    good = ["good"] * len(weight[0])
+    stats = {f"{n}_words": ("checkpoint", (words or {}).get(n, good)) for n in ("weight", "drift")}
+    groups = {
+        "/": xr.Dataset(attrs={"references": "0a", "covariance": "axis", "tails": "gaussian"} | attrs),
+        "/posterior": inference.results.describe(xr.Dataset(values, coords)),
+        "/sample_stats": xr.Dataset(stats, checkpoint),
+        "/constant_data": xr.Dataset(coords={"source_feature": list(features)}),
+    }
+    return xr.DataTree.from_dict(groups)
 
 
 def test_compared_runs_have_the_probabilities_of_their_laws():
@@ -414,9 +469,50 @@ def test_compared_runs_have_the_probabilities_of_their_laws():
 
 def test_without_a_region_of_equivalence_nothing_is_within_it():
     """Where 1 - 0.7 - 0.3 is not 0."""
-    found = run_comparison._compare("old_drift", [np.arange(10.0), np.array([2.5])], 0.0)
+    found = run_comparison._compare("old_drift", [np.arange(10.0), np.array([2.5])], [None, None], 0.0)
     assert found["old_drift_probability_larger"][1][0, 1] == 0.7
     assert np.all(found["old_drift_probability_equivalent"][1] == 0.0)
+
+
+def test_ties_count_half():
+    """Draws of what has not moved are 0 in both runs: neither has moved farther."""
+    still, half = np.zeros(10), np.repeat([0.0, 1.0], 5)
+    found = run_comparison._compare("old_drift", [still, half], [None, None], 0.0)
+    assert found["old_drift_probability_larger"][1][0, 1] == 0.25
+    assert found["old_drift_probability_larger"][1][1, 0] == 0.75
+    found = run_comparison._compare("old_drift", [still, half], [None, None], 0.5)
+    assert found["old_drift_probability_larger"][1][1, 0] == 0.5
+    assert found["old_drift_probability_equivalent"][1][0, 1] == 0.5
+
+
+def test_the_error_of_the_references_cancels_where_runs_share_it():
+    """An error of sd 0.2 that both have, and one of 0.01 that each has by itself."""
+    a = measured_tree(([0.53], 0.01), ([0.1], 0.05), ([0.1], 0.05), 0, shared=0.2)
+    b = measured_tree(([0.5], 0.01), ([0.1], 0.05), ([0.1], 0.05), 1, shared=0.2)
+    other = measured_tree(([0.5], 0.01), ([0.1], 0.05), ([0.1], 0.05), 1, shared=0.2, tails="student")
+    for tree, difference in ((b, stats.norm(0.03, 0.01 * np.sqrt(2))), (other, None)):
+        result = compare_runs({"a": a, "b": tree})["comparison"].to_dataset()
+        found = result.sel(run="a", other="b")
+        low, high = found["old_weight_difference_interval"].values
+        if difference is None:
+            # What the references say of other kinds of modes is not the same draw of it.
+            assert high - low > 0.5
+            continue
+        np.testing.assert_allclose([low, high], difference.ppf([0.055, 0.945]), atol=0.003)
+        assert float(found["old_weight_probability_larger"]) == pytest.approx(difference.sf(0.0), abs=0.02)
+
+
+def test_the_verdict_on_what_was_read_is_said_of_every_run():
+    words = {"weight": ["good", "weak: w"], "drift": ["not to be trusted: d", "good"]}
+    a = measured_tree(([0.9, 0.5], 0.03), ([0.1, 0.4], 0.05), ([1.0, 0.2], 0.01), 0, words=words)
+    b = measured_tree(([0.9, 0.5], 0.03), ([0.1, 0.4], 0.05), ([1.0, 0.2], 0.01), 1)
+    final = compare_runs({"a": a, "b": b})["comparison"]
+    assert list(final["old_weight_words"].values) == ["weak: w", "good"]
+    assert list(final["old_drift_words"].values) == ["good", "good"]
+    # Between the checkpoints both are read.
+    between = compare_runs({"a": a, "b": b}, at="matched_gain", gain=0.6)["comparison"]
+    assert list(between["old_weight_words"].values) == ["weak: w", "good"]
+    assert list(between["old_drift_words"].values) == ["not to be trusted: d", "good"]
 
 
 def test_matched_gain_reads_where_the_gap_is_the_same():
@@ -435,10 +531,14 @@ def test_matched_gain_reads_where_the_gap_is_the_same():
 
 
 def test_comparison_refuses_what_it_cannot_compare(runs):
-    a = measured_tree(([0.5], 0.1), ([0.5], 0.1), ([0.5], 0.1), 0)
+    laws = ([0.5], 0.1), ([0.5], 0.1), ([0.5], 0.1)
+    a = measured_tree(*laws, 0)
+    elsewhere, turned = measured_tree(*laws, 1, references="0b"), measured_tree(*laws, 1, features=("y",))
     for trees, settings, message in (
         ({"a": a}, {}, "at least two"),
         ({"a": a, "b": runs}, {}, "measured run"),
+        ({"a": a, "b": elsewhere}, {}, "against the same references; those of b are not those of a"),
+        ({"a": a, "b": turned}, {}, "against the same features"),
         ({"a": a, "b": a}, {"at": "7"}, "checkpoint that every run has"),
         ({"a": a, "b": a}, {"gain": 0.5}, "matched_gain"),
         ({"a": a, "b": a}, {"rope": -1.0}, "at least 0"),
@@ -466,6 +566,31 @@ def test_fast_path_agrees_with_nuts():
         )
         assert np.all(np.abs(means[0] - means[1]) < 0.1 * sds[1]), name
         np.testing.assert_allclose(sds[0], sds[1], rtol=0.1, err_msg=name)
+
+
+@pytest.mark.slow
+def test_nuts_measures_checkpoints_of_one_size_with_one_compilation_and_agrees(compilations):
+    """By draws of the references, each of which has a chain, so that their differences have a standard error.
+
+    Five of these are at most 0.6 posterior sds of the weight and of a displacement that is sure.
+    """
+    old, new = simulated(400, 1.0, [0, 0], [3.5, 0]), simulated(400, 0.0, [0, 0], [3.5, 0], seed=1)
+    runs = [simulated(200, w, [0.0, 1.0], [3.5, 1.2], seed=2 + i) for i, w in enumerate((0.6, 0.4))]
+    trees = {}
+    compiled = compilations(lambda: trees.update(nuts=measure(runs, old, new, method="nuts", **QUIET)))
+    assert sum("_chains" in message for message in compiled) == 1
+    trees["laplace"] = measure(runs, old, new, method="laplace", num_draws=4000, **QUIET)
+    assert set(trees["nuts"]["sample_stats"]["method"].values) == {"nuts"}
+    assert np.all(trees["nuts"]["sample_stats"]["ess"] > 200)
+    for name in ("old_weight", "old_displacement", "new_displacement"):
+        draws = [tree["posterior"][name] for tree in trees.values()]
+        means = [d.mean("chain").groupby("reference_draw").mean() for d in draws]
+        sd = draws[1].std(["chain", "draw"])
+        difference = means[0] - means[1]
+        error = difference.std("reference_draw") / 5.0
+        assert np.all(5.0 * error < 0.6 * sd), name
+        assert np.all(np.abs(difference.mean("reference_draw")) < 5.0 * error), name
+        np.testing.assert_allclose(draws[0].std(["chain", "draw"]), sd, rtol=0.2, err_msg=name)
 
 
 @pytest.mark.slow

@@ -155,6 +155,9 @@ def _shared_odds(
 
 def _smoothed(log_weight: Float[np.ndarray, "R P"]) -> tuple[Float[np.ndarray, "R P"], float]:
     floor = log_weight[np.isfinite(log_weight)].min()
+    # Draws that are each the only one of their configuration under their anchors weigh alike: rounding must
+    # not rank them.
+    log_weight = np.round(log_weight, 8)
     # It takes what has to be negated, as a log-likelihood has for leave-one-out.
     smoothed, k_hat = array_stats.psislw(log_weight.max() - np.maximum(log_weight, floor).ravel())
     return np.asarray(smoothed).reshape(log_weight.shape), float(k_hat)

@@ -101,9 +101,10 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
 
 def _recoloured(y: Float[np.ndarray, "n d"], mask: np.ndarray) -> Float[np.ndarray, "n d"]:
     """Give the rows of a mask the covariance of the others, around the mean that they have."""
-    if min(mask.sum(), (~mask).sum()) < y.shape[1] + 2:
+    d = y.shape[1]
+    if d == 0 or min(mask.sum(), (~mask).sum()) < d + 2:
         return y
-    roots = [np.linalg.cholesky(np.cov(y[m], rowvar=False)) for m in (mask, ~mask)]
+    roots = [np.linalg.cholesky(np.cov(y[m], rowvar=False).reshape(d, d)) for m in (mask, ~mask)]
     mean = y[mask].mean(0)
     found = y.copy()
     found[mask] = mean + np.linalg.solve(roots[0], (y[mask] - mean).T).T @ roots[1].T
