@@ -182,8 +182,9 @@ def anchor(
     slopes = np.stack([s[1:, 0] / s[0, 0] for s in scatters])
     residuals = np.stack([s[1:, 1:] - np.outer(s[1:, 0], s[0, 1:]) / s[0, 0] for s in scatters])
     roots = np.linalg.cholesky(covariances)
-    errors = np.einsum("kij,rkj->rki", roots, rng.standard_normal((num_draws, 2, d)))
+    errors = np.einsum("kij,rkj->rki", roots, _balanced(rng.standard_normal((num_draws, 2, d)), 0.0, 1.0))
     factors = rng.chisquare(metric_dofs, (num_draws, 2)) / metric_dofs
+    factors = _balanced(factors, 1.0, np.sqrt(2.0 / metric_dofs))
     return References(
         kind,
         frame,
@@ -200,6 +201,13 @@ def anchor(
         factors,
         float(own_dofs.sum()),
     )
+
+
+def _balanced(draws: Float[np.ndarray, "R *n"], mean: Any, sd: Any) -> Float[np.ndarray, "R *n"]:
+    """Return draws shifted and scaled to a mean and a standard deviation: a few are to stand for their law."""
+    if len(draws) < 2:
+        return draws
+    return np.asarray(mean + sd * (draws - draws.mean(axis=0)) / draws.std(axis=0))
 
 
 def framed(
@@ -234,7 +242,9 @@ def _precisions(
     ratios = np.ones((num, 1))
     if kind.covariance == "proportional":
         scatter, ratio, error = _proportional(moments)
-        drawn = np.log(ratio) + (0.0 if size is None else error * rng.standard_normal(num))
+        drawn = np.log(ratio) + (
+            np.zeros(1) if size is None else error * _balanced(rng.standard_normal(num), 0.0, 1.0)
+        )
         ratios = np.column_stack([np.exp(drawn), np.ones(num)])
         scatters = [scatter]
     elif kind.covariance == "shared":
@@ -242,7 +252,10 @@ def _precisions(
     kappas, tilts, acrosses = [], [], []
     for scatter, dof in zip(scatters, dofs, strict=False):
         triangle = lower_precision(scatter)
-        chi2 = np.full(num, dof - d + 1.0) if size is None else rng.chisquare(dof - d + 1.0, num)
+        freedom = dof - d + 1.0
+        chi2 = np.full(num, freedom)
+        if size is not None:
+            chi2 = _balanced(rng.chisquare(freedom, num), freedom, np.sqrt(2.0 * freedom))
         factor = np.sqrt(chi2 / dof)
         across = triangle[1:, 1:] * np.sqrt((dof - d) / dof)
         across = np.broadcast_to(across, (num, d - 1, d - 1))
