@@ -21,7 +21,15 @@ START = "start"
 
 #: Variables of ``/posterior`` that are kept, and those of ``/sample_stats``.
 MEASURED = ("old_weight", "new_weight", "old_drift", "new_gap", "old_displacement")
-CHECKED = ("old_resolution", "new_resolution", "k_hat", "weight_information", "method", "weight_words")
+CHECKED = (
+    "old_resolution",
+    "new_resolution",
+    "k_hat",
+    "weight_information",
+    "method",
+    "weight_words",
+    "drift_words",
+)
 
 # Images of a checkpoint that a figure shows.
 _SHOWN = 48
@@ -87,12 +95,13 @@ def assembled(
         {"predicted_old_weight": (("objective", "seed"), np.stack(predicted))},
         {name: axes[name] for name in ("objective", "seed")},
     )
+    stats = together("sample_stats", CHECKED)
     groups = {
         "posterior": posterior,
-        "sample_stats": together("sample_stats", CHECKED),
+        "sample_stats": stats,
         "count": _counted(posterior, counts, settings),
         "theory": theory,
-        "comparison": _compared(posterior),
+        "comparison": _compared(posterior, stats, trees),
         "shown": _shown(arrays, axes, digits),
     }
     attrs = results.provenance(asdict(settings)) | {
@@ -104,19 +113,22 @@ def assembled(
     )
 
 
-def _compared(posterior: xr.Dataset) -> xr.Dataset:
+def _compared(posterior: xr.Dataset, stats: xr.Dataset, trees: Sequence[xr.DataTree]) -> xr.Dataset:
     """Compare the objectives network by network: they all began at the same one."""
-    per_seed = [
-        compare_runs(
-            {
-                str(name): xr.DataTree.from_dict(
-                    {"/posterior": posterior.sel(objective=name, seed=seed, drop=True)}
-                )
-                for name in posterior["objective"].to_numpy()
-            }
-        )["comparison"].to_dataset()
-        for seed in posterior["seed"].to_numpy()
-    ]
+    per_seed = []
+    for seed, tree in zip(posterior["seed"].to_numpy(), trees, strict=True):
+        runs = {}
+        for name in posterior["objective"].to_numpy():
+            place = {"objective": name, "seed": seed}
+            runs[str(name)] = xr.DataTree.from_dict(
+                {
+                    "/": xr.Dataset(attrs=tree.attrs),
+                    "/posterior": posterior.sel(place, drop=True),
+                    "/sample_stats": stats.sel(place, drop=True),
+                    "/constant_data": tree["constant_data"].to_dataset(),
+                }
+            )
+        per_seed.append(compare_runs(runs)["comparison"].to_dataset())
     return xr.concat(per_seed, posterior["seed"].variable)
 
 

@@ -204,7 +204,7 @@ def anchor(
 
 
 def _balanced(draws: Float[np.ndarray, "R *n"], mean: Any, sd: Any) -> Float[np.ndarray, "R *n"]:
-    """Return draws shifted and scaled to a mean and a standard deviation: a few are to stand for their law."""
+    """Return draws shifted and scaled to a mean and a standard deviation: a few stand for their law."""
     if len(draws) < 2:
         return draws
     return np.asarray(mean + sd * (draws - draws.mean(axis=0)) / draws.std(axis=0))

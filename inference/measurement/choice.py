@@ -22,9 +22,9 @@ _FOLDS = 5
 # it estimates of held-out references may be off.
 _BETTER, _OFF = 2.0, 2.5
 
-# Information on the share that a kind must hold over that of the safe one: a little more is not worth its
-# claims.
-_INFORMATION = 1.5
+# Odds of the information on the share, against what is missing of it, that a kind must hold over those of
+# the safe one: a little more is not worth its claims.
+_INFORMATION_ODDS = 1.7
 
 # Shares at which the estimated share is looked at.
 _SHARES = (0.1, 0.5, 0.9)
@@ -48,8 +48,7 @@ class Score(NamedTuple):
         """Return the error of an estimated old share and its standard error, at each of `_SHARES`."""
         found = []
         for share in _SHARES:
-            # (p_o - p_n) / (β p_o + (1-β) p_n), the slope of the log-likelihood in β.
-            slopes = [1.0 / (share + 1.0 / np.expm1(o)) for o in self.odds]
+            slopes = self._slopes(share)
             parts = [share * slopes[0].mean(), (1.0 - share) * slopes[1].mean()]
             variance = [
                 share**2 * slopes[0].var() / len(slopes[0]),
@@ -60,10 +59,15 @@ class Score(NamedTuple):
         return found
 
     @property
-    def information(self) -> float:
-        """Information of a sample on an old share of one half."""
-        slopes = [1.0 / (0.5 + 1.0 / np.expm1(o)) for o in self.odds]
-        return float(0.5 * sum(np.mean(slope**2) for slope in slopes))
+    def information_odds(self) -> float:
+        """Information of a sample on a share of one half, over what it lacks to 4, that of a known mode."""
+        information = float(0.5 * sum(np.mean(slope**2) for slope in self._slopes(0.5)))
+        return information / max(4.0 - information, 1e-12)
+
+    def _slopes(self, share: float) -> list[Float[np.ndarray, "n"]]:
+        """Return (p_o - p_n) / (β p_o + (1-β) p_n) of every row, the slope of its log-likelihood in β."""
+        odds = [np.clip(o, -700.0, 700.0) for o in self.odds]
+        return [-np.expm1(-o) / (share + (1.0 - share) * np.exp(-o)) for o in odds]
 
     @property
     def is_right(self) -> bool:
@@ -120,7 +124,7 @@ def choose_kind(
     scores = {kind: _score(old, new, kind, dofs[kind.covariance == safe], whole) for kind in kinds}
     best = kinds[0]
     for kind in kinds[1:]:
-        enough = scores[kind].information > _INFORMATION * scores[kinds[0]].information
+        enough = scores[kind].information_odds > _INFORMATION_ODDS * scores[kinds[0]].information_odds
         if enough and scores[kind].is_right and _is_better(scores[kind], scores[best]):
             best = kind
     return best
