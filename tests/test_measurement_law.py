@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import log_density
 from scipy import special, stats
 
+from inference import measure
 from inference.measurement import across, checks, climb, curvature, law, nuts
 from inference.measurement import anchors as anchoring
 from inference.measurement import prior as priors
@@ -321,6 +322,20 @@ def test_means_across_the_axis_are_the_regressions_and_their_posterior_its_close
     # 5 standard errors of a mean, and of a variance.
     assert np.all(np.abs(flat.mean(axis=0) - mean) < 5.0 * np.sqrt(np.diag(covariance) / 20_000))
     np.testing.assert_allclose(flat.var(axis=0), np.diag(covariance), rtol=0.05)
+
+
+def test_what_has_moved_across_the_axis_alone_has_moved():
+    """Half a Mahalanobis across, 0 along, 8 of its standard errors: seen whatever the kind of modes."""
+    rng, apart = np.random.default_rng(4), np.array([4.0, 0.0, 0.0])
+    old, new = rng.normal(size=(800, 3)), apart + rng.normal(size=(800, 3))
+    moved = np.array([0.0, 0.5, 0.0]) + rng.normal(size=(500, 3))
+    y = np.concatenate([moved, apart + rng.normal(size=(500, 3))])
+    for covariance in ("axis", "shared"):
+        tree = measure(y, old, new, covariance=covariance, tails="gaussian", progress=False, num_draws=400)
+        found = tree["sample_stats"].isel(checkpoint=0)
+        assert float(found["old_unmoved_probability"]) < 0.01
+        assert float(found["new_unmoved_probability"]) > 0.5
+        assert float(tree["posterior"]["old_drift"].mean()) == pytest.approx(0.5, abs=0.15)
 
 
 def test_a_reference_that_holds_some_of_the_other_task_is_noticed():

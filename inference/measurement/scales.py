@@ -44,11 +44,14 @@ class ScalePosterior(NamedTuple):
         tau: the grid, its first value 0 for what has not moved, shape (G,).
         prior: log probabilities on the grid of τ_a and of τ_p of what has moved, shape (2, G).
         evidence: log evidence of (τ of old, τ of new), along and across the axis, shape (2, G, G).
+        outside: whether what is across the axis is no part of the rows' likelihood, so that its evidence
+            weighs a draw by itself.
     """
 
     tau: Float[np.ndarray, "G"]
     prior: Float[np.ndarray, "2 G"]
     evidence: Float[np.ndarray, "2 G G"]
+    outside: bool
 
     def _given(self, moved: tuple[bool, bool]) -> Float[np.ndarray, "2 G G"]:
         """Return log prior times evidence of the scales where these modes have moved."""
@@ -70,6 +73,8 @@ class ScalePosterior(NamedTuple):
         self, num: int, rng: np.random.Generator, shares: Float[np.ndarray, "configuration"] | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw scales, shape (draw, 2, 2), and configurations; return also log prior over log proposal.
+
+        Where what is across the axis is no part of the rows' likelihood, its evidence counts with the prior.
 
         Args:
             num: of draws.
@@ -96,6 +101,8 @@ class ScalePosterior(NamedTuple):
                 places = np.unravel_index(place, proposal.shape)
                 scales[rows, :, part] = self.tau[np.stack(places)].T
                 log_odds[rows] += prior.ravel()[place] - np.log(proposal.ravel()[place])
+                if part == 1 and self.outside:
+                    log_odds[rows] += self.evidence[part].ravel()[place]
         return scales, picked, log_odds
 
 
@@ -147,7 +154,7 @@ def scale_posterior(
         evidence.append(
             0.5 * np.einsum("abij,ij->ab", spread, g @ g.T) - 0.5 * num * np.log(np.linalg.det(factor))
         )
-    return ScalePosterior(tau, log_prior, np.stack(evidence))
+    return ScalePosterior(tau, log_prior, np.stack(evidence), across is not None)
 
 
 def _means_quadratic(anchors: Anchors, quadratic: Quadratic) -> tuple[np.ndarray, np.ndarray]:
