@@ -27,6 +27,9 @@ from inference.measurement.scales import Gaussian
 #: Draws for each draw of the anchors whose responsibilities are summed over all samples.
 SETS = 4
 
+# Numbers of the matrices of draws that are held at once, over four.
+_NUMBERS = 1 << 20
+
 # What keeps the estimate of a mode without samples finite.
 _LEAST_MASS = 1e-6
 
@@ -116,15 +119,18 @@ def draw_means(
     covariances = estimates.covariances.reshape(-1, 2 * p, 2 * p)
     eigenvalues, vectors = np.linalg.eigh(covariances)
     spread = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[:, None, :]
-    found = np.zeros((count, 2, p))
     fixed = np.zeros((2 * p, 2 * p))
     fixed[:p, :p], fixed[p:, p:] = noise
-    for n, s in enumerate(which):
-        total_prior = fixed + np.diag(np.repeat(scales[n] ** 2, p))
-        seen = estimates.means[s].ravel() + spread[s] @ rng.standard_normal(2 * p)
-        gain = total_prior @ np.linalg.solve(total_prior + covariances[s], seen - prior[n].ravel())
-        found[n] = prior[n] + gain.reshape(2, p)
-    return found
+    found = prior.reshape(count, 2 * p)
+    noises = rng.standard_normal((count, 2 * p))
+    for some in np.array_split(np.arange(count), max(1, count * p * p // _NUMBERS)):
+        of = which[some]
+        variances = np.repeat(scales[some] ** 2, p, axis=1)
+        total_prior = fixed + variances[:, :, None] * np.eye(2 * p)
+        seen = estimates.means[of].reshape(-1, 2 * p) + (spread[of] @ noises[some][..., None])[..., 0]
+        away = np.linalg.solve(total_prior + covariances[of], (seen - found[some])[..., None])
+        found[some] += (total_prior @ away)[..., 0]
+    return found.reshape(count, 2, p)
 
 
 def summary_of(references: References, estimates: Estimates) -> Gaussian:

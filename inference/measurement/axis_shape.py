@@ -43,7 +43,7 @@ def fit_axis_shape(along: list[Float[np.ndarray, "n"]], weights: list[Float[np.n
     fit by itself, so that what the references cannot decide differs between them.
 
     Args:
-        along: residuals along the axis of the old and of the new reference.
+        along: residuals along the axis, of the old and of the new reference, or of one alone.
         weights: of these residuals, each row of mean 1.
     """
     modes = [_fit(x, w) for x, w in zip(along, weights, strict=True)]

@@ -45,7 +45,7 @@ def _share(x: Float[np.ndarray, "n"], other: Float[np.ndarray, "m"]) -> float:
         mean = float(kept @ x / kept.sum())
         sd = float(np.sqrt(kept @ (x - mean) ** 2 / kept.sum()))
     mixed = float(np.sum(np.log(share * strange + (1.0 - share) * _normal(x, mean, sd))))
-    shape = fit_axis_shape([x - x.mean()] * 2, [np.ones((1, len(x)))] * 2)
+    shape = fit_axis_shape([x - x.mean()], [np.ones((1, len(x)))])
     one = jax.tree.map(lambda a: a[0], shape)
     free = float(np.sum(log_density(one, 0, x - x.mean())))
     size = int(np.isfinite(one.log_weight[0]).sum())
