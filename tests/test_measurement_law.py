@@ -338,6 +338,20 @@ def test_what_has_moved_across_the_axis_alone_has_moved():
         assert float(tree["posterior"]["old_drift"].mean()) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
+def test_nuts_along_the_axis_keeps_what_is_across_it():
+    """A drift of 0.8 across the axis alone, 200 samples: mean and deviation of drift as the fast path's."""
+    rng, apart = np.random.default_rng(0), np.array([4.0, 0.0, 0.0])
+    moved = np.array([0.0, 0.8, 0.0]) + rng.normal(size=(100, 3))
+    y = np.concatenate([moved, apart + rng.normal(size=(100, 3))])
+    old, new = rng.normal(size=(300, 3)), apart + rng.normal(size=(300, 3))
+    kind = {"covariance": "axis", "tails": "gaussian", "num_draws": 400, "progress": False}
+    drifts = [measure(y, old, new, method=m, **kind)["posterior"]["old_drift"] for m in ("laplace", "nuts")]
+    means, sds = ([float(value) for value in (f(drifts[0]), f(drifts[1]))] for f in (np.mean, np.std))
+    assert means[1] == pytest.approx(means[0], abs=5.0 * sds[0] / 10.0)
+    assert sds[1] == pytest.approx(sds[0], rel=0.3)
+
+
 def test_a_reference_that_holds_some_of_the_other_task_is_noticed():
     """5 % of 500 samples, 3 apart, ten times; and not once where there are none, however skewed."""
     shares = []

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
@@ -110,8 +111,8 @@ def measure(
         method: ``"laplace"`` (fast), ``"nuts"``, or ``"auto"``: fast, and NUTS for the checkpoints whose k̂
             says that the fast path cannot be trusted and whose samples fit into memory.
         covariance: ``"shared"`` by both modes; ``"axis"``: of each mode its own shape along the axis between
-            the references, one covariance across it; ``"proportional"``; ``"unequal"``; or ``"auto"``: the
-            kind that tells held-out references apart best, ``"axis"`` unless another is clearly better.
+            the references, and across it no claim but means; ``"proportional"``; ``"unequal"``; or ``"auto"``:
+            by held-out references, ``"axis"`` unless another is clearly better.
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
             references), or ``"auto"`` by BIC.
         neither: whether a third, broad component takes samples that belong to neither task.
@@ -263,7 +264,10 @@ def measure_checkpoint(
     doubtful = plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT
     if plan.method == "nuts" or (doubtful and not checkpoint.streamed):
         (held,) = seen
+        fast = draws.scales
         draws, sampled = nuts.sample(references.draws, prior, held, draws, neither=neither, num=each, rng=rng)
+        if on_line:
+            draws = draws._replace(scales=_scales_across(draws.scales, fast, rng))
         stats |= {"method": "nuts"} | sampled
     line = draws
     if on_line and references.old.shape[1] > 1:
@@ -310,6 +314,18 @@ def _scales(
     unknowns = climb.restored(law.start_of(one, 0.0, neither), central.flat[0])
     found = across.estimate(references, [(one, unknowns)], rows)
     return scale_posterior(one, prior, quadratic, across.summary_of(references, found))
+
+
+def _scales_across(
+    scales: Float[np.ndarray, "R J 2 2"], fast: Float[np.ndarray, "R J 2 2"], rng: np.random.Generator
+) -> Float[np.ndarray, "R J 2 2"]:
+    """Give what has moved the fast path's scales across the axis: NUTS along the axis sees nothing of it."""
+    found = scales.copy()
+    for mode in (0, 1):
+        moved, pool = scales[..., mode, 0] > 0.0, fast[..., mode, 1][fast[..., mode, 0] > 0.0]
+        if moved.any():
+            found[moved, mode, 1] = rng.choice(pool, int(moved.sum()))
+    return found
 
 
 def _with_across(
