@@ -111,8 +111,8 @@ def measure(
         method: ``"laplace"`` (fast), ``"nuts"``, or ``"auto"``: fast, and NUTS for the checkpoints whose k̂
             says that the fast path cannot be trusted and whose samples fit into memory.
         covariance: ``"shared"`` by both modes; ``"axis"``: of each mode its own shape along the axis between
-            the references, and across it no claim but means; ``"proportional"``; ``"unequal"``; or ``"auto"``:
-            by held-out references, ``"axis"`` unless another is clearly better.
+            the references, and across it no claim but means; ``"proportional"``; ``"unequal"``; or
+            ``"auto"``: by held-out references, ``"axis"`` unless another is clearly better.
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
             references), or ``"auto"`` by BIC.
         neither: whether a third, broad component takes samples that belong to neither task.
