@@ -16,7 +16,7 @@ from mixture_models.two_mode import TwoMode
 
 # Nodes of the inversion integral; the phase's change from node to node, in rad, at which it is cut off, and
 # the width of the cut in the logarithm of that change.
-_NUM_NODES, _CUT, _CUT_WIDTH = 4096, 1.0, 0.2
+_NUM_NODES, _CUT, _CUT_WIDTH = 2560, 1.0, 0.2
 
 
 def drift(mean: Float[Array, "d"], target: TwoMode, mode: str) -> Float[Array, ""]:
