@@ -1,0 +1,2 @@
+from inference import *
+from mixture_models import *
