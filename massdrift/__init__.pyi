@@ -1,2 +1,2 @@
-from inference import *
-from mixture_models import *
+from inference import *  # noqa: F403
+from mixture_models import *  # noqa: F403
