@@ -78,6 +78,8 @@ _LONG_NAME_AND_UNITS = {
     "drift_words": ("what a reader must know of the drift", "1"),
     "contaminated_old": ("share of the old reference that looks like the new task", "1"),
     "contaminated_new": ("share of the new reference that looks like the old task", "1"),
+    "old_along_axis": ("displacement of the old mean along the axis, away from the new task", "Mahalanobis"),
+    "new_along_axis": ("displacement of the new mean along the axis, toward the old task", "Mahalanobis"),
     "num_repeated": ("samples that are equal to an earlier one", "1"),
     "near_rows": ("log ratio of the distance between nearest samples to that of the references'", "1"),
     "near_rows_error": ("its standard error", "1"),

@@ -291,6 +291,13 @@ def measure_checkpoint(
     )
     for name, length in (("old", reported.old_drift), ("new", reported.new_gap)):
         stats[f"{name}_unmoved_probability"] = float(np.mean(length == 0.0))
+    for name, mean, at in zip(
+        ("old", "new"),
+        (draws.unknowns.old_mean, draws.unknowns.new_mean),
+        references.means[:, 0],
+        strict=True,
+    ):
+        stats[f"{name}_along_axis"] = float(np.mean(np.asarray(mean)[..., 0]) - at)
     stats |= {f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()}
     words = verdict.verdicts(stats, references.old.shape[1], _separation(references))
     stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
