@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array
 
-from inference import results
+from inference import kept, results
+from inference.blas import on_one_thread
 from inference.chunks import run_together
 from inference.frames import METRICS, Frame, in_frame
 from inference.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
@@ -27,6 +29,10 @@ _CHUNK = 64
 
 # Of the integrals along the way; what is reported of the states is computed at the finest.
 RESOLUTION = 0
+
+
+# Of what is found of a chunk.
+_PARTS = ("observed", "unmet", "params")
 
 
 class Problem(NamedTuple):
@@ -84,6 +90,7 @@ def _listed(name: str, mixtures: Any) -> list[TwoMode]:
     return [mixtures] if isinstance(mixtures, TwoMode) else list(mixtures)
 
 
+@on_one_thread
 def solved(
     problem: Problem, solve: Callable[..., State], coords: Mapping[str, Any], settings: dict[str, Any]
 ) -> xr.DataTree:
@@ -91,7 +98,7 @@ def solved(
     with _arithmetic():
         batches = [_batch_of(problem, objective) for objective in problem.objectives]
         tasks = [
-            partial(_solve_chunk, batch, rows, partial(solve, objective=objective, problem=problem))
+            partial(_kept, batch, rows, partial(solve, objective=objective, problem=problem), kept.folder())
             for objective, batch in zip(problem.objectives, batches, strict=True)
             for rows in batch.chunks
         ]
@@ -166,6 +173,26 @@ def _batch_of(problem: Problem, objective: Objective) -> _Batch:
     )
 
 
+def _kept(
+    batch: _Batch,
+    rows: np.ndarray,
+    solve: Callable[..., State],
+    folder: Path | None,
+    report: Callable[[int], None],
+) -> Any:
+    """Return a chunk that is kept, or solve it now and keep it."""
+
+    def compute() -> dict[str, np.ndarray]:
+        parts = zip(_PARTS, _solve_chunk(batch, rows, solve, report), strict=True)
+        return {f"{part}.{name}": np.asarray(a) for part, arrays in parts for name, a in arrays.items()}
+
+    found = kept.arrays(("exact dynamics", solve, rows), compute, folder=folder)
+    return tuple(
+        {name.removeprefix(f"{part}."): a for name, a in found.items() if name.startswith(f"{part}.")}
+        for part in _PARTS
+    )
+
+
 def _solve_chunk(
     batch: _Batch, rows: np.ndarray, solve: Callable[..., State], report: Callable[[int], None]
 ) -> Any:
@@ -178,13 +205,13 @@ def _solve_chunk(
     report(1)
     seen = _observe(batch.guide, guide_numbers, reached.learner, mixtures)
     exact, unmet = _judge(batch.program, numbers, reached, mixtures)
-    return jax.device_get(((seen | exact, unmet), reached.learner))
+    return jax.device_get((seen | exact, unmet, reached.learner))
 
 
 def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, np.ndarray]:
     """Return the variables of one objective, each of shape (setting, time, *event)."""
     count = len(batch.states)
-    (observed, unmet), params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+    observed, unmet, params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
     if not all(np.all(np.isfinite(value)) for value in params.values()):
         raise InputError(f"the exact dynamics of {objective.name} must stay finite; they do not")
     warn_of(objective, unmet)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ from jaxtyping import Array
 from numpyro.infer import SVI
 from tqdm.auto import tqdm
 
-from inference import results
+from inference import kept, results
+from inference.blas import on_one_thread
 from inference.chunks import chunk_sizes, run_together
 from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
@@ -29,10 +31,14 @@ from mixture_models.validation import InputError, integer, number, positive
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
 _BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
 
+# Among the variables of a chunk that is kept.
+_DIVERGED = "diverged_step"
+
 #: Steps are counted in 32 bits.
 MOST_STEPS = 2**31 - 2
 
 
+@on_one_thread
 def train(
     objectives: Objective | Sequence[Objective],
     start: TwoMode,
@@ -138,7 +144,16 @@ def train(
             keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
             chunks = keys.reshape(num_chunks, size)
             compiling[program.static] = partial(_compile, program, chunks[0], setting, rate, plan)
-            tasks += [partial(_run, program, chunk, setting, rate, plan) for chunk in chunks]
+            facts = (problems[index], batch_size, optimizer, factors, precision, learning_rate, steps)
+            tasks += [
+                partial(
+                    _kept,
+                    partial(_run, program, chunk, setting, rate, plan),
+                    (*facts, np.asarray(jax.random.key_data(chunk))),
+                    kept.folder(),
+                )
+                for chunk in chunks
+            ]
         # Before the trainings: threads that share a program would each compile it.
         run_together(list(compiling.values()), arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
@@ -234,6 +249,18 @@ def _plan(steps: np.ndarray, batch: int) -> _Plan:
     while records > 1 and records * int(counts[0]) * batch > _BEHAVIOURS:
         records //= 2
     return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
+
+
+def _kept(
+    run: Callable[..., _Ended], facts: Any, folder: Path | None, report: Callable[[int], None]
+) -> _Ended:
+    """Return a chunk that is kept, or train it now and keep it."""
+    found = kept.arrays(
+        ("training", facts),
+        lambda: (ended := run(report)).records | {_DIVERGED: ended.diverged_step},
+        folder=folder,
+    )
+    return _Ended(found, found.pop(_DIVERGED))
 
 
 def _compile(

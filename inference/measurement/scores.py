@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy import stats
 
 from inference import results
+from inference.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.weight_posterior import NODES, WeightPosterior, weight_posterior
 from mixture_models.validation import InputError, integer, number
@@ -17,6 +18,7 @@ from mixture_models.validation import InputError, integer, number
 _LEAST_SHAPE = 1.0
 
 
+@on_one_thread
 def measure_scores(
     old_log_likelihood: Any,
     new_log_likelihood: Any,

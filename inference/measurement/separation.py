@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import chdtrc, ncfdtr
 
+from inference.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement import inputs
 from inference.measurement.weight_posterior import weight_posterior
@@ -54,6 +55,7 @@ class EstimatedSetting(NamedTuple):
     remark: str
 
 
+@on_one_thread
 def estimate_setting(
     old_samples: Any, new_samples: Any, learner_samples: Any = None, *, drop_missing: bool = False
 ) -> EstimatedSetting:

@@ -10,6 +10,7 @@ from pathlib import Path
 import xarray as xr
 from tqdm.auto import tqdm
 
+from inference.blas import on_one_thread
 from inference.chunks import num_threads, run_together
 from inference.sweeps import cluster
 from inference.sweeps import memory as memory_of
@@ -24,6 +25,7 @@ from mixture_models.validation import InputError, integer, one_of, positive
 _MEBIBYTE = 2**20
 
 
+@on_one_thread
 def sweep(
     objectives: Objective | Sequence[Objective],
     grid: Mapping[str, Sequence[float]],
