@@ -1,7 +1,7 @@
 """Ctrl-C is heard whatever the process is at, and what stops a command is one sentence.
 
 Python raises `KeyboardInterrupt` once the main thread is back from the call that it is in, which may compile
-for a minute. A thread that the signal wakes waits for that a second, and ends the process then.
+for a minute. A thread that the signal wakes waits for that a moment, and ends the process then.
 """
 
 import errno
@@ -20,7 +20,7 @@ from analyses import outputs
 from inference import files
 
 # Seconds that what is under way has to end by itself.
-_GRACE = 1.0
+_GRACE = 0.5
 
 
 @contextmanager

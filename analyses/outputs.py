@@ -47,7 +47,8 @@ def check(path: Path, *, overwrite: bool) -> None:
     """
     path = files.place(path)
     files.check_new(path, foreign, overwrite=overwrite)
-    files.remove_empty(_writable(path))
+    with files.parents_of(path):
+        pass
 
 
 @contextmanager
@@ -62,23 +63,19 @@ def folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     path = files.place(path)
     files.check_new(path, foreign, overwrite=overwrite)
-    made = _writable(path)
     keep = kept_beside(path)
     _keeping.append(keep)
-    try:
-        with files.folder_beside(path) as temporary, kept.keeping(keep):
-            part = temporary / "part"
-            part.mkdir()
-            yield part
-            _list_written(part)
-            files.check_new(path, foreign, overwrite=overwrite)  # again: what came since is not ours
-            with files.moving:
-                if files.is_empty(path):
-                    path.rmdir()
-                files.replace(part, path)
-                shutil.rmtree(keep, ignore_errors=True)
-    finally:
-        files.remove_empty([keep, *made])
+    with files.parents_of(path, keep), files.folder_beside(path) as temporary, kept.keeping(keep):
+        part = temporary / "part"
+        part.mkdir()
+        yield part
+        _list_written(part)
+        files.check_new(path, foreign, overwrite=overwrite)  # again: what came since is not ours
+        with files.moving:
+            if files.is_empty(path):
+                path.rmdir()
+            files.replace(part, path)
+            shutil.rmtree(keep, ignore_errors=True)
 
 
 @contextmanager
@@ -88,12 +85,9 @@ def resumed(path: Path) -> Iterator[None]:
     Raises:
         InputError: nothing can be written there.
     """
-    made = _writable(files.place(path))
     _keeping.append(path)
-    try:
+    with files.parents_of(files.place(path)):
         yield
-    finally:
-        files.remove_empty(made)
 
 
 def kept_beside(path: Path) -> Path:
@@ -112,17 +106,6 @@ def foreign(path: Path) -> str | None:
         beside = files.foreign_in(path, MARKER, _ALWAYS | _written(path))
         other = None if beside is None else f"it also holds {beside.name}"
     return other
-
-
-def _writable(path: Path) -> list[Path]:
-    """Make the folders that ``path`` lies in and write there; return those that were not there."""
-    made = files.made_parents(path)
-    try:
-        files.check_writable(path)
-    except BaseException:
-        files.remove_empty(made)
-        raise
-    return made
 
 
 def _list_written(folder: Path) -> None:

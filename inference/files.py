@@ -39,7 +39,9 @@ _OF_THE_SYSTEM = (".DS_Store", "Thumbs.db", "desktop.ini")
 #: Held while a finished folder takes the place of an earlier one: a process must not end in between.
 moving = RLock()
 
+# What this process has not finished, and folders that it removes again where they stay empty.
 _unfinished: set[Path] = set()
+_perhaps_empty: list[Path] = []
 
 
 def place(path: Path) -> Path:
@@ -102,10 +104,14 @@ def clean_own() -> None:
     """Delete what this process has not finished, before it ends without another word."""
     for path in list(_unfinished):
         _remove(path)
+    _remove_empty(0)
 
 
 def clean_beside(path: Path) -> None:
-    """Delete what processes that are no more left of ``path``; an earlier result that they took aside comes back."""
+    """Delete what processes that are no more left of ``path``.
+
+    An earlier result that one of them had taken aside comes back.
+    """
     with suppress(OSError):
         prefix = beside(path, "").name
         for left in path.parent.iterdir():
@@ -163,33 +169,37 @@ def _left_behind(path: Path, name: str) -> bool:
         return False
 
 
-def made_parents(path: Path) -> list[Path]:
-    """Make the folders that ``path`` lies in; return those that were not there, the innermost first.
+@contextmanager
+def parents_of(path: Path, *others: Path) -> Iterator[None]:
+    """Make the folders that ``path`` lies in; those that are empty at the end go again, and so do others.
 
     Raises:
-        InputError: they cannot be made.
+        InputError: they cannot be made, or nothing can be written beside ``path``.
     """
-    missing = []
-    for parent in path.parents:
-        if parent.exists():
-            break
-        missing.append(parent)
-    made: list[Path] = []
+    begun = len(_perhaps_empty)
     try:
-        for parent in reversed(missing):
-            parent.mkdir()
-            made.insert(0, parent)
+        _make_parents(path)
+        _perhaps_empty.extend(others)
+        check_writable(path)
+        yield
+    finally:
+        _remove_empty(begun)
+
+
+def _make_parents(path: Path) -> None:
+    try:
+        for parent in reversed([parent for parent in path.parents if not parent.exists()]):
+            parent.mkdir(exist_ok=True)
+            _perhaps_empty.append(parent)
     except OSError as error:
-        remove_empty(made)
         raise cannot_write(path, error) from None
-    return made
 
 
-def remove_empty(folders: list[Path]) -> None:
-    """Remove those of some folders that are empty, the first first."""
-    for folder in folders:
+def _remove_empty(begun: int) -> None:
+    """Remove the folders noted since then that are empty, the last first."""
+    while len(_perhaps_empty) > begun:
         with suppress(OSError):
-            folder.rmdir()
+            _perhaps_empty.pop().rmdir()
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

@@ -3,8 +3,8 @@
     with keeping(folder):
         train(...)
 
-Every engine asks for the folder by itself: what it has finished in an earlier call of the same arguments, by the
-same versions, it reads, and what it finishes it keeps.
+Every engine asks for the folder by itself: it reads what an earlier call of the same arguments finished under
+the same versions, and keeps what it finishes.
 """
 
 import hashlib

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -207,9 +208,10 @@ def measure(
         )
         names = checked.samples.names
         facts = _facts(settings, checked)
-        folder = kept.folder() if keep is None else Path(keep)
         measured = []
-        with tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+        keeping = nullcontext() if keep is None else kept.keeping(Path(keep))
+        with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+            folder = kept.folder()
             for index, _ in enumerate(bar):
                 compute = partial(_measured, plan, checked, projection, index, streamed=sizes[index] > limit)
                 found = kept.arrays((facts, index, checked.summaries[index].digest), compute, folder=folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 import xarray as xr
 from tqdm.auto import tqdm
 
+from inference import files
 from inference.blas import on_one_thread
 from inference.chunks import num_threads, run_together
 from inference.sweeps import cluster
@@ -159,6 +160,8 @@ def _store_path(store: str | Path) -> Path:
         raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} must be the store of a sweep; it is a file")
+    if not path.exists():
+        files.check_writable(path)
     return path
 
 
