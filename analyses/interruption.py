@@ -64,22 +64,18 @@ def _watched(said: threading.Lock) -> Iterator[None]:
     finally:
         ended.set()
         signal.set_wakeup_fd(before)
-        writer.close()
-        watcher.join()
-        reader.close()
+        writer.close()  # which ends the watcher
 
 
 def _watch(reader: socket.socket, ended: threading.Event, said: threading.Lock) -> None:
-    while number := reader.recv(1):
-        if number[0] != signal.SIGINT:
-            continue
-        if ended.wait(_GRACE):
-            return
-        with files.moving:
-            _say(said, "interrupted")
-            files.clean_own()
-            sys.stdout.flush()
-            os._exit(130)
+    with reader:
+        while number := reader.recv(1):
+            if number[0] == signal.SIGINT and not ended.wait(_GRACE):
+                with files.moving:
+                    _say(said, "interrupted")
+                    files.clean_own()
+                    sys.stdout.flush()
+                    os._exit(130)
 
 
 def _say(said: threading.Lock, reason: str) -> None:
