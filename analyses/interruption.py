@@ -5,6 +5,7 @@ for a minute. A thread that the signal wakes waits for that a moment, and ends t
 """
 
 import errno
+import multiprocessing
 import os
 import signal
 import socket
@@ -70,10 +71,12 @@ def _watched(said: threading.Lock) -> Iterator[None]:
 def _watch(reader: socket.socket, ended: threading.Event, said: threading.Lock) -> None:
     with reader:
         while number := reader.recv(1):
-            if number[0] == signal.SIGINT and not ended.wait(_GRACE):
+            # A cluster's processes take longer to end.
+            grace = 4.0 * _GRACE if multiprocessing.active_children() else _GRACE
+            if number[0] == signal.SIGINT and not ended.wait(grace):
                 with files.moving:
                     _say(said, "interrupted")
-                    files.clean_own()
+                    outputs.end()
                     sys.stdout.flush()
                     os._exit(130)
 

@@ -31,10 +31,16 @@ def forget() -> None:
     _keeping.clear()
 
 
+def end() -> None:
+    """Delete what is of no use to the next command, before this one ends without another word."""
+    clean(*(keep for keep in _keeping if files.is_hidden(keep)))
+    files.clean_own()
+
+
 def words_of_kept() -> str:
     """Say what is kept of a command that is stopped."""
     for keep in _keeping:
-        if keep.is_dir() and not files.is_empty(keep):
+        if kept.any_in(keep):
             return f"what was finished is kept in {keep}, and the same command goes on from there"
     return "nothing was finished yet"
 
@@ -65,16 +71,33 @@ def folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     files.check_new(path, foreign, overwrite=overwrite)
     keep = kept_beside(path)
     _keeping.append(keep)
-    with files.parents_of(path, keep), files.folder_beside(path) as temporary, kept.keeping(keep):
+    with files.parents_of(path), _nothing_empty(keep), files.folder_beside(path) as temporary:
         part = temporary / "part"
         part.mkdir()
-        yield part
+        with kept.keeping(keep):
+            yield part
         _list_written(part)
         files.check_new(path, foreign, overwrite=overwrite)  # again: what came since is not ours
         with files.moving:
             if files.is_empty(path):
                 path.rmdir()
             files.replace(part, path)
+            shutil.rmtree(keep, ignore_errors=True)
+
+
+@contextmanager
+def _nothing_empty(keep: Path) -> Iterator[None]:
+    """Leave no folder of finished parts in which there is none."""
+    try:
+        yield
+    finally:
+        clean(keep)
+
+
+def clean(*folders: Path) -> None:
+    """Delete folders of finished parts in which there is none."""
+    for keep in folders:
+        if not kept.any_in(keep):
             shutil.rmtree(keep, ignore_errors=True)
 
 

@@ -46,7 +46,8 @@ _perhaps_empty: list[Path] = []
 
 def place(path: Path) -> Path:
     """Return where ``path`` is when it is written: what a link points to, and a name in the place of dots."""
-    return Path(os.path.realpath(path)) if path.is_symlink() or path.name in ("", "..") else path
+    moved = os.path.islink(path) or path.name in ("", "..")  # Path's own raises for too long a name
+    return Path(os.path.realpath(path)) if moved else path
 
 
 def beside(path: Path, what: str) -> Path:
@@ -55,6 +56,11 @@ def beside(path: Path, what: str) -> Path:
     # A name may have 255 bytes.
     label = path.name if len(name) <= 100 else f"{path.name[:20]}-{zlib.crc32(name):08x}"
     return path.with_name(f".{label}{_MARK}{what}")
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a place was named by `beside`."""
+    return path.name.startswith(".") and _MARK in path.name
 
 
 @contextmanager
@@ -170,8 +176,8 @@ def _left_behind(path: Path, name: str) -> bool:
 
 
 @contextmanager
-def parents_of(path: Path, *others: Path) -> Iterator[None]:
-    """Make the folders that ``path`` lies in; those that are empty at the end go again, and so do others.
+def parents_of(path: Path) -> Iterator[None]:
+    """Make the folders that ``path`` lies in; those that are empty at the end go again.
 
     Raises:
         InputError: they cannot be made, or nothing can be written beside ``path``.
@@ -179,7 +185,6 @@ def parents_of(path: Path, *others: Path) -> Iterator[None]:
     begun = len(_perhaps_empty)
     try:
         _make_parents(path)
-        _perhaps_empty.extend(others)
         check_writable(path)
         yield
     finally:

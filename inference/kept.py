@@ -44,6 +44,13 @@ def folder() -> Path | None:
     return _folder.get()
 
 
+def any_in(folder: Path) -> bool:
+    """Return whether a folder holds a finished part: arrays, a result, or a chunk of a sweep."""
+    return any(
+        p.suffix in (".npz", ".nc") or "/commits/checksum/c/" in p.as_posix() for p in folder.rglob("*")
+    )
+
+
 def arrays(
     facts: Any, compute: Callable[[], Mapping[str, np.ndarray]], *, folder: Path | None
 ) -> dict[str, np.ndarray]:
@@ -79,7 +86,7 @@ def fingerprint(facts: Any) -> str:
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """Return what is kept, None where nothing is or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return {name: kept[name] for name in kept.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None
