@@ -22,6 +22,7 @@ from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
+from mixture_models.sensible_range import has_left
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, positive
 
@@ -81,8 +82,8 @@ def train(
 
     Returns:
         DataTree with ``/trajectory`` (dims objective, chain, draw, step, and feature), ``/final`` and
-        ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite is NaN
-        from then on. ``loss`` is the divergence's estimate at the recorded parameters, in nats.
+        ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite, or
+        leaves the range of `mixture_models.sensible_range`, is NaN from then on. ``loss`` is the divergence's estimate at the recorded parameters, in nats.
 
     Raises:
         InputError: an argument out of range, before anything is computed.
@@ -403,7 +404,8 @@ def advance(
         diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
         after_last = state.step == num_steps  # the update for the last loss is not taken
         params, step = svi.get_params(svi_state), state.step + 1
-        lost = ~_all_finite(params) & ~after_last
+        left = has_left(params, *setting, getattr(guide, "dimension", None))
+        lost = (~_all_finite(params) | left) & ~after_last
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
         if beside is not None:

@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 from mixture_models.divergences import BEHAVIOUR
 from mixture_models.mixture_law import MixtureLaw
-from mixture_models.observables import drift, retention
+from mixture_models.observables import drift, old_coverage, retention
 from mixture_models.overlap import single_mode_overlaps
 from mixture_models.two_mode import TwoMode, expit
 from mixture_models.validation import one_of
@@ -112,8 +112,10 @@ class SingleModeLearner:
         """Return what is recorded of one state of the parameters, by variable name."""
         mean = params["mean"]
         scale: Any = params.get("scale", start.scale)
+        law = MixtureLaw(jnp.zeros(1), mean[None], (scale,))
         return {
-            "retention": retention(MixtureLaw(jnp.zeros(1), mean[None], (scale,)), target),
+            "retention": retention(law, target),
+            "old_coverage": old_coverage(law, target),
             "old_drift": drift(mean, target, "old"),
             "new_gap": drift(mean, target, "new"),
             "mean": mean,
@@ -142,6 +144,7 @@ def two_mode_observables(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
         "old_weight": expit(learner.old_logit),
         "old_logit": learner.old_logit,
         "retention": retention(learner.law(), target),
+        "old_coverage": old_coverage(learner.law(), target),
         "old_drift": drift(learner.old_mean, target, "old"),
         "new_gap": drift(learner.new_mean, target, "new"),
         "old_mean": learner.old_mean,
