@@ -19,6 +19,8 @@ from mixture_models.validation import InputError, integer, number, one_of, posit
 
 _SPACINGS = ("linear", "log")
 
+_REPORTED = ("old_weight", "retention", "old_coverage", "old_drift", "new_gap")
+
 
 def run(
     config: Path,
@@ -130,8 +132,8 @@ def _range(name: str, table: Mapping[str, Any]) -> list[float]:
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: how many were trained, how many diverged, and the spread of what is left.
 
-    Columns ``trainings`` and ``diverged``, and of ``old_weight``, ``retention``, ``old_drift`` and
-    ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final value over the
+    Columns ``trainings`` and ``diverged``, and of ``old_weight``, ``retention``, ``old_coverage``,
+    ``old_drift`` and ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final value over the
     points' means over replicates.
     """
     final = tree["final"].to_dataset()
@@ -140,7 +142,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     for name in final["objective"].to_numpy():
         lost = diverged.sel(objective=name).compute()
         row: dict[str, Any] = {"trainings": lost.size, "diverged": int(lost.sum())}
-        for variable in ("old_weight", "retention", "old_drift", "new_gap"):
+        for variable in _REPORTED:
             if variable in final:
                 means = final[variable].sel(objective=name).where(~lost).mean(["chain", "draw"], skipna=True)
                 values = means.to_numpy()
@@ -162,7 +164,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     rows: list[tuple[str, str, tables.Cell]] = [("trainings", "trainings", tables.plain)]
     rows += [
         (f"final {name.replace('_', ' ')}", name, spread)
-        for name in ("old_weight", "retention", "old_drift", "new_gap")
+        for name in _REPORTED
         if name in frame
     ]
     final = tree["final"]
