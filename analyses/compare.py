@@ -166,6 +166,11 @@ def table(tree: xr.DataTree) -> RenderableType:
 
     kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
     replicates = tree["final"].sizes["draw"]
+    over = (
+        "One training of each objective, which has no interval"
+        if replicates == 1
+        else f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicate trainings"
+    )
     return tables.transposed(
         frame,
         [
@@ -198,14 +203,26 @@ def table(tree: xr.DataTree) -> RenderableType:
         ],
         title="What is left of the old task, and what has moved",
         caption=(
-            f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicate "
-            "trainings; the interval of a difference is that of its mean. Retention: old behaviour left as "
+            f"{_started(tree)}{over}; the interval of a difference is that of its mean. Retention: old behaviour left as "
             "seen along the axis between the tasks. Old coverage: the learner's share at the target's old "
             "mode, 0 where that mode is left in any direction. Drift and gap are Mahalanobis "
             "distances. The norm of a noisy displacement has a floor; that of the mean displacement, given "
             "with its root mean square error, has almost none. The deviation is the largest of any parameter "
             "at any recorded step, beside what noise alone explains."
         ),
+    )
+
+
+def _started(tree: xr.DataTree) -> str:
+    """Say where the learners start, from what is recorded there."""
+    first = tree["trajectory"].to_dataset().isel(objective=0, chain=0, draw=0, step=0)
+    if "old_weight" not in first:
+        return ""
+    target = results.two_mode(tree, "target").old_weight
+    weight, drift, gap = (tables.number(float(first[n])) for n in ("old_weight", "old_drift", "new_gap"))
+    return (
+        f"Started at old weight {weight} (target's: {tables.number(float(target))}), the old mean {drift} and "
+        f"the new mean {gap} off. "
     )
 
 

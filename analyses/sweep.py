@@ -162,11 +162,7 @@ def table(tree: xr.DataTree) -> RenderableType:
         return " … ".join(tables.number(row[n]) for n in (f"{name}_lowest", name, f"{name}_highest"))
 
     rows: list[tuple[str, str, tables.Cell]] = [("trainings", "trainings", tables.plain)]
-    rows += [
-        (f"final {name.replace('_', ' ')}", name, spread)
-        for name in _REPORTED
-        if name in frame
-    ]
+    rows += [(f"final {name.replace('_', ' ')}", name, spread) for name in _REPORTED if name in frame]
     final = tree["final"]
     axes = [str(d) for d in final["old_drift"].dims if d not in ("objective", "chain", "draw")]
     over = ", ".join(f"{name} ({final.sizes[name]})" for name in axes) or "no axis"

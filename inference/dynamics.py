@@ -92,7 +92,13 @@ def solved(
     with _arithmetic():
         batches = [_batch_of(problem, objective) for objective in problem.objectives]
         tasks = [
-            partial(_solve_chunk, batch, problem.targets[0].dim, rows, partial(solve, objective=objective, problem=problem))
+            partial(
+                _solve_chunk,
+                batch,
+                problem.targets[0].dim,
+                rows,
+                partial(solve, objective=objective, problem=problem),
+            )
             for objective, batch in zip(problem.objectives, batches, strict=True)
             for rows in batch.chunks
         ]

@@ -24,7 +24,7 @@ from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
 from mixture_models.sensible_range import has_left
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, integer, number, positive
+from mixture_models.validation import InputError, flag, integer, number, positive
 
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
@@ -114,7 +114,7 @@ def train(
         "record_every": record_every,
         "optimizer": "sgd" if optimizer is None else "given by the caller",
         "learning_rate_factors": factors,
-        "common_random_numbers": bool(common_random_numbers),
+        "common_random_numbers": flag("common_random_numbers", common_random_numbers),
         "precision": precision,
     } | ({} if dimension is None else {"dimension": dimension})
     steps = results.recorded_steps(num_steps, record_every)

@@ -15,7 +15,7 @@ from mixture_models.mixture_law import MixtureLaw
 from mixture_models.observables import drift, old_coverage, retention
 from mixture_models.overlap import single_mode_overlaps
 from mixture_models.two_mode import TwoMode, expit
-from mixture_models.validation import one_of
+from mixture_models.validation import flag, one_of
 
 _CONSTRAINTS = (
     constraints.positive,
@@ -38,6 +38,9 @@ class TwoModeLearner:
     """
 
     train_scales: bool = False
+
+    def __post_init__(self) -> None:
+        flag("train_scales", self.train_scales)
 
     @property
     def fixed_covariance(self) -> bool:
@@ -94,6 +97,9 @@ class SingleModeLearner:
     """
 
     train_scale: bool = True
+
+    def __post_init__(self) -> None:
+        flag("train_scale", self.train_scale)
 
     @property
     def fixed_covariance(self) -> bool:

@@ -33,7 +33,9 @@ def reach(start: TwoMode, target: TwoMode, dimension: Any = None) -> Any:
     return jnp.sqrt(target.dim if dimension is None else dimension) + jnp.max(jnp.stack(distances))
 
 
-def has_left(params: dict[str, Array], start: TwoMode, target: TwoMode, dimension: Any = None) -> Bool[Any, ""]:
+def has_left(
+    params: dict[str, Array], start: TwoMode, target: TwoMode, dimension: Any = None
+) -> Bool[Any, ""]:
     """Return whether a learner is where no training that works takes it.
 
     A mean is more than `FARTHEST` × `reach` from the target's old mean [Mahalanobis], a standard deviation is
