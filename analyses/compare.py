@@ -31,10 +31,11 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Train every objective and compare their replicates.
 
     Returns:
-        The DataTree of `inference.training.train` with ``/comparison`` (see `inference.comparison.compare`;
-        of ``retention``) and ``/coverage_comparison`` (of ``old_coverage``) and, for the objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the
-        exact gradient in steps of training), ``/deviation`` (how far the trainings stray from it) and
-        ``/theory``. Where the flow cannot be followed the attribute ``no_exact_side`` says why.
+        The DataTree of `inference.training.train` with ``/comparison`` (of ``retention``, see
+        `inference.comparison.compare`) and ``/coverage_comparison`` (of ``old_coverage``) and, for the
+        objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the exact gradient in
+        steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``. Where the
+        flow cannot be followed the attribute ``no_exact_side`` says why.
     """
     start, target = settings.mixtures()
     chosen = [objectives.parse(text) for text in settings.objectives]
@@ -169,7 +170,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     over = (
         "One training of each objective, which has no interval"
         if replicates == 1
-        else f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicate trainings"
+        else f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicates"
     )
     return tables.transposed(
         frame,
@@ -203,9 +204,9 @@ def table(tree: xr.DataTree) -> RenderableType:
         ],
         title="What is left of the old task, and what has moved",
         caption=(
-            f"{_started(tree)}{over}; the interval of a difference is that of its mean. Retention: old behaviour left as "
-            "seen along the axis between the tasks. Old coverage: the learner's share at the target's old "
-            "mode, 0 where that mode is left in any direction. Drift and gap are Mahalanobis "
+            f"{_started(tree)}{over}; the interval of a difference is that of its mean. Retention: old "
+            "behaviour left, as seen along the axis between the tasks. Old coverage: the learner's share at the "
+            "target's old mode, 0 where it left that mode in any direction. Drift and gap are Mahalanobis "
             "distances. The norm of a noisy displacement has a floor; that of the mean displacement, given "
             "with its root mean square error, has almost none. The deviation is the largest of any parameter "
             "at any recorded step, beside what noise alone explains."
@@ -221,8 +222,8 @@ def _started(tree: xr.DataTree) -> str:
     target = results.two_mode(tree, "target").old_weight
     weight, drift, gap = (tables.number(float(first[n])) for n in ("old_weight", "old_drift", "new_gap"))
     return (
-        f"Started at old weight {weight} (target's: {tables.number(float(target))}), the old mean {drift} and "
-        f"the new mean {gap} off. "
+        f"Started at old weight {weight} (target's: {tables.number(float(target))}), the old mean {drift} "
+        f"and the new mean {gap} off. "
     )
 
 

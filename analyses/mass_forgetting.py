@@ -123,7 +123,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a separation: where both flows end, and how theory reads the one with held means.
 
     Columns: ``held_old_weight``, ``exponent``, ``crossover_weight``, ``crossover_time``, ``free_old_weight``,
-    ``free_retention``, ``free_old_coverage``, ``free_old_drift``, all at the last time but those of the crossover.
+    ``free_retention``, ``free_old_coverage``, ``free_old_drift``, all at the last time but those of the
+    crossover.
     """
     end = tree["population"].to_dataset().isel(objective=0, time=-1)
     predicted = tree["theory"].to_dataset().isel(time=-1)

@@ -81,9 +81,9 @@ def run(
     Returns:
         DataTree with a group a map, ``/sdft`` over (ema, anchor), ``/demonstrations`` over
         (demonstrated_drift, demonstrated_weight), ``/ttt_discover`` over (eta, kl_weight) and ``/oapl`` over
-        (beta, lag). Each has ``population``, the exact ``old_weight``, ``retention``,
-        ``old_coverage``, ``old_drift`` and ``new_gap`` after the last step, NaN where integrals are not accurate; ``theory``, its ``old_weight``,
-        ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of every training, NaN
+        (beta, lag). Each has ``population``, the exact ``old_weight``, ``retention``, ``old_coverage``,
+        ``old_drift`` and ``new_gap`` after the last step, NaN where integrals are not accurate; ``theory``,
+        its ``old_weight``, ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of every training, NaN
         where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight is TTT-Discover's
         with an adaptive η.
 
@@ -224,8 +224,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     Columns: ``map``; the two settings that it crosses, by name; ``theory_old_weight``; ``retains`` and
     ``resting_old_weight``, theory in the long run; ``exact_X`` after the same steps; the mean over the
     trainings of ``X`` with ``_lower`` and ``_upper``, for ``old_weight``, ``retention``, ``old_coverage``,
-    ``old_drift`` and ``new_gap``; ``mean_displacement`` of the old mean, the drift of the mean training, with its ``_error``;
-    ``num_diverged``, left out of the rest. An adaptive η has neither theory nor ``exact_X``, and no ``eta``.
+    ``old_drift`` and ``new_gap``; ``mean_displacement`` of the old mean, the drift of the mean training,
+    with its ``_error``; ``num_diverged``, left out of the rest. An adaptive η has neither theory nor ``exact_X``, and no ``eta``.
     """
     frames = []
     for name in (*NAMES, _ADAPTIVE):
@@ -282,7 +282,8 @@ def table(tree: xr.DataTree) -> Table:
         title="What near-on-policy methods leave of the old mode",
         caption=(
             f"From old weight {settings['start_old_weight']:g}, a right old mean and a new mean "
-            f"{settings['start_new_gap']:g} off, target's old weight {settings['old_weight']:g}, separation {settings['separation']:g}, reward gap "
+            f"{settings['start_new_gap']:g} off, target's old weight {settings['old_weight']:g}, "
+            f"separation {settings['separation']:g}, reward gap "
             f"{settings['reward_gap']:g}, after {settings['num_steps']} steps of rate "
             f"{settings['learning_rate']:g}. Old weight β, retention, coverage and drift: exact, without the "
             f"noise of batches. Trained: in batches of {settings['batch_size']}, mean and "

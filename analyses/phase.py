@@ -218,8 +218,9 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
     Columns ``objective``, ``knob``; ``starved_below`` and ``overlapping_below``, the lines of theory;
     ``kept``, the final retention that nine in ten trainings of a point exceed, its mean over the points,
-    ``kept_coverage``, the same of the old coverage, and ``old_drift``, the median final one, each over the grid and on both sides of a line (``kept_starved``,
-    ``kept_fed``, ``old_drift_overlapping``, ``old_drift_apart``); ``trainings``; ``num_diverged``, left out
+    ``kept_coverage``, the same of the old coverage, and ``old_drift``, the median final one, each over the
+    grid, retention and drift also on both sides of a line (``kept_starved``, ``kept_fed``,
+    ``old_drift_overlapping``, ``old_drift_apart``); ``trainings``; ``num_diverged``, left out
     of the rest.
     """
     final, kept = tree["final"].to_dataset(), results.converged(tree)
@@ -285,7 +286,7 @@ def table(tree: xr.DataTree) -> Table:
         columns,
         title="Where the old mode is lost, and where it moves",
         caption=(
-            f"{int(frame['trainings'].sum())} trainings toward an old weight of {settings['old_weight']:g} from "
+            f"{int(frame['trainings'].sum())} trainings toward old weight {settings['old_weight']:g} from "
             f"{_started(tree)}. Kept: the final retention (old coverage) that nine in ten trainings of a "
             "point exceed, its mean over points with batches smaller (starved) and larger than N, where half "
             "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "

@@ -31,7 +31,7 @@ from mixture_models import objectives
 from mixture_models.theory.paths import Setting
 from mixture_models.validation import InputError, closed_interval, flag, integer, open_interval, positive
 
-
+# Of the plan, where they are neither given nor estimated.
 _SEPARATION, _START_OLD_WEIGHT = 4.0, 0.7
 
 
@@ -71,8 +71,8 @@ def run(
         chosen: texts such as ``"sft:replay=0.2"``, None for all registered objectives with their variants.
         separation: δ of the modes, in [0.1, 26]; 4 unless it is estimated.
         old_weight: α of the target.
-        start_old_weight: β₀, the learner's now, and its retention, as its means are taken as right; 0.7 unless
-            it is estimated.
+        start_old_weight: β₀, the learner's now, and its retention, as its means are taken as right; 0.7
+            unless it is estimated.
         num_steps: updates.
         batch_size: behaviours in a batch, at least 2.
         learning_rate: of plain SGD.

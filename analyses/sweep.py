@@ -133,8 +133,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: how many were trained, how many diverged, and the spread of what is left.
 
     Columns ``trainings`` and ``diverged``, and of ``old_weight``, ``retention``, ``old_coverage``,
-    ``old_drift`` and ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final value over the
-    points' means over replicates.
+    ``old_drift`` and ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final
+    value over the points' means over replicates.
     """
     final = tree["final"].to_dataset()
     diverged = tree["trajectory_stats"]["diverged_step"] >= 0

@@ -180,7 +180,7 @@ def _solve_chunk(
     solve: Callable[..., State],
     report: Callable[[int], None],
 ) -> Any:
-    """Return what is observed at some settings, what is unmet there, the learner's params, and if they left."""
+    """Return what is observed at some settings, what is unmet there, the params, and if they left."""
     numbers, guide_numbers, states, mixtures = (
         jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *[one[i] for i in rows])
         for one in (batch.numbers, batch.guide_numbers, batch.states, batch.mixtures)
@@ -198,8 +198,8 @@ def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, 
     (observed, unmet), params, left = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
     if np.any(left) or not all(np.all(np.isfinite(value)) for value in params.values()):
         raise InputError(
-            f"the exact dynamics of {objective.name} must stay finite, and within {FARTHEST:g} times the reach "
-            "of start and target; they do not"
+            f"the exact dynamics of {objective.name} must stay finite, and within {FARTHEST:g} times the "
+            "reach of start and target; they do not"
         )
     warn_of(objective, unmet)
     # A gradient by a mean, and with it its error, is in units of one over a behaviour's.

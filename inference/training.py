@@ -83,7 +83,8 @@ def train(
     Returns:
         DataTree with ``/trajectory`` (dims objective, chain, draw, step, and feature), ``/final`` and
         ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite, or
-        leaves the range of `mixture_models.sensible_range`, is NaN from then on. ``loss`` is the divergence's estimate at the recorded parameters, in nats.
+        leaves the range of `mixture_models.sensible_range`, is NaN from then on. ``loss`` is the
+        divergence's estimate at the recorded parameters, in nats.
 
     Raises:
         InputError: an argument out of range, before anything is computed.

@@ -67,9 +67,9 @@ def old_coverage(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
 
 
 def _log_cosine(mean: Array, scale: Array, other_mean: Array, other_scale: Array) -> Float[Array, ""]:
-    """Return log ∫pq / √(∫p² ∫q²) of two normal densities: with Σ̄ the mean covariance,
+    """Return log ∫pq / √(∫p² ∫q²) of two normal densities.
 
-    -¼ (m - m')ᵀ Σ̄⁻¹ (m - m') + ¼ log(|Σ| |Σ'|) - ½ log|Σ̄|.
+    With Σ̄ the mean covariance it is -¼ (m - m')ᵀ Σ̄⁻¹ (m - m') + ¼ log(|Σ| |Σ'|) - ½ log|Σ̄|.
     """
     dim, one, other = mean.shape[-1], jnp.asarray(scale), jnp.asarray(other_scale)
     both = cov.mean_scale(one, other)

@@ -1,7 +1,7 @@
 """Checks at the boundary: one sentence that says what was expected and what came.
 
-What is not a real number is never made one in silence: booleans, texts, dates and complex numbers are refused,
-and so are whole numbers that float64 cannot hold. A masked entry is a missing value, which is NaN.
+What is not a real number is never made one in silence: booleans, texts, dates and complex numbers are
+refused, and so are whole numbers that float64 cannot hold. A masked entry is a missing value, which is NaN.
 """
 
 import math
@@ -83,7 +83,7 @@ def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = N
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return ``value`` if it is true or false, or raise `InputError`: most texts and numbers would be true."""
+    """Return ``value`` if it is true or false, or raise `InputError`: any text would be true."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be true or false; got {_shown(value)}")
     return bool(value)
