@@ -33,8 +33,8 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     Returns:
         The DataTree of `inference.training.train` with ``/comparison`` (of ``retention``, see
         `inference.comparison.compare`) and ``/coverage_comparison`` (of ``old_coverage``) and, for the
-        objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the exact gradient in
-        steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``. Where the
+        objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the exact gradient
+        in steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``. Where the
         flow cannot be followed the attribute ``no_exact_side`` says why.
     """
     start, target = settings.mixtures()
@@ -205,9 +205,9 @@ def table(tree: xr.DataTree) -> RenderableType:
         title="What is left of the old task, and what has moved",
         caption=(
             f"{_started(tree)}{over}; the interval of a difference is that of its mean. Retention: old "
-            "behaviour left, as seen along the axis between the tasks. Old coverage: the learner's share at the "
-            "target's old mode, 0 where it left that mode in any direction. Drift and gap are Mahalanobis "
-            "distances. The norm of a noisy displacement has a floor; that of the mean displacement, given "
+            "behaviour left, as seen along the axis between the tasks. Old coverage: the learner's share at "
+            "the target's old mode, 0 where it left that mode in any direction. Drift and gap are "
+            "Mahalanobis distances. The norm of a noisy displacement has a floor; that of the mean displacement, given "
             "with its root mean square error, has almost none. The deviation is the largest of any parameter "
             "at any recorded step, beside what noise alone explains."
         ),

@@ -83,9 +83,9 @@ def run(
         (demonstrated_drift, demonstrated_weight), ``/ttt_discover`` over (eta, kl_weight) and ``/oapl`` over
         (beta, lag). Each has ``population``, the exact ``old_weight``, ``retention``, ``old_coverage``,
         ``old_drift`` and ``new_gap`` after the last step, NaN where integrals are not accurate; ``theory``,
-        its ``old_weight``, ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of every training, NaN
-        where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight is TTT-Discover's
-        with an adaptive η.
+        its ``old_weight``, ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of
+        every training, NaN where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight
+        is TTT-Discover's with an adaptive η.
 
     Raises:
         InputError: an argument out of range.
@@ -225,7 +225,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     ``resting_old_weight``, theory in the long run; ``exact_X`` after the same steps; the mean over the
     trainings of ``X`` with ``_lower`` and ``_upper``, for ``old_weight``, ``retention``, ``old_coverage``,
     ``old_drift`` and ``new_gap``; ``mean_displacement`` of the old mean, the drift of the mean training,
-    with its ``_error``; ``num_diverged``, left out of the rest. An adaptive η has neither theory nor ``exact_X``, and no ``eta``.
+    with its ``_error``; ``num_diverged``, left out of the rest. An adaptive η has neither theory nor
+    ``exact_X``, and no ``eta``.
     """
     frames = []
     for name in (*NAMES, _ADAPTIVE):
@@ -272,12 +273,10 @@ def table(tree: xr.DataTree) -> Table:
         [
             ("method,\nsetting", "point", lambda row, name: str(row[name])),
             ("theory,\nlong run", "theory_old_weight", _theory),
-            ("old\nweight", "exact_old_weight", tables.plain),
-            ("trained", "old_weight", tables.with_interval),
-            ("reten-\ntion", "exact_retention", tables.plain),
-            ("old cov-\nerage", "exact_old_coverage", tables.plain),
-            ("old\ndrift", "exact_old_drift", tables.plain),
-            ("trained", "old_drift", tables.with_interval),
+            ("old weight", "exact_old_weight", tables.with_trained("old_weight")),
+            ("retention", "exact_retention", tables.plain),
+            ("old\ncoverage", "exact_old_coverage", tables.plain),
+            ("old drift", "exact_old_drift", tables.with_trained("old_drift")),
         ],
         title="What near-on-policy methods leave of the old mode",
         caption=(

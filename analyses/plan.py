@@ -196,9 +196,9 @@ def table(tree: xr.DataTree) -> Table:
         frame,
         [
             ("objective", "objective", _broken),
-            ("final\nold weight", "final_old_weight", _beside("old_weight")),
-            ("final\nretention", "final_retention", _beside("retention")),
-            ("peak\ndrift", "peak_old_drift", _beside("peak_old_drift")),
+            ("final\nold weight", "final_old_weight", tables.with_trained("simulated_old_weight")),
+            ("final\nretention", "final_retention", tables.with_trained("simulated_retention")),
+            ("peak\ndrift", "peak_old_drift", tables.with_trained("simulated_peak_old_drift")),
             (f"smallest that\nretains {wanted:.3g}", "answer", _words),
             ("starved\nbatch", "starvation_largest", _starved),
             ("eff.", "effective_fraction", tables.plain),
@@ -214,21 +214,6 @@ def table(tree: xr.DataTree) -> Table:
             f"batch. Eff.: smallest effective sample fraction.{checked}{estimated}"
         ),
     )
-
-
-def _beside(name: str) -> tables.Cell:
-    """Return how a prediction is written: above its range, and what was trained, if there are any."""
-
-    def write(row: Mapping[str, Any], predicted: str) -> str:
-        lines = [tables.number(row[predicted])]
-        bounds = [row.get(f"{predicted}_{bound}", np.nan) for bound in ("lower", "upper")]
-        if not np.isnan(bounds).any():
-            lines.append("{} to {}".format(*map(tables.number, bounds)))
-        if f"simulated_{name}" in row:
-            lines.append(f"trained {tables.with_interval(row, f'simulated_{name}')}")
-        return "\n".join(lines)
-
-    return write
 
 
 def _starved(row: Mapping[str, Any], name: str) -> str:

@@ -223,7 +223,11 @@ def _observe(
     def one(numbers: Any, params: dict[str, Array], mixtures: Any) -> tuple[dict[str, Array], Array]:
         learner = guide.parts(numbers)
         return lax.map(
-            lambda at: (learner.observables(at, *mixtures), has_left(at, *mixtures, dimension)), params
+            lambda at: (
+                learner.observables(at, *mixtures),
+                has_left(at, mixtures[0], mixtures[1], dimension),
+            ),
+            params,
         )
 
     return over_settings(one, numbers, params, mixtures)

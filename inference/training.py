@@ -405,7 +405,7 @@ def advance(
         diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
         after_last = state.step == num_steps  # the update for the last loss is not taken
         params, step = svi.get_params(svi_state), state.step + 1
-        left = has_left(params, *setting, getattr(guide, "dimension", None))
+        left = has_left(params, setting[0], setting[1], getattr(guide, "dimension", None))
         lost = (~_all_finite(params) | left) & ~after_last
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
