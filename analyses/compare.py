@@ -208,8 +208,8 @@ def table(tree: xr.DataTree) -> RenderableType:
             "behaviour left, as seen along the axis between the tasks. Old coverage: the learner's share at "
             "the target's old mode, 0 where it left that mode in any direction. Drift and gap are "
             "Mahalanobis distances. The norm of a noisy displacement has a floor; that of the mean "
-            "displacement, given with its root mean square error, has almost none. The deviation is the largest of any parameter "
-            "at any recorded step, beside what noise alone explains."
+            "displacement, given with its root mean square error, has almost none. The deviation is the "
+            "largest of any parameter at any recorded step, beside what noise alone explains."
         ),
     )
 

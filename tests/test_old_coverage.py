@@ -78,7 +78,7 @@ def test_in_one_dimension_it_is_the_least_squares_fit_by_quadrature(weight, old,
 def test_in_a_plane_it_is_the_least_squares_fit_on_a_grid(own, own_new, target_new):
     target = TwoMode.create(0.4, [0.0, 0.0], [3.0, 1.0], MATRIX, target_new)
     learner = TwoMode.create(0.7, [0.3, -0.6], [2.0, 1.2], own, own_new)
-    axis = np.linspace(-13.0, 16.0, 581)
+    axis = np.linspace(-13.0, 16.0, 291)
     points = np.stack(np.meshgrid(axis, axis), axis=-1)
 
     def inner(p, q):
@@ -101,8 +101,8 @@ def test_in_five_dimensions_it_is_the_least_squares_fit_of_samples():
     )
     own, wanted = modes_of(learner, covariance), modes_of(target, covariance)
     found = []
-    for _ in range(20):
-        draws = {id(p): p.rvs(20_000, random_state=rng) for p in (*own, *wanted)}
+    for _ in range(10):
+        draws = {id(p): p.rvs(10_000, random_state=rng) for p in (*own, *wanted)}
 
         def inner(p, q, draws=draws):
             return np.mean(q.pdf(draws[id(p)]))
