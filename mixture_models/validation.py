@@ -68,7 +68,7 @@ def closed_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) 
 
 def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
     """Return ``value`` as an int between the bounds, or raise `InputError`."""
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if isinstance(value, Integral) and not isinstance(value, bool | np.timedelta64):
         result = int(value)  # whatever its size
     else:
         whole = _scalar(name, value, "a whole number")
@@ -90,14 +90,8 @@ def flag(name: str, value: Any) -> bool:
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """Return ``value`` as an array of its own type that keeps the masks of lists of masked arrays.
-
-    Raises:
-        InputError: no rectangle.
-    """
+    """Return ``value`` as an array of its own type, with its mask, or refuse what has no one shape."""
     try:
-        if isinstance(value, list | tuple) and any(np.ma.isMaskedArray(entry) for entry in value):
-            return np.ma.stack([np.ma.asanyarray(entry) for entry in value])
         return np.asanyarray(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}") from None
@@ -105,23 +99,29 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
 def real_array(name: str, value: Any) -> np.ndarray:
     """Return ``value`` as a float64 array, NaN where it is masked, or refuse what holds no real numbers."""
+    # One by one: among floats NumPy makes numbers of booleans and of the durations in a list, and drops masks.
+    if isinstance(value, list | tuple) and not all(type(entry) is float for entry in value):
+        parts = [real_array(name, entry) for entry in value]
+        if len({part.shape for part in parts}) > 1:
+            raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}")
+        return np.stack(parts)
     array = as_array(name, value)
-    mixed = isinstance(value, list | tuple) and _holds_boolean(value)
-    kind, words = array.dtype.kind, "booleans" if mixed else _KINDS.get(array.dtype.kind, "")
-    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):
+    kind, data = array.dtype.kind, np.ma.getdata(array)
+    words = _KINDS.get(kind, "")
+    if kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):
         words = ""  # a machine-learning float such as bfloat16
     if kind == "O":
         # Whatever Python objects lie in an array are numbers one by one.
-        entries = np.ma.compressed(array) if np.ma.isMaskedArray(array) else array.ravel()
-        if any(isinstance(e, bool) or not isinstance(e, Real | Decimal) for e in entries):
+        entries = array.compressed() if isinstance(array, np.ma.MaskedArray) else array.ravel()
+        if any(isinstance(e, bool | np.timedelta64) or not isinstance(e, Real | Decimal) for e in entries):
             words = "objects that are not"
     if words:
         raise InputError(f"{name} must be numeric, real numbers with one shape; got {words}: {_shown(value)}")
     try:
-        result = np.asarray(np.ma.getdata(array), dtype=np.float64)
+        result = np.asarray(data, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}") from None
-    if kind in "iuO" and _rounded(np.ma.getdata(array)):
+    if kind in "iuO" and _rounded(data):
         raise InputError(f"{name} must be numbers that float64 holds exactly; got {_shown(value)}")
     if np.ma.is_masked(array):
         result = np.where(np.ma.getmaskarray(array), np.nan, result)
@@ -186,13 +186,6 @@ def _scalar(name: str, value: Any, wanted: str) -> float:
     if array is None or array.ndim:
         raise InputError(f"{name} must be {wanted}; got {_shown(value)}")
     return float(array)
-
-
-def _holds_boolean(value: Any) -> bool:
-    """Return whether lists in lists hold a boolean, which among numbers NumPy makes 0 or 1."""
-    if isinstance(value, list | tuple):
-        return any(_holds_boolean(entry) for entry in value)
-    return isinstance(value, bool | np.bool_)
 
 
 def _rounded(array: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""No silent conversion: what is no real number is refused, and what is masked is missing, everywhere alike."""
+"""No silent conversion: what is no real number is refused, what is masked is missing, everywhere alike."""
 
 import datetime
 from decimal import Decimal
@@ -154,7 +154,7 @@ def test_a_flag_is_true_or_false_and_no_text(value):
 # Samples
 
 RNG = np.random.default_rng(0)
-OLD, NEW = RNG.normal(size=(40, 2)), RNG.normal(size=(40, 2)) + [4.0, 0.0]
+OLD, NEW = RNG.normal(size=(40, 2)), RNG.normal(4.0, size=(40, 2))
 
 
 @pytest.mark.parametrize("wrap", [lambda a: a, lambda a: [a], lambda a: {"a": a}, lambda a: {"samples": a}])

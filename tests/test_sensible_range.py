@@ -70,12 +70,10 @@ def test_a_destroyed_training_is_diverged(rate, dimension):
 def test_between_two_records_it_is_noticed_at_its_step():
     settings = SETTINGS | {"learning_rate": 50.0}
     every, last = (
-        train(objectives.sft(), START, TARGET, record_every=n, **settings)["trajectory_stats"][
-            "diverged_step"
-        ]
+        train(objectives.sft(), START, TARGET, record_every=n, **settings)["trajectory_stats"]
         for n in (1, 50)
     )
-    np.testing.assert_array_equal(every, last)
+    np.testing.assert_array_equal(every["diverged_step"], last["diverged_step"])
 
 
 def test_scales_that_grow_without_end_are_diverged():
@@ -118,24 +116,11 @@ def test_no_training_that_works_is_diverged():
 
 
 def test_compare_says_how_many_diverged(massdrift, tmp_path):
-    code, printed, _ = massdrift(
-        *[
-            "compare",
-            "reverse_kl",
-            "sft",
-            "--num-steps",
-            "50",
-            "--num-replicates",
-            "3",
-            "--learning-rate",
-            "50",
-            "--quiet",
-        ],
-        "--out",
-        tmp_path / "out",
-    )
+    settings = ["--num-steps=50", "--num-replicates=3", "--learning-rate=50", "--quiet"]
+    out = tmp_path / "out"
+    code, printed, _ = massdrift("compare", "reverse_kl", "sft", *settings, "--out", out)
     assert code == 0
-    frame = pd.read_csv(tmp_path / "out" / "summary.csv")
+    frame = pd.read_csv(out / "summary.csv")
     assert frame["num_diverged"].tolist() == [3, 3]
     assert frame[["retention", "old_coverage", "old_weight", "peak_old_drift"]].isna().all(axis=None)
     assert "within 1000 times the reach" in " ".join(printed.split())

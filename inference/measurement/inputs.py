@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from inference.measurement import stored
 from inference.measurement.stored import Stored
-from mixture_models.validation import InputError, as_array, one_of
+from mixture_models.validation import InputError, as_array, one_of, real_array
 
 #: The kinds of files that are read.
 SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
@@ -73,7 +73,7 @@ def samples_of(name: str, source: Any) -> Samples:
         return _of_mapping(name, source)
     if isinstance(source, list | tuple) and source and np.ndim(source[0]) == 2:
         return _listed(list(range(len(source))), list(source), None)
-    shape = np.shape(source)
+    shape = source.shape if hasattr(source, "shape") else as_array(name, source).shape
     if len(shape) == 3:
         return _stacked(list(range(shape[0])), source, None)
     if len(shape) == 2:
@@ -297,7 +297,7 @@ def _stacked(names: list[Any], array: Any, features: list[str] | None) -> Sample
 def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
     if "samples" in source:
         values = source["samples"]
-        values = values if hasattr(values, "ndim") else as_array(name, values)
+        values = values if hasattr(values, "ndim") else real_array(name, values)
         features = [str(f) for f in source["features"]] if "features" in source else None
         if "checkpoint" in source and values.ndim == 2:
             rows = stored.of_array(name, values)

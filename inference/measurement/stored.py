@@ -102,7 +102,8 @@ def of_array(name: str, values: Any, *at: int) -> Stored:
         InputError: what is not (sample, feature) there.
     """
     if not isinstance(values, np.ndarray) and not hasattr(values, "chunks"):
-        values = as_array(f"the samples of {name}", values)
+        listed = isinstance(values, list | tuple)
+        values = (real_array if listed else as_array)(f"the samples of {name}", values)
     shape = np.shape(values)[len(at) :]
     if len(shape) != 2 or not all(isinstance(n, int) for n in shape):
         raise InputError(f"the samples of {name} must be of shape (sample, feature); got shape {shape}")
