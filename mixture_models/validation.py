@@ -99,7 +99,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
 def real_array(name: str, value: Any) -> np.ndarray:
     """Return ``value`` as a float64 array, NaN where it is masked, or refuse what holds no real numbers."""
-    # One by one: among floats NumPy makes numbers of booleans and of the durations in a list, and drops masks.
+    # One by one: among floats NumPy makes numbers of the booleans and durations in a list, and drops masks.
     if isinstance(value, list | tuple) and not all(type(entry) is float for entry in value):
         parts = [real_array(name, entry) for entry in value]
         if len({part.shape for part in parts}) > 1:
