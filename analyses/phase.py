@@ -270,13 +270,12 @@ def table(tree: xr.DataTree) -> Table:
     settings = tree.attrs
     frame = summary(tree)
     columns: list[tuple[str, str, tables.Cell]] = [
-        ("objective", "objective", lambda row, name: str(row[name])),
+        ("objec-\ntive", "objective", lambda row, name: str(row[name]).replace("_", "_\n")),
         ("replay or\nanchor", "knob", tables.plain),
         ("starved\nbelow N", "starved_below", tables.plain),
-        ("kept", "kept", tables.plain),
-        ("old cov-\nerage kept", "kept_coverage", tables.plain),
         ("kept,\nstarved", "kept_starved", tables.plain),
         ("kept, not\nstarved", "kept_fed", tables.plain),
+        ("cover-\nage", "kept_coverage", tables.plain),
         ("drift,\noverlap", "old_drift_overlapping", tables.plain),
         ("drift,\napart", "old_drift_apart", tables.plain),
         ("lost", "num_diverged", tables.plain),
@@ -287,8 +286,8 @@ def table(tree: xr.DataTree) -> Table:
         title="Where the old mode is lost, and where it moves",
         caption=(
             f"{int(frame['trainings'].sum())} trainings toward old weight {settings['old_weight']:g} from "
-            f"{_started(tree)}. Kept: the final retention (old coverage) that nine in ten trainings of a "
-            "point exceed, its mean over points with batches smaller (starved) and larger than N, where half "
+            f"{_started(tree)}. Kept (coverage): the final retention (old coverage) that nine in ten trainings "
+            "of a point exceed, its mean over points with batches smaller (starved) and larger than N, where half "
             "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "
             f"at separations below (overlap) and above {frame['overlapping_below'][0]:.3g}, where a "
             "tenth of the old behaviours is claimed by the new mode at the start. Lost: diverged, left out."
