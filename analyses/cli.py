@@ -306,9 +306,14 @@ def plan(
             show_default="every registered one and its variants",
         ),
     ] = None,
-    separation: Annotated[float, typer.Option(help="Distance of the modes [Mahalanobis].")] = 4.0,
+    separation: Annotated[
+        float | None,
+        typer.Option(help="Distance of the modes [Mahalanobis]; or samples of both.", show_default="4.0"),
+    ] = None,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
-    start_old_weight: Annotated[float, typer.Option(help="Old weight now.")] = 0.7,
+    start_old_weight: Annotated[
+        float | None, typer.Option(help="Old weight now; or samples of the learner.", show_default="0.7")
+    ] = None,
     old_samples: Annotated[
         Path | None, typer.Option(help="Samples of the old task, to estimate the separation from.")
     ] = None,
@@ -402,6 +407,9 @@ def phase(
     ] = None,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
     start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.02,
+    start_new_gap: Annotated[
+        float, typer.Option(help="Distance of the new mean from the target's at the start.")
+    ] = 1.0,
     num_steps: Annotated[int, typer.Option(help="Updates of a training.")] = 100,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.2,
     num_replicates: Annotated[int, typer.Option(help="Trainings at every point.")] = 40,
@@ -418,6 +426,7 @@ def phase(
             knobs=analyses.phase.KNOBS if knob is None else knob,
             old_weight=old_weight,
             start_old_weight=start_old_weight,
+            start_new_gap=start_new_gap,
             num_steps=num_steps,
             learning_rate=learning_rate,
             num_replicates=num_replicates,

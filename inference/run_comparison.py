@@ -96,7 +96,7 @@ def compare_runs(
     dataset = xr.Dataset(
         variables,
         {"run": names, "other": names, "ci_bound": ["lower", "upper"]},
-        {"at": str(at), "level": level},
+        {"at": str(at), "level": level} | {f"{name}_rope": width for name, width in ropes.items()},
     )
     settings = {"at": str(at), "gain": level, "rope": ropes, "runs": names}
     root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "comparison of runs"})

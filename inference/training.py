@@ -24,8 +24,9 @@ from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
+from mixture_models.sensible_range import has_left
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, integer, number, positive
+from mixture_models.validation import InputError, flag, integer, number, positive
 
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
@@ -87,8 +88,9 @@ def train(
 
     Returns:
         DataTree with ``/trajectory`` (dims objective, chain, draw, step, and feature), ``/final`` and
-        ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite is NaN
-        from then on. ``loss`` is the divergence's estimate at the recorded parameters, in nats.
+        ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite, or
+        leaves the range of `mixture_models.sensible_range`, is NaN from then on. ``loss`` is the
+        divergence's estimate at the recorded parameters, in nats.
 
     Raises:
         InputError: an argument out of range, before anything is computed.
@@ -119,7 +121,7 @@ def train(
         "record_every": record_every,
         "optimizer": "sgd" if optimizer is None else "given by the caller",
         "learning_rate_factors": factors,
-        "common_random_numbers": bool(common_random_numbers),
+        "common_random_numbers": flag("common_random_numbers", common_random_numbers),
         "precision": precision,
     } | ({} if dimension is None else {"dimension": dimension})
     steps = results.recorded_steps(num_steps, record_every)
@@ -430,7 +432,8 @@ def advance(
         diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
         after_last = state.step == num_steps  # the update for the last loss is not taken
         params, step = svi.get_params(svi_state), state.step + 1
-        lost = ~_all_finite(params) & ~after_last
+        left = has_left(params, setting[0], setting[1], getattr(guide, "dimension", None))
+        lost = (~_all_finite(params) | left) & ~after_last
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
         if beside is not None:

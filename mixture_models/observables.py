@@ -41,6 +41,43 @@ def retention(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
     return (jnp.exp(law.log_weights) @ jnp.stack(modes) - new) / (old - new)
 
 
+def old_coverage(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
+    """Return how much of the learner covers the target's old mode: c_o of the best fit q ≈ c_o p_o + c_n p_n.
+
+    Least squares over all behaviours, so that a mode that left the target's in any direction, along the
+    axis or beside it, covers nothing. With the cosine c(p, q) = ∫pq / √(∫p² ∫q²) of two densities and
+    c = c(p_o, p_n),
+
+        c_o = Σ_k w_k (c(q_k, p_o) - c · c(q_k, p_n)) / (1 - c²).
+
+    The value equals β where the learner's modes are the target's, and is 0 where only the new one is covered
+    or neither. It is slightly below 0 where a mode lies beyond the new one, as `retention` is. Modes that are
+    narrower or wider than the target's count by the cosine, which is 1 for equal densities alone.
+
+    Args:
+        law: the learner's law q.
+        target: the true target, whose modes must differ.
+    """
+    old, new = zip((target.old_mean, target.new_mean), target.scales, strict=True)
+    between = _log_cosine(*old, *new)
+    modes = [(law.means[k], law.scale(k)) for k in range(law.num_modes)]
+    to_old, to_new = (jnp.stack([jnp.exp(_log_cosine(*mode, *own)) for mode in modes]) for own in (old, new))
+    covered = (to_old - jnp.exp(between) * to_new) / -jnp.expm1(2.0 * between)
+    return jnp.exp(law.log_weights) @ covered
+
+
+def _log_cosine(mean: Array, scale: Array, other_mean: Array, other_scale: Array) -> Float[Array, ""]:
+    """Return log ∫pq / √(∫p² ∫q²) of two normal densities.
+
+    With Σ̄ the mean covariance it is -¼ (m - m')ᵀ Σ̄⁻¹ (m - m') + ¼ log(|Σ| |Σ'|) - ½ log|Σ̄|.
+    """
+    dim, one, other = mean.shape[-1], jnp.asarray(scale), jnp.asarray(other_scale)
+    both = cov.mean_scale(one, other)
+    spread = cov.whiten(both, mean - other_mean)
+    volumes = cov.log_determinant(one, dim) + cov.log_determinant(other, dim)
+    return -0.25 * jnp.sum(spread * spread) + 0.5 * volumes - cov.log_determinant(both, dim)
+
+
 def expected_old_responsibility(
     target: TwoMode, laws: Sequence[tuple[Float[Array, "d"], cov.Scale]]
 ) -> Float[Array, "laws"]:

@@ -37,7 +37,7 @@ from inference.measurement.prior import Prior
 from inference.measurement.projection import Projection, project
 from inference.measurement.scales import ScalePosterior, scale_posterior
 from inference.measurement.scores import prior_shapes
-from mixture_models.validation import InputError, integer, one_of, positive
+from mixture_models.validation import InputError, flag, integer, one_of, positive
 
 #: How the posterior is computed.
 METHODS = ("auto", "laplace", "nuts")
@@ -157,6 +157,7 @@ def measure(
     num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
     max_features = integer("max_features", max_features)
     limit = stored.default_memory() if memory is None else positive("memory", memory)
+    neither, drop_missing = flag("neither", neither), flag("drop_missing", drop_missing)
     checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
