@@ -1,7 +1,7 @@
 """The settings of a command as a file: every run writes ``settings.toml``, and ``--config`` reads it.
 
-The file holds the options and arguments of the command by name, without those that say where it writes and how
-it prints.
+The file holds the options and arguments of the command by name, without those that say where it writes and
+how it prints.
 """
 
 import tomllib
