@@ -287,8 +287,9 @@ def table(tree: xr.DataTree) -> Table:
         caption=(
             f"{int(frame['trainings'].sum())} trainings toward old weight {settings['old_weight']:g} from "
             f"{_started(tree)}. Kept (coverage): the final retention (old coverage) that nine in ten "
-            "trainings of a point exceed, its mean over points with batches smaller (starved) and larger than N, "
-            "where half of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "
+            "trainings of a point exceed, its mean over points with batches smaller (starved) and larger "
+            "than N, where half of the batches hold no old behaviour at the start. Drift: the median final "
+            "one [Mahalanobis], "
             f"at separations below (overlap) and above {frame['overlapping_below'][0]:.3g}, where a "
             "tenth of the old behaviours is claimed by the new mode at the start. Lost: diverged, left out."
         ),
