@@ -1,6 +1,5 @@
 """Everything that determines a comparison, as one file that reproduces it."""
 
-import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +8,7 @@ import numpy as np
 import tomli_w
 
 import mixture_models
+from inference.reading import read_toml
 from mixture_models.validation import InputError, integer, number, one_of, open_interval, positive
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Settings:
     precision: str = "float64"
 
     def __post_init__(self) -> None:
-        if isinstance(self.objectives, str) or not all(isinstance(text, str) for text in self.objectives):
+        given: Any = self.objectives
+        if not (isinstance(given, list | tuple) and all(isinstance(text, str) for text in given)):
             raise InputError(f"objectives must be a list of texts; got {self.objectives!r}")
         if not isinstance(self.common_random_numbers, bool):
             raise InputError(
@@ -96,12 +97,7 @@ class Settings:
         Raises:
             InputError: the file is missing, is not TOML, or holds an unknown or unusable setting.
         """
-        try:
-            stored = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise InputError(f"{path} must be a readable settings file: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} must be a TOML file: {error}") from None
+        stored = read_toml(path)
         unknown = sorted(set(stored) - set(cls.names()))
         if unknown:
             raise InputError(f"{path} may set {', '.join(cls.names())}; got {', '.join(unknown)}")
@@ -113,7 +109,8 @@ class Settings:
 
     def mixtures(self) -> "tuple[TwoMode, TwoMode]":
         """Return the start and the target."""
-        axis = np.eye(self.dimension)[0]
+        axis = np.zeros(self.dimension)
+        axis[0] = 1.0
         target = mixture_models.TwoMode.create(self.old_weight, 0.0 * axis, self.separation * axis)
         start = target.replace(
             old_weight=self.start_old_weight,

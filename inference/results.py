@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from inference.reading import reading
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, one_of
+from mixture_models.validation import InputError, one_of, path_of
 
 #: Version of the layout that `open` reads.
 LAYOUT = 1
@@ -251,7 +252,7 @@ _LONG_NAME_AND_UNITS = {
 
 _EVENT_DIMS = ("feature", "feature_bis")
 
-_SUFFIXES = (".zarr", ".nc")
+_ENGINES: Any = {".zarr": "zarr", ".nc": "netcdf4"}
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:
@@ -440,8 +441,10 @@ def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Pat
     Raises:
         InputError: another suffix, no such parent folder, or an existing output without ``overwrite``.
     """
-    path = Path(path)
-    one_of("the suffix of a result", path.suffix, _SUFFIXES)
+    if not isinstance(tree, xr.DataTree):
+        raise InputError(f"tree must be an xarray.DataTree; got {type(tree).__name__}")
+    path = path_of("path", path)
+    one_of("the suffix of a result", path.suffix, _ENGINES)
     new_output(path, "zarr.json" if path.suffix == ".zarr" else None, overwrite=overwrite)
     if not path.resolve().parent.is_dir():
         raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
@@ -464,16 +467,15 @@ def open(path: str | Path) -> xr.DataTree:
     Raises:
         InputError: no such file, not readable, or not a massdrift result of this layout.
     """
-    path = Path(path)
-    one_of("the suffix of a result", path.suffix, _SUFFIXES)
+    path = path_of("path", path)
+    one_of("the suffix of a result", path.suffix, _ENGINES)
     if not path.exists():
         raise InputError(f"{path} must be a massdrift result; there is no such file")
-    try:
-        with xr.open_datatree(path) as lazy:
-            tree = lazy.load()
-    except Exception as error:  # whatever a backend raises on a damaged or foreign file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} must be a massdrift result; it cannot be read: {reason}") from error
+    with (
+        reading(path, f"{path} must be a massdrift result"),
+        xr.open_datatree(path, engine=_ENGINES[path.suffix]) as lazy,
+    ):
+        tree = lazy.load()
     layout = tree.attrs.get("massdrift_layout")
     if layout != LAYOUT:
         found = "another file" if layout is None else f"layout {layout}"

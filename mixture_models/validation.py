@@ -1,8 +1,10 @@
 """Checks at the boundary: one sentence that says what was expected and what came."""
 
 import math
+import os
 from collections.abc import Iterable
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,22 @@ def increasing_array(name: str, value: Any, interval: str) -> np.ndarray:
     if result.ndim != 1 or not result.size or np.any(np.diff(result) <= 0.0):
         raise InputError(f"{name} must be an increasing list of numbers; got {np.array2string(result)}")
     return result
+
+
+def path_of(name: str, value: Any) -> Path:
+    """Return ``value`` as a path, or raise `InputError`."""
+    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
+        raise InputError(f"{name} must be a path; got {_shown(value)}")
+    return Path(value)
+
+
+def folder_of(name: str, value: Any) -> Path:
+    """Return ``value`` as the path of a folder that is there or can be made, or raise `InputError`."""
+    path = path_of(name, value)
+    stands = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not stands.is_dir():
+        raise InputError(f"{name} must be a folder; {stands} is a file")
+    return path
 
 
 def _shown(value: Any) -> str:
