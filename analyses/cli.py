@@ -26,8 +26,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    # Brackets in a help text are units and names of tables.
+    rich_markup_mode="markdown",
 )
-reproduce = typer.Typer(help="Reproduce a published simulation.", no_args_is_help=True)
+reproduce = typer.Typer(
+    help="Reproduce a published simulation.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 app.add_typer(reproduce, name="reproduce")
 
 
@@ -38,8 +42,13 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"massdrift: {error}", file=sys.stderr)
+        # A name may hold line breaks and other characters that a terminal obeys.
+        sentence = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+        print(f"massdrift: {sentence}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"massdrift: there was not enough memory: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _keep_programs() -> None:
@@ -514,7 +523,11 @@ def measure(
 @app.command("compare-runs")
 def compare_runs(
     folders: Annotated[
-        list[Path], typer.Argument(help="Outputs of massdrift measure; the first is the reference.")
+        list[str],
+        typer.Argument(
+            help="Outputs of massdrift measure, as FOLDER or NAME=FOLDER; the first is the reference.",
+            metavar="FOLDER...",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path(
         "runs/compare-runs"

@@ -26,7 +26,7 @@ from inference import results
 from inference.sweeps import sweep
 from mixture_models import objectives, theory
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import increasing_array, integer, open_interval, positive
+from mixture_models.validation import folder_of, increasing_array, integer, open_interval, positive
 
 #: Separations, batch sizes and values of the knob of the default grid.
 SEPARATIONS = tuple(float(x) for x in np.arange(1.5, 7.25, 0.5))
@@ -110,6 +110,7 @@ def run(
     def start(target: TwoMode) -> TwoMode:
         return target.replace(old_weight=beta, new_mean=target.new_mean - _NEW_GAP)
 
+    keep = folder_of("keep", keep)
     keep.mkdir(parents=True, exist_ok=True)
     finals, stats = [], []
     for argument, names in _FAMILIES.items():

@@ -17,11 +17,10 @@ from rich.table import Table
 from analyses import outputs, tables
 from analyses.plan_rows import NUM_CURVE, RANGED, SHOWN, check_knob, row_of, times_of
 from analyses.plan_samples import (
-    LARGEST_SEPARATION,
-    LEAST_SEPARATION,
     corners_of,
     estimated_words,
     estimates,
+    in_reach,
     told_apart,
 )
 from inference import results
@@ -29,7 +28,7 @@ from inference.intervals import interval, interval_probability
 from inference.measurement.separation import EstimatedSetting, estimate_setting
 from mixture_models import objectives
 from mixture_models.theory.paths import Setting
-from mixture_models.validation import InputError, closed_interval, integer, open_interval, positive
+from mixture_models.validation import InputError, integer, open_interval, positive
 
 
 def estimate(
@@ -90,7 +89,7 @@ def run(
         separation = told_apart(estimated)
         start_old_weight = estimated.old_weight.value if estimated.old_weight else start_old_weight
     setting = Setting(
-        closed_interval("separation", separation, LEAST_SEPARATION, LARGEST_SEPARATION),
+        in_reach("separation", separation),
         open_interval("old_weight", old_weight),
         open_interval("start_old_weight", start_old_weight),
         integer("num_steps", num_steps),

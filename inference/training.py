@@ -95,6 +95,10 @@ def train(
     batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     check_setting(start, target)
     factors = check_factors(learning_rate_factors)
+    if not (optimizer is None or isinstance(optimizer, optax.GradientTransformation)):
+        raise InputError(
+            f"optimizer must be an optax.GradientTransformation such as optax.adam(0.05); got {optimizer!r}"
+        )
     problems = [(objective, start, target) for objective in chosen]
     if dimension is not None:
         dimension = integer("dimension", dimension)

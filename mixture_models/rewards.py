@@ -199,7 +199,15 @@ def rewards_of(
     Raises:
         InputError: not one number a behaviour, or no target.
     """
-    values = jnp.asarray(reward(y, target_of(args), reference))
+    try:
+        values = jnp.asarray(reward(y, target_of(args), reference))
+    except jax.errors.JAXTypeError as error:
+        raise InputError(
+            "a reward must be made of functions that JAX can trace, as those of jax.numpy; this one asks "
+            f"for the values of a traced array ({type(error).__name__})"
+        ) from error
+    except TypeError as error:  # of what it returned
+        raise InputError(f"a reward must return numbers: {str(error).splitlines()[0]}") from error
     if values.shape != y.shape[:1]:
         raise InputError(
             f"a reward must return one number a behaviour, shape {y.shape[:1]}; got shape {values.shape}"

@@ -35,7 +35,8 @@ from inference.measurement.prior import Prior
 from inference.measurement.projection import Projection, project
 from inference.measurement.scales import ScalePosterior, scale_posterior
 from inference.measurement.scores import prior_shapes
-from mixture_models.validation import InputError, integer, one_of, positive
+from inference.reading import read_npz
+from mixture_models.validation import InputError, folder_of, integer, one_of, positive
 
 #: How the posterior is computed.
 METHODS = ("auto", "laplace", "nuts")
@@ -154,6 +155,7 @@ def measure(
     num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
     max_features = integer("max_features", max_features)
     limit = stored.default_memory() if memory is None else positive("memory", memory)
+    folder = None if keep is None else folder_of("keep", keep)
     checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
@@ -204,7 +206,7 @@ def measure(
             seed,
         )
         names = checked.samples.names
-        store = _Store(None if keep is None else Path(keep), settings, checked)
+        store = _Store(folder, settings, checked)
         measured = []
         with tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
             for index, _ in enumerate(bar):
@@ -384,8 +386,10 @@ class _Store:
     def read(self, index: int) -> dict[str, np.ndarray] | None:
         if self.folder is None or not (path := self._path(index)).exists():
             return None
-        with np.load(path, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
+        try:
+            return read_npz(path, f"{path} must be a kept checkpoint")
+        except InputError:  # damaged: measured again
+            return None
 
     def write(self, index: int, found: dict[str, np.ndarray]) -> None:
         if self.folder is None:

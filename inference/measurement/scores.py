@@ -55,7 +55,7 @@ def measure_scores(
     """
     old = _by_checkpoint("old_log_likelihood", old_log_likelihood)
     new = _by_checkpoint("new_log_likelihood", new_log_likelihood)
-    if list(old) != list(new):
+    if set(old) != set(new):
         raise InputError(
             f"both log-likelihoods must have the same checkpoints; got {list(old)} and {list(new)}"
         )
