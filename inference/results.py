@@ -379,7 +379,7 @@ def attributes_of(name: str) -> dict[str, str]:
 
 def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:
     """Return the steps that are recorded: every so many from 0 on, and the last."""
-    return np.unique(np.append(np.arange(0, num_steps, record_every), num_steps))
+    return np.unique(np.append(np.arange(0, num_steps, min(record_every, num_steps)), num_steps))
 
 
 def objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:

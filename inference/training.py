@@ -1,6 +1,7 @@
 """Finite-batch training: thousands of SVI runs of an objective at once, in one compiled program."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -16,8 +17,8 @@ from jaxtyping import Array
 from numpyro.infer import SVI
 from tqdm.auto import tqdm
 
-from inference import results
-from inference.chunks import chunk_sizes, run_together
+from inference import memory, results
+from inference.chunks import chunk_sizes, num_threads, run_together
 from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
@@ -28,6 +29,15 @@ from mixture_models.validation import InputError, integer, number, positive
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
 _BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
+
+#: Random numbers of a batch.
+MOST_NUMBERS = 2**32 - 1
+
+# Of what is recorded: as it is trained, joined, stacked by objective, and handed on.
+_COPIES = 3
+
+# At most, of a program of the engines, for every coordinate of every sample in a batch.
+_BYTES_A_NUMBER = 64
 
 #: Steps are counted in 32 bits.
 MOST_STEPS = 2**31 - 2
@@ -120,7 +130,6 @@ def train(
         "common_random_numbers": bool(common_random_numbers),
         "precision": precision,
     } | ({} if dimension is None else {"dimension": dimension})
-    steps = results.recorded_steps(num_steps, record_every)
     with arithmetic():
         programs = [
             training_program(objective, batch_size, optimizer, factors, precision)
@@ -128,9 +137,17 @@ def train(
         ]
         mixtures = [(inner_start, inner_target) for _, inner_start, inner_target in problems]
         recorded = [_recorded(*pair) for pair in zip(programs, mixtures, strict=True)]
-        if any(names != recorded[0] for names in recorded):
+        if any(set(shapes) != set(recorded[0]) for shapes in recorded):
             raise InputError("objectives trained together must have learners that record the same variables")
         num_chunks, size = chunk_sizes(num_replicates)
+        check_batch(batch_size, max(inner_start.dim for inner_start, _ in mixtures))
+        floats = len(problems) * num_replicates * (1 + sum(map(math.prod, recorded[0].values())))
+        memory.check_fits(
+            "what is recorded",
+            _COPIES * 8.0 * floats * (num_steps // record_every + 2),
+            "take fewer replicates, steps or objectives, or record fewer steps (record_every)",
+        )
+        steps = results.recorded_steps(num_steps, record_every)
         settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(learning_rate)
         plan = _plan(steps, batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
@@ -143,6 +160,7 @@ def train(
             chunks = keys.reshape(num_chunks, size)
             compiling[program.static] = partial(_compile, program, chunks[0], setting, rate, plan)
             tasks += [partial(_run, program, chunk, setting, rate, plan) for chunk in chunks]
+        _check_batches(programs, mixtures, settings_of, chunks[0], rate, plan, batch_size)
         # Before the trainings: threads that share a program would each compile it.
         run_together(list(compiling.values()), arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
@@ -280,9 +298,43 @@ def _run(
     return _Ended(joined, np.asarray(state.diverged_step))
 
 
-def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
-    """Return the names of a learner's variables, by shapes alone: refuses what cannot be trained early."""
-    return set(first_record.eval_shape(program.static, program.numbers, setting))
+def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a learner's variables; refuses what cannot be trained early."""
+    shapes = first_record.eval_shape(program.static, program.numbers, setting)
+    return {name: tuple(shape.shape) for name, shape in shapes.items()}
+
+
+def check_batch(batch_size: int, dimension: int) -> None:
+    """Refuse a batch for which there are too few random numbers: they are counted in 32 bits."""
+    if batch_size * dimension > MOST_NUMBERS:
+        raise InputError(
+            f"batch_size times dimension must be at most {MOST_NUMBERS}, as random numbers are counted in 32 "
+            f"bits; got {batch_size} times {dimension}"
+        )
+
+
+def _check_batches(
+    programs: Sequence[Program],
+    mixtures: Sequence[tuple[TwoMode, TwoMode]],
+    settings: Sequence[Any],
+    keys: Array,
+    learning_rate: Array,
+    plan: _Plan,
+    batch_size: int,
+) -> None:
+    """Refuse batches that do not fit into memory, before a program holds any."""
+    threads, numbers = num_threads(), len(keys) * batch_size * max(start.dim for start, _ in mixtures)
+    if _BYTES_A_NUMBER * threads * numbers < 0.5 * memory.free():
+        return
+    # Only then is it worth compiling twice to know what a program needs.
+    needed = 0
+    for program, setting in {p.static: (p, s) for p, s in zip(programs, settings, strict=True)}.values():
+        state = _initialise.eval_shape(program.static, program.numbers, keys, setting, learning_rate)  # type: ignore[attr-defined]
+        lowered = _advance.lower(  # type: ignore[attr-defined]
+            program.static, program.numbers, state, plan.counts[0], plan.num_steps, setting, learning_rate
+        )
+        needed = max(needed, lowered.compile().memory_analysis().temp_size_in_bytes)
+    memory.check_fits(f"what {threads} batches take at once", threads * needed, "take a smaller batch_size")
 
 
 @partial(jax.jit, static_argnums=0)

@@ -159,6 +159,7 @@ def measure(
     checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
+    inputs.check_own_covariances(old, new)
     sizes = [pieces.bytes_of(summary.num, old.shape[1]) for summary in checked.summaries]
     if method == "nuts" and max(sizes) > limit:
         raise InputError(
@@ -214,7 +215,10 @@ def measure(
                 if found is None:
                     checkpoint = _checkpoint(plan, checked, projection, index, streamed=sizes[index] > limit)
                     summary = checked.summaries[index]
-                    found = measure_checkpoint(plan, checkpoint, checked, index)
+                    try:
+                        found = measure_checkpoint(plan, checkpoint, checked, index)
+                    except np.linalg.LinAlgError as error:
+                        raise InputError(_degenerate(checked, index, error)) from error
                     found |= {"observed_mean": summary.mean, "observed_sd": summary.sd}
                     store.write(index, found)
                 measured.append(found)
@@ -227,6 +231,20 @@ def measure(
         "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),
     }
     return _tree(measured, names, checked, projection, plan, settings, extra)
+
+
+def _degenerate(checked: inputs.Checked, index: int, error: Exception) -> str:
+    """Say what is odd about a checkpoint that cannot be computed with, in units of the references."""
+    summary = checked.summaries[index]
+    both = np.concatenate([checked.old, checked.new])
+    spread = both.std(axis=0)
+    far, ratio = np.abs(summary.mean - both.mean(axis=0)) / spread, summary.sd / spread
+    return (
+        f"checkpoint {checked.samples.names[index]} cannot be measured ({str(error).rstrip('.')}): its features "
+        f"spread {ratio.min():.2g} to {ratio.max():.2g} times as wide as those of both references, and their "
+        f"means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or samples "
+        "that are all equal"
+    )
 
 
 def _separation(references: References) -> float:

@@ -17,6 +17,15 @@ from inference.measurement import stored
 from inference.measurement.stored import Stored
 from mixture_models.validation import InputError, one_of, path_of
 
+# Spreads of features whose squares, and sums of them, are floats.
+_LEAST_SPREAD, _MOST_SPREAD = 1e-100, 1e100
+
+# Samples of a reference that must differ from each other, unless it has fewer.
+_MOST_DIFFERENT = 10
+
+# Of a correlation: with a smaller eigenvalue features depend on one another.
+_LEAST_EIGENVALUE = 1e-10
+
 #: The kinds of files that are read.
 SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
 
@@ -264,6 +273,11 @@ def _summary(source: Samples, index: int, features: list[str]) -> Summary:
     mean, squares = np.zeros(len(features)), np.zeros(len(features))
     for piece in source.pieces(index, features):
         samples = np.ascontiguousarray(piece[_finite(piece)])
+        if np.abs(samples).max(initial=0.0) > _MOST_SPREAD:
+            raise InputError(
+                f"samples must be at most {_MOST_SPREAD:g} in size; checkpoint {source.names[index]} has "
+                f"{np.abs(samples).max():.3g}"
+            )
         num_dropped += len(piece) - len(samples)
         if not len(samples):
             continue
@@ -293,15 +307,31 @@ def digest_of(samples: Float[np.ndarray, "n d"]) -> str:
 
 def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> None:
     d = len(features)
-    least = max(10, d + 5)
+    least = max(_MOST_DIFFERENT, d + 5)
     for name, array in (("old", old), ("new", new)):
         if len(array) < 5:
             raise InputError(f"the {name} reference must have at least 5 samples; got {len(array)}")
+        different, wanted = len(np.unique(_row_hashes(np.ascontiguousarray(array)))), min(len(array), least)
+        if different < wanted:
+            raise InputError(
+                f"the {name} reference must have at least {wanted} different samples for {d} features; got "
+                f"{different} different ones of {len(array)}"
+            )
         flat = np.flatnonzero(np.ptp(array, axis=0) <= 1e-12 * np.maximum(np.abs(array).max(axis=0), 1e-300))
         if flat.size:
             raise InputError(
                 f"every feature must vary in both references; in the {name} one these are constant: "
                 + ", ".join(features[i] for i in flat[:8])
+            )
+        spread = np.ptp(array, axis=0)
+        far = np.flatnonzero(
+            (spread < _LEAST_SPREAD) | (spread > _MOST_SPREAD) | (np.abs(array).max(axis=0) > _MOST_SPREAD)
+        )
+        if far.size:
+            raise InputError(
+                f"features must be in units in which they range over {_LEAST_SPREAD:g} to {_MOST_SPREAD:g}; "
+                f"in the {name} reference {features[far[0]]} ranges from {array[:, far[0]].min():.3g} to "
+                f"{array[:, far[0]].max():.3g}"
             )
     if len(old) + len(new) - 2 < least:
         raise InputError(
@@ -310,13 +340,28 @@ def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> 
         )
     if old.shape == new.shape and np.array_equal(old, new):
         raise InputError("the references must differ; old and new are the same samples")
-    within = np.concatenate([old - old.mean(0), new - new.mean(0)])
+    _check_independent("", old - old.mean(0), new - new.mean(0))
+
+
+def check_own_covariances(old: np.ndarray, new: np.ndarray) -> None:
+    """Refuse a reference that lacks a covariance of its own, given both as they are modelled.
+
+    Raises:
+        InputError: features that are linear combinations of one another there.
+    """
+    if min(len(old), len(new)) >= old.shape[1] + 7:  # of fewer samples none is taken
+        for name, array in (("old", old), ("new", new)):
+            _check_independent(f"in the {name} reference ", array - array.mean(0))
+
+
+def _check_independent(where: str, *centred: np.ndarray) -> None:
+    within = np.concatenate(centred)
     within = within / within.std(0)
     lowest = np.linalg.eigvalsh(within.T @ within / len(within)).min()
-    if lowest < 1e-10:
+    if lowest < _LEAST_EIGENVALUE:
         raise InputError(
-            "the features must not be linear combinations of one another; the smallest eigenvalue of their "
-            f"correlation is {lowest:.1e}"
+            f"{where}the features must not be linear combinations of one another; the smallest eigenvalue of "
+            f"their correlation is {lowest:.1e}"
         )
 
 

@@ -89,6 +89,8 @@ class ScalePosterior(NamedTuple):
             logs = np.array([special.logsumexp(joint, axis=(1, 2)).sum() for joint in given])
             shares = special.softmax(logs + np.log(chances))
         probability = (1.0 - _OF_ANY) * shares + _OF_ANY / len(shares)
+        if not np.isfinite(probability).all():
+            raise np.linalg.LinAlgError("No scale of displacement has a posterior")
         picked = rng.choice(len(probability), size=num, p=probability)
         scales, log_odds = np.zeros((num, 2, 2)), np.log(chances / probability)[picked]
         for index in range(len(CONFIGURATIONS)):

@@ -10,9 +10,9 @@ from pathlib import Path
 import xarray as xr
 from tqdm.auto import tqdm
 
+from inference import memory as memory_of
 from inference.chunks import num_threads, run_together
 from inference.sweeps import cluster
-from inference.sweeps import memory as memory_of
 from inference.sweeps.blocks import compile_block, train_block, variables
 from inference.sweeps.cuts import Block, Geometry, blocks, distinct, geometry, heaviest
 from inference.sweeps.grid import Grid, Start
