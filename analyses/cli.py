@@ -98,7 +98,7 @@ def compare(
     ] = None,
     old_weight: Annotated[float | None, _setting("old_weight", "Target's mass of the old mode.")] = None,
     separation: Annotated[float | None, _setting("separation", "Distance of the target's modes.")] = None,
-    dimension: Annotated[int | None, _setting("dimension", "Dimension of a behaviour.")] = None,
+    dimension: Annotated[int | None, _setting("dimension", "Dimension of a behaviour, of any size.")] = None,
     start_old_weight: Annotated[
         float | None, _setting("start_old_weight", "Old weight at the start.")
     ] = None,

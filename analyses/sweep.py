@@ -62,11 +62,14 @@ def run(
             new_mean=target.new_mean - settings.start_new_gap * toward_new,
         )
 
+    chosen = [objectives.parse(text) for text in settings.objectives]
+    _, target, dimension = settings.placed(chosen)
     return sweep(
-        [objectives.parse(text) for text in settings.objectives],
+        chosen,
         axes,
         start=start_of,
-        target=settings.mixtures()[1],
+        target=target,
+        dimension=dimension,
         store=out,
         num_steps=settings.num_steps,
         batch_size=settings.batch_size,

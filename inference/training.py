@@ -23,6 +23,7 @@ from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
+from mixture_models.rewards import check_finite
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, positive
 
@@ -109,6 +110,7 @@ def train(
         raise InputError(
             f"optimizer must be an optax.GradientTransformation such as optax.adam(0.05); got {optimizer!r}"
         )
+    check_rewards(chosen, start, target)
     problems = [(objective, start, target) for objective in chosen]
     if dimension is not None:
         dimension = integer("dimension", dimension)
@@ -550,6 +552,15 @@ def check_setting(start: TwoMode, target: TwoMode) -> None:
         raise InputError(f"start and target must have one dimension; got {start.dim} and {target.dim}")
     if target.new_scale is None and not target.separation > 0.0:
         raise InputError("the target's modes must differ; got separation 0")
+
+
+def check_rewards(objectives: Sequence[Objective], start: TwoMode, target: TwoMode) -> None:
+    """Refuse rewards that are not finite where the learner starts."""
+    for objective in objectives:
+        reward = getattr(objective.divergence, "reward", None)
+        if reward is not None:
+            with jax.enable_x64(True):
+                check_finite(objective.name, reward, start, target)
 
 
 def check_factors(factors: Mapping[str, float] | None) -> dict[str, float]:

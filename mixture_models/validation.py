@@ -123,9 +123,20 @@ def increasing_array(name: str, value: Any, interval: str) -> np.ndarray:
 
 def path_of(name: str, value: Any) -> Path:
     """Return ``value`` as a path, or raise `InputError`."""
-    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
-        raise InputError(f"{name} must be a path; got {_shown(value)}")
-    return Path(value)
+    try:
+        path = Path(value)
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except (TypeError, ValueError):  # no path, or one with a null character
+        raise InputError(f"{name} must be a path; got {_shown(value)}") from None
+    except NotADirectoryError:  # a file among the parents: what it is for says so
+        pass
+    except OSError as error:
+        raise InputError(
+            f"{name} must be a path that can be read: {error.strerror}; got {_shown(value)}"
+        ) from None
+    return path
 
 
 def folder_of(name: str, value: Any) -> Path:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from inference import memory as memory_of
 from inference import results
 from inference.measurement import (
     across,
@@ -152,6 +153,8 @@ def measure(
     seed = integer("seed", seed, at_least=0)
     step = _CHAINS * NUM_DRAWS
     num_draws = -(-integer("num_draws", num_draws, at_least=step) // step) * step
+    # Means, displacements and scales of every draw of a checkpoint; before the data are read.
+    memory_of.check_fits("draws", 8.0 * 16.0 * num_draws, "take fewer (num_draws)")
     num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
     max_features = integer("max_features", max_features)
     limit = stored.default_memory() if memory is None else positive("memory", memory)
@@ -240,10 +243,10 @@ def _degenerate(checked: inputs.Checked, index: int, error: Exception) -> str:
     spread = both.std(axis=0)
     far, ratio = np.abs(summary.mean - both.mean(axis=0)) / spread, summary.sd / spread
     return (
-        f"checkpoint {checked.samples.names[index]} cannot be measured ({str(error).rstrip('.')}): its features "
-        f"spread {ratio.min():.2g} to {ratio.max():.2g} times as wide as those of both references, and their "
-        f"means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or samples "
-        "that are all equal"
+        f"checkpoint {checked.samples.names[index]} cannot be measured ({str(error).rstrip('.')}): its "
+        f"features spread {ratio.min():.2g} to {ratio.max():.2g} times as wide as those of both references, "
+        f"and their means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or "
+        "samples that are all equal"
     )
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from inference import results
+from inference import memory, results
 from inference.intervals import interval_probability
 from inference.measurement.weight_posterior import NODES, WeightPosterior, weight_posterior
 from mixture_models.validation import InputError, integer, number
@@ -61,6 +61,8 @@ def measure_scores(
         )
     shapes = prior_shapes(weight_prior)
     num_draws = integer("num_draws", num_draws)
+    # Strata, uniforms, and draws of every checkpoint.
+    memory.check_fits("draws", 4.0 * 8.0 * num_draws * len(old), "take fewer (num_draws)")
     seed = integer("seed", seed, at_least=0)
     differences = {name: _difference(name, old[name], new[name]) for name in old}
     posteriors = [weight_posterior(difference, shapes) for difference in differences.values()]
@@ -121,7 +123,8 @@ def _difference(checkpoint: Any, old: np.ndarray, new: np.ndarray) -> np.ndarray
             f"a sample must be possible under a reference; {nowhere} of checkpoint {checkpoint} have -inf "
             "under both"
         )
-    return old - new
+    with np.errstate(over="ignore"):  # beyond all floats the side is certain
+        return old - new
 
 
 def prior_shapes(weight_prior: Any) -> tuple[float, float]:
