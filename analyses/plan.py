@@ -95,6 +95,7 @@ def run(
         integer("num_steps", num_steps),
         positive("learning_rate", learning_rate),
     )
+    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
     size = integer("batch_size", batch_size, at_least=2)
     wanted = open_interval("keep", keep, 0.0, 1.0 / setting.start_weight) * setting.start_weight
     texts = tuple(chosen or objectives.by_default())

@@ -32,13 +32,13 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
             yield
     except InputError:
         raise
-    except FileNotFoundError as error:
-        raise InputError(f"{wanted}; there is no {error.filename or path}") from None
     except ImportError as error:
         raise InputError(f"{path} cannot be read without a package: {error}") from error
     except MemoryError as error:
         raise InputError(f"{wanted}; {path} does not fit into memory") from error
     except Exception as error:
+        if not path.exists():
+            raise InputError(f"{wanted}; there is no {path}") from None
         # An error of the system repeats the file's name.
         reason = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
         reason = reason.splitlines()[0].rstrip(".")
