@@ -13,7 +13,6 @@ import optax
 import pandas as pd
 import xarray as xr
 from jax.tree_util import Partial
-from rich import box
 from rich.table import Table
 
 from analyses import chen2025_figures, figures, outputs, tables
@@ -153,13 +152,10 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
 def table(tree: xr.DataTree) -> Table:
     """Return the summary as a table for the terminal."""
-    built = Table(
-        title="Chen et al. 2025: what is lost of the old mode for what is gained of the new one",
-        caption=(
-            f"Median and {100 * interval_probability():g} % interval of the replicates. Drop and gain are "
-            "the change since the start of the overlap with the target's old and new mode, as published."
-        ),
-        box=box.HORIZONTALS,
+    built = tables.new_table(
+        "Chen et al. 2025: what is lost of the old mode for what is gained of the new one",
+        f"Median and {100 * interval_probability():g} % interval of the replicates. Drop and gain are the "
+        "change since the start of the overlap with the target's old and new mode, as published.",
         padding=(0, 1, 0, 0),
         show_lines=True,
     )

@@ -37,8 +37,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    # Brackets in a help text are units and names of tables.
+    rich_markup_mode="markdown",
 )
-reproduce = typer.Typer(help="Reproduce a published simulation.", no_args_is_help=True)
+reproduce = typer.Typer(
+    help="Reproduce a published simulation.", no_args_is_help=True, rich_markup_mode="markdown"
+)
 app.add_typer(reproduce, name="reproduce")
 
 
@@ -49,8 +53,13 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"massdrift: {error}", file=sys.stderr)
+        # A name may hold line breaks and other characters that a terminal obeys.
+        sentence = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
+        print(f"massdrift: {sentence}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"massdrift: there was not enough memory: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _keep_programs() -> None:
@@ -100,7 +109,7 @@ def compare(
     ] = None,
     old_weight: Annotated[float | None, _setting("old_weight", "Target's mass of the old mode.")] = None,
     separation: Annotated[float | None, _setting("separation", "Distance of the target's modes.")] = None,
-    dimension: Annotated[int | None, _setting("dimension", "Dimension of a behaviour.")] = None,
+    dimension: Annotated[int | None, _setting("dimension", "Dimension of a behaviour, of any size.")] = None,
     start_old_weight: Annotated[
         float | None, _setting("start_old_weight", "Old weight at the start.")
     ] = None,
@@ -521,7 +530,11 @@ def measure(
 @app.command("compare-runs")
 def compare_runs(
     folders: Annotated[
-        list[Path], typer.Argument(help="Outputs of massdrift measure; the first is the reference.")
+        list[str],
+        typer.Argument(
+            help="Outputs of massdrift measure, as FOLDER or NAME=FOLDER; the first is the reference.",
+            metavar="FOLDER...",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path(
         "runs/compare-runs"
@@ -537,7 +550,7 @@ def compare_runs(
     overwrite: _Overwrite = False,
 ) -> None:
     """Compare measured runs: which kept more old mass, and which drifted less?"""
-    if out.resolve() in {folder.resolve() for folder in folders}:
+    if out.resolve() in {analyses.compare_runs.named(folder)[1].resolve() for folder in folders}:
         raise InputError(f"{out} must not be one of the runs that are compared")
     rope = {"old_weight": weight_rope, "old_drift": drift_rope}
     with analyses.outputs.folder(out, overwrite=overwrite) as folder:

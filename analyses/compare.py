@@ -37,8 +37,8 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         in steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``. Where the
         flow cannot be followed the attribute ``no_exact_side`` says why.
     """
-    start, target = settings.mixtures()
     chosen = [objectives.parse(text) for text in settings.objectives]
+    start, target, dimension = settings.placed(chosen)
     tree = train(
         chosen,
         start,
@@ -51,6 +51,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         seed=settings.seed,
         record_every=settings.record_every,
         common_random_numbers=settings.common_random_numbers,
+        dimension=dimension,
         progress=progress,
     )
     tree["comparison"] = xr.DataTree(comparison.compare(tree))
@@ -59,7 +60,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     exact = [objective for objective in chosen if has_exact(objective, start, target)]
     if exact:
         try:
-            groups = _exact_side(tree, exact, settings)
+            groups = _exact_side(tree, exact, start, target, settings)
         except InputError as error:  # trainings stand by themselves where their flow cannot be followed
             tree.attrs["no_exact_side"] = str(error)
         else:
@@ -68,9 +69,10 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     return tree
 
 
-def _exact_side(tree: xr.DataTree, exact: Sequence[Objective], settings: Settings) -> dict[str, xr.Dataset]:
+def _exact_side(
+    tree: xr.DataTree, exact: Sequence[Objective], start: TwoMode, target: TwoMode, settings: Settings
+) -> dict[str, xr.Dataset]:
     """Return the groups that hold what trainings are held against."""
-    start, target = settings.mixtures()
     rate = settings.learning_rate
     descent, flow = (
         result["population"].to_dataset()

@@ -18,15 +18,19 @@ from inference.run_comparison import COMPARED, compare_runs
 from mixture_models.validation import InputError
 
 
-def run(folders: Sequence[Path], **settings: Any) -> xr.DataTree:
+def run(given: Sequence[str | Path], **settings: Any) -> xr.DataTree:
     """Compare the measurements in some folders; see `inference.compare_runs` for the settings.
 
+    Args:
+        given: ``FOLDER``, whose run has the folder's name, or ``NAME=FOLDER``.
+        settings: of `inference.compare_runs`.
+
     Returns:
-        DataTree with ``/comparison`` and each run's ``/runs/NAME/posterior``; a run has its folder's name.
+        DataTree with ``/comparison`` and each run's ``/runs/NAME/posterior``.
     """
-    names = [folder.resolve().name for folder in folders]
+    names, folders = zip(*(named(str(one)) for one in given), strict=True)
     if len(set(names)) < len(names):
-        raise InputError(f"folders must have different names; got {', '.join(names)}")
+        raise InputError(f"runs must have different names, as NAME=FOLDER gives them; got {', '.join(names)}")
     for folder in folders:
         if not (folder / outputs.MARKER).exists():
             raise InputError(
@@ -42,6 +46,16 @@ def run(folders: Sequence[Path], **settings: Any) -> xr.DataTree:
             measured["sample_stats"].to_dataset()[["weight_words", "drift_words"]]
         )
     return tree
+
+
+def named(given: str) -> tuple[str, Path]:
+    """Return a run's name and folder."""
+    name, equals, folder = given.partition("=")
+    if not equals or Path(given).exists():
+        return Path(given).resolve().name, Path(given)
+    if not name or "/" in name or not folder:
+        raise InputError(f"a run must be FOLDER or NAME=FOLDER, the name without a slash; got {given!r}")
+    return name, Path(folder)
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -145,7 +159,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 axes.vlines(
                     x, *(limits.sel(ci_bound=b) for b in ("lower", "upper")), color=look["color"], alpha=0.5
                 )
-                axes.plot(x, y, label=name, markersize=4, linewidth=1.2, **look)
+                axes.plot(x, y, label=figures.entry(name), markersize=4, linewidth=1.2, **look)
                 bad = _untrusted(tree["runs"].children[name], variable)
                 axes.plot(x[bad], y[bad], "x", color="crimson", markersize=8, zorder=3)
             level = float(tree["comparison"].attrs["level"])

@@ -28,6 +28,8 @@ _STYLE: Any = {
     "savefig.dpi": 150,
     "svg.fonttype": "none",
     "svg.hashsalt": "massdrift",
+    # A dollar in a name begins no formula.
+    "text.parse_math": False,
 }
 
 #: Colour, dash and marker by name.
@@ -73,6 +75,11 @@ def label(variable: xr.DataArray) -> str:
     """Return the axis label of a variable: its long name, and its unit where it has one."""
     units = variable.attrs["units"]
     return str(variable.attrs["long_name"]) + ("" if units == "1" else f" [{units}]")
+
+
+def entry(name: str) -> str:
+    """Return a name as a legend shows it: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

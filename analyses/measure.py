@@ -10,7 +10,6 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
 from rich.table import Table
 
 from analyses import figures, outputs, tables
@@ -84,9 +83,7 @@ def table(tree: xr.DataTree) -> Table:
         )
     if int(attrs["num_dropped"]):
         caption += f" {int(attrs['num_dropped'])} rows with missing values were left out."
-    result = Table(
-        title="What is left of the old task, and what has moved", caption=caption, box=box.HORIZONTALS
-    )
+    result = tables.new_table("What is left of the old task, and what has moved", caption)
     for name in ("checkpoint", "old weight", "old drift", "resolution", "P(unmoved)", "new gap"):
         result.add_column(name, justify="left" if name == "checkpoint" else "right")
     for name in ("weight", "drift"):
@@ -94,12 +91,17 @@ def table(tree: xr.DataTree) -> Table:
     for name, row in frame.iterrows():
         cells = [tables.with_interval(dict(row), v) for v in ("old_weight", "old_drift")]
         result.add_row(
-            str(name),
-            *cells,
-            tables.number(row["old_resolution"]),
-            tables.number(row["old_unmoved_probability"]),
-            tables.with_interval(dict(row), "new_gap"),
-            *(row[f"{name}_words"].partition(":")[0] for name in ("weight", "drift")),
+            *map(
+                tables.shown,
+                [
+                    name,
+                    *cells,
+                    tables.number(row["old_resolution"]),
+                    tables.number(row["old_unmoved_probability"]),
+                    tables.with_interval(dict(row), "new_gap"),
+                    *(row[f"{word}_words"].partition(":")[0] for word in ("weight", "drift")),
+                ],
+            )
         )
     return result
 

@@ -19,7 +19,7 @@ from inference import results
 from inference.comparison import systematic_displacement
 from inference.descent import population_descent
 from inference.intervals import interval, interval_probability
-from inference.training import train
+from inference.training import check_batch, train
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, closed_interval, integer, open_interval
@@ -110,6 +110,7 @@ def run(
         "num_replicates": integer("num_replicates", num_replicates, at_least=2),
         "seed": integer("seed", seed, at_least=0, at_most=2**63 - 1),
     }
+    check_batch(training["batch_size"], training["dimension"])
     groups: dict[str, xr.Dataset] = {}
     for name, crossed in chosen.items():
         groups[f"{name}/population"] = _exact(crossed, setting)

@@ -53,7 +53,8 @@ class Setting(NamedTuple):
 
     def mixtures(self, dimension: int) -> tuple[TwoMode, TwoMode]:
         """Return start and target, their means on the first coordinate."""
-        axis = np.eye(dimension)[0]
+        axis = np.zeros(dimension)
+        axis[0] = 1.0
         target = TwoMode.create(self.target_weight, 0.0 * axis, self.separation * axis)
         start = target.replace(
             old_weight=self.start_weight, new_mean=(self.separation - self.start_new_gap) * axis

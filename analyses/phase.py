@@ -30,6 +30,7 @@ from mixture_models.observables import retention
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import (
     InputError,
+    folder_of,
     increasing_array,
     integer,
     not_negative,
@@ -123,6 +124,7 @@ def run(
     def start(target: TwoMode) -> TwoMode:
         return target.replace(old_weight=beta, new_mean=target.new_mean - gap)
 
+    keep = folder_of("keep", keep)
     keep.mkdir(parents=True, exist_ok=True)
     finals, stats = [], []
     for argument, names in _FAMILIES.items():

@@ -17,11 +17,10 @@ from rich.table import Table
 from analyses import outputs, tables
 from analyses.plan_rows import NUM_CURVE, RANGED, SHOWN, check_knob, row_of, times_of
 from analyses.plan_samples import (
-    LARGEST_SEPARATION,
-    LEAST_SEPARATION,
     corners_of,
     estimated_words,
     estimates,
+    in_reach,
     told_apart,
 )
 from inference import results
@@ -29,7 +28,7 @@ from inference.intervals import interval, interval_probability
 from inference.measurement.separation import EstimatedSetting, estimate_setting
 from mixture_models import objectives
 from mixture_models.theory.paths import Setting
-from mixture_models.validation import InputError, closed_interval, flag, integer, open_interval, positive
+from mixture_models.validation import InputError, flag, integer, open_interval, positive
 
 # Of the plan, where they are neither given nor estimated.
 _SEPARATION, _START_OLD_WEIGHT = 4.0, 0.7
@@ -108,12 +107,13 @@ def run(
     start_old_weight = _START_OLD_WEIGHT if start_old_weight is None else start_old_weight
     flag("check", check)
     setting = Setting(
-        closed_interval("separation", separation, LEAST_SEPARATION, LARGEST_SEPARATION),
+        in_reach("separation", separation),
         open_interval("old_weight", old_weight),
         open_interval("start_old_weight", start_old_weight),
         integer("num_steps", num_steps),
         positive("learning_rate", learning_rate),
     )
+    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
     size = integer("batch_size", batch_size, at_least=2)
     wanted = open_interval("keep", keep, 0.0, 1.0 / setting.start_weight) * setting.start_weight
     texts = tuple(chosen or objectives.by_default())

@@ -53,11 +53,20 @@ def times_of(setting: Setting) -> np.ndarray:
 
 
 def check_knob(objective: Objective, setting: Setting) -> None:
-    """Refuse a value of the knob beyond its end."""
+    """Refuse a given value of the knob beyond its end."""
     prediction = objective.prediction
-    if prediction is not None and prediction.knob is not None:
-        name, knob = f"{prediction.knob.name} of {objective.name}", prediction.knob
+    if prediction is None or prediction.knob is None:
+        return
+    knob, given = prediction.knob, objective.made_by[1] if objective.made_by else {}
+    if set(knob.name.split(" = ")) & set(given):
+        at = f" at learning_rate {setting.learning_rate:g}" if _paced(knob, setting) else ""
+        name = f"{knob.name} of {objective.name}{at}"
         closed_interval(name, prediction.value, knob.least, knob.largest(setting))
+
+
+def _paced(knob: Knob, setting: Setting) -> bool:
+    """Return whether a knob's end is where a step of this learning rate overshoots."""
+    return knob.largest(setting) != knob.largest(setting._replace(learning_rate=2.0 * setting.learning_rate))
 
 
 def row_of(
@@ -69,6 +78,10 @@ def row_of(
         return _nothing(setting, "no prediction")
     if setting.num_steps > prediction.most_steps:
         return _nothing(setting, f"no prediction beyond {prediction.most_steps} steps")
+    knob = prediction.knob
+    if knob is not None and prediction.value > knob.largest(setting):
+        rate, value = f"{setting.learning_rate:g}", f"{prediction.value:g}"
+        return _nothing(setting, f"no prediction: steps of rate {rate} overshoot with {knob.name} {value}")
     path = prediction.follow(setting, [prediction.value])
     if not np.isfinite(path.old_drift).all():
         return _nothing(setting, f"no prediction: steps of rate {setting.learning_rate:g} diverge")

@@ -10,7 +10,7 @@ from analyses import tables
 from inference.intervals import interval_probability
 from inference.measurement.separation import EstimatedSetting
 from mixture_models.theory.paths import Setting
-from mixture_models.validation import InputError
+from mixture_models.validation import InputError, number
 
 #: Separations that are planned for: below they cannot be told apart, above overlaps underflow.
 LEAST_SEPARATION, LARGEST_SEPARATION = 0.1, 26.0
@@ -23,6 +23,21 @@ def told_apart(estimated: EstimatedSetting) -> float:
         raise InputError(
             f"the samples of the two tasks must be told apart; their separation is {value:.3g} "
             f"[{lower:.3g}, {upper:.3g}]"
+        )
+    return in_reach("the estimated separation", value)
+
+
+def in_reach(name: str, separation: Any) -> float:
+    """Return a separation that can be planned for, or raise `InputError`, which says why it cannot."""
+    value = number(name, separation)
+    if not LEAST_SEPARATION <= value <= LARGEST_SEPARATION:
+        reason = (
+            "below, the modes are one"
+            if value < LEAST_SEPARATION
+            else "above, their overlap is smaller than a float, and drift and misassignment are 0"
+        )
+        raise InputError(
+            f"{name} must lie in [{LEAST_SEPARATION:g}, {LARGEST_SEPARATION:g}]: {reason}; got {value:.4g}"
         )
     return value
 

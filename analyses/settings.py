@@ -1,6 +1,5 @@
 """Everything that determines a comparison, as one file that reproduces it."""
 
-import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -9,10 +8,20 @@ import numpy as np
 import tomli_w
 
 import mixture_models
+from inference.reading import read_toml
 from mixture_models.validation import InputError, flag, integer, number, one_of, open_interval, positive
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mixture_models.objective import Objective
     from mixture_models.two_mode import TwoMode
+
+
+#: Beyond it trainings are simulated in the span of the means: coordinates are not recorded, nor paid for.
+MOST_COORDINATES = 1000
+
+_MEANS_AT_ONCE = 8
 
 
 def _by_default() -> tuple[str, ...]:
@@ -31,7 +40,7 @@ class Settings:
             variants; the first is what the others are held against.
         old_weight: α, the target's mass of the old mode.
         separation: δ, distance of the target's modes [Mahalanobis].
-        dimension: d of a behaviour.
+        dimension: d of a behaviour; beyond 1,000 simulated in the span of the means, see `inference.span`.
         start_old_weight: β at step 0.
         start_new_gap: distance of the learner's new mean from the target's at step 0, toward the old mode.
         start_old_drift: distance of the learner's old mean from the target's at step 0, toward the new mode.
@@ -62,7 +71,8 @@ class Settings:
     precision: str = "float64"
 
     def __post_init__(self) -> None:
-        if isinstance(self.objectives, str) or not all(isinstance(text, str) for text in self.objectives):
+        given: Any = self.objectives
+        if not (isinstance(given, list | tuple) and all(isinstance(text, str) for text in given)):
             raise InputError(f"objectives must be a list of texts; got {self.objectives!r}")
         flag("common_random_numbers", self.common_random_numbers)
         checked: dict[str, Any] = {
@@ -93,12 +103,7 @@ class Settings:
         Raises:
             InputError: the file is missing, is not TOML, or holds an unknown or unusable setting.
         """
-        try:
-            stored = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise InputError(f"{path} must be a readable settings file: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} must be a TOML file: {error}") from None
+        stored = read_toml(path)
         unknown = sorted(set(stored) - set(cls.names()))
         if unknown:
             raise InputError(f"{path} may set {', '.join(cls.names())}; got {', '.join(unknown)}")
@@ -108,9 +113,36 @@ class Settings:
         """Write ``settings.toml``, from which `read` restores exactly these settings."""
         path.write_text(tomli_w.dumps(asdict(self)))
 
-    def mixtures(self) -> "tuple[TwoMode, TwoMode]":
-        """Return the start and the target."""
-        axis = np.eye(self.dimension)[0]
+    def placed(self, chosen: "Sequence[Objective]") -> "tuple[TwoMode, TwoMode, int | None]":
+        """Return the start, the target and the ``dimension`` that `inference.train` and ``sweep`` take.
+
+        In many dimensions trainings are simulated in the span of the means, where the objectives allow it.
+
+        Raises:
+            InputError: so many dimensions that not even a batch of them can be drawn.
+        """
+        from inference.memory import check_fits
+        from inference.span import check_span
+        from inference.training import check_batch
+
+        if self.dimension > MOST_COORDINATES:
+            start, target = self.mixtures(1)
+            try:
+                for objective in chosen:
+                    check_span(objective, start, target)
+            except InputError:  # all coordinates then, if they fit
+                check_batch(self.batch_size, self.dimension)
+                # Both mixtures, and what is made of them on the way.
+                needed = _MEANS_AT_ONCE * 8.0 * self.dimension
+                check_fits("the means of all modes", needed, "take a smaller dimension")
+            else:
+                return start, target, self.dimension
+        return *self.mixtures(), None
+
+    def mixtures(self, dimension: int | None = None) -> "tuple[TwoMode, TwoMode]":
+        """Return the start and the target, with fewer coordinates where ``dimension`` is given."""
+        axis = np.zeros(dimension or self.dimension)
+        axis[0] = 1.0
         target = mixture_models.TwoMode.create(self.old_weight, 0.0 * axis, self.separation * axis)
         start = target.replace(
             old_weight=self.start_old_weight,

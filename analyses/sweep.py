@@ -1,6 +1,5 @@
 """A sweep from a file: the settings of a comparison, and the axes along which they vary."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import RenderableType
 
 from analyses import tables
 from analyses.settings import Settings
+from inference.reading import read_toml
 from inference.sweeps import sweep
 from mixture_models import objectives
 from mixture_models.two_mode import TwoMode
@@ -20,6 +20,8 @@ from mixture_models.validation import InputError, integer, number, one_of, posit
 _SPACINGS = ("linear", "log")
 
 _REPORTED = ("old_weight", "retention", "old_coverage", "old_drift", "new_gap")
+# Values between two ends: every one of them is checked, and is a coordinate of the result.
+_MOST_VALUES = 100_000
 
 
 def run(
@@ -61,11 +63,14 @@ def run(
             new_mean=target.new_mean - settings.start_new_gap * toward_new,
         )
 
+    chosen = [objectives.parse(text) for text in settings.objectives]
+    _, target, dimension = settings.placed(chosen)
     return sweep(
-        [objectives.parse(text) for text in settings.objectives],
+        chosen,
         axes,
         start=start_of,
-        target=settings.mixtures()[1],
+        target=target,
+        dimension=dimension,
         store=out,
         num_steps=settings.num_steps,
         batch_size=settings.batch_size,
@@ -85,12 +90,7 @@ def run(
 
 def _read(path: Path) -> tuple[Settings, dict[str, Any], dict[str, float], int | None]:
     """Return settings, axes, learning rate factors, and the steps between two records where given."""
-    try:
-        stored = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path} must be a readable settings file: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be a TOML file: {error}") from None
+    stored = read_toml(path)
     axes, factors = stored.pop("grid", {}), stored.pop("learning_rate_factors", {})
     for name, table in (("grid", axes), ("learning_rate_factors", factors)):
         if not isinstance(table, Mapping):
@@ -107,7 +107,11 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Return the axes of a table; in TOML a name with dots is a table in a table."""
     axes: list[tuple[str, Any]] = []
     for name, value in table.items():
-        if isinstance(value, Mapping) and "count" not in value:
+        if (
+            isinstance(value, Mapping)
+            and value
+            and all(isinstance(v, Mapping | list) for v in value.values())
+        ):
             axes += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, Mapping):
             axes.append((f"{prefix}{name}", _range(f"{prefix}{name}", value)))
@@ -118,11 +122,14 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _range(name: str, table: Mapping[str, Any]) -> list[float]:
     """Return the values between two ends."""
-    unknown = sorted(set(table) - {"first", "last", "count", "spacing"})
-    if unknown or not {"first", "last"} <= set(table):
-        raise InputError(f"{name} must have first, last, count and perhaps spacing; got {', '.join(table)}")
+    needed = {"first", "last", "count"}
+    if not needed <= set(table) <= needed | {"spacing"}:
+        given = ", ".join(table) or "none of them"
+        raise InputError(
+            f"{name} must be a list, or have first, last, count and perhaps spacing; got {given}"
+        )
     spacing = one_of(f"the spacing of {name}", table.get("spacing", "linear"), _SPACINGS)
-    count = integer(f"the count of {name}", table["count"])
+    count = integer(f"the count of {name}", table["count"], at_most=_MOST_VALUES)
     check = number if spacing == "linear" else positive
     first, last = (check(f"the {end} value of {name}", table[end]) for end in ("first", "last"))
     values = np.linspace(first, last, count) if spacing == "linear" else np.geomspace(first, last, count)

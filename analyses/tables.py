@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from rich import box
+from rich import box, markup
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 #: How a cell is written, from a row of the summary and the name of its column.
 Cell = Callable[[Mapping[str, Any], str], str]
@@ -56,20 +57,34 @@ def with_trained(trained: str) -> Cell:
     return write
 
 
-def listed(frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], **options: Any) -> Table:
+def shown(cell: Any) -> Text:
+    """Return what a cell holds as it is: brackets in a name are no markup, and colons no emoji."""
+    return Text(str(cell))
+
+
+def new_table(title: str | None, caption: str | None, **options: Any) -> Table:
+    """Return an empty table whose title and caption may hold names; ``options`` are those of rich's table."""
+    title, caption = (None if text is None else markup.escape(text) for text in (title, caption))
+    return Table(title=title, caption=caption, box=box.HORIZONTALS, **options)
+
+
+def listed(
+    frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], *, title: str, caption: str
+) -> Table:
     """Build a table of ``frame``, one of its rows a row.
 
     Args:
         frame: one row a setting.
         columns: heading, column of ``frame`` and how a cell is written; absent columns are left out.
-        options: of `rich.table.Table`.
+        title: above the table.
+        caption: below it.
     """
-    shown = [(heading, name, write) for heading, name, write in columns if name in frame]
-    table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), **options)
-    for heading, _, _ in shown:
-        table.add_column(heading, justify="right")
+    present = [(heading, name, write) for heading, name, write in columns if name in frame]
+    table = new_table(title, caption, padding=(0, 1, 0, 0))
+    for heading, _, _ in present:
+        table.add_column(shown(heading), justify="right")
     for _, row in frame.iterrows():
-        table.add_row(*(write(dict(row), name) for _, name, write in shown))
+        table.add_row(*(shown(write(dict(row), name)) for _, name, write in present))
     return table
 
 
@@ -111,13 +126,13 @@ class _Transposed:
                 caption=self.caption if last else None,
             )
 
-    def _part(self, frame: pd.DataFrame, **texts: str | None) -> Table:
-        table = Table(show_lines=True, box=box.HORIZONTALS, padding=(0, 1, 0, 0), **texts)  # type: ignore[arg-type]
+    def _part(self, frame: pd.DataFrame, title: str | None, caption: str | None) -> Table:
+        table = new_table(title, caption, show_lines=True, padding=(0, 1, 0, 0))
         table.add_column("", no_wrap=False)
         for name in frame.index:
             # An objective's name may break after its colon or comma.
-            table.add_column(str(name).replace(":", ":\n").replace(",", ",\n"), justify="right")
+            table.add_column(shown(str(name).replace(":", ":\n").replace(",", ",\n")), justify="right")
         for label, column, write in self.rows:
             cells = [write({"objective": name} | dict(row), column) for name, row in frame.iterrows()]
-            table.add_row(label, *cells)
+            table.add_row(*map(shown, [label, *cells]))
         return table

@@ -12,7 +12,15 @@ from jax import lax
 from jaxtyping import Array
 
 from inference import results
-from inference.dynamics import Problem, State, over_settings, problem_of, solved, value_and_grad
+from inference.dynamics import (
+    Problem,
+    State,
+    check_records,
+    over_settings,
+    problem_of,
+    solved,
+    value_and_grad,
+)
 from inference.programs import Program, compiled
 from inference.training import MOST_STEPS
 from mixture_models.objectives import Objective
@@ -57,6 +65,7 @@ def population_descent(
     rate = positive("learning_rate", learning_rate)
     number("num_steps times learning_rate", num_steps * rate)
     problem = problem_of(objectives, start, target, "euclidean", learning_rate_factors, rate)
+    check_records(problem, num_steps // record_every + 2)
     steps = results.recorded_steps(num_steps, record_every)
     settings = {
         "num_steps": num_steps,

@@ -36,7 +36,7 @@ def deviation(tree: xr.DataTree, descent: xr.Dataset) -> xr.Dataset:
     exact = descent.swap_dims(time="step")
     scores, number = [], 0
     for name in _PARAMS:
-        if name in exact:
+        if name in exact and name in trajectory:
             samples = trajectory[name].stack(replicate=("chain", "draw"))
             count = samples.notnull().sum("replicate")
             error = np.sqrt(samples.var("replicate", ddof=1, skipna=True) / count + _RESOLUTION**2)

@@ -12,7 +12,7 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array
 
-from inference import kept, results
+from inference import kept, memory, results
 from inference.blas import on_one_thread
 from inference.chunks import run_together
 from inference.frames import METRICS, Frame, in_frame
@@ -82,6 +82,14 @@ def problem_of(
     elif any(o.companion is not None and o.companion.paced for o in chosen):
         raise InputError("learning_rate must be given for an objective whose companion has a pace in steps")
     return Problem(chosen, starts, targets, batched, metric, check_factors(factors), learning_rate)
+
+
+def check_records(problem: Problem, count: int) -> None:
+    """Refuse to record more states of every objective and setting than fit into memory."""
+    # Of learner and companion, of what is reported and of its error; as computed, joined and stacked.
+    floats = 3 * (4 * problem.targets[0].dim + 16)
+    states = float(len(problem.objectives) * len(problem.targets) * count)
+    memory.check_fits("what is recorded", 8.0 * floats * states, "record fewer states or settings")
 
 
 def _listed(name: str, mixtures: Any) -> list[TwoMode]:

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from inference.dynamics import (
     Problem,
     State,
+    check_records,
     over_settings,
     problem_of,
     smallest_deviation,
@@ -83,6 +84,7 @@ def gradient_flow(
         raise InputError(f"times must end after 0; got {when[-1]:g}")
     tolerances = (positive("rtol", rtol), positive("atol", atol))
     problem = problem_of(objectives, start, target, metric, learning_rate_factors, learning_rate)
+    check_records(problem, when.size)
     settings = {
         "metric": metric,
         "rtol": tolerances[0],

@@ -76,6 +76,13 @@ def population_value_and_grad(
 @on_one_thread
 def population(objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode) -> Population:
     """Return what `population_value_and_grad` does, and the estimated error, by comparing two resolutions."""
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective must be an Objective; got {type(objective).__name__}")
+    for name, given in {"learner": learner, "target": target, **companion}.items():
+        if not isinstance(given, TwoMode):
+            raise InputError(f"{name} must be a TwoMode; got {type(given).__name__}")
+        if given.dim != target.dim:
+            raise InputError(f"{name} must have the target's dimension {target.dim}; got {given.dim}")
     known = [] if objective.companion is None else [objective.companion.name]
     if not set(companion) <= set(known):
         expected = known[0] if known else "left out, for it has none"

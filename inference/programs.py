@@ -97,4 +97,7 @@ def compiled[**P, T](function: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         return jitted()(*args, **kwargs)
 
+    # As those of what `jit` returns.
+    for name in ("lower", "eval_shape"):
+        setattr(call, name, lambda *args, name=name: getattr(jitted(), name)(*args))
     return call

@@ -15,8 +15,9 @@ import pandas as pd
 import xarray as xr
 
 from inference import files
+from inference.reading import reading
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, one_of
+from mixture_models.validation import InputError, one_of, path_of
 
 #: Version of the layout that `open` reads.
 LAYOUT = 1
@@ -251,7 +252,7 @@ _LONG_NAME_AND_UNITS = {
 
 _EVENT_DIMS = ("feature", "feature_bis")
 
-_SUFFIXES = (".zarr", ".nc")
+_ENGINES: Any = {".zarr": "zarr", ".nc": "netcdf4"}
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:
@@ -378,7 +379,7 @@ def attributes_of(name: str) -> dict[str, str]:
 
 def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:
     """Return the steps that are recorded: every so many from 0 on, and the last."""
-    return np.unique(np.append(np.arange(0, num_steps, record_every), num_steps))
+    return np.unique(np.append(np.arange(0, num_steps, min(record_every, num_steps)), num_steps))
 
 
 def objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
@@ -442,8 +443,10 @@ def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Pat
             ``overwrite``; with it, one that is not a massdrift result or holds something else.
         OSError: the disk is full, or fails.
     """
-    path = files.place(Path(path))
-    one_of("the suffix of a result", path.suffix, _SUFFIXES)
+    if not isinstance(tree, xr.DataTree):
+        raise InputError(f"tree must be an xarray.DataTree; got {type(tree).__name__}")
+    path = files.place(path_of("path", path))
+    one_of("the suffix of a result", path.suffix, _ENGINES)
     files.check_new(path, foreign, overwrite=overwrite)
     if not path.resolve().parent.is_dir():
         raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
@@ -471,16 +474,15 @@ def open(path: str | Path) -> xr.DataTree:
     Raises:
         InputError: no such file, not readable, or not a massdrift result of this layout.
     """
-    path = Path(path)
-    one_of("the suffix of a result", path.suffix, _SUFFIXES)
+    path = path_of("path", path)
+    one_of("the suffix of a result", path.suffix, _ENGINES)
     if not path.exists():
         raise InputError(f"{path} must be a massdrift result; there is no such file")
-    try:
-        with xr.open_datatree(path) as lazy:
-            tree = lazy.load()
-    except Exception as error:  # whatever a backend raises on a damaged or foreign file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} must be a massdrift result; it cannot be read: {reason}") from error
+    with (
+        reading(path, f"{path} must be a massdrift result"),
+        xr.open_datatree(path, engine=_ENGINES[path.suffix]) as lazy,
+    ):
+        tree = lazy.load()
     layout = tree.attrs.get("massdrift_layout")
     if layout != LAYOUT:
         found = "another file" if layout is None else f"layout {layout}"

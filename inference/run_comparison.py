@@ -59,11 +59,14 @@ def compare_runs(
         InputError: fewer than two runs, runs that were measured against different references or with other
             features, no such checkpoint, a level that no draw reaches, or a negative rope.
     """
+    if not isinstance(trees, Mapping):
+        raise InputError(f"trees must map names to measured runs; got {type(trees).__name__}")
     if len(trees) < 2:
         raise InputError(f"at least two runs must be compared; got {len(trees)}")
     names = [str(name) for name in trees]
     for name, tree in trees.items():
-        if "posterior" not in tree.children or "old_drift" not in tree["posterior"]:
+        measured = isinstance(tree, xr.DataTree) and "posterior" in tree.children
+        if not measured or "old_drift" not in tree["posterior"]:
             raise InputError(f"{name} must be a measured run (the result of inference.measure); it is not")
     _check_references(trees)
     ropes = _ropes(rope)

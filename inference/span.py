@@ -119,7 +119,11 @@ def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
         raise InputError(
             f"{wanted} the learner of two modes and fixed covariance; got params {', '.join(sorted(names))}"
         )
-    laws = [behaviour_law(program, {}, start, target) for program in (objective.model, objective.guide)]
+    companion = _companion_of(objective, start, target)
+    laws = [
+        behaviour_law(program, {}, start, target)
+        for program in (_beside(objective.model, companion), objective.guide)
+    ]
     if not all(isinstance(law, MixtureLaw) and len(law.scales) == 1 for law in laws):
         kinds = ", ".join(type(law).__name__ for law in laws)
         raise InputError(f"{wanted} a model and a learner of one MixtureLaw with one covariance; got {kinds}")
@@ -128,6 +132,17 @@ def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
             f"{wanted} parts that move along with all mixtures, turned and shifted; {part} does not: it "
             "holds coordinates of its own (give them as a TwoMode)"
         )
+
+
+def _companion_of(objective: Objective, start: TwoMode, target: TwoMode) -> Params | None:
+    """Return the params of an objective's companion at step 0, or None without one."""
+    companion = objective.companion
+    return None if companion is None else companion.initial(objective.guide, start, target)
+
+
+def _beside(model: Any, companion: Params | None) -> Any:
+    """Return a model that knows its companion's params."""
+    return model if companion is None else partial(model, companion=companion)
 
 
 def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode) -> Iterator[str]:
@@ -146,8 +161,8 @@ def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode
     def moved(things: Any) -> Any:
         return jax.tree.map(move, things, is_leaf=lambda node: isinstance(node, TwoMode | dict))
 
-    def law(program: Any, start: TwoMode, target: TwoMode) -> tuple[Any, Any]:
-        found: Any = behaviour_law(program, {}, start, target)
+    def law(program: Any, companion: Any, start: TwoMode, target: TwoMode) -> tuple[Any, Any]:
+        found: Any = behaviour_law(_beside(program, companion), {}, start, target)
         return found.log_weights, dict(enumerate(found.means))
 
     def walk(companion: Any, learner: Params, start: TwoMode, target: TwoMode) -> list[Params]:
@@ -162,8 +177,8 @@ def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode
             n: v + rng.normal(size=v.shape) for n, v in params_at(objective.guide, start, target).items()
         }
         checks: dict[str, tuple[Any, ...]] = {
-            "the model": (law, objective.model),
-            "the learner": (law, objective.guide),
+            "the model": (law, objective.model, _companion_of(objective, start, target)),
+            "the learner": (law, objective.guide, None),
         }
         if objective.companion is not None:
             checks["the companion"] = (walk, objective.companion, learner)

@@ -1,6 +1,7 @@
 """Finite-batch training: thousands of SVI runs of an objective at once, in one compiled program."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -17,13 +18,14 @@ from jaxtyping import Array
 from numpyro.infer import SVI
 from tqdm.auto import tqdm
 
-from inference import kept, results
+from inference import kept, memory, results
 from inference.blas import on_one_thread
-from inference.chunks import chunk_sizes, run_together
+from inference.chunks import chunk_sizes, num_threads, run_together
 from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
+from mixture_models.rewards import check_finite
 from mixture_models.sensible_range import has_left
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, flag, integer, number, positive
@@ -34,6 +36,15 @@ _BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
 
 # Among the variables of a chunk that is kept.
 _DIVERGED = "diverged_step"
+
+#: Random numbers of a batch.
+MOST_NUMBERS = 2**32 - 1
+
+# Of what is recorded: as it is trained, joined, stacked by objective, and handed on.
+_COPIES = 3
+
+# At most, of a program of the engines, for every coordinate of every sample in a batch.
+_BYTES_A_NUMBER = 64
 
 #: Steps are counted in 32 bits.
 MOST_STEPS = 2**31 - 2
@@ -103,6 +114,11 @@ def train(
     batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     check_setting(start, target)
     factors = check_factors(learning_rate_factors)
+    if not (optimizer is None or isinstance(optimizer, optax.GradientTransformation)):
+        raise InputError(
+            f"optimizer must be an optax.GradientTransformation such as optax.adam(0.05); got {optimizer!r}"
+        )
+    check_rewards(chosen, start, target)
     problems = [(objective, start, target) for objective in chosen]
     if dimension is not None:
         dimension = integer("dimension", dimension)
@@ -124,7 +140,6 @@ def train(
         "common_random_numbers": flag("common_random_numbers", common_random_numbers),
         "precision": precision,
     } | ({} if dimension is None else {"dimension": dimension})
-    steps = results.recorded_steps(num_steps, record_every)
     with arithmetic():
         programs = [
             training_program(objective, batch_size, optimizer, factors, precision)
@@ -132,9 +147,17 @@ def train(
         ]
         mixtures = [(inner_start, inner_target) for _, inner_start, inner_target in problems]
         recorded = [_recorded(*pair) for pair in zip(programs, mixtures, strict=True)]
-        if any(names != recorded[0] for names in recorded):
+        if any(set(shapes) != set(recorded[0]) for shapes in recorded):
             raise InputError("objectives trained together must have learners that record the same variables")
         num_chunks, size = chunk_sizes(num_replicates)
+        check_batch(batch_size, max(inner_start.dim for inner_start, _ in mixtures))
+        floats = len(problems) * num_replicates * (1 + sum(map(math.prod, recorded[0].values())))
+        memory.check_fits(
+            "what is recorded",
+            _COPIES * 8.0 * floats * (num_steps // record_every + 2),
+            "take fewer replicates, steps or objectives, or record fewer steps (record_every)",
+        )
+        steps = results.recorded_steps(num_steps, record_every)
         settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(learning_rate)
         plan = _plan(steps, batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
@@ -156,6 +179,7 @@ def train(
                 )
                 for chunk in chunks
             ]
+        _check_batches(programs, mixtures, settings_of, chunks[0], rate, plan, batch_size)
         # Before the trainings: threads that share a program would each compile it.
         run_together(list(compiling.values()), arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
@@ -305,9 +329,43 @@ def _run(
     return _Ended(joined, np.asarray(state.diverged_step))
 
 
-def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> set[str]:
-    """Return the names of a learner's variables, by shapes alone: refuses what cannot be trained early."""
-    return set(first_record.eval_shape(program.static, program.numbers, setting))
+def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a learner's variables; refuses what cannot be trained early."""
+    shapes = first_record.eval_shape(program.static, program.numbers, setting)
+    return {name: tuple(shape.shape) for name, shape in shapes.items()}
+
+
+def check_batch(batch_size: int, dimension: int) -> None:
+    """Refuse a batch for which there are too few random numbers: they are counted in 32 bits."""
+    if batch_size * dimension > MOST_NUMBERS:
+        raise InputError(
+            f"batch_size times dimension must be at most {MOST_NUMBERS}, as random numbers are counted in 32 "
+            f"bits; got {batch_size} times {dimension}"
+        )
+
+
+def _check_batches(
+    programs: Sequence[Program],
+    mixtures: Sequence[tuple[TwoMode, TwoMode]],
+    settings: Sequence[Any],
+    keys: Array,
+    learning_rate: Array,
+    plan: _Plan,
+    batch_size: int,
+) -> None:
+    """Refuse batches that do not fit into memory, before a program holds any."""
+    threads, numbers = num_threads(), len(keys) * batch_size * max(start.dim for start, _ in mixtures)
+    if _BYTES_A_NUMBER * threads * numbers < 0.5 * memory.free():
+        return
+    # Only then is it worth compiling twice to know what a program needs.
+    needed = 0
+    for program, setting in {p.static: (p, s) for p, s in zip(programs, settings, strict=True)}.values():
+        state = _initialise.eval_shape(program.static, program.numbers, keys, setting, learning_rate)  # type: ignore[attr-defined]
+        lowered = _advance.lower(  # type: ignore[attr-defined]
+            program.static, program.numbers, state, plan.counts[0], plan.num_steps, setting, learning_rate
+        )
+        needed = max(needed, lowered.compile().memory_analysis().temp_size_in_bytes)
+    memory.check_fits(f"what {threads} batches take at once", threads * needed, "take a smaller batch_size")
 
 
 @partial(jax.jit, static_argnums=0)
@@ -524,6 +582,15 @@ def check_setting(start: TwoMode, target: TwoMode) -> None:
         raise InputError(f"start and target must have one dimension; got {start.dim} and {target.dim}")
     if target.new_scale is None and not target.separation > 0.0:
         raise InputError("the target's modes must differ; got separation 0")
+
+
+def check_rewards(objectives: Sequence[Objective], start: TwoMode, target: TwoMode) -> None:
+    """Refuse rewards that are not finite where the learner starts."""
+    for objective in objectives:
+        reward = getattr(objective.divergence, "reward", None)
+        if reward is not None:
+            with jax.enable_x64(True):
+                check_finite(objective.name, reward, start, target)
 
 
 def check_factors(factors: Mapping[str, float] | None) -> dict[str, float]:

@@ -40,7 +40,7 @@ def value_of(text: str) -> Any:
     """
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of what is nested deeply
         return text
     try:
         if not (isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name)):
@@ -50,7 +50,7 @@ def value_of(text: str) -> Any:
         named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
     except InputError:
         raise
-    except ValueError:
+    except (ValueError, TypeError, RecursionError, MemoryError):
         return text
     try:
         return constructor(*values, **named)

@@ -146,6 +146,8 @@ def parse(text: str) -> Objective:
     Raises:
         InputError: an unknown objective or argument, with the known ones listed, or a refused value.
     """
+    if not isinstance(text, str):
+        raise InputError(f"an objective must be a text such as 'sft:replay=0.2'; got {text!r}")
     name, _, settings = text.partition(":")
     constructor = registry[one_of("objective", name.strip(), registry)]
     known = inspect.signature(constructor).parameters

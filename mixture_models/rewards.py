@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
@@ -25,6 +26,9 @@ from mixture_models import covariance as cov
 from mixture_models.mixture_law import MixtureLaw
 from mixture_models.two_mode import TwoMode, expit
 from mixture_models.validation import InputError, number, one_of
+
+# Samples at which a user's reward is looked at before a training.
+_PROBES = 64
 
 
 class _Reward:
@@ -175,7 +179,10 @@ def resolve(reward: Any) -> Callable[..., Array]:
     wanted = "reward must be a function of (y) or of (y, target, reference)"
     if not callable(reward):
         raise InputError(f"{wanted}; got {reward!r}")
-    signature = inspect.signature(reward)
+    try:
+        signature = inspect.signature(reward)
+    except ValueError:  # of what is built in
+        raise InputError(f"{wanted}; got {reward!r}") from None
     for arguments in (("y", "target", "reference"), ("y",)):
         try:
             signature.bind(*arguments)
@@ -199,12 +206,52 @@ def rewards_of(
     Raises:
         InputError: not one number a behaviour, or no target.
     """
-    values = jnp.asarray(reward(y, target_of(args), reference))
+    target = target_of(args)
+    try:
+        returned = reward(y, target, reference)
+    except jax.errors.JAXTypeError as error:
+        raise InputError(
+            "a reward must be made of functions that JAX can trace, as those of jax.numpy; this one asks "
+            f"for the values of a traced array ({type(error).__name__})"
+        ) from error
+    try:
+        values = jnp.asarray(returned)
+    except (TypeError, ValueError):
+        raise InputError(f"a reward must return numbers; got {returned!r}") from None
+    if jnp.issubdtype(values.dtype, jnp.complexfloating):
+        raise InputError("a reward must return real numbers; got complex ones")
     if values.shape != y.shape[:1]:
         raise InputError(
             f"a reward must return one number a behaviour, shape {y.shape[:1]}; got shape {values.shape}"
         )
     return jax.lax.stop_gradient(values.astype(jnp.result_type(y.dtype, jnp.float32)))
+
+
+def check_finite(name: str, reward: Callable[..., Array], start: TwoMode, target: TwoMode) -> None:
+    """Refuse a user's reward that is NaN or infinite where the learner starts: all its gradients would be.
+
+    Args:
+        name: of the objective.
+        reward: function of (y, target, reference).
+        start: the learner at step 0.
+        target: the true target.
+
+    Raises:
+        InputError: a reward that is not finite at a mean or at one of some samples.
+    """
+    if hasattr(reward, "modes"):  # made of densities
+        return
+    law = start.law()
+    means = [start.old_mean, start.new_mean, target.old_mean, target.new_mean]
+    y = jnp.concatenate([law.sample(jax.random.key(0), (_PROBES,)), jnp.stack(means)])
+    values = np.asarray(rewards_of(reward, y, (start, target), law))
+    if not np.isfinite(values).all():
+        place = int(np.argmin(np.isfinite(values)))
+        where = np.array2string(np.asarray(y[place]), precision=3, threshold=6)
+        raise InputError(
+            f"a reward must be finite where the learner starts; that of {name} is {values[place]:g} at "
+            f"{where}"
+        )
 
 
 def target_of(args: tuple[Any, ...]) -> TwoMode:

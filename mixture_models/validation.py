@@ -5,9 +5,11 @@ refused, and so are whole numbers that float64 cannot hold. A masked entry is a 
 """
 
 import math
+import os
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -197,6 +199,33 @@ def _rounded(array: np.ndarray) -> bool:
     else:
         large = array.ravel().tolist()
     return any(int(float(entry)) != int(entry) for entry in large)
+
+
+def path_of(name: str, value: Any) -> Path:
+    """Return ``value`` as a path, or raise `InputError`."""
+    try:
+        path = Path(value)
+        os.stat(path)
+    except FileNotFoundError:
+        pass
+    except (TypeError, ValueError):  # no path, or one with a null character
+        raise InputError(f"{name} must be a path; got {_shown(value)}") from None
+    except NotADirectoryError:  # a file among the parents: what it is for says so
+        pass
+    except OSError as error:
+        raise InputError(
+            f"{name} must be a path that can be read: {error.strerror}; got {_shown(value)}"
+        ) from None
+    return path
+
+
+def folder_of(name: str, value: Any) -> Path:
+    """Return ``value`` as the path of a folder that is there or can be made, or raise `InputError`."""
+    path = path_of(name, value)
+    stands = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not stands.is_dir():
+        raise InputError(f"{name} must be a folder; {stands} is a file")
+    return path
 
 
 def _shown(value: Any) -> str:

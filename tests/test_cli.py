@@ -107,7 +107,7 @@ def test_options_win_over_the_settings_file(tmp_path):
         (["sft", "sft"], "objectives must have different names; got sft more than once"),
         (["sft", "sft:learner=single_mode"], "learners that record the same variables"),
         (["reverse_kl", "--batch-size=1"], "needs a batch of at least 2; got 1"),
-        (["--config=nowhere.toml"], "nowhere.toml must be a readable settings file: No such file"),
+        (["--config=nowhere.toml"], "a file of settings must be readable TOML; there is no nowhere.toml"),
     ],
 )
 def test_bad_input_is_one_sentence_exit_code_2_and_no_output(massdrift, tmp_path, arguments, sentence):
@@ -161,7 +161,7 @@ def test_a_bad_settings_file_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"may set objectives, old_weight.*; got learning_rat$"):
         Settings.read(path)
     path.write_text("learning_rate = ")
-    with pytest.raises(InputError, match="must be a TOML file"):
+    with pytest.raises(InputError, match="must be readable TOML"):
         Settings.read(path)
     path.write_text("learning_rate = 'fast'")
     with pytest.raises(InputError, match="learning_rate must be a number; got 'fast'"):

@@ -320,7 +320,7 @@ PEAK = """
 import sys
 import numpy as np
 from inference import measure
-from inference.sweeps.memory import peak
+from inference.memory import peak
 
 run, old, new, memory = sys.argv[1:]
 tree = measure(run, old, new, memory=float(memory), progress=False, covariance="shared", tails="gaussian",

@@ -285,7 +285,7 @@ def test_trainings_agree():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"separation": 0.0}, r"separation must lie in \[0.1, 26\]; got 0"),
+        ({"separation": 0.0}, r"separation must lie in \[0.1, 26\]: below, the modes are one; got 0"),
         ({"start_old_weight": 1.0}, r"start_old_weight must lie in \(0, 1\); got 1"),
         ({"old_weight": 0.0}, r"old_weight must lie in \(0, 1\); got 0"),
         ({"keep": 0.0}, r"keep must lie in \(0, 1.42857\); got 0"),
@@ -295,9 +295,12 @@ def test_trainings_agree():
         ),
         (
             {"chosen": ["ttt_discover:kl_weight=30"]},
-            r"kl_weight of ttt_discover\S* must lie in \[0, 20\]; got",
+            r"kl_weight of ttt_discover\S* at learning_rate 0.05 must lie in \[0, 20\]; got",
         ),
-        ({"chosen": ["oapl:beta1=4,beta2=4"]}, r"beta1 = beta2 of \S* must lie in \[0.01, 3.16228\]; got 4"),
+        (
+            {"chosen": ["oapl:beta1=4,beta2=4"]},
+            r"beta1 = beta2 of \S* at learning_rate 0.05 must lie in \[0.01, 3.16228\]",
+        ),
         ({"chosen": ["sft", "sft"]}, "objectives must have different names; got sft, sft"),
         ({"batch_size": 1}, "batch_size must be at least 2; got 1"),
     ],

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import optax
 import pytest
 import two_samples
 from scipy import stats
@@ -361,7 +362,7 @@ def test_factors_hold_all_coordinates_of_a_mean():
             "the learner of two modes",
         ),
         ({"objective": objectives.oapl(reward=lambda y: y[:, 0])}, "a reward with the methods"),
-        ({"optimizer": "adam"}, "plain SGD"),
+        ({"optimizer": optax.adam(0.1)}, "plain SGD"),
     ],
 )
 def test_what_has_no_such_form_is_refused(changes, words):

@@ -515,7 +515,7 @@ def test_the_command_writes_a_store_and_resumes_it(massdrift, tmp_path, trained)
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("num_steps = ", "must be a TOML file"),
+        ("num_steps = ", "must be readable TOML"),
         ("temperature = 3", "may set objectives, .*, grid, learning_rate_factors; got temperature"),
         ("grid = 3", "grid must be a table; got 3"),
         (

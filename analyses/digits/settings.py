@@ -10,6 +10,7 @@ import numpy as np
 import tomli_w
 
 from inference import files, results
+from inference.reading import read_npz, read_toml
 from mixture_models.validation import (
     InputError,
     closed_interval,
@@ -144,8 +145,7 @@ class Store:
             found = compute()
             with files.whole_file(path) as part, part.open("wb") as file:
                 np.savez_compressed(file, **found)  # type: ignore[arg-type]
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
+        return read_npz(path, f"{path} must be a part of this run, or be deleted to be computed again")
 
     def tree(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return the DataTree of a part: the one that is stored, or computed now and stored."""
@@ -156,12 +156,7 @@ class Store:
 
 
 def _same(folder: Path, path: Path, settings: Settings) -> None:
-    try:
-        stored = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            f"{path} must be the settings of an earlier run; it cannot be read: {error}"
-        ) from None
+    stored = read_toml(path)
     wanted = tomllib.loads(tomli_w.dumps(asdict(settings)))
     names = [field.name for field in fields(Settings)]
     other = [

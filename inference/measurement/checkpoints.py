@@ -15,6 +15,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from inference import kept, results
+from inference import memory as memory_of
 from inference.blas import on_one_thread
 from inference.measurement import (
     across,
@@ -37,7 +38,7 @@ from inference.measurement.prior import Prior
 from inference.measurement.projection import Projection, project
 from inference.measurement.scales import ScalePosterior, scale_posterior
 from inference.measurement.scores import prior_shapes
-from mixture_models.validation import InputError, flag, integer, one_of, positive
+from mixture_models.validation import InputError, flag, folder_of, integer, one_of, positive
 
 #: How the posterior is computed.
 METHODS = ("auto", "laplace", "nuts")
@@ -154,6 +155,8 @@ def measure(
     seed = integer("seed", seed, at_least=0)
     step = _CHAINS * NUM_DRAWS
     num_draws = -(-integer("num_draws", num_draws, at_least=step) // step) * step
+    # Means, displacements and scales of every draw of a checkpoint; before the data are read.
+    memory_of.check_fits("draws", 8.0 * 16.0 * num_draws, "take fewer (num_draws)")
     num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
     max_features = integer("max_features", max_features)
     limit = stored.default_memory() if memory is None else positive("memory", memory)
@@ -161,6 +164,7 @@ def measure(
     checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
+    inputs.check_own_covariances(old, new)
     sizes = [pieces.bytes_of(summary.num, old.shape[1]) for summary in checked.summaries]
     if method == "nuts" and max(sizes) > limit:
         raise InputError(
@@ -210,7 +214,7 @@ def measure(
         names = checked.samples.names
         facts = _facts(settings, checked)
         measured = []
-        keeping = nullcontext() if keep is None else kept.keeping(Path(keep))
+        keeping = nullcontext() if keep is None else kept.keeping(folder_of("keep", keep))
         with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
             folder = kept.folder()
             for index, _ in enumerate(bar):
@@ -228,6 +232,20 @@ def measure(
     return _tree(measured, names, checked, projection, plan, settings, extra)
 
 
+def _degenerate(checked: inputs.Checked, index: int, error: Exception) -> str:
+    """Say what is odd about a checkpoint that cannot be computed with, in units of the references."""
+    summary = checked.summaries[index]
+    both = np.concatenate([checked.old, checked.new])
+    spread = both.std(axis=0)
+    far, ratio = np.abs(summary.mean - both.mean(axis=0)) / spread, summary.sd / spread
+    return (
+        f"checkpoint {checked.samples.names[index]} cannot be measured ({str(error).rstrip('.')}): its "
+        f"features spread {ratio.min():.2g} to {ratio.max():.2g} times as wide as those of both references, "
+        f"and their means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or "
+        "samples that are all equal"
+    )
+
+
 def _separation(references: References) -> float:
     """Return the distance of the references' means less what the noise of the means adds to it."""
     noise = float(np.trace(references.mean_covariances.sum(axis=0)))
@@ -240,7 +258,10 @@ def _measured(
     """Return all that is kept of one checkpoint."""
     summary = checked.summaries[index]
     checkpoint = _checkpoint(plan, checked, projection, index, streamed=streamed)
-    found = measure_checkpoint(plan, checkpoint, checked, index)
+    try:
+        found = measure_checkpoint(plan, checkpoint, checked, index)
+    except np.linalg.LinAlgError as error:
+        raise InputError(_degenerate(checked, index, error)) from error
     return found | {"observed_mean": summary.mean, "observed_sd": summary.sd}
 
 

@@ -1,20 +1,30 @@
 """Samples of checkpoints and references: arrays or files in, checked float64 rows out."""
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import xarray as xr
 from jaxtyping import Float
 
+from inference import reading
 from inference.measurement import stored
 from inference.measurement.stored import Stored
-from mixture_models.validation import InputError, as_array, one_of, real_array
+from mixture_models.validation import InputError, as_array, one_of, path_of, real_array
+
+# Spreads of features whose squares, and sums of them, are floats.
+_LEAST_SPREAD, _MOST_SPREAD = 1e-100, 1e100
+
+# Samples of a reference that must differ from each other, unless it has fewer.
+_MOST_DIFFERENT = 10
+
+# Of a correlation: with a smaller eigenvalue features depend on one another.
+_LEAST_EIGENVALUE = 1e-10
 
 #: The kinds of files that are read.
 SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
@@ -60,7 +70,10 @@ def samples_of(name: str, source: Any) -> Samples:
         InputError: a source that is none of these, or holds nothing.
     """
     if isinstance(source, str | Path):
-        source = _read(name, Path(source))
+        path = path_of(name, source)
+        found = samples_of(name, _read(name, path))
+        # What is read later is read from there.
+        return replace(found, stored=lambda index: replace(found.stored(index), path=path))
     if isinstance(source, Samples):
         return source
     if isinstance(source, pd.DataFrame):
@@ -71,9 +84,9 @@ def samples_of(name: str, source: Any) -> Samples:
         return _of_labelled(name, source)
     if isinstance(source, Mapping):
         return _of_mapping(name, source)
-    if isinstance(source, list | tuple) and source and np.ndim(source[0]) == 2:
+    shape = _shape(name, source)
+    if isinstance(source, list | tuple) and source and len(_shape(name, source[0])) == 2:
         return _listed(list(range(len(source))), list(source), None)
-    shape = source.shape if hasattr(source, "shape") else as_array(name, source).shape
     if len(shape) == 3:
         return _stacked(list(range(shape[0])), source, None)
     if len(shape) == 2:
@@ -87,7 +100,11 @@ def samples_of(name: str, source: Any) -> Samples:
 def reference_of(name: str, source: Any) -> tuple[Float[np.ndarray, "n d"], list[str] | None]:
     """Return the samples of a reference and the names of their features; checkpoints are put together."""
     samples = samples_of(name, source)
-    return np.concatenate([samples.load(i) for i in range(len(samples.names))]), samples.features
+    parts = [samples.load(i) for i in range(len(samples.names))]
+    widths = sorted({part.shape[1] for part in parts})
+    if len(widths) != 1:
+        raise InputError(f"{name} must have samples of as many features each; got {widths or 'no samples'}")
+    return np.concatenate(parts), samples.features
 
 
 class Summary(NamedTuple):
@@ -168,23 +185,20 @@ def check(
     limit = stored.default_memory() if memory is None else memory
     old, old_features = reference_of("old_reference", old_reference)
     new, new_features = reference_of("new_reference", new_reference)
-    known = [f for f in (old_features, new_features, source.features) if f is not None]
-    if any(set(f) != set(known[0]) for f in known):
-        one, other = next((known[0], f) for f in known if set(f) != set(known[0]))
-        raise InputError(
-            "samples and references must have the same features; "
-            f"only in one of them: {', '.join(sorted(set(one) ^ set(other))[:8])}"
-        )
-    features = known[0] if known else [str(i) for i in range(old.shape[1])]
+    if not source.names:
+        raise InputError("samples must hold at least one checkpoint; got none")
+    features = _common_features(
+        {
+            "old_reference": (old_features, old.shape[1]),
+            "new_reference": (new_features, new.shape[1]),
+            "samples": (source.features, source.stored(0).shape[1]),
+        }
+    )
 
     def ordered(array: np.ndarray, names: list[str] | None) -> np.ndarray:
         return array if names is None or names == features else array[:, [names.index(f) for f in features]]
 
     old, new = ordered(old, old_features), ordered(new, new_features)
-    if old.shape[1] != len(features) or new.shape[1] != len(features):
-        raise InputError(
-            f"both references must have the same features; got {old.shape[1]} and {new.shape[1]}"
-        )
     counts = [_finite(array).sum() for array in (old, new)]
     missing = [len(old) - counts[0], len(new) - counts[1]]
     summaries = []
@@ -219,6 +233,39 @@ def check(
     return Checked(source, summaries, old, new, features, total)
 
 
+def _common_features(given: Mapping[str, tuple[list[str] | None, int]]) -> list[str]:
+    """Return the names of the features, given those of every source, or None, and how many there are.
+
+    Raises:
+        InputError: sources with other features than the first that names them.
+    """
+    for source, (names, width) in given.items():
+        twice = sorted({n for n in names or [] if (names or []).count(n) > 1})
+        if twice:
+            raise InputError(f"the features of {source} must differ; got {', '.join(twice[:8])} twice")
+        if names is not None and len(names) != width:
+            raise InputError(
+                f"the {width} features of {source} must have a name each; got {len(names)} names"
+            )
+    first = next((source for source, (names, _) in given.items() if names is not None), next(iter(given)))
+    names, width = given[first]
+    for source, (others, other_width) in given.items():
+        if names is not None and others is not None and set(others) != set(names):
+            only = [
+                f"{', '.join(sorted(map(repr, more))[:8])} only in {where}"
+                for where, more in ((first, set(names) - set(others)), (source, set(others) - set(names)))
+                if more
+            ]
+            raise InputError(f"samples and references must have the same features; {' and '.join(only)}")
+        if other_width != width:
+            listed = "" if names is None else f" ({', '.join(names[:8])}{', ...' * (width > 8)})"
+            raise InputError(
+                f"samples and references must have the same features; {first} has {width}{listed} and "
+                f"{source} {other_width}"
+            )
+    return [str(i) for i in range(width)] if names is None else names
+
+
 def _summary(source: Samples, index: int, features: list[str]) -> Summary:
     """Read a checkpoint once; moments of pieces are put together as Chan, Golub and LeVeque (1983) do."""
     digest, num, num_dropped = hashlib.sha256(), 0, 0
@@ -226,6 +273,11 @@ def _summary(source: Samples, index: int, features: list[str]) -> Summary:
     mean, squares = np.zeros(len(features)), np.zeros(len(features))
     for piece in source.pieces(index, features):
         samples = np.ascontiguousarray(piece[_finite(piece)])
+        if np.abs(samples).max(initial=0.0) > _MOST_SPREAD:
+            raise InputError(
+                f"samples must be at most {_MOST_SPREAD:g} in size; checkpoint {source.names[index]} has "
+                f"{np.abs(samples).max():.3g}"
+            )
         num_dropped += len(piece) - len(samples)
         if not len(samples):
             continue
@@ -255,15 +307,31 @@ def digest_of(samples: Float[np.ndarray, "n d"]) -> str:
 
 def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> None:
     d = len(features)
-    least = max(10, d + 5)
+    least = max(_MOST_DIFFERENT, d + 5)
     for name, array in (("old", old), ("new", new)):
         if len(array) < 5:
             raise InputError(f"the {name} reference must have at least 5 samples; got {len(array)}")
+        different, wanted = len(np.unique(_row_hashes(np.ascontiguousarray(array)))), min(len(array), least)
+        if different < wanted:
+            raise InputError(
+                f"the {name} reference must have at least {wanted} different samples for {d} features; got "
+                f"{different} different ones of {len(array)}"
+            )
         flat = np.flatnonzero(np.ptp(array, axis=0) <= 1e-12 * np.maximum(np.abs(array).max(axis=0), 1e-300))
         if flat.size:
             raise InputError(
                 f"every feature must vary in both references; in the {name} one these are constant: "
                 + ", ".join(features[i] for i in flat[:8])
+            )
+        spread = np.ptp(array, axis=0)
+        far = np.flatnonzero(
+            (spread < _LEAST_SPREAD) | (spread > _MOST_SPREAD) | (np.abs(array).max(axis=0) > _MOST_SPREAD)
+        )
+        if far.size:
+            raise InputError(
+                f"features must be in units in which they range over {_LEAST_SPREAD:g} to {_MOST_SPREAD:g}; "
+                f"in the {name} reference {features[far[0]]} ranges from {array[:, far[0]].min():.3g} to "
+                f"{array[:, far[0]].max():.3g}"
             )
     if len(old) + len(new) - 2 < least:
         raise InputError(
@@ -272,13 +340,28 @@ def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> 
         )
     if old.shape == new.shape and np.array_equal(old, new):
         raise InputError("the references must differ; old and new are the same samples")
-    within = np.concatenate([old - old.mean(0), new - new.mean(0)])
+    _check_independent("", old - old.mean(0), new - new.mean(0))
+
+
+def check_own_covariances(old: np.ndarray, new: np.ndarray) -> None:
+    """Refuse a reference that lacks a covariance of its own, given both as they are modelled.
+
+    Raises:
+        InputError: features that are linear combinations of one another there.
+    """
+    if min(len(old), len(new)) >= old.shape[1] + 7:  # of fewer samples none is taken
+        for name, array in (("old", old), ("new", new)):
+            _check_independent(f"in the {name} reference ", array - array.mean(0))
+
+
+def _check_independent(where: str, *centred: np.ndarray) -> None:
+    within = np.concatenate(centred)
     within = within / within.std(0)
     lowest = np.linalg.eigvalsh(within.T @ within / len(within)).min()
-    if lowest < 1e-10:
+    if lowest < _LEAST_EIGENVALUE:
         raise InputError(
-            "the features must not be linear combinations of one another; the smallest eigenvalue of their "
-            f"correlation is {lowest:.1e}"
+            f"{where}the features must not be linear combinations of one another; the smallest eigenvalue of "
+            f"their correlation is {lowest:.1e}"
         )
 
 
@@ -298,19 +381,19 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
     if "samples" in source:
         values = source["samples"]
         values = values if hasattr(values, "ndim") else real_array(name, values)
-        features = [str(f) for f in source["features"]] if "features" in source else None
-        if "checkpoint" in source and values.ndim == 2:
+        features = [str(f) for f in np.atleast_1d(source["features"])] if "features" in source else None
+        labels = _labels(name, source["checkpoint"]) if "checkpoint" in source else None
+        if values.ndim == 2:
             rows = stored.of_array(name, values)
-            return _grouped(name, _labels(name, source["checkpoint"]), rows, features)
-        names = [0] if values.ndim == 2 else list(range(len(values)))
-        if "checkpoint" in source:
-            names = _labels(name, source["checkpoint"]).tolist()
-        if values.ndim not in (2, 3) or len(names) != (len(values) if values.ndim == 3 else 1):
+            return _grouped(name, np.zeros(len(values), int) if labels is None else labels, rows, features)
+        if values.ndim != 3 or (labels is not None and len(labels) != len(values)):
             raise InputError(
                 f"{name}: samples must be (sample, feature) or (checkpoint, sample, feature), with one "
-                f"checkpoint a row or an entry; got shape {values.shape} and {len(names)} checkpoints"
+                f"checkpoint a row or an entry; got shape {values.shape}"
+                + ("" if labels is None else f" and {len(labels)} checkpoints")
             )
-        return _stacked(names, values, features) if values.ndim == 3 else _listed(names, [values], features)
+        names = list(range(len(values))) if labels is None else _different(name, labels)
+        return _stacked(names, values, features)
     if not source:
         raise InputError(f"{name} must hold at least one checkpoint; got none")
     words = [str(key) for key in source]
@@ -319,16 +402,12 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
     return _listed(keys, list(source.values()), None)
 
 
-def _labels(name: str, labels: Any) -> np.ndarray:
-    """Return names of checkpoints, or refuse masked ones, whose samples would be of an unknown checkpoint."""
-    array = as_array(name, labels)
-    if np.ma.is_masked(array):
-        raise InputError(f"{name} must name every checkpoint; {np.ma.count_masked(array)} names are masked")
-    return np.asarray(array)
-
-
 def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
-    features = [str(c) for c in frame.columns if c != "checkpoint"]
+    columns = [str(c) for c in frame.columns]
+    twice = sorted({c for c in columns if columns.count(c) > 1})
+    if twice:
+        raise InputError(f"the columns of {name} must differ; got {', '.join(twice[:8])} twice")
+    features = [c for c in columns if c != "checkpoint"]
     values = frame.drop(columns="checkpoint", errors="ignore")
     wrong = [str(c) for c in values.columns if not pd.api.types.is_numeric_dtype(values[c])]
     if wrong or not features:
@@ -336,8 +415,11 @@ def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
             f"{name} must have numeric feature columns and, optionally, a column checkpoint; "
             + (f"not numeric: {', '.join(wrong[:8])}" if wrong else "got no feature column")
         )
-    labels = frame["checkpoint"].to_numpy() if "checkpoint" in frame else np.zeros(len(frame), int)
-    return _grouped(name, labels, stored.of_array(name, values.to_numpy()), features)
+    labels = _labels(name, frame["checkpoint"]) if "checkpoint" in frame else np.zeros(len(frame), int)
+    # A nullable column has its own kind of missing value.
+    nullable = any(pd.api.types.is_extension_array_dtype(kind) for kind in values.dtypes)
+    rows = values.to_numpy(np.float64, na_value=np.nan) if nullable else values.to_numpy()
+    return _grouped(name, labels, stored.of_array(name, rows), features)
 
 
 def _of_labelled(name: str, array: xr.DataArray) -> Samples:
@@ -351,19 +433,51 @@ def _of_labelled(name: str, array: xr.DataArray) -> Samples:
         (sample,) = others
         rows = stored.of_labelled("checkpoint 0", array, sample)
         if "checkpoint" in array.coords and array["checkpoint"].dims == (sample,):
-            return _grouped(name, array["checkpoint"].to_numpy(), rows, features)
+            return _grouped(name, _labels(name, array["checkpoint"]), rows, features)
         return Samples([0], features, lambda _: rows)
     if "checkpoint" not in others:
         raise InputError(f"{name} must have a dim checkpoint; got {array.dims}")
     (sample,) = (d for d in others if d != "checkpoint")
     size = array.sizes["checkpoint"]
-    names = array["checkpoint"].to_numpy().tolist() if "checkpoint" in array.coords else list(range(size))
+    labels = _labels(name, array["checkpoint"]) if "checkpoint" in array.coords else np.arange(size)
+    names = _different(name, labels)
 
     def of_checkpoint(index: int) -> Stored:
         words = f"checkpoint {names[index]}"
         return stored.of_labelled(words, array, sample, padded=True, checkpoint=index)
 
     return Samples(names, features, of_checkpoint)
+
+
+def _shape(name: str, values: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(values)
+    except ValueError:  # lists of several lengths
+        raise InputError(
+            f"{name} must have rows of as many numbers each; got rows of several lengths"
+        ) from None
+
+
+def _labels(name: str, values: Any) -> np.ndarray:
+    """Return the labels of checkpoints, shape (n,), or refuse what has another shape or lacks some."""
+    labels = np.atleast_1d(as_array(name, values))
+    if labels.ndim != 1:
+        raise InputError(f"the checkpoints of {name} must have one axis; got shape {labels.shape}")
+    missing = int(np.ma.count_masked(labels) + np.sum(pd.isna(np.ma.compressed(labels))))
+    if missing:
+        raise InputError(f"{name} must name the checkpoint of every row or entry; {missing} have none")
+    return np.asarray(labels)
+
+
+def _different(name: str, labels: np.ndarray) -> list[Any]:
+    """Return the labels as a list, or refuse two that are equal."""
+    names = labels.tolist()
+    if len(set(names)) < len(names):
+        twice = sorted({str(n) for n in names if names.count(n) > 1})
+        raise InputError(
+            f"the checkpoints of {name} must have different names; got {', '.join(twice[:8])} twice"
+        )
+    return names
 
 
 def _grouped(name: str, labels: np.ndarray, rows: Stored, features: list[str] | None) -> Samples:
@@ -396,27 +510,25 @@ def _variable(name: str, dataset: xr.Dataset) -> xr.DataArray:
 
 def _read(name: str, path: Path) -> Any:
     one_of(f"the suffix of {name}", path.suffix, SUFFIXES)
-    if not path.exists():
-        raise InputError(f"{name} must be a file; there is no {path}")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
+    wanted = f"{name} must be a readable {path.suffix} file"
+    if path.suffix == ".npz":
+        arrays = reading.read_npz(path, wanted)
+        # An array that was given a name is the checkpoint of that name; "arr_0" is NumPy's for none.
+        if len(arrays) == 1 and "samples" not in arrays:
+            ((key, array),) = arrays.items()
+            return array if key == "arr_0" or array.ndim == 3 else arrays
+        return arrays
+    with reading.reading(path, wanted):
         if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {key: stored[key] for key in stored.files}
-            # An array that was given a name is the checkpoint of that name; "arr_0" is NumPy's for none.
-            if len(arrays) == 1 and "samples" not in arrays:
-                ((key, array),) = arrays.items()
-                return array if key == "arr_0" or array.ndim == 3 else arrays
-            return arrays
+            return np.lib.format.open_memmap(path, mode="r")
+        if path.suffix == ".parquet":
+            if path.is_file():
+                rows = pq.read_metadata(path)
+                reading.check_size(path, 8 * rows.num_rows * rows.num_columns)
+            return pd.read_parquet(path)
         # Lazily: a checkpoint is read when it is its turn.
         if path.suffix == ".zarr":
+            if not path.exists():
+                raise FileNotFoundError
             return xr.open_dataset(path, engine="zarr", consolidated=False)
-        return xr.open_dataset(path)
-    except ImportError as error:
-        raise InputError(f"{path} cannot be read without a package: {error}") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name} must be a readable {path.suffix} file; {path} is not: {reason}") from error
+        return xr.open_dataset(path, engine="netcdf4")

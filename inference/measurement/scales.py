@@ -150,10 +150,11 @@ def scale_posterior(
         t[..., 0, 0], t[..., 1, 1] = (noise[0] + tau**2)[:, None], (noise[1] + tau**2)[None, :]
         # T (1 + h T)⁻¹ = (h + T⁻¹)⁻¹, without the inverse of a small T.
         factor = np.eye(2) + h @ t
+        volume = np.linalg.det(factor)
+        if not np.all(volume > 0.0):
+            raise np.linalg.LinAlgError("No scale of displacement has a posterior")
         spread = t @ np.linalg.inv(factor)
-        evidence.append(
-            0.5 * np.einsum("abij,ij->ab", spread, g @ g.T) - 0.5 * num * np.log(np.linalg.det(factor))
-        )
+        evidence.append(0.5 * np.einsum("abij,ij->ab", spread, g @ g.T) - 0.5 * num * np.log(volume))
     return ScalePosterior(tau, log_prior, np.stack(evidence), across is not None)
 
 

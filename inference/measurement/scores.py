@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from inference import results
+from inference import memory, results
 from inference.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.weight_posterior import NODES, WeightPosterior, weight_posterior
@@ -57,12 +57,14 @@ def measure_scores(
     """
     old = _by_checkpoint("old_log_likelihood", old_log_likelihood)
     new = _by_checkpoint("new_log_likelihood", new_log_likelihood)
-    if list(old) != list(new):
+    if set(old) != set(new):
         raise InputError(
             f"both log-likelihoods must have the same checkpoints; got {list(old)} and {list(new)}"
         )
     shapes = prior_shapes(weight_prior)
     num_draws = integer("num_draws", num_draws)
+    # Strata, uniforms, and draws of every checkpoint.
+    memory.check_fits("draws", 4.0 * 8.0 * num_draws * len(old), "take fewer (num_draws)")
     seed = integer("seed", seed, at_least=0)
     differences = {name: _difference(name, old[name], new[name]) for name in old}
     posteriors = [weight_posterior(difference, shapes) for difference in differences.values()]
@@ -121,7 +123,8 @@ def _difference(checkpoint: Any, old: np.ndarray, new: np.ndarray) -> np.ndarray
             f"a sample must be possible under a reference; {nowhere} of checkpoint {checkpoint} have -inf "
             "under both"
         )
-    return old - new
+    with np.errstate(over="ignore"):  # beyond all floats the side is certain
+        return old - new
 
 
 def prior_shapes(weight_prior: Any) -> tuple[float, float]:

@@ -77,6 +77,7 @@ def estimate_setting(
     shown = old_samples if learner_samples is None else learner_samples
     checked = inputs.check(shown, old_samples, new_samples, drop_missing=flag("drop_missing", drop_missing))
     old, new, d = checked.old, checked.new, len(checked.features)
+    inputs.check_own_covariances(old, new)
     covariance = pooled_covariance(old, new)
     plug_in, separation = separation_of_samples(old, new)
     if min(len(old), len(new)) < 4 or len(old) + len(new) < 2 * (d + _SPARE):

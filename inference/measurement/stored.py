@@ -5,12 +5,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from inference.reading import reading
 from mixture_models.validation import InputError, as_array, real_array
 
 # Numbers of a piece: 8 MiB of them, as float64.
@@ -31,6 +33,7 @@ class Stored:
         chunk_ends: places where a stored chunk ends, ascending, or None where any rows are read alike.
         chunk_bytes: what reading a chunk takes.
         padded: whether rows without any number pad a ragged checkpoint, and are no samples.
+        path: of the file that they are read from, None for what is in memory.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Stored:
     chunk_ends: np.ndarray | None = None
     chunk_bytes: int = 0
     padded: bool = False
+    path: Path | None = None
 
     def pieces(self) -> Iterator[Float[np.ndarray, "n feature"]]:
         """Yield the samples in order, about a million numbers at a time; each stored chunk is read once."""
@@ -91,7 +95,12 @@ class Stored:
         return cuts
 
     def _numbers(self, rows: slice) -> np.ndarray:
-        values = real_array(f"the samples of {self.name}", self.read(rows))
+        if self.path is None:
+            found = self.read(rows)
+        else:
+            with reading(self.path, f"the samples of {self.name} must be readable"):
+                found = self.read(rows)
+        values = real_array(f"the samples of {self.name}", found)
         return values[~np.isnan(values).all(axis=1)] if self.padded else values
 
 

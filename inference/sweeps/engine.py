@@ -1,6 +1,7 @@
 """Sweeps: trainings over a grid of settings, one compiled program an objective, resumable at any moment."""
 
 import math
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -11,19 +12,22 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from inference import files
+from inference import memory as memory_of
 from inference.blas import on_one_thread
 from inference.chunks import num_threads, run_together
 from inference.sweeps import cluster
-from inference.sweeps import memory as memory_of
 from inference.sweeps.blocks import compile_block, train_block, variables
 from inference.sweeps.cuts import Block, Geometry, blocks, distinct, geometry, heaviest
 from inference.sweeps.grid import Grid, Start
 from inference.sweeps.store import SweepStore, open_sweep
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, integer, one_of, positive
+from mixture_models.validation import InputError, integer, one_of, path_of, positive
 
 _MEBIBYTE = 2**20
+
+# Of a chunk in the list of the work, and the most trainings that a chunk has.
+_BYTES_A_BLOCK, _MOST_TRAININGS = 200, 2**16
 
 
 @on_one_thread
@@ -98,6 +102,8 @@ def sweep(
         raise InputError("give at most one of workers and scheduler; got both")
     if workers is not None:
         integer("workers", workers)
+    if not (scheduler is None or isinstance(scheduler, str)):
+        raise InputError(f"scheduler must be the address of a Dask scheduler; got {scheduler!r}")
     limit = memory_of.default_limit() if memory is None else positive("memory", memory)
     whole = Grid.create(
         objectives,
@@ -115,7 +121,7 @@ def sweep(
         precision=precision,
         dimension=dimension,
     )
-    variables(whole)
+    _check_size(whole, path)
     existing = SweepStore.find(path, whole) if path.exists() else None
     distributed = workers is not None or scheduler is not None
     threads = 1 if distributed else num_threads()
@@ -154,7 +160,7 @@ def train_into(grid: Grid, store: SweepStore, block: Block, report: Callable[[in
 
 
 def _store_path(store: str | Path) -> Path:
-    path = Path(store)
+    path = path_of("store", store)
     one_of("the suffix of a sweep's store", path.suffix, [".zarr"])
     if not path.resolve().parent.is_dir():
         raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
@@ -163,6 +169,24 @@ def _store_path(store: str | Path) -> Path:
     if not path.exists():
         files.check_writable(path)
     return path
+
+
+def _check_size(grid: Grid, path: Path) -> None:
+    """Refuse a sweep whose result has no room on the disk, or whose chunks cannot even be listed."""
+    trainings = len(grid.objectives) * math.prod(grid.shape) * grid.num_replicates
+    listed = _BYTES_A_BLOCK * trainings / _MOST_TRAININGS + 8.0 * grid.num_replicates
+    memory_of.check_fits("the list of chunks", listed, "take fewer replicates or points")
+    floats = 1 + sum(math.prod(shape) for shape in variables(grid).values())
+    # The axis of the steps is that of the records.
+    of_steps = len(grid.axes.get("num_steps", [0]))
+    records = int(max(grid.lengths)) // grid.record_every + 2
+    needed, free = 8.0 * floats * records * trainings / of_steps, shutil.disk_usage(path.parent).free
+    if needed > free and not path.exists():
+        raise InputError(
+            f"a sweep must fit on the disk; its {trainings} trainings of {records} records take about "
+            f"{needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free: take fewer replicates, points "
+            "or records"
+        )
 
 
 def _cut_to_memory(

@@ -24,7 +24,14 @@ import numpy as np
 
 from inference import results
 from inference.span import check_span, in_span
-from inference.training import MOST_STEPS, check_factors, check_objectives, check_setting
+from inference.training import (
+    MOST_NUMBERS,
+    MOST_STEPS,
+    check_factors,
+    check_objectives,
+    check_rewards,
+    check_setting,
+)
 from mixture_models.objectives import Objective
 from mixture_models.precision import PRECISIONS
 from mixture_models.two_mode import TwoMode
@@ -158,7 +165,7 @@ class Grid:
             start,
             target,
             steps,
-            integer("batch_size", batch_size),
+            integer("batch_size", batch_size, at_most=MOST_NUMBERS),
             positive("learning_rate", learning_rate),
             integer("num_replicates", num_replicates),
             integer("seed", seed, at_least=0, at_most=2**63 - 1),
@@ -291,6 +298,7 @@ class Grid:
                 if name in _WHOLE:
                     bounds = {"at_least": 0, "at_most": 2**63 - 1} if name == "seed" else {}
                     bounds = {"at_most": MOST_STEPS} if name == "num_steps" else bounds
+                    bounds = {"at_most": MOST_NUMBERS} if name == "batch_size" else bounds
                     integer(name, value, **bounds)
                 elif name == "learning_rate":
                     positive(name, value)
@@ -298,8 +306,9 @@ class Grid:
                     check_factors({name.partition(".")[2]: value})
                 elif name == "target.separation":
                     positive(name, value)
+        mixtures = self.mixtures({name: values[0] for name, values in self.axes.items()})
+        check_rewards(self.objectives, *mixtures)
         if self.dimension is not None or "dimension" in self.axes:
-            mixtures = self.mixtures({name: values[0] for name, values in self.axes.items()})
             for chosen in self.objectives:
                 check_span(chosen, *mixtures)
         of_target = [name.startswith("target.") for name in self.axes]

@@ -24,7 +24,7 @@ from inference.sweeps.cuts import Block, Geometry, blocks
 from inference.sweeps.grid import Grid
 from inference.sweeps.identity import difference, identity
 from inference.sweeps.layout import COMMITS, STATS, empty, encoded
-from mixture_models.validation import InputError
+from mixture_models.validation import InputError, path_of
 
 #: Added to a checksum of 32 bits: an entry of 0 is none.
 _PRESENT = 2**32
@@ -160,7 +160,7 @@ def open_sweep(path: str | Path, *, incomplete: bool = False) -> xr.DataTree:
     Raises:
         InputError: no sweep, or one that is not finished.
     """
-    path = Path(path)
+    path = path_of("path", path)
     _identity(path)
     if not incomplete:
         array: Any = zarr.open_array(path, path=COMMITS, mode="r")

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import psutil
 
+from mixture_models.validation import InputError
+
 try:
     import resource
 except ImportError:
@@ -21,9 +23,32 @@ _SHARE, _BESIDE = 0.5, 192 * 2**20
 
 def default_limit() -> float:
     """Return the bytes that may be held in all unless the user says otherwise."""
+    return _held() + _SHARE * free()
+
+
+def free() -> float:
+    """Return the bytes that are free."""
     stats = _device()
-    free = psutil.virtual_memory().available if stats is None else stats["bytes_limit"] - _in_use(stats)
-    return _held() + _SHARE * free
+    return psutil.virtual_memory().available if stats is None else stats["bytes_limit"] - _in_use(stats)
+
+
+def check_fits(what: str, needed: float, advice: str) -> None:
+    """Refuse what needs more memory than is free.
+
+    Args:
+        what: that must fit, such as ``"what is recorded"``.
+        needed: bytes.
+        advice: what to change, such as ``"take fewer replicates"``.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    there = free()
+    if needed > there:
+        raise InputError(
+            f"{what} must fit into memory; it takes {needed / 1e9:.3g} GB and {there / 1e9:.3g} GB are free: "
+            f"{advice}"
+        )
 
 
 def beside_blocks() -> int:

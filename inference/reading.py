@@ -1,0 +1,82 @@
+"""Where files are read: whatever a library raises on a damaged or foreign one becomes one sentence."""
+
+import tomllib
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from mixture_models.validation import InputError
+
+
+@contextmanager
+def reading(path: Path, wanted: str) -> Iterator[None]:
+    """Read a file in this block.
+
+    Args:
+        path: the file or folder.
+        wanted: what it must be, such as ``"old_reference must be a readable .npz file"``.
+
+    Raises:
+        InputError: whatever else was raised inside, in one sentence that names the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            # What a library finds odd about a file is in the sentence or is of no matter.
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"{path} cannot be read without a package: {error}") from error
+    except MemoryError as error:
+        raise InputError(f"{wanted}; {path} does not fit into memory") from error
+    except Exception as error:
+        if not path.exists():
+            raise InputError(f"{wanted}; there is no {path}") from None
+        # An error of the system repeats the file's name.
+        reason = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+        reason = reason.splitlines()[0].rstrip(".")
+        raise InputError(f"{wanted}; {path} is not: {reason}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a file of settings.
+
+    Raises:
+        InputError: it is missing or is not TOML.
+    """
+    with reading(path, "a file of settings must be readable TOML"):
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def read_npz(path: Path, wanted: str) -> dict[str, np.ndarray]:
+    """Read all arrays of an ``.npz`` file.
+
+    Args:
+        path: the file.
+        wanted: what it must be, see `reading`.
+
+    Raises:
+        InputError: it is missing, is damaged or something else, or is larger than the free memory.
+    """
+    with reading(path, wanted):
+        with zipfile.ZipFile(path) as archive:
+            check_size(path, sum(member.file_size for member in archive.infolist()))
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+
+def check_size(path: Path, size: int) -> None:
+    """Refuse a file that takes more memory, in bytes, than is free."""
+    free = psutil.virtual_memory().available
+    if size > free:
+        raise InputError(
+            f"{path} must fit into memory; it takes {size / 1e9:.2g} GB unpacked, and {free / 1e9:.2g} GB "
+            "are free"
+        )
