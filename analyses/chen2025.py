@@ -172,6 +172,11 @@ def table(tree: xr.DataTree) -> Table:
     return built
 
 
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return the conclusion, which the command prints below the table."""
+    return [conclusion(tree)]
+
+
 def conclusion(tree: xr.DataTree) -> str:
     """Say, from the numbers, how much of the published retention is the factor and how much the objective."""
     frame = summary(tree)

@@ -6,7 +6,7 @@
 import os
 import sys
 import warnings
-from contextlib import nullcontext
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,8 @@ from typer.core import TyperGroup
 
 import analyses
 from analyses import interruption
+from analyses.commands import Formats, Overwrite, Quiet, Work, say_written, writes
+from analyses.config import read
 from analyses.settings import Settings
 from mixture_models.validation import InputError
 
@@ -84,10 +86,6 @@ def _version(
         raise typer.Exit
 
 
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
-
-
 def _setting(name: str, text: str) -> Any:
     """Return an option of `compare` that is None unless given, and shows the setting's default."""
     default = getattr(Settings, name)
@@ -131,36 +129,22 @@ def compare(
     common_random_numbers: Annotated[
         bool | None, _setting("common_random_numbers", "Give every objective of a replicate the same draws.")
     ] = None,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
+    formats: Formats = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare post-training objectives: what is left of the old task, and what has moved."""
     given = {name: value for name, value in locals().items() if name in Settings.names()}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**changes) if config is None else Settings.read(config, **changes)
-    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+    chosen = analyses.outputs.formats_of(formats)
+    with analyses.outputs.folder(out, overwrite=overwrite, formats=chosen) as folder:
         tree = analyses.compare.run(settings, progress=not quiet)
         analyses.compare.write(tree, settings, folder)
     Console().print(analyses.compare.table(tree))
     if "no_exact_side" in tree.attrs:
         print(f"No exact flow beside the trainings: {tree.attrs['no_exact_side']}.")
-    print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as PNG and SVG.")
-
-
-_Out = typer.Option(help="Folder to write; it must not exist yet.")
-
-
-def _analyse(analysis: Any, out: Path, overwrite: bool, quiet: bool, *args: Any, **settings: Any) -> None:
-    """Run an analysis, write its folder and print its table."""
-    console = Console()
-    with (
-        analyses.outputs.folder(out, overwrite=overwrite) as folder,
-        nullcontext() if quiet else console.status("computing"),
-    ):
-        tree = analysis.run(*args, **settings)
-        analysis.write(tree, folder)
-    console.print(analysis.table(tree))
-    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+    say_written(out, chosen)
 
 
 _Separations = Annotated[
@@ -170,30 +154,27 @@ _Separations = Annotated[
 
 
 @app.command()
+@writes("runs/mass-forgetting")
 def mass_forgetting(
     separations: _Separations = None,
-    out: Annotated[Path, _Out] = Path("runs/mass-forgetting"),
     start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.5,
     end_time: Annotated[float, typer.Option(help="Last time, steps times learning rate.")] = 1e6,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+) -> Work:
     """How fast does SFT empty the old mode, and does the weight tell the truth? Exact, with asymptotes."""
-    _analyse(
-        analyses.mass_forgetting,
-        out,
-        overwrite,
-        quiet,
-        separations or analyses.mass_forgetting.SEPARATIONS,
-        start_old_weight=start_old_weight,
-        end_time=end_time,
+    analysis = analyses.mass_forgetting
+    return Work(
+        analysis,
+        lambda: analysis.run(
+            separations or analysis.SEPARATIONS, start_old_weight=start_old_weight, end_time=end_time
+        ),
+        spins=True,
     )
 
 
 @app.command()
+@writes("runs/drift")
 def drift(
     separations: _Separations = None,
-    out: Annotated[Path, _Out] = Path("runs/drift"),
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
     start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.9,
     fit_from: Annotated[
@@ -202,53 +183,51 @@ def drift(
     ] = None,
     num_replicates: Annotated[int, typer.Option(help="Finite-batch trainings of each estimator.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+    quiet: Quiet = False,
+) -> Work:
     """How does the drift of on-policy learning fall with separation? A posterior of its decay rate."""
-    _analyse(
-        analyses.drift,
-        out,
-        overwrite,
-        quiet,
-        separations or analyses.drift.SEPARATIONS,
-        old_weight=old_weight,
-        start_old_weight=start_old_weight,
-        fit_from=fit_from or analyses.drift.FIT_FROM,
-        num_replicates=num_replicates,
-        seed=seed,
+    analysis = analyses.drift
+    return Work(
+        analysis,
+        lambda: analysis.run(
+            separations or analysis.SEPARATIONS,
+            old_weight=old_weight,
+            start_old_weight=start_old_weight,
+            fit_from=fit_from or analysis.FIT_FROM,
+            num_replicates=num_replicates,
+            seed=seed,
+            progress=not quiet,
+        ),
     )
 
 
 @app.command()
+@writes("runs/geometry")
 def geometry(
     separations: _Separations = None,
-    out: Annotated[Path, _Out] = Path("runs/geometry"),
     old_weight: Annotated[
         list[float] | None,
         typer.Option(help="Target's mass of the old mode; may be repeated.", show_default="0.1 0.3 0.5 0.8"),
     ] = None,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+) -> Work:
     """How fast does on-policy learning return to its target? Measured against the Fisher information."""
-    _analyse(
-        analyses.geometry,
-        out,
-        overwrite,
-        quiet,
-        separations or analyses.geometry.SEPARATIONS,
-        old_weights=old_weight or analyses.geometry.OLD_WEIGHTS,
+    analysis = analyses.geometry
+    return Work(
+        analysis,
+        lambda: analysis.run(
+            separations or analysis.SEPARATIONS, old_weights=old_weight or analysis.OLD_WEIGHTS
+        ),
+        spins=True,
     )
 
 
 @app.command()
+@writes("runs/replay")
 def replay(
     shares: Annotated[
         list[float] | None,
         typer.Argument(help="Replayed shares of reverse KL, increasing.", show_default="0 0.1 0.2 0.5"),
     ] = None,
-    out: Annotated[Path, _Out] = Path("runs/replay"),
     separation: Annotated[float, typer.Option(help="Distance of the target's modes.")] = 4.0,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
     start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.05,
@@ -256,29 +235,28 @@ def replay(
     learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.05,
     num_replicates: Annotated[int, typer.Option(help="Trainings of each share.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+) -> Work:
     """What does replay change: the optimum of forward KL, and the batches of reverse KL?"""
-    _analyse(
-        analyses.replay,
-        out,
-        overwrite,
-        quiet,
-        shares or analyses.replay.SHARES,
-        separation=separation,
-        old_weight=old_weight,
-        start_old_weight=start_old_weight,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        num_replicates=num_replicates,
-        seed=seed,
+    analysis = analyses.replay
+    return Work(
+        analysis,
+        lambda: analysis.run(
+            shares or analysis.SHARES,
+            separation=separation,
+            old_weight=old_weight,
+            start_old_weight=start_old_weight,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            num_replicates=num_replicates,
+            seed=seed,
+        ),
+        spins=True,
     )
 
 
 @app.command("near-on-policy")
+@writes("runs/near-on-policy")
 def near_on_policy(
-    out: Annotated[Path, _Out] = Path("runs/near-on-policy"),
     separation: Annotated[float, typer.Option(help="Distance of the target's modes.")] = 4.0,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
     start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.7,
@@ -298,15 +276,15 @@ def near_on_policy(
     ] = 5,
     num_replicates: Annotated[int, typer.Option(help="Trainings at each of these points.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+    quiet: Quiet = False,
+) -> Work:
     """At which settings do SDFT, TTT-Discover and OAPL forget? Maps: exact, by theory, and trained."""
-    settings = {name: value for name, value in locals().items() if name not in ("out", "overwrite", "quiet")}
-    _analyse(analyses.near_on_policy, out, overwrite, quiet, **settings)
+    settings = {name: value for name, value in locals().items() if name != "quiet"}
+    return Work(analyses.near_on_policy, lambda: analyses.near_on_policy.run(**settings, progress=not quiet))
 
 
 @app.command()
+@writes(optional=True)
 def plan(
     objectives: Annotated[
         list[str] | None,
@@ -339,13 +317,8 @@ def plan(
     keep: Annotated[float, typer.Option(help="Share of the old behaviour now that shall be left.")] = 0.9,
     check: Annotated[bool, typer.Option("--check", help="Also train and compare; takes a minute.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the trainings.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder to write, if any; it must not exist yet.")] = None,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+) -> Work:
     """Plan a training: what each objective will forget, and which setting keeps enough. No simulation."""
-    if out is not None:
-        analyses.outputs.check(out, overwrite=overwrite)
     settings: dict[str, Any] = {
         "separation": separation,
         "old_weight": old_weight,
@@ -358,13 +331,7 @@ def plan(
         "check": check,
         "seed": seed,
     }
-    if out is not None:
-        _analyse(analyses.plan, out, overwrite, quiet, objectives, **settings)
-        return
-    console = Console()
-    with nullcontext() if quiet else console.status("computing"):
-        tree = analyses.plan.run(objectives, **settings)
-    console.print(analyses.plan.table(tree))
+    return Work(analyses.plan, lambda: analyses.plan.run(objectives, **settings), spins=True)
 
 
 _Workers = Annotated[int | None, typer.Option(help="Processes of a Dask cluster on this machine.")]
@@ -381,7 +348,7 @@ def sweep(
     workers: _Workers = None,
     scheduler: _Scheduler = None,
     memory: _Memory = None,
-    quiet: _Quiet = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train over a grid of settings, in chunks that an interruption cannot lose; run again to go on."""
     with analyses.outputs.resumed(out):
@@ -398,12 +365,12 @@ def sweep(
 
 
 @app.command()
+@writes("runs/phase")
 def phase(
     separations: Annotated[
         list[float] | None,
         typer.Argument(help="Separations of the modes, increasing.", show_default="1.5 2 … 7"),
     ] = None,
-    out: Annotated[Path, _Out] = Path("runs/phase"),
     batch_size: Annotated[
         list[int] | None,
         typer.Option(help="Behaviours in an update; may be repeated.", show_default="2 4 8 32 64"),
@@ -424,15 +391,18 @@ def phase(
     num_replicates: Annotated[int, typer.Option(help="Trainings at every point.")] = 40,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     workers: _Workers = None,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+    *,
+    out: Path,
+    quiet: Quiet = False,
+) -> Work:
     """Where does which objective forget? A map over separation, batch size, and replay or anchor."""
-    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
-        tree = analyses.phase.run(
-            separations or analyses.phase.SEPARATIONS,
-            batch_sizes=batch_size or analyses.phase.BATCH_SIZES,
-            knobs=analyses.phase.KNOBS if knob is None else knob,
+    analysis = analyses.phase
+    return Work(
+        analysis,
+        lambda: analysis.run(
+            separations or analysis.SEPARATIONS,
+            batch_sizes=batch_size or analysis.BATCH_SIZES,
+            knobs=analysis.KNOBS if knob is None else knob,
             old_weight=old_weight,
             start_old_weight=start_old_weight,
             start_new_gap=start_new_gap,
@@ -443,31 +413,24 @@ def phase(
             keep=analyses.outputs.kept_beside(out),
             workers=workers,
             progress=not quiet,
-        )
-        analyses.phase.write(tree, folder)
-    Console().print(analyses.phase.table(tree))
-    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+        ),
+    )
 
 
 @reproduce.command()
+@writes("runs/chen2025")
 def chen2025(
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path(
-        "runs/chen2025"
-    ),
     num_replicates: Annotated[int, typer.Option(help="Trainings of each run.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+    quiet: Quiet = False,
+) -> Work:
     """Reproduce Chen et al. 2025 (arXiv:2510.18874): what retains, the objective or a factor of 0.005?"""
-    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
-        tree = analyses.chen2025.run(num_replicates, seed, progress=not quiet)
-        analyses.chen2025.write(tree, folder)
-    Console().print(analyses.chen2025.table(tree))
-    print(f"{analyses.chen2025.conclusion(tree)}\n\nWritten to {out}.")
+    analysis = analyses.chen2025
+    return Work(analysis, lambda: analysis.run(num_replicates, seed, progress=not quiet))
 
 
 @app.command()
+@writes()
 def measure(
     run: Annotated[
         Path, typer.Argument(help="Samples of the checkpoints: .npz, .npy, .parquet, .nc or .zarr.")
@@ -476,7 +439,6 @@ def measure(
         Path, typer.Option(help="Samples of the old task, in a file of the same kinds.")
     ],
     new_reference: Annotated[Path, typer.Option(help="Samples of the new task.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")],
     method: Annotated[
         str, typer.Option(help="laplace (fast), nuts, or auto: fast where it can be trusted.")
     ] = "auto",
@@ -499,12 +461,13 @@ def measure(
         bool, typer.Option("--drop-missing", help="Leave out rows that are not finite.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+    quiet: Quiet = False,
+) -> Work:
     """Measure a real run: old weight and drift of its checkpoints, from samples, with error bars."""
-    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
-        tree = analyses.measure.run(
+    analysis = analyses.measure
+    return Work(
+        analysis,
+        lambda: analysis.run(
             run,
             old_reference,
             new_reference,
@@ -519,15 +482,12 @@ def measure(
             memory=None if memory is None else memory * 2**30,
             seed=seed,
             progress=not quiet,
-        )
-        analyses.measure.write(tree, folder)
-    Console().print(analyses.measure.table(tree))
-    for remark in analyses.measure.remarks(tree):
-        print(remark)
-    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+        ),
+    )
 
 
 @app.command("compare-runs")
+@writes("runs/compare-runs")
 def compare_runs(
     folders: Annotated[
         list[str],
@@ -536,9 +496,6 @@ def compare_runs(
             metavar="FOLDER...",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")] = Path(
-        "runs/compare-runs"
-    ),
     at: Annotated[str, typer.Option(help="final, matched_gain, or the name of a checkpoint.")] = "final",
     gain: Annotated[float | None, typer.Option(help="New gap at which runs are matched.")] = None,
     weight_rope: Annotated[
@@ -547,19 +504,16 @@ def compare_runs(
     drift_rope: Annotated[
         float, typer.Option(help="Differences of old drift within it count as none.")
     ] = 0.0,
-    overwrite: _Overwrite = False,
-) -> None:
+    *,
+    out: Path,
+) -> Work:
     """Compare measured runs: which kept more old mass, and which drifted less?"""
     if out.resolve() in {analyses.compare_runs.named(folder)[1].resolve() for folder in folders}:
         raise InputError(f"{out} must not be one of the runs that are compared")
     rope = {"old_weight": weight_rope, "old_drift": drift_rope}
-    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
-        tree = analyses.compare_runs.run(folders, at=at, gain=gain, rope=rope)
-        analyses.compare_runs.write(tree, folder)
-    Console().print(analyses.compare_runs.table(tree))
-    for remark in analyses.compare_runs.remarks(tree):
-        print(remark)
-    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+    return Work(
+        analyses.compare_runs, lambda: analyses.compare_runs.run(folders, at=at, gain=gain, rope=rope)
+    )
 
 
 @app.command()
@@ -576,8 +530,12 @@ def digits(
     num_samples: Annotated[
         int | None, typer.Option(help="Images of a checkpoint.", show_default="1000; 500 if quick")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    quiet: _Quiet = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.", show_default="0")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="settings.toml of an earlier run; options given here win.")
+    ] = None,
+    formats: Formats = None,
+    quiet: Quiet = False,
 ) -> None:
     """Post-train small transformers on real digits by each objective, measure them, and test the theory."""
     # Here, as scikit-learn and Equinox take seconds to import.
@@ -586,11 +544,15 @@ def digits(
 
     given = {"num_seeds": num_seeds, "num_samples": num_samples, "seed": seed}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if config is not None:
+        changes = read(config, [field.name for field in fields(DigitsSettings)]) | changes
     settings = DigitsSettings.quick(**changes) if quick else DigitsSettings(**changes)
-    with analyses.outputs.resumed(out):
+    chosen = analyses.outputs.formats_of(formats)
+    with analyses.outputs.resumed(out, formats=chosen):
         tree = run.run(settings, out, progress=not quiet)
         figures.write(tree, out)
     console = Console()
     console.print(report.agreement(tree))
     console.print(report.table(tree))
-    print(f"{report.words(tree)}\n\nWritten to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+    print(f"{report.words(tree)}\n")
+    say_written(out, chosen)

@@ -16,6 +16,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
+from tqdm.auto import tqdm
 
 from analyses import figures, outputs, tables
 from inference import results
@@ -25,7 +26,7 @@ from inference.intervals import interval, interval_probability
 from inference.training import train
 from mixture_models import objectives
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import increasing_array, integer, open_interval
+from mixture_models.validation import flag, increasing_array, integer, open_interval
 
 #: Separations of the flows, of the trainings and of the windows that are regressed [Mahalanobis].
 SEPARATIONS = tuple(np.arange(3.0, 12.01, 0.5))
@@ -55,6 +56,7 @@ def run(
     num_replicates: int = 64,
     num_draws: int = 1000,
     seed: int = 0,
+    progress: bool = True,
 ) -> xr.DataTree:
     """Follow reverse KL from three starts, regress the drift of the first, and train with finite batches.
 
@@ -66,6 +68,7 @@ def run(
         num_replicates: trainings of each estimator at each separation.
         num_draws: posterior draws of each of four chains.
         seed: of all random numbers.
+        progress: whether a terminal shows a progress bar.
 
     Returns:
         DataTree with ``/population`` (dims objective, start, separation, time; the two measures of drift have
@@ -80,11 +83,15 @@ def run(
     windows, _ = check_windows(apart, fit_from)
     replicates, draws = integer("num_replicates", num_replicates), integer("num_draws", num_draws)
     seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
-    population = _population(apart, alpha, beta)
-    gated = population.isel(objective=0).sel(start=_GATED)
-    measured = {name: gated[name].to_numpy() for name in _MEASURES}
-    posterior = decay_posterior(apart, measured, fit_from=windows, num_draws=draws, seed=seed)
-    trainings = _trainings(population, alpha, beta, replicates, seed)
+    flag("progress", progress)
+    with tqdm(total=2 + len(TRAINED), desc="exact flows", disable=None if progress else True) as bar:
+        population = _population(apart, alpha, beta)
+        bar.update()
+        bar.set_description("regression")
+        posterior = _regressed(population, apart, windows, draws, seed)
+        bar.update()
+        bar.set_description("trainings")
+        trainings = _trainings(population, alpha, beta, replicates, seed, bar)
     settings = {
         "separations": list(apart),
         "old_weight": alpha,
@@ -99,6 +106,15 @@ def run(
     return xr.DataTree.from_dict(
         {"/": xr.Dataset(attrs=results.provenance(settings))} | {f"/{name}": g for name, g in groups.items()}
     )
+
+
+def _regressed(
+    population: xr.Dataset, apart: np.ndarray, windows: Sequence[float], draws: int, seed: int
+) -> xr.DataTree:
+    """Return the posterior of the decay of both measures of drift."""
+    gated = population.isel(objective=0).sel(start=_GATED)
+    measured = {name: gated[name].to_numpy() for name in _MEASURES}
+    return decay_posterior(apart, measured, fit_from=windows, num_draws=draws, seed=seed)
 
 
 def _mixtures(
@@ -125,7 +141,9 @@ def _population(apart: np.ndarray, alpha: float, beta: float) -> xr.Dataset:
     return results.describe(population)
 
 
-def _trainings(population: xr.Dataset, alpha: float, beta: float, replicates: int, seed: int) -> xr.Dataset:
+def _trainings(
+    population: xr.Dataset, alpha: float, beta: float, replicates: int, seed: int, bar: tqdm
+) -> xr.Dataset:
     """Return the peaks of finite-batch trainings from the first start, and what noise alone makes."""
     chosen = [objectives.reverse_kl(), objectives.reverse_kl(estimator="pathwise")]
     peaks = []
@@ -142,6 +160,7 @@ def _trainings(population: xr.Dataset, alpha: float, beta: float, replicates: in
         )
         drift = runs["trajectory"].to_dataset()["old_drift"].max("step", skipna=False)
         peaks.append(drift.where(results.converged(runs)))
+        bar.update()
     apart = xr.DataArray(list(TRAINED), dims="separation", name="separation")
     found = (
         xr.concat(peaks, apart)

@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses import outputs
 from inference.intervals import interval
 
 _COLOURS = matplotlib.color_sequences["petroff10"]
@@ -83,7 +84,8 @@ def entry(name: str) -> str:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as PNG and SVG, without a date in the file, and close it."""
-    figure.savefig(folder / f"{name}.png")
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
+    for form in outputs.formats():
+        dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+        figure.savefig(folder / f"{name}.{form}", metadata=dateless)
     plt.close(figure)

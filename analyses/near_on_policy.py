@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.table import Table
+from tqdm.auto import tqdm
 
 from analyses import near_on_policy_figures, outputs, tables
 from analyses.near_on_policy_maps import NAMES, Map, Setting, adaptive, maps
@@ -22,7 +23,7 @@ from inference.intervals import interval, interval_probability
 from inference.training import check_batch, train
 from mixture_models.objectives import Objective
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, closed_interval, integer, open_interval
+from mixture_models.validation import InputError, closed_interval, flag, integer, open_interval
 
 #: Of the figure ``near_on_policy``.
 plot = near_on_policy_figures.plot
@@ -56,6 +57,7 @@ def run(
     num_trained: int = 5,
     num_replicates: int = 16,
     seed: int = 0,
+    progress: bool = True,
 ) -> xr.DataTree:
     """Map the three methods exactly, by theory and, at some points, by trainings.
 
@@ -77,6 +79,7 @@ def run(
         num_trained: values of the setting on the abscissa at which is trained, at three of the ordinate.
         num_replicates: trainings at each of these points.
         seed: of all random numbers.
+        progress: whether a terminal shows a progress bar.
 
     Returns:
         DataTree with a group a map, ``/sdft`` over (ema, anchor), ``/demonstrations`` over
@@ -112,15 +115,22 @@ def run(
     }
     check_batch(training["batch_size"], training["dimension"])
     groups: dict[str, xr.Dataset] = {}
-    for name, crossed in chosen.items():
-        groups[f"{name}/population"] = _exact(crossed, setting)
-        groups[f"{name}/theory"] = crossed.theory_over()
-        groups[f"{name}/trained"] = _trained_over(crossed, setting, count, **training)
-        groups[f"{name}/theory"].attrs = {"words": crossed.theory, "title": crossed.title}
-    kl_weight = groups["ttt_discover/trained"]["kl_weight"].to_numpy()
-    groups[f"{_ADAPTIVE}/trained"] = _trained(
-        adaptive(setting, kl_weight), setting, {"kl_weight": kl_weight}, **training
-    )
+    flag("progress", progress)
+    with tqdm(total=2 * len(chosen) + 1, unit="map", disable=None if progress else True) as bar:
+        for name, crossed in chosen.items():
+            bar.set_description(f"{name}, exact")
+            groups[f"{name}/population"] = _exact(crossed, setting)
+            groups[f"{name}/theory"] = crossed.theory_over()
+            bar.update()
+            bar.set_description(f"{name}, trainings")
+            groups[f"{name}/trained"] = _trained_over(crossed, setting, count, **training)
+            groups[f"{name}/theory"].attrs = {"words": crossed.theory, "title": crossed.title}
+            bar.update()
+        kl_weight = groups["ttt_discover/trained"]["kl_weight"].to_numpy()
+        groups[f"{_ADAPTIVE}/trained"] = _trained(
+            adaptive(setting, kl_weight), setting, {"kl_weight": kl_weight}, **training
+        )
+        bar.update()
     settings = {**setting._asdict(), **training, "num_points": num_points, "num_trained": count}
     settings |= {
         "old_weight": settings.pop("target_weight"),

@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,19 @@ import pandas as pd
 import xarray as xr
 
 from inference import files, kept, results
+from mixture_models.validation import one_of
 
 if TYPE_CHECKING:  # matplotlib takes a second to load, and most of what is checked here draws nothing
     from matplotlib.figure import Figure
 
 #: Every output folder holds this file; a folder without it is never overwritten.
 MARKER = "results.zarr"
+
+#: Formats in which figures can be written, and those in which they are unless told otherwise.
+FORMATS, DEFAULT_FORMATS = ("png", "svg", "pdf"), ("png", "svg")
+
+# Those in which figures are written now.
+_formats: ContextVar[tuple[str, ...]] = ContextVar("formats of figures", default=DEFAULT_FORMATS)
 
 # The attribute of `MARKER` that lists what was written beside it, and what every version wrote.
 _WRITTEN, _ALWAYS = "written_beside", {"summary.csv", "settings.toml"}
@@ -57,11 +65,26 @@ def check(path: Path, *, overwrite: bool) -> None:
         pass
 
 
+def formats_of(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the formats that were asked for, each once, or those of every figure."""
+    return tuple(dict.fromkeys(one_of("a format", name, FORMATS) for name in given or DEFAULT_FORMATS))
+
+
+def formats() -> tuple[str, ...]:
+    """Return the formats in which figures are written now."""
+    return _formats.get()
+
+
 @contextmanager
-def folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def folder(path: Path, *, overwrite: bool, formats: tuple[str, ...] = DEFAULT_FORMATS) -> Iterator[Path]:
     """Give a folder to write into; it moves to ``path`` when the block ends without an error.
 
     What engines finish within the block is kept beside ``path`` until then, and is found by the same command.
+
+    Args:
+        path: of the folder.
+        overwrite: whether an earlier output may be replaced.
+        formats: in which figures are written within the block.
 
     Raises:
         InputError: something stands there that may not be replaced, or nothing can be written there.
@@ -74,7 +97,7 @@ def folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     with files.parents_of(path), _nothing_empty(keep), files.folder_beside(path) as temporary:
         part = temporary / "part"
         part.mkdir()
-        with kept.keeping(keep):
+        with kept.keeping(keep), _drawn_as(formats):
             yield part
         _list_written(part)
         files.check_new(path, foreign, overwrite=overwrite)  # again: what came since is not ours
@@ -102,15 +125,28 @@ def clean(*folders: Path) -> None:
 
 
 @contextmanager
-def resumed(path: Path) -> Iterator[None]:
+def resumed(path: Path, *, formats: tuple[str, ...] = DEFAULT_FORMATS) -> Iterator[None]:
     """Hold the place of an output that is written part by part and goes on where it was.
+
+    Args:
+        path: of the output.
+        formats: in which figures are written within the block.
 
     Raises:
         InputError: nothing can be written there.
     """
     _keeping.append(path)
-    with files.parents_of(files.place(path)):
+    with files.parents_of(files.place(path)), _drawn_as(formats):
         yield
+
+
+@contextmanager
+def _drawn_as(formats: tuple[str, ...]) -> Iterator[None]:
+    before = _formats.set(formats)
+    try:
+        yield
+    finally:
+        _formats.reset(before)
 
 
 def kept_beside(path: Path) -> Path:
