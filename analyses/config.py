@@ -4,7 +4,6 @@ The file holds the options and arguments of the command by name, without those t
 how it prints.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +11,14 @@ import tomli_w
 import typer
 
 from inference import files
+from inference.reading import read_toml
 from mixture_models.validation import InputError
 
 #: What every output folder calls the file.
 FILE = "settings.toml"
 
 # Parameters that no number depends on.
-_NOT_SETTINGS = {"config", "out", "overwrite", "quiet", "workers", "scheduler", "memory", "json", "full"}
+_NOT_SETTINGS = {"config", "formats", "out", "overwrite", "quiet", "workers", "memory"}
 
 
 def _take(context: typer.Context, path: Path | None) -> Path | None:
@@ -46,12 +46,7 @@ def read(path: Path, names: list[str]) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, is not TOML, or holds an unknown setting.
     """
-    try:
-        stored = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path} must be a readable settings file: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} must be a TOML file: {error}") from None
+    stored = read_toml(path)
     unknown = sorted(set(stored) - set(names))
     if unknown:
         raise InputError(f"{path} may set {', '.join(names)}; got {', '.join(unknown)}")
@@ -61,7 +56,7 @@ def read(path: Path, names: list[str]) -> dict[str, Any]:
 def write(context: typer.Context, folder: Path) -> None:
     """Write the settings of the command that runs into a folder; those that are not set are left out."""
     settings = {name: _plain(context.params[name]) for name in _names(context)}
-    text = tomli_w.dumps({name: value for name, value in settings.items() if value is not None})
+    text = tomli_w.dumps({name: value for name, value in settings.items() if value not in (None, [])})
     files.write(folder / FILE, text.encode())
 
 

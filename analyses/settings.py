@@ -8,7 +8,7 @@ import numpy as np
 import tomli_w
 
 import mixture_models
-from inference.reading import read_toml
+from analyses import config
 from mixture_models.validation import InputError, flag, integer, number, one_of, open_interval, positive
 
 if TYPE_CHECKING:
@@ -103,11 +103,7 @@ class Settings:
         Raises:
             InputError: the file is missing, is not TOML, or holds an unknown or unusable setting.
         """
-        stored = read_toml(path)
-        unknown = sorted(set(stored) - set(cls.names()))
-        if unknown:
-            raise InputError(f"{path} may set {', '.join(cls.names())}; got {', '.join(unknown)}")
-        return cls(**(stored | changes))
+        return cls(**(config.read(path, cls.names()) | changes))
 
     def write(self, path: Path) -> None:
         """Write ``settings.toml``, from which `read` restores exactly these settings."""

@@ -33,7 +33,7 @@ NEEDED = {
     "compare-runs": ["nothing", "nowhere"],
 }
 
-BAD = {int: ["-1000000000000000000000000"], float: ["nan", "-inf", "1e400"], str: ["[/red]", "\n"]}
+BAD = {int: ["-1000000000000000000000000"], float: ["nan", "1e400"], str: ["[/red]", "\n"]}
 
 
 def bad_options():
@@ -250,13 +250,13 @@ def test_a_figure_shows_names_as_they_are(tmp_path):
 
 
 def test_runs_are_named_by_their_folder_or_by_the_user(tmp_path):
-    assert compare_runs._named(str(tmp_path / "exp1" / "sft")) == ("sft", tmp_path / "exp1" / "sft")
-    assert compare_runs._named(f"a={tmp_path}/exp1/sft") == ("a", tmp_path / "exp1" / "sft")
+    assert compare_runs.named(str(tmp_path / "exp1" / "sft")) == ("sft", tmp_path / "exp1" / "sft")
+    assert compare_runs.named(f"a={tmp_path}/exp1/sft") == ("a", tmp_path / "exp1" / "sft")
     (tmp_path / "a=b").mkdir()
-    assert compare_runs._named(str(tmp_path / "a=b")) == ("a=b", tmp_path / "a=b")
+    assert compare_runs.named(str(tmp_path / "a=b")) == ("a=b", tmp_path / "a=b")
     for given in ("=x", "a/b=x", "a="):
         with pytest.raises(InputError, match="FOLDER or NAME=FOLDER"):
-            compare_runs._named(given)
+            compare_runs.named(given)
     with pytest.raises(InputError, match="as NAME=FOLDER gives them; got sft, sft"):
         compare_runs.run([tmp_path / "exp1" / "sft", tmp_path / "exp2" / "sft"])
 
@@ -308,7 +308,7 @@ def test_dimensions_that_must_all_be_simulated_fit_into_memory(monkeypatch):
     chosen = [objectives.sft(learner="single_mode")]
     settings = analyses.settings.Settings(dimension=10**8, batch_size=4)
     monkeypatch.setattr(memory, "free", lambda: 1e9)
-    with pytest.raises(InputError, match=r"the means of all modes must fit into memory; it takes 6.4 GB"):
+    with pytest.raises(InputError, match=r"the means of all modes must fit into memory; it takes 6\.4 GB"):
         settings.placed(chosen)
     with pytest.raises(InputError, match="batch_size times dimension"):
         analyses.settings.Settings(dimension=10**11).placed(chosen)

@@ -13,6 +13,7 @@ import xarray as xr
 
 import inference
 from analyses import compare
+from analyses.cli import app
 from analyses.settings import Settings
 from mixture_models import InputError, Objective, objectives
 
@@ -147,12 +148,60 @@ def test_an_analysis_writes_its_folder_and_prints_its_table(massdrift, tmp_path)
     code, printed, _ = massdrift("geometry", "4", "--old-weight=0.4", "--quiet", "--out", out)
     assert code == 0
     assert "measured rate" in printed
-    names = {"results.zarr", "summary.csv", "geometry.png", "geometry.svg"}
+    names = {"results.zarr", "summary.csv", "settings.toml", "geometry.png", "geometry.svg"}
     assert {path.name for path in out.iterdir()} == names
     assert inference.open(out / "results.zarr").attrs["massdrift_layout"] == 1
     code, _, error = massdrift("geometry", "--quiet", "--out", out)
     assert code == 2
     assert "out must" in error
+
+
+def test_every_command_that_writes_figures_takes_a_file_of_settings_and_formats():
+    from typer.main import get_command
+
+    commands = dict(get_command(app).commands)
+    commands |= commands.pop("reproduce").commands
+    for name, command in commands.items():
+        options = {parameter.name for parameter in command.params}
+        assert ("config" in options) == ("formats" in options) == (name != "sweep"), name
+
+
+def test_the_settings_of_a_run_give_the_same_run_in_other_formats(massdrift, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    code, printed, error = massdrift("geometry", "3", "5", "--old-weight=0.3", "--quiet", "--out", first)
+    assert code == 0, error
+    assert (
+        first / "settings.toml"
+    ).read_text() == "separations = [\n    3.0,\n    5.0,\n]\nold_weight = [\n    0.3,\n]\n"
+    options = ["--config", first / "settings.toml", "--format", "pdf", "--quiet", "--out", second]
+    code, printed, error = massdrift("geometry", *options)
+    assert code == 0, error
+    assert "figures as PDF" in printed
+    assert {path.name for path in second.iterdir()} == {
+        "results.zarr",
+        "summary.csv",
+        "settings.toml",
+        "geometry.pdf",
+    }
+    assert (second / "geometry.pdf").read_bytes().startswith(b"%PDF")
+    assert (first / "summary.csv").read_text() == (second / "summary.csv").read_text()
+    # What is given on the command line wins.
+    code, printed, error = massdrift("geometry", "4", *options[:2], "--quiet", "--out", tmp_path / "third")
+    assert code == 0, error
+    assert set(pd.read_csv(tmp_path / "third" / "summary.csv")["separation"]) == {4.0}
+
+
+def test_settings_and_formats_that_do_not_exist_are_one_sentence(massdrift, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("separation = 3.0")
+    code, _, error = massdrift("geometry", "--config", path, "--out", tmp_path / "out")
+    assert (code, error) == (2, f"massdrift: {path} may set separations, old_weight; got separation\n")
+    code, _, error = massdrift("geometry", "--format", "gif", "--out", tmp_path / "out")
+    assert (code, error) == (2, "massdrift: a format must be one of png, svg, pdf; got 'gif'\n")
+    code, _, error = massdrift("geometry", "--config", tmp_path / "none.toml", "--out", tmp_path / "out")
+    assert code == 2
+    assert error.startswith(f"massdrift: {tmp_path / 'none.toml'} must be")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bad_settings_file_is_one_sentence(tmp_path):
