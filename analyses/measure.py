@@ -81,6 +81,10 @@ def table(tree: xr.DataTree) -> Table:
             f" Features were projected to {size}: held-out references keep {100 * kept:.0f} % of their "
             "distance, and drift outside of the projection is not in the numbers."
         )
+    if int(attrs.get("num_reference_copies", 0)):
+        caption += (
+            f" {int(attrs['num_reference_copies'])} reference rows are copies of others, and count once."
+        )
     if int(attrs["num_dropped"]):
         caption += f" {int(attrs['num_dropped'])} rows with missing values were left out."
     result = tables.new_table("What is left of the old task, and what has moved", caption)

@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import analyses
 from inference import measure
 
 FAST = {"progress": False, "method": "laplace", "num_draws": 400}
@@ -129,6 +130,19 @@ def test_a_mode_that_lies_as_far_as_the_other_reference_may_be_another_behaviour
     tree = measure(y, old, new, **FAST)
     assert tree["sample_stats"]["new_along_axis"].item() == pytest.approx(-4.0, abs=0.5)
     assert "what is taken for the new mode" in words_of(tree, "weight_words")
+
+
+def test_copies_of_reference_rows_count_once_and_are_said():
+    rng, old, new = referenced(num=150)
+    y = two_modes(rng, 400, 0.4)
+    plain = measure(y, old, new, **FAST)
+    doubled = measure(y, np.repeat(old, 2, axis=0), np.concatenate([new, new[:50]]), **FAST)
+    assert (plain.attrs["num_reference_copies"], doubled.attrs["num_reference_copies"]) == (0, 200)
+    assert_unchanged(plain, doubled)
+    assert "200 reference rows are copies of others" in analyses.measure.table(doubled).caption
+    # Few values a feature: rows are equal without being copies.
+    coarse = measure(*(np.round(array) for array in (y, old, new)), **FAST)
+    assert coarse.attrs["num_reference_copies"] == 0
 
 
 def test_references_that_are_hardly_apart_are_never_good():

@@ -225,6 +225,7 @@ def measure(
     extra = {
         "tail_dof": float("nan") if tail_dof is None else float(tail_dof[0]),
         "num_dropped": checked.num_dropped,
+        "num_reference_copies": checked.num_reference_copies,
         "information_kept": projection.information_kept,
         "separation": _separation(references),
         "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),

@@ -138,6 +138,7 @@ class Checked:
         new: reference of the new task, shape (sample, feature).
         features: names of the features.
         num_dropped: rows left out for a missing value, of the checkpoints and the references together.
+        num_reference_copies: reference rows left out as copies of others.
     """
 
     samples: Samples
@@ -146,6 +147,7 @@ class Checked:
     new: Float[np.ndarray, "m d"]
     features: list[str]
     num_dropped: int
+    num_reference_copies: int
 
     def pieces(self, index: int) -> Iterator[Float[np.ndarray, "n feature"]]:
         """Yield the finite samples of one checkpoint by its place.
@@ -227,10 +229,26 @@ def check(
             f"{missing[0]} of the old reference, {missing[1]} of the new one, and {sum(by_checkpoint)} of "
             f"the checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
         )
-    old, new = old[_finite(old)], new[_finite(new)]
+    finite = old[_finite(old)], new[_finite(new)]
+    old, new = (_once(reference) for reference in finite)
+    copies = sum(map(len, finite)) - len(old) - len(new)
     _check_references(old, new, features)
 
-    return Checked(source, summaries, old, new, features, total)
+    return Checked(source, summaries, old, new, features, total, copies)
+
+
+def _once(reference: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m d"]:
+    """Return the different rows of a reference, in their order, where repeated ones are copies of rows.
+
+    Copies tell nothing new. Rows that repeat because features have few values do, and stay: there, values
+    repeat in rows that differ.
+    """
+    if reference.ndim != 2 or reference.shape[1] < 2:
+        return reference
+    _, first = np.unique(reference, axis=0, return_index=True)
+    if len(first) == len(reference) or any(len(np.unique(column)) < len(first) for column in reference.T):
+        return reference
+    return reference[np.sort(first)]
 
 
 def _common_features(given: Mapping[str, tuple[list[str] | None, int]]) -> list[str]:
