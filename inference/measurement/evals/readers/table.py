@@ -1,0 +1,85 @@
+"""Tables: CSV, TSV, JSON Lines, JSON records and parquet with the columns of the long form."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from inference.measurement.evals import long_form
+from inference.measurement.evals.readers.log import Labels, Log, Options, json_file, json_lines
+from mixture_models.validation import InputError
+
+
+def columns_of(path: Path, kind: str) -> list[str]:
+    """Return the names of a table's columns, from its first row."""
+    if kind == "parquet":
+        return list(pq.read_schema(path).names)
+    if kind == "lines":
+        return list(next(json_lines(path)))
+    if kind == "records":
+        rows = json_file(path)
+        return list(rows[0]) if rows and isinstance(rows[0], dict) else []
+    return list(_csv(path, nrows=0).columns)
+
+
+def read(path: Path, options: Options, kind: str, labels: Labels) -> Log:
+    """Read a table; only the columns that the long form has are held.
+
+    Args:
+        path: of the file.
+        options: the columns' names.
+        kind: ``parquet``, ``lines``, ``records`` or ``csv``.
+        labels: what the run's name and its folders say.
+
+    Raises:
+        InputError: as `long_form.long_form` says, or a file that is cut off.
+    """
+    wanted = {options.columns.get(name, name) for name in long_form.COLUMNS}
+    if kind == "parquet":
+        with pq.ParquetFile(path) as file:
+            shown = file.schema_arrow.names
+            table = file.read(columns=[name for name in shown if name in wanted]).to_pandas()
+    elif kind == "csv":
+        table = _csv(path)
+        shown = list(table.columns)
+    else:
+        rows = json_lines(path) if kind == "lines" else iter(json_file(path))
+        kept, seen = [], dict[str, None]()
+        for row in rows:
+            if not isinstance(row, dict):
+                raise InputError(f"{path} must be a list of objects; it has a {type(row).__name__}")
+            seen.update(dict.fromkeys(row))
+            kept.append({name: row.get(name) for name in wanted if name in row})
+        shown = list(seen)
+        table = pd.DataFrame(kept, dtype=object)
+    # The names that are not read are still told in an error.
+    for name in shown:
+        if name not in table:
+            table[name] = None
+    frame = long_form.long_form(
+        table,
+        columns=options.columns,
+        num_choices=options.num_choices,
+        given=labels.given,
+        default=labels.default,
+        name=str(path),
+    )
+    return Log(frame, numbered=True)
+
+
+def _csv(path: Path, **how: Any) -> pd.DataFrame:
+    try:
+        # Text, so that an item 007 stays one; scores are made numbers later.
+        return pd.read_csv(
+            path,
+            dtype=object,
+            sep="\t" if path.suffix == ".tsv" else ",",
+            encoding="utf-8-sig",
+            keep_default_na=False,  # an item or an answer may be called NA
+            na_values=[""],
+            **how,
+        )
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} must be a table with a header and equal rows; {reason}") from None
