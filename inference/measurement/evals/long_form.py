@@ -64,12 +64,14 @@ def checkpoint_of(value: Any) -> int | str:
 
 def categories(values: Any, label: Callable[[Any], Any] = name_of) -> pd.Categorical:
     """Return values as categories in order of first appearance; each distinct value is named once."""
-    codes, distinct = pd.factorize(np.asarray(values, dtype=object))
+    values = values if isinstance(values, pd.Series) else np.array(values, dtype=object)
+    codes, distinct = pd.factorize(values)
     names = np.empty(len(distinct), dtype=object)
     names[:] = [label(value) for value in distinct]
+    # Values that are different may have one name.
     places, kept = pd.factorize(names)
-    found = np.where(codes < 0, -1, places[codes] if len(places) else -1)
-    return pd.Categorical.from_codes(found, pd.Index(kept, dtype=object))
+    codes = codes if len(kept) == len(names) else np.append(places, -1)[codes]
+    return pd.Categorical.from_codes(codes, pd.Index(kept, dtype=object))
 
 
 def constant(value: Any, num: int) -> pd.Categorical:
@@ -144,15 +146,13 @@ def long_form(
         if key in given or source[key] not in table:
             result[key] = constant(label(given.get(key, fallback)), len(table))
         else:
-            values = table[source[key]].to_numpy(dtype=object, na_value=None)
-            result[key] = _filled(
-                categories(values, label), None if fallback is None else label(fallback), key, name
-            )
+            fallback = None if fallback is None else label(fallback)
+            result[key] = _filled(categories(table[source[key]], label), fallback, key, name)
     result["sample"] = _samples(table[source["sample"]], name) if source["sample"] in table else 0
     result["score"] = _scores(table[source["score"]], name)
     for key in ("choice", "answer", "problem"):
-        values = table[source[key]] if source[key] in table else pd.Series(None, table.index, dtype=object)
-        result[key] = categories(values.to_numpy(dtype=object, na_value=None))
+        none = pd.Series(None, table.index, dtype=object)
+        result[key] = categories(table.get(source[key], none))
     result["num_choices"] = _num_choices(table, source["num_choices"], num_choices, name)
     text = table[source["text"]].fillna(0) if source["text"] in table else np.zeros(len(table))
     result["text"] = np.asarray(text, dtype=np.uint64)
@@ -271,7 +271,7 @@ def _with(column: pd.Categorical, rows: np.ndarray, name: Any) -> pd.Categorical
 
 
 def _samples(values: pd.Series, name: str) -> np.ndarray:
-    codes, distinct = pd.factorize(values.to_numpy(dtype=object, na_value=None))
+    codes, distinct = pd.factorize(values)
     if (codes < 0).any():
         raise InputError(
             f"{name} must have a value of sample in every row; row {int(np.argmax(codes < 0))} has none"
@@ -301,7 +301,7 @@ def score_of(value: Any) -> float:
 def _scores(values: pd.Series, name: str) -> np.ndarray:
     if values.dtype.kind in "fiub":
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
-    codes, distinct = pd.factorize(values.to_numpy(dtype=object, na_value=None))
+    codes, distinct = pd.factorize(values)
     known = np.full(len(distinct) + 1, np.nan)
     for place, value in enumerate(distinct):
         try:

@@ -1,5 +1,6 @@
 """Pair the answers of every run with the base's, item by item, and count what cannot be paired."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -98,9 +99,8 @@ def pair(answers: pd.DataFrame, *, base: str = "base") -> Paired:
                     f"{len(items[group].item)}, none of them the same"
                 )
             kind = "choices" if _is_by_choice(before, after) else "repeats"
-            found = (_choice_cells if kind == "choices" else _repeat_cells)(before, after)
-            found.insert(0, "run", len(runs))
-            cells[kind].append(found)
+            found = (_choice_columns if kind == "choices" else _repeat_columns)(before, after)
+            cells[kind].append(pd.DataFrame({"run": len(runs)} | found))
             row = table.loc[group]
             runs.append(
                 {name: row[name] for name in _RUN}
@@ -115,8 +115,9 @@ def pair(answers: pd.DataFrame, *, base: str = "base") -> Paired:
         )
     return Paired(
         pd.DataFrame(runs),
-        _together(cells["repeats"], ["run", *_REPEATS, "num_items"]),
-        _together(cells["choices"], ["run", "num_choices", *CELLS]),
+        # All runs at once: a group-by costs as much for a run as for all of them.
+        _together(cells["repeats"], ["run", *_REPEATS]).size().reset_index(name="num_items"),
+        _together(cells["choices"], ["run", "num_choices"], CELLS).sum().reset_index(),
         left_out.frame(),
     )
 
@@ -248,19 +249,23 @@ def _is_by_choice(before: _Items, after: _Items) -> bool:
     )
 
 
-def _repeat_cells(before: _Items, after: _Items) -> pd.DataFrame:
+def _repeat_columns(before: _Items, after: _Items) -> dict[str, np.ndarray]:
     num_choices = np.where(before.num_choices > 0, before.num_choices, np.nan)
     columns = (before.right, before.num, after.right, after.num, num_choices)
-    cells = pd.DataFrame(dict(zip(_REPEATS, columns, strict=True)))
-    return cells.groupby(_REPEATS, dropna=False, sort=True).size().reset_index(name="num_items")
+    return dict(zip(_REPEATS, columns, strict=True))
 
 
-def _choice_cells(before: _Items, after: _Items) -> pd.DataFrame:
+def _choice_columns(before: _Items, after: _Items) -> dict[str, np.ndarray]:
     was, now, same = before.right == 1.0, after.right == 1.0, before.choice == after.choice
     cells = (was & now, was & ~now, ~was & now, ~was & ~now & same, ~was & ~now & ~same)
-    frame = pd.DataFrame(dict(zip(CELLS, cells, strict=True)))
-    frame.insert(0, "num_choices", before.num_choices.astype(np.int64))
-    return frame.groupby("num_choices", sort=True).sum().reset_index()
+    return {"num_choices": before.num_choices.astype(np.int64)} | dict(zip(CELLS, cells, strict=True))
+
+
+def _together(frames: list[pd.DataFrame], by: list[str], summed: Sequence[str] = ()) -> Any:
+    """Return the items of all runs, grouped by their cells."""
+    columns = [*by, *summed]
+    items = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns, dtype=float)
+    return items[columns].groupby(by, dropna=False, sort=True)
 
 
 class _LeftOut:
@@ -310,11 +315,3 @@ class _LeftOut:
     def frame(self) -> pd.DataFrame:
         """Return a row a task, run and reason."""
         return pd.DataFrame(self._rows, columns=[*_RUN, "reason", "num_items", "examples"])
-
-
-def _together(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    return (
-        pd.concat(frames, ignore_index=True)[columns]
-        if frames
-        else pd.DataFrame(columns=columns, dtype=float)
-    )

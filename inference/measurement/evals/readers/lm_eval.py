@@ -64,13 +64,8 @@ def read(path: Path, options: Options) -> Log:
     task, time = (match["task"], match["time"]) if match else (path.stem, None)
     lower = _lower_is_better(path, task, time)
     candidates = [name for name, scores in columns.metrics.items() if not np.isnan(scores).all()]
-    metric = choose(
-        "metric",
-        [name for name in candidates if name not in lower] or (candidates if options.metric else []),
-        options.metric,
-        METRICS,
-        path,
-    )
+    better = candidates if options.metric else [name for name in candidates if name not in lower]
+    metric = choose("metric", better, options.metric, METRICS, path)
     if metric in lower:
         raise InputError(f"metric must be one of which more is better; {path} says that less is, of {metric}")
     kept = choose("filter", columns.filters, options.filter, FILTERS, path)
