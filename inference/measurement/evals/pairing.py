@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from inference.measurement.evals.long_form import answer_codes, ensure
+from inference.measurement.evals.long_form import answer_codes, checkpoint_of, ensure, name_of
 from mixture_models.validation import InputError
 
 #: The cells of an item with one answer of several choices: right or wrong before and after.
@@ -62,7 +62,7 @@ class _Items(NamedTuple):
         return _Items(*(column[places] for column in self))
 
 
-def pair(answers: pd.DataFrame, *, base: str = "base") -> Paired:
+def pair(answers: pd.DataFrame, *, base: str | int = "base") -> Paired:
     """Pair the answers of every run with those of the base.
 
     Args:
@@ -94,9 +94,10 @@ def pair(answers: pd.DataFrame, *, base: str = "base") -> Paired:
             before, after = _common(first, group, items, left_out)
             if not len(before.item):
                 raise InputError(
-                    f"base and run must have items in common; of {task}, the base has "
-                    f"{len(items[first].item)} with a score and {_named(table, group)} has "
-                    f"{len(items[group].item)}, none of them the same"
+                    f"base and run must have items in common; of {task} the base has "
+                    f"{len(items[first].item)} with a score{_log(answers, table, first)} and "
+                    f"{_named(table, group)} has {len(items[group].item)}{_log(answers, table, group)}, "
+                    "none of them the same"
                 )
             kind = "choices" if _is_by_choice(before, after) else "repeats"
             found = (_choice_columns if kind == "choices" else _repeat_columns)(before, after)
@@ -108,10 +109,11 @@ def pair(answers: pd.DataFrame, *, base: str = "base") -> Paired:
             )
     if not runs:
         of_base, of_runs = (
-            ", ".join(sorted(set(table["task"][mask]))[:6]) for mask in (table["is_base"], ~table["is_base"])
+            ", ".join(sorted(set(table["task"][mask]))[:6]) + _log(answers, table, table.index[mask][0])
+            for mask in (table["is_base"], ~table["is_base"])
         )
         raise InputError(
-            f"base and runs must have a task in common; the base has {of_base}, the runs {of_runs}"
+            f"base and runs must have a task in common; the base has {of_base}, and the runs {of_runs}"
         )
     return Paired(
         pd.DataFrame(runs),
@@ -122,29 +124,30 @@ def pair(answers: pd.DataFrame, *, base: str = "base") -> Paired:
     )
 
 
-def _groups(answers: pd.DataFrame, base: str) -> tuple[np.ndarray, pd.DataFrame]:
+def _groups(answers: pd.DataFrame, base: str | int) -> tuple[np.ndarray, pd.DataFrame]:
     """Return the group (task and run) of every answer, and one row a group in order of appearance.
 
     Raises:
         InputError: no base, or no run.
     """
+    called = checkpoint_of(base)
     codes = answer_codes(answers, _RUN)
     _, first, groups = np.unique(codes, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     table = answers[_RUN].iloc[first[order]].astype(object).reset_index(drop=True)
-    by_arm = (table["arm"] == base).to_numpy()
+    by_arm = (table["arm"] == name_of(base)).to_numpy()
     evaluations = sorted(
         {(row.seed, row.checkpoint) for row in table[by_arm].itertuples()},
-        key=lambda run: (run[1] != base, _order(run[1]), _order(run[0])),
+        key=lambda run: (run[1] != called, _order(run[1]), _order(run[0])),
     )
     is_first = np.array(
         [run == evaluations[0] for run in zip(table["seed"], table["checkpoint"], strict=True)]
         if evaluations
         else np.zeros(len(table), dtype=bool)
     )
-    by_checkpoint = (table["checkpoint"] == base).to_numpy()
+    by_checkpoint = (table["checkpoint"] == called).to_numpy()
     table["is_base"] = np.where(by_arm, is_first, by_checkpoint)
     table["is_retest"] = by_arm & ~is_first
     if not table["is_base"].any():
@@ -170,6 +173,12 @@ def _in_order(members: pd.DataFrame, table: pd.DataFrame) -> list[int]:
     rows = members.reset_index().itertuples()
     key = {row.index: (arms.index(row.arm), seeds.index(row.seed), _order(row.checkpoint)) for row in rows}
     return sorted(key, key=key.__getitem__)
+
+
+def _log(answers: pd.DataFrame, table: pd.DataFrame, group: int) -> str:
+    """Return where the answers of a group were read, as a sentence names it."""
+    name = answers.attrs.get("logs", {}).get(tuple(table.loc[group, _RUN]))
+    return "" if name is None else f" (in {name})"
 
 
 def _named(table: pd.DataFrame, group: int) -> str:
@@ -227,8 +236,12 @@ def _common(first: int, group: int, items: list[_Items], left_out: "_LeftOut") -
     """Return the items that base and run have; note those that only one of them has."""
     before, after = items[first], items[group]
     shared, left, right = np.intersect1d(before.item, after.item, assume_unique=True, return_indices=True)
-    left_out.add(group, np.setdiff1d(before.item, shared, assume_unique=True), "only in the base")
-    left_out.add(group, np.setdiff1d(after.item, shared, assume_unique=True), "only in the run")
+    absent = np.setdiff1d(before.item, shared, assume_unique=True)
+    left_out.add(group, np.setdiff1d(absent, left_out.bad_items(group)), "only in the base")
+    absent = np.setdiff1d(after.item, shared, assume_unique=True)
+    bad = np.isin(absent, left_out.bad_items(first))
+    left_out.add(group, absent[~bad], "only in the run")
+    left_out.add(group, absent[bad], "no usable answer in the base")
     before, after = before.at(left), after.at(right)
     known = (before.num_choices > 0) & (after.num_choices > 0)
     differ = known & (before.num_choices != after.num_choices)
@@ -292,15 +305,19 @@ class _LeftOut:
         }
 
     def add(self, group: int, items: np.ndarray, reason: str) -> None:
-        """Add items that are left out of a run, except those whose problem was told."""
-        if reason.startswith("only in") and group in self._problems:
-            items = np.setdiff1d(items, self._problems[group]["item"])
+        """Add items that are left out of a run."""
         if len(items):
             names = ", ".join(str(self._names[item]) for item in items[:NUM_EXAMPLES])
             self._rows.append(
                 {name: self._table.at[group, name] for name in ("task", "arm", "seed", "checkpoint")}
                 | {"reason": reason, "num_items": len(items), "examples": names}
             )
+
+    def bad_items(self, group: int) -> np.ndarray:
+        """Return the items with an answer that cannot be used."""
+        return (
+            self._problems[group]["item"].to_numpy() if group in self._problems else np.array([], dtype=int)
+        )
 
     def add_problems(self, group: int) -> None:
         """Add the items with answers that cannot be used: of some samples, or of all."""

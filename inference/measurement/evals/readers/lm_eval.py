@@ -183,13 +183,15 @@ class _Columns:
                 for place, score in zip(places, scores, strict=True)
             ]
         numbers = {self._num_responses[place] for place in places}
-        num = numbers.pop()
-        right = scores * num
-        whole = np.abs(right - np.round(right)) < 1e-6
-        if numbers or num < 2 or not (whole | np.isnan(scores)).all() or np.isin(scores, (0.0, 1.0)).all():
+        num, known = numbers.pop(), scores[np.isfinite(scores)]
+        between = ((known > 0.0) & (known < 1.0)).any() and ((known >= 0.0) & (known <= 1.0)).all()
+        if numbers or num < 2 or not between or (np.abs(known * num - np.round(known * num)) > 1e-6).any():
             return [[score] for score in scores]
         return [
-            [1.0] * round(k) + [0.0] * (num - round(k)) if not math.isnan(k) else [k] for k in right.tolist()
+            [1.0] * round(num * score) + [0.0] * (num - round(num * score))
+            if math.isfinite(score)
+            else [score]
+            for score in scores.tolist()
         ]
 
 

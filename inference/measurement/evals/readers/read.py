@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from inference.measurement.evals import long_form
+from inference.measurement.evals.long_form import checkpoint_of, name_of
 from inference.measurement.evals.readers import formats
 from inference.measurement.evals.readers.log import Labels, Log, Options
 from inference.measurement.evals.readers.sources import Source, named, sources
@@ -20,7 +21,7 @@ _RUN = ("arm", "seed", "checkpoint")
 def read(
     logs: Any,
     *,
-    base: str = "base",
+    base: str | int = "base",
     metric: str | Sequence[str] = (),
     filter: str | Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
@@ -40,8 +41,8 @@ def read(
         progress: whether to show a bar over the files.
 
     Returns:
-        The long form. Its ``attrs`` have ``metrics``, the metric that was read, by task, and ``skipped``,
-        files that lay in a folder and are no logs.
+        The long form. Its ``attrs`` have ``metrics``, the metric that was read, by task; ``logs``, a log of
+        each task, arm, seed and checkpoint; and ``skipped``, files that lay in a folder and are no logs.
 
     Raises:
         InputError: a log that is empty, cut off or none; no base; logs of one task that were read by
@@ -53,7 +54,7 @@ def read(
         dict(columns or {}),
         num_choices,
     )
-    found = sources(logs)
+    found, base, called = sources(logs), name_of(base), checkpoint_of(base)
     by_folder = any(source.folders.arm == base for source in found)
     parts = _Parts()
     for source in tqdm(found, desc="reading", unit="log", disable=not progress):
@@ -69,13 +70,14 @@ def read(
     log_of_row = np.repeat(np.arange(len(parts.frames)), [len(frame) for frame in parts.frames])
     _check_texts(answers, log_of_row, parts.names)
     answers = _numbered(answers, log_of_row, np.array(parts.numbered))
-    if base not in answers["arm"].array.categories and base not in answers["checkpoint"].array.categories:
+    if base not in answers["arm"].array.categories and called not in answers["checkpoint"].array.categories:
         shown = [str(n) for key in ("arm", "checkpoint") for n in answers[key].array.categories][:12]
         raise InputError(
             f"logs must have the base, an arm or a checkpoint {base}; they have {', '.join(shown)}"
         )
     answers.attrs["metrics"] = {task: metric for task, (metric, _) in parts.metrics.items()}
     answers.attrs["skipped"] = parts.skipped
+    answers.attrs["logs"] = parts.logs
     return answers
 
 
@@ -88,6 +90,7 @@ class _Parts:
         self.numbered: list[bool] = []
         self.metrics: dict[str, tuple[str, str]] = {}
         self.skipped: list[str] = []
+        self.logs: dict[tuple[Any, ...], str] = {}
         self._evaluations: dict[tuple[Any, ...], int] = {}
 
     def add(self, name: str, frame: pd.DataFrame, log: Log) -> None:
@@ -113,6 +116,8 @@ class _Parts:
                 again["problem"] = long_form.constant("the same evaluation again", len(again))
                 again["score"] = np.nan
                 self._evaluations[key] = len(self.frames) if again is earlier else place
+        for run in frame[["task", *_RUN]].drop_duplicates().itertuples(index=False):
+            self.logs.setdefault(tuple(run), name)
         self.frames.append(frame)
         self.names.append(name)
         self.numbered.append(log.numbered)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import xarray as xr
+
 from inference.measurement.evals.long_form import checkpoint_of
 from inference.measurement.evals.readers import formats
 from mixture_models.validation import InputError
@@ -79,7 +81,8 @@ def sources(logs: Any) -> list[Source]:
     Raises:
         InputError: a path that is not there, a folder without a file that could be a log, or none at all.
     """
-    if not isinstance(logs, Mapping):
+    # A Dataset is a mapping too.
+    if not isinstance(logs, Mapping) or isinstance(logs, xr.Dataset):
         return _without_names(_listed(logs))
     if not logs:
         raise InputError("logs must name at least one run; got none")

@@ -1,10 +1,11 @@
 """Tables: CSV, TSV, JSON Lines, JSON records and parquet with the columns of the long form."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from inference.measurement.evals import long_form
 from inference.measurement.evals.readers.log import Labels, Log, Options, json_file, json_lines
@@ -20,7 +21,7 @@ def columns_of(path: Path, kind: str) -> list[str]:
     if kind == "records":
         rows = json_file(path)
         return list(rows[0]) if rows and isinstance(rows[0], dict) else []
-    return list(_csv(path, nrows=0).columns)
+    return list(_csv(path).column_names)
 
 
 def read(path: Path, options: Options, kind: str, labels: Labels) -> Log:
@@ -36,13 +37,12 @@ def read(path: Path, options: Options, kind: str, labels: Labels) -> Log:
         InputError: as `long_form.long_form` says, or a file that is cut off.
     """
     wanted = {options.columns.get(name, name) for name in long_form.COLUMNS}
-    if kind == "parquet":
-        with pq.ParquetFile(path) as file:
-            shown = file.schema_arrow.names
-            table = file.read(columns=[name for name in shown if name in wanted]).to_pandas()
-    elif kind == "csv":
-        table = _csv(path)
-        shown = list(table.columns)
+    if kind in ("parquet", "csv"):
+        found = pq.read_table(path) if kind == "parquet" else _csv(path)
+        shown = found.column_names
+        if len(set(shown)) < len(shown):
+            raise InputError(f"{path} must have columns of different names; it has {', '.join(shown)}")
+        table = found.select([name for name in shown if name in wanted]).to_pandas()
     else:
         rows = json_lines(path) if kind == "lines" else iter(json_file(path))
         kept, seen = [], dict[str, None]()
@@ -68,18 +68,16 @@ def read(path: Path, options: Options, kind: str, labels: Labels) -> Log:
     return Log(frame, numbered=True)
 
 
-def _csv(path: Path, **how: Any) -> pd.DataFrame:
+def _csv(path: Path) -> pa.Table:
+    """Return a table of texts, so that an item 007 stays one; a row that was cut off is an error."""
+    # pyarrow, as pandas fills a row that is too short.
+    options = csv.ConvertOptions(strings_can_be_null=True, null_values=[""], quoted_strings_can_be_null=True)
+    parsing = csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True)
     try:
-        # Text, so that an item 007 stays one; scores are made numbers later.
-        return pd.read_csv(
-            path,
-            dtype=object,
-            sep="\t" if path.suffix == ".tsv" else ",",
-            encoding="utf-8-sig",
-            keep_default_na=False,  # an item or an answer may be called NA
-            na_values=[""],
-            **how,
-        )
-    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} must be a table with a header and equal rows; {reason}") from None
+        with csv.open_csv(path, parse_options=parsing) as head:
+            names = head.schema.names
+        options.column_types = dict.fromkeys(names, pa.string())
+        return csv.read_csv(path, parse_options=parsing, convert_options=options)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{path} must be a table with a header and rows of one length; {reason}") from None
