@@ -248,6 +248,23 @@ def test_all_right_and_all_wrong():
     assert cells[["right_base", "right_run", "num_items"]].to_numpy().tolist() == [[1, 0, 5]]
 
 
+def test_repeats_that_are_rows_of_one_prompt(tmp_path):
+    """As a trainer writes its completions: a file a step, a row a completion, the prompt as the item."""
+    prompts = [f"Of {i} lambs, each {'very ' * 40}white, how many are black?" for i in range(2)]
+    for step in (0, 10):
+        table = pd.DataFrame({"step": step, "prompt": prompts * 4, "reward": [1.0, 0.0, 1.0, step > 0] * 2})
+        for place, part in enumerate((table[:6], table[6:])):
+            part.to_parquet(tmp_path / f"completions_{step}_{place}.parquet")
+    columns = {"checkpoint": "step", "item": "prompt", "score": "reward"}
+    with pytest.raises(InputError, match="sample=order where rows are repeats"):
+        read(tmp_path, base=0, columns=columns, progress=False)
+    found = read(tmp_path, base=0, columns=columns | {"sample": "order"}, progress=False)
+    assert "lambs" not in found.to_csv()
+    cells = pair(found, base=0).repeats
+    names = ["right_base", "num_base", "right_run", "num_run", "num_items"]
+    assert cells[names].to_numpy().tolist() == [[0, 4, 2, 4, 1], [4, 4, 4, 4, 1]]
+
+
 @pytest.mark.slow
 def test_a_million_items():
     """Each with an answer before and after, in seconds."""

@@ -20,6 +20,7 @@ column         what it holds
 Names are categorical, so that a row takes a few bytes.
 """
 
+import hashlib
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -43,10 +44,17 @@ KEY = ["arm", "seed", "checkpoint", "task", "item", "sample"]
 #: The checkpoint of a run that has only one, without a name.
 FINAL = "final"
 
+#: In the place of a column of repeats: they are numbered in the order of the rows.
+ORDER = "order"
+
+#: What to do about repeats that are not numbered.
+HINT = f"name a column of repeats, sample=COLUMN, or sample={ORDER} where rows are repeats"
+
 #: What a column holds where a table has no such column.
 LEVELS: dict[str, Any] = {"arm": "run", "seed": "0", "checkpoint": FINAL, "task": "task"}
 
 _NAMES = ("arm", "seed", "checkpoint", "task", "item", "choice", "answer", "problem")
+_LONGEST = 100  # characters of an item's name
 _WORDS = {"true": 1.0, "false": 0.0, "c": 1.0, "i": 0.0, "correct": 1.0, "incorrect": 0.0}
 
 
@@ -60,6 +68,14 @@ def checkpoint_of(value: Any) -> int | str:
     """Return a checkpoint's name: an int where it is a whole number, else text."""
     text = name_of(value)
     return int(text) if text.isascii() and text.isdigit() else text
+
+
+def item_of(value: Any) -> str:
+    """Return the name of an item; of a text, such as a prompt, a digest."""
+    text = name_of(value)
+    if len(text) <= _LONGEST:
+        return text
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def categories(values: Any, label: Callable[[Any], Any] = name_of) -> pd.Categorical:
@@ -106,7 +122,8 @@ def long_form(
 
     Args:
         table: a DataFrame, a Dataset with a variable ``score``, or a DataArray of scores.
-        columns: names of the table's columns, by that of the long form, where they differ.
+        columns: names of the table's columns, by that of the long form, where they differ; ``order`` for
+            ``sample`` numbers the repeats of an item as they come.
         num_choices: how many answers every item offers, where no column says it.
         given: values of columns, in the place of the table's own.
         default: values of columns where the table has none.
@@ -119,6 +136,9 @@ def long_form(
     table, columns, given, default = _frame(table, name), dict(columns or {}), given or {}, default or {}
     if unknown := sorted(set(columns) - set(COLUMNS)):
         raise InputError(f"columns must be named for some of {', '.join(COLUMNS)}; got {', '.join(unknown)}")
+    by_order = columns.get("sample") == ORDER and ORDER not in table
+    if by_order:
+        del columns["sample"]
     if absent := [f"{key}={value}" for key, value in columns.items() if value not in table]:
         raise InputError(
             f"{name} must have the columns that are named; it lacks {', '.join(absent)} and has "
@@ -141,14 +161,17 @@ def long_form(
         raise InputError(f"{name} must have rows; it has none")
     result: dict[str, Any] = {}
     for key in ("arm", "seed", "checkpoint", "task", "item"):
-        label: Callable[[Any], Any] = checkpoint_of if key == "checkpoint" else name_of
+        label: Callable[[Any], Any] = {"checkpoint": checkpoint_of, "item": item_of}.get(key, name_of)
         fallback = (LEVELS | dict(default)).get(key)
         if key in given or source[key] not in table:
             result[key] = constant(label(given.get(key, fallback)), len(table))
         else:
             fallback = None if fallback is None else label(fallback)
             result[key] = _filled(categories(table[source[key]], label), fallback, key, name)
-    result["sample"] = _samples(table[source["sample"]], name) if source["sample"] in table else 0
+    if by_order:
+        result["sample"] = ranks(answer_codes(pd.DataFrame(result), KEY[:-1]))
+    else:
+        result["sample"] = _samples(table[source["sample"]], name) if source["sample"] in table else 0
     result["score"] = _scores(table[source["score"]], name)
     for key in ("choice", "answer", "problem"):
         none = pd.Series(None, table.index, dtype=object)
@@ -156,7 +179,7 @@ def long_form(
     result["num_choices"] = _num_choices(table, source["num_choices"], num_choices, name)
     text = table[source["text"]].fillna(0) if source["text"] in table else np.zeros(len(table))
     result["text"] = np.asarray(text, dtype=np.uint64)
-    return unique(pd.DataFrame(result), name, hint="name a column of repeats: sample=COLUMN")
+    return unique(pd.DataFrame(result), name, hint=HINT)
 
 
 def ensure(answers: pd.DataFrame) -> pd.DataFrame:
@@ -228,6 +251,11 @@ def answer_codes(frame: pd.DataFrame, key: Iterable[str] = tuple(KEY)) -> np.nda
                 codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
             codes = codes * num + part
     return codes
+
+
+def ranks(codes: np.ndarray) -> np.ndarray:
+    """Return the number of each row among those of the same code, from 0."""
+    return pd.Series(codes).groupby(codes, sort=False).cumcount().to_numpy()
 
 
 def _frame(table: Any, name: str) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from inference.measurement.evals.readers.log import (
     choose,
     digest,
     json_lines,
-    letter_of,
     numeric,
+    place_of,
 )
 from mixture_models.validation import InputError
 
@@ -86,9 +86,9 @@ def _reduced(row: dict[str, Any], path: Path) -> dict[str, Any]:
     multiple = len(choices) >= 2
     reference = asked.get("reference") or []
     if multiple and len(reference) == 1:
-        answer = letter_of(reference[0], choices)
+        answer = place_of(reference[0], choices)
         said = [a.get("extracted_value") for a in row.get("answer_attribution") or [] if isinstance(a, dict)]
-        choice = letter_of(said[-1], choices) if said else None
+        choice = place_of(said[-1], choices) if said else None
         if score in (0.0, 1.0) and (choice == answer) != (score == 1.0):
             choice = None
     # A harness' own hash outlives a change of the prompt, in which its rows differ from model to model.

@@ -22,7 +22,7 @@ from inference.measurement.evals.readers.log import (
     choose,
     digest,
     json_file,
-    letter_of,
+    place_of_letter,
 )
 from mixture_models.validation import InputError
 
@@ -77,8 +77,8 @@ def _log(path: Path, options: Options, header: dict[str, Any], samples: Iterable
         value, given = sample["scores"].get(metric, (float("nan"), None))
         choices, multiple = sample["choices"], len(sample["choices"]) >= 2
         answers = sample["target"] if isinstance(sample["target"], list) else [sample["target"]]
-        answer = letter_of(answers[0], choices) if multiple and len(answers) == 1 else None
-        choice = letter_of(given or NONE_OF_THEM, choices) if multiple and given is not None else None
+        answer = place_of_letter(answers[0], choices) if multiple and len(answers) == 1 else None
+        choice = place_of_letter(given or NONE_OF_THEM, choices) if multiple and given is not None else None
         if multiple and given is None and value == 0.0:
             choice = NONE_OF_THEM
         if value in (0.0, 1.0) and answer is not None and (choice == answer) != (value == 1.0):

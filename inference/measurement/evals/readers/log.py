@@ -55,6 +55,11 @@ class Options(NamedTuple):
     columns: dict[str, str] = {}  # noqa: RUF012 - never written to
     num_choices: int | None = None
 
+    @property
+    def numbered(self) -> bool:
+        """Return whether tables number the repeats of an item, in all files together."""
+        return self.columns.get("sample") != long_form.ORDER
+
 
 class Log(NamedTuple):
     """The answers of one log.
@@ -218,17 +223,21 @@ def numeric(value: Any) -> float | None:
     return None
 
 
-def letter_of(choice: Any, choices: Sequence[str]) -> str:
+def place_of(choice: Any, choices: Sequence[str]) -> str:
     """Return which of the choices an answer names, as its place; `NONE_OF_THEM` where it is none.
 
     An answer may be the text of a choice, its letter (A is the first) or, where neither, its place from 0.
     """
     text = str(choice).strip()
     texts = [str(offered).strip() for offered in choices]
-    if text in texts:
-        return str(texts.index(text))
-    if len(text) == 1 and 0 <= (place := ord(text.upper()) - ord("A")) < len(texts):
+    return str(texts.index(text)) if text in texts else place_of_letter(text, choices)
+
+
+def place_of_letter(choice: Any, choices: Sequence[str]) -> str:
+    """Return which of the choices a letter names, or a place from 0; `NONE_OF_THEM` where it is neither."""
+    text = str(choice).strip()
+    if len(text) == 1 and 0 <= (place := ord(text.upper()) - ord("A")) < len(choices):
         return str(place)
-    if text.isascii() and text.isdigit() and int(text) < len(texts):
+    if text.isascii() and text.isdigit() and int(text) < len(choices):
         return str(int(text))
     return NONE_OF_THEM

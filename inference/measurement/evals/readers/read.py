@@ -36,7 +36,8 @@ def read(
         metric: names of metrics (an Inspect scorer is one): of each log the first that it has is read.
             Without it, one that says right or wrong is chosen.
         filter: names of lm-evaluation-harness' filters, in the same way.
-        columns: names of a table's columns, by that of the long form, where they differ.
+        columns: names of a table's columns, by that of the long form, where they differ; ``sample`` may be
+            ``order``, which numbers the repeats of an item as they come.
         num_choices: how many answers every item of a table offers, where no column says it.
         progress: whether to show a bar over the files.
 
@@ -136,7 +137,7 @@ def _read(source: Source, options: Options, base: str) -> Log | None:
         given=labels.given,
         default=labels.default,
     )
-    return Log(frame, numbered=True)
+    return Log(frame, numbered=options.numbered)
 
 
 def _labels(source: Source, base: str) -> Labels:
@@ -206,10 +207,8 @@ def _numbered(answers: pd.DataFrame, log_of_row: np.ndarray, numbered: np.ndarra
     own = ~numbered[log_of_row]
     if own.any():
         item = long_form.answer_codes(answers, long_form.KEY[:-1])
-        order = np.lexsort((answers["sample"].to_numpy(), log_of_row, ~used, item))
-        start = np.r_[True, np.diff(item[order]) != 0]
-        rank = np.arange(len(order)) - np.flatnonzero(start)[np.cumsum(start) - 1]
+        order = np.lexsort((answers["sample"].to_numpy(), log_of_row, ~used))
         sample = np.empty(len(order), dtype=np.int64)
-        sample[order] = rank
+        sample[order] = long_form.ranks(item[order])
         answers["sample"] = np.where(own, sample, answers["sample"])
-    return long_form.unique(answers, "the logs", hint="name a column of repeats: sample=COLUMN")
+    return long_form.unique(answers, "the logs", hint=long_form.HINT)

@@ -65,7 +65,7 @@ def read(path: Path, options: Options, kind: str, labels: Labels) -> Log:
         default=labels.default,
         name=str(path),
     )
-    return Log(frame, numbered=True)
+    return Log(frame, numbered=options.numbered)
 
 
 def _csv(path: Path) -> pa.Table:
