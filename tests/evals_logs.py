@@ -169,17 +169,17 @@ def zipped_by_zstd(path, members):
     return path
 
 
-def helm(folder, answers, task="mmlu", model="org/base"):
+def helm(folder, answers, task="mmlu", model="org/base", split="test"):
     stats, states = [], []
     for item, score, choice, *trial in answers:
         key = {"instance_id": f"id{item}", "train_trial_index": trial[0] if trial else 0}
-        exact = {"name": {"name": "exact_match", "split": "test"}, "count": 1, "sum": score, "mean": score}
+        exact = {"name": {"name": "exact_match", "split": split}, "count": 1, "sum": score, "mean": score}
         robust = {
-            "name": {"name": "exact_match", "split": "test", "perturbation": {"name": "x"}},
+            "name": {"name": "exact_match", "split": split, "perturbation": {"name": "x"}},
             "count": 1,
             "sum": 1 - score,
         }
-        tokens = {"name": {"name": "num_output_tokens", "split": "test"}, "count": 1, "sum": 7}
+        tokens = {"name": {"name": "num_output_tokens", "split": split}, "count": 1, "sum": 7}
         stats.append(key | {"stats": [tokens, robust, exact]})
         references = [
             {"output": {"text": text}, "tags": ["correct"] * (k == right_of(item))}

@@ -1,5 +1,7 @@
 """Readers of evaluation logs: every format gives the same long form, and the traps of each."""
 
+import json
+
 import evals_logs as logs
 import pytest
 
@@ -122,6 +124,17 @@ def test_trials_of_helm_are_repeats(tmp_path):
     logs.helm(tmp_path / "b", [(1, 1.0, None, 0), (1, 0.0, None, 1), (2, 1.0, None, 0), (2, 1.0, None, 1)])
     cells = pair(read({"base": tmp_path / "b", "sft": tmp_path / "b"}, progress=False)).repeats
     assert cells[["right_base", "num_base", "num_items"]].to_numpy().tolist() == [[1, 2, 1], [2, 2, 1]]
+
+
+def test_the_test_split_of_helm_is_read(tmp_path):
+    logs.helm(tmp_path / "b", [(1, 1.0, None), (2, 0.0, None)])
+    path = next(tmp_path.rglob("per_instance_stats.json"))
+    stats = json.loads(path.read_text())
+    stats += json.loads(json.dumps(stats).replace('"test"', '"valid"').replace('"id', '"v'))
+    path.write_text(json.dumps(stats))
+    paired = pair(read({"base": tmp_path / "b", "sft": tmp_path / "b"}, progress=False))
+    assert paired.runs["num_items"].to_list() == [2]
+    assert set(paired.left_out["reason"]) == {"of the split valid"}
 
 
 def test_texts_that_differ_under_one_name(tmp_path, answers):

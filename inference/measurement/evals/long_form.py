@@ -70,6 +70,11 @@ def checkpoint_of(value: Any) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
+def run_name(task: str, arm: str, seed: str, checkpoint: int | str) -> str:
+    """Return what a sentence calls the answers of a run to a task."""
+    return f"{task} (arm {arm}, seed {seed}, checkpoint {checkpoint})"
+
+
 def item_of(value: Any) -> str:
     """Return the name of an item; of a text, such as a prompt, a digest."""
     text = name_of(value)

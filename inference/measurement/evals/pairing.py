@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from inference.measurement.evals.long_form import answer_codes, checkpoint_of, ensure, name_of
+from inference.measurement.evals.long_form import answer_codes, checkpoint_of, ensure, name_of, run_name
 from mixture_models.validation import InputError
 
 #: The cells of an item with one answer of several choices: right or wrong before and after.
@@ -177,7 +177,7 @@ def _in_order(members: pd.DataFrame, table: pd.DataFrame) -> list[int]:
 
 def _log(answers: pd.DataFrame, table: pd.DataFrame, group: int) -> str:
     """Return where the answers of a group were read, as a sentence names it."""
-    name = answers.attrs.get("logs", {}).get(tuple(table.loc[group, _RUN]))
+    name = answers.attrs.get("logs", {}).get(run_name(*table.loc[group, _RUN]))
     return "" if name is None else f" (in {name})"
 
 

@@ -1,7 +1,8 @@
 """HELM: a run folder with ``per_instance_stats.json``, and what is beside it.
 
 ``run_spec.json`` has the model, ``scenario_state.json`` the items' texts and, where all choices were in one
-prompt, the chosen answers. The trials of an instance are its repeats; perturbed instances are not read.
+prompt, the chosen answers. The trials of an instance are its repeats; perturbed instances are not read, and
+where there is a split ``test``, other splits are left out, as HELM's own summary does.
 """
 
 from pathlib import Path
@@ -44,8 +45,10 @@ def read(path: Path, options: Options) -> Log:
     present = {name for _, scores in answers for name in scores}
     # A run has many statistics that are no scores, so that unknown ones are read only when they are named.
     metric = choose("metric", present & {*METRICS, *options.metric}, options.metric, METRICS, path)
+    splits = {_split(row) for row, _ in answers}
     rows = Rows()
     for row, scores in answers:
+        other = "test" in splits and _split(row) != "test"
         trial, name = int(row.get("train_trial_index") or 0), str(row["instance_id"])
         item = items.get((name, trial), _Item(0, None, None, None))
         score = scores.get(metric, float("nan"))
@@ -60,6 +63,7 @@ def read(path: Path, options: Options) -> Log:
             answer=item.answer,
             num_choices=item.num_choices,
             text=item.text,
+            problem=f"of the split {_split(row)}" if other else None,
         )
     hint = "a trial of an instance must be there once"
     return Log(rows.frame(task, path, hint=hint), adapter.get("model"), {task: metric})
@@ -70,6 +74,11 @@ def _task(name: str) -> str:
     scenario, _, arguments = name.partition(":")
     kept = [a for a in arguments.split(",") if a and not a.startswith(("model=", "model_deployment="))]
     return ":".join([scenario, ",".join(kept)]) if kept else scenario
+
+
+def _split(row: dict[str, Any]) -> str:
+    """Return the split of an instance, which each of its statistics names."""
+    return next((str(stat["name"].get("split")) for stat in row.get("stats") or [] if stat.get("name")), "")
 
 
 def _scores(row: dict[str, Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ METRICS = (
     "acc",
     "accuracy",
     "exact_match",
+    "em",
     "choice",
     "match",
     "quasi_exact_match",

@@ -43,7 +43,7 @@ def read(
 
     Returns:
         The long form. Its ``attrs`` have ``metrics``, the metric that was read, by task; ``logs``, a log of
-        each task, arm, seed and checkpoint; and ``skipped``, files that lay in a folder and are no logs.
+            each `long_form.run_name`; and ``skipped``, files that lay in a folder and are no logs.
 
     Raises:
         InputError: a log that is empty, cut off or none; no base; logs of one task that were read by
