@@ -91,7 +91,7 @@ class _Parts:
         self.numbered: list[bool] = []
         self.metrics: dict[str, tuple[str, str]] = {}
         self.skipped: list[str] = []
-        self.logs: dict[tuple[Any, ...], str] = {}
+        self.logs: dict[str, str] = {}
         self._evaluations: dict[tuple[Any, ...], int] = {}
 
     def add(self, name: str, frame: pd.DataFrame, log: Log) -> None:
@@ -118,7 +118,7 @@ class _Parts:
                 again["score"] = np.nan
                 self._evaluations[key] = len(self.frames) if again is earlier else place
         for run in frame[["task", *_RUN]].drop_duplicates().itertuples(index=False):
-            self.logs.setdefault(tuple(run), name)
+            self.logs.setdefault(long_form.run_name(*run), name)
         self.frames.append(frame)
         self.names.append(name)
         self.numbered.append(log.numbered)
