@@ -180,7 +180,7 @@ def helm(folder, answers, task="mmlu", model="org/base", split="test"):
             "sum": 1 - score,
         }
         tokens = {"name": {"name": "num_output_tokens", "split": split}, "count": 1, "sum": 7}
-        stats.append(key | {"stats": [tokens, robust, exact]})
+        stats.append(key | {"stats": [tokens, exact, robust]})
         references = [
             {"output": {"text": text}, "tags": ["correct"] * (k == right_of(item))}
             for k, text in enumerate(CHOICES)
