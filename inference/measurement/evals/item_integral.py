@@ -27,9 +27,8 @@ _NUM_FREQUENCIES = 64
 _FREQUENCIES = np.arange(_NUM_FREQUENCIES + 1) * np.pi / (STEP * _NUM_FREQUENCIES)
 _FREQUENCY_WEIGHTS = np.r_[0.5, np.ones(_NUM_FREQUENCIES - 1), 0.5] / _NUM_FREQUENCIES
 
-# Differences of nodes, and where each stands in the matrix (from, to).
+# Differences of nodes.
 _LAGS = np.arange(-(NUM_NODES - 1), NUM_NODES) * STEP
-_PLACES = np.arange(NUM_NODES)[None, :] - np.arange(NUM_NODES)[:, None] + NUM_NODES - 1
 _COSINES = np.cos(np.outer(_LAGS, _FREQUENCIES)) * _FREQUENCY_WEIGHTS
 _SINES = np.sin(np.outer(_LAGS, _FREQUENCIES)) * _FREQUENCY_WEIGHTS
 
@@ -156,27 +155,37 @@ def _density(x: Array, sd: Array) -> Array:
     return jnp.exp(-0.5 * (x / sd) ** 2) * (STEP / jnp.sqrt(2.0 * jnp.pi)) / sd
 
 
-def _kernel(run: Run) -> Float[Array, "node node"]:
-    """Return the law of an item's logit in the run (second axis) given that under the base (first)."""
-    narrow, wide = jnp.minimum(run.drift_spread, _WIDE), jnp.maximum(run.drift_spread, _WIDE)
+def _by_lag(drift: Array, spread: Array) -> Float[Array, "lag"]:
+    """Return the law of an item's logit in the run less that under the base, at the grid's differences."""
+    narrow, wide = jnp.minimum(spread, _WIDE), jnp.maximum(spread, _WIDE)
     damped = jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2)
-    angle = run.drift * _FREQUENCIES
+    angle = drift * _FREQUENCIES
     cut = _COSINES @ (jnp.cos(angle) * damped) + _SINES @ (jnp.sin(angle) * damped)
-    by_lag = jnp.where(run.drift_spread < _WIDE, cut, _density(_LAGS - run.drift, wide))
-    return by_lag[_PLACES]
+    return jnp.where(spread < _WIDE, cut, _density(_LAGS - drift, wide))
 
 
-def run_side(
-    guess_share: Array, run: Run, patterns: Patterns, tail_places: Float[Array, "2"]
-) -> tuple[Float[Array, "p node"], Float[Array, "p 2"]]:
-    """Return the probability of a run's patterns given the item's logit under the base, on the grid."""
+def _toeplitz(by_lag: Float[Array, "lag"]) -> Float[Array, "node node"]:
+    """Return the matrix (from, to) of a function of the difference; copies are faster than a gather."""
+    rows = jnp.tile(jnp.append(by_lag, 0.0), NUM_NODES)[: NUM_NODES * (2 * NUM_NODES - 1)]
+    return rows.reshape(NUM_NODES, 2 * NUM_NODES - 1)[:, NUM_NODES - 1 :]
+
+
+def drifted(side: BaseSide, drift: Array, spread: Array) -> Float[Array, "p node+2"]:
+    """Return the law of the logits in the run, joint with the base's patterns: on the grid and at ±∞.
+
+    The product with `answers_side` is the integral over items.
+    """
+    on_grid = side.on_grid @ _toeplitz(_by_lag(drift, spread))
+    width = jnp.sqrt(_STEP_WIDTH**2 + spread**2)
+    limits = side.on_grid @ _step(NODES + drift, width).T + side.tails @ _step(side.tail_places + drift, width).T
+    return jnp.concatenate([on_grid, limits - on_grid @ _step(jnp.asarray(NODES), _STEP_WIDTH).T], axis=-1)
+
+
+def answers_side(guess_share: Array, mass_lost: Array, patterns: Patterns) -> Float[Array, "p node+2"]:
+    """Return the probability of a run's patterns at the grid's logits and at ±∞."""
     guess = (guess_share * patterns.inverse_choices)[:, None]
-    right, wrong = success(guess, run.mass_lost, jnp.asarray(NODES)[None])
-    limits = _limits(patterns, guess, run.mass_lost)
-    decaying = _outcome(patterns, right, wrong) - limits @ _step(jnp.asarray(NODES), _STEP_WIDTH)
-    width = jnp.sqrt(_STEP_WIDTH**2 + run.drift_spread**2)
-    on_grid = decaying @ _kernel(run).T + limits @ _step(NODES + run.drift, width)
-    return on_grid, limits @ _step(tail_places + run.drift, width)
+    on_grid = _outcome(patterns, *success(guess, mass_lost, jnp.asarray(NODES)[None]))
+    return jnp.concatenate([on_grid, _limits(patterns, guess, mass_lost)], axis=-1)
 
 
 def log_base(task: Task, patterns: Patterns) -> Float[Array, "p"]:
@@ -189,27 +198,26 @@ def _sum_base(side: BaseSide) -> Array:
     return jnp.sum(side.on_grid, axis=-1) + jnp.sum(side.tails, axis=-1)
 
 
+def log_conditional(side: BaseSide, law: Array, outcome: Array) -> Float[Array, "p q"]:
+    """Return log P(run's pattern | base's pattern) from `drifted` and `answers_side`, less `log_peak`."""
+    joint = law @ outcome.T
+    return jnp.log((jnp.maximum(joint, 0.0) + _FLOOR) / (jnp.maximum(_sum_base(side), 0.0) + _FLOOR)[:, None])
+
+
 def log_cells(
-    task: Task,
-    side: BaseSide,
-    run: Run,
-    base: Patterns,
-    answers: Patterns,
-    of_base: Int[Array, "cell"],
-    of_run: Int[Array, "cell"],
-) -> Float[Array, "cell"]:
+    task: Task, run: Run, base: Patterns, answers: Patterns, of_base: Int[Array, "c"], of_run: Int[Array, "c"]
+) -> Float[Array, "c"]:
     """Return log probabilities of a run's outcome given the base's, for each cell; no binomial coefficient.
 
     Args:
         task: the items' law.
-        side: `base_side` of it.
         run: how the run differs.
         base: patterns of the base.
         answers: patterns of the run.
         of_base: each cell's place in the base's patterns.
         of_run: each cell's place in the run's patterns.
     """
-    on_grid, tails = run_side(task.guess_share, run, answers, side.tail_places)
-    joint = side.on_grid @ on_grid.T + side.tails @ tails.T
-    conditional = (jnp.maximum(joint, 0.0) + _FLOOR) / (jnp.maximum(_sum_base(side), 0.0) + _FLOOR)[:, None]
-    return jnp.log(conditional)[of_base, of_run] + log_peak(answers)[of_run]
+    side = base_side(task, base)
+    law = drifted(side, run.drift, run.drift_spread)
+    outcome = answers_side(task.guess_share, run.mass_lost, answers)
+    return log_conditional(side, law, outcome)[of_base, of_run] + log_peak(answers)[of_run]

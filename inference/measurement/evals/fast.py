@@ -1,0 +1,396 @@
+"""The fast path: draws of a task's unknowns and of its runs' by adaptive importance sampling.
+
+The task's unknowns are drawn first, once for all its runs, on lanes; under each lane every run's (δ, τ) are
+proposed a few times, and m is integrated on nodes that follow its conditional law. What is proposed is a
+normal law on the scale of scores, of which mean, slope on the task's scores and covariance are learnt from the
+weighted draws before: first from a table that all runs share, then in rounds, tempered until the weights are
+even enough. The Pareto shape k̂ of the last round's weights says whether its draws can be trusted.
+
+All runs of a task are answers to the same items, so their likelihoods given the base are not independent
+evidence on the items' law: of R runs each counts 1/R there, as one run's evidence would.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from arviz_stats.base import array_stats
+from jaxtyping import Float
+from scipy import special, stats
+
+from inference.measurement.evals import likelihood
+from inference.measurement.evals.cells import TaskCells
+
+#: Lanes, (δ, τ) a lane and round, nodes of m, and draws a lane.
+NUM_LANES, _PAIRS, _NODES, DRAWS_A_LANE = 64, 2, 8, 16
+
+#: Rounds in which proposals are learnt, and calls of `_PAIRS` in the last one.
+_ROUNDS, _LAST = 3, 2
+
+# How far nodes of m reach, and how much wider than what was learnt is proposed, with which share: the second
+# catches what the first missed.
+_REACH, _WIDTHS, _SHARES = 3.9, np.array([1.25, 2.5]), np.array([0.8, 0.2])
+
+# Points of the table that all runs share, and the least effective number of draws from which a law is learnt.
+_TABLE, _LEAST = 512, 40.0
+
+# Order of scores in a joint law: the task's, then δ, τ, m.
+_TASK, _PAIR, _MASS = slice(0, 3), slice(3, 5), 5
+
+
+class Prior(NamedTuple):
+    """Normal law of runs' scores (m, δ, τ) on each lane; standard where runs are not pooled."""
+
+    mean: Float[np.ndarray, "R S 3"]
+    sd: Float[np.ndarray, "R S 3"]
+
+
+class Points(NamedTuple):
+    """A round: weighted scores of the runs on lanes.
+
+    Attributes:
+        tasks: scores of the task.
+        log_lane: log prior, base likelihood and less the proposal of each lane.
+        pairs: scores of (δ, τ).
+        masses: scores of m at nodes.
+        log_weights: log-likelihood and prior of the run, less the proposal, times the nodes' spacing.
+    """
+
+    tasks: Float[np.ndarray, "S 3"]
+    log_lane: Float[np.ndarray, "S"]
+    pairs: Float[np.ndarray, "R S L 2"]
+    masses: Float[np.ndarray, "R S L M"]
+    log_weights: Float[np.ndarray, "R S L M"]
+
+
+class Law(NamedTuple):
+    """A normal law of scores: of the task, and of each run jointly with the task's."""
+
+    task_mean: Float[np.ndarray, "3"]
+    task_covariance: Float[np.ndarray, "3 3"]
+    mean: Float[np.ndarray, "R 6"]
+    covariance: Float[np.ndarray, "R 6 6"]
+
+
+class Draws(NamedTuple):
+    """Equally weighted draws of one task's scores and of its runs'; draw i of all belongs together.
+
+    Attributes:
+        tasks: scores of the task.
+        runs: scores (m, δ, τ) of the runs.
+        k_hat: Pareto shape of each run's weights.
+        efficiency: effective share of each run's proposals.
+    """
+
+    tasks: Float[np.ndarray, "D 3"]
+    runs: Float[np.ndarray, "R D 3"]
+    k_hat: Float[np.ndarray, "R"]
+    efficiency: Float[np.ndarray, "R"]
+
+
+def learn(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPoolExecutor) -> tuple[Law, Points]:
+    """Return the law from which a task is proposed, and the last round's points.
+
+    Args:
+        chunks: the runs of the task in parts of one shape; the base is the same in all.
+        rng: of all that is random.
+        pool: threads that evaluate chunks side by side.
+    """
+    law = _first(chunks, rng, pool)
+    for _ in range(_ROUNDS):
+        points = propose(chunks, law, None, _PAIRS, rng, pool)
+        law = _learnt(points, law)
+    return law, points
+
+
+def _first(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPoolExecutor) -> Law:
+    """Learn the task's scores from the base alone, the runs' at their mean from a table of all."""
+    base = chunks[0]
+    mean, covariance = np.zeros(3), np.eye(3)
+    for num in (1024, 512, 512):
+        scores, log_q = _normal_draws(_uniform(num, 4, rng), mean, covariance)
+        log_p = likelihood.of_base(base, scores) + _log_standard(scores)
+        weights, _ = _tempered((log_p - log_q)[None], _LEAST)
+        mean, covariance = _moments(weights, scores[None], np.zeros(3), 1e-4)
+        mean, covariance = mean[0], covariance[0]
+    pairs, nodes = special.ndtri(_uniform(_TABLE, 2, rng)), np.linspace(-3.3, 3.3, 12)
+    log_p = np.concatenate(list(pool.map(lambda c: likelihood.table(c, mean, pairs, nodes), chunks)))
+    log_p += _log_standard(nodes[:, None])
+    weights, _ = _tempered(log_p.reshape(len(log_p), -1), 12.0)
+    shape = (_TABLE, len(nodes))
+    scores = np.stack(
+        [*(np.broadcast_to(p[:, None], shape) for p in pairs.T), np.broadcast_to(nodes, shape)], axis=-1
+    ).reshape(1, -1, 3)
+    centre, spread = _moments(weights, scores, np.zeros(3), 1e-3)
+    joint = np.zeros((len(log_p), 6, 6))
+    joint[:, _TASK, _TASK], joint[:, 3:, 3:] = covariance, spread
+    return Law(mean, covariance, np.concatenate([np.tile(mean, (len(log_p), 1)), centre], axis=1), joint)
+
+
+def propose(
+    chunks: Sequence[TaskCells],
+    law: Law,
+    prior: Prior | None,
+    num_pairs: int,
+    rng: np.random.Generator,
+    pool: ThreadPoolExecutor,
+) -> Points:
+    """Draw lanes and what runs are on them, and weight both."""
+    count = len(law.mean)
+    tasks, log_q = _normal_draws(_uniform(NUM_LANES, 4, rng), law.task_mean, law.task_covariance)
+    log_lane = likelihood.of_base(chunks[0], tasks) + _log_standard(tasks) - log_q
+    # Conditional laws: (δ, τ) given the task, m given both.
+    given_task = _conditional(law, _TASK, _PAIR)
+    u = (_uniform(NUM_LANES * num_pairs, 3, rng) + rng.uniform(size=(count, 1, 3))) % 1.0
+    u = rng.permuted(u.reshape(count, NUM_LANES, num_pairs, 3), axis=1)
+    centre = given_task.at(tasks[None])[:, :, None, :]
+    pairs, log_q = _normal_draws(u, centre, given_task.covariance[:, None, None])
+    pairs = np.clip(pairs, -6.5, 6.5)
+    given_all = _conditional(law, slice(0, 5), slice(5, 6))
+    known = np.concatenate([np.broadcast_to(tasks[None, :, None, :], (*pairs.shape[:3], 3)), pairs], axis=-1)
+    sd = np.sqrt(given_all.covariance[:, 0, 0])[:, None, None, None]
+    spacing = 2.0 * _REACH / (_NODES - 1)
+    shift = rng.uniform(-0.5, 0.5, size=(*pairs.shape[:3], 1)) * spacing
+    masses = given_all.at(known) + sd * 1.15 * (np.linspace(-_REACH, _REACH, _NODES) + shift)
+    log_p = _log_likelihood(chunks, tasks, pairs, masses, pool)
+    scores = np.stack(
+        [masses, *(np.broadcast_to(p[..., None], masses.shape) for p in np.moveaxis(pairs, -1, 0))], axis=-1
+    )
+    if prior is None:
+        log_p += _log_standard(scores)
+    else:
+        scaled = (scores - prior.mean[:, :, None, None]) / prior.sd[:, :, None, None]
+        log_p += _log_standard(scaled) - np.log(prior.sd).sum(-1)[:, :, None, None]
+    log_p += np.log(spacing * 1.15 * sd) - log_q[..., None]
+    return Points(tasks, log_lane, pairs, masses, log_p)
+
+
+def _log_likelihood(
+    chunks: Sequence[TaskCells],
+    tasks: np.ndarray,
+    pairs: np.ndarray,
+    masses: np.ndarray,
+    pool: ThreadPoolExecutor,
+) -> Float[np.ndarray, "R S L M"]:
+    size, most = len(chunks[0].counts), pairs.shape[2]
+    jobs = [
+        (chunk, i, start)
+        for i, chunk in enumerate(chunks)
+        for start in range(0, most, _PAIRS)
+    ]
+
+    def evaluate(job: tuple[TaskCells, int, int]) -> np.ndarray:
+        chunk, i, start = job
+        place = (slice(i * size, (i + 1) * size), slice(None), slice(start, start + _PAIRS))
+        return likelihood.of_runs(chunk, tasks, pairs[place], masses[place])
+
+    found = np.empty(masses.shape)
+    for (_, i, start), part in zip(jobs, pool.map(evaluate, jobs), strict=True):
+        found[i * size : (i + 1) * size, :, start : start + _PAIRS] = part
+    return found
+
+
+def _run_evidence(points: Points) -> Float[np.ndarray, "R S"]:
+    """Return log of each run's likelihood given the base, on each lane."""
+    return special.logsumexp(points.log_weights, axis=(2, 3)) - np.log(points.pairs.shape[2])
+
+
+def lane_log_weights(points: Points, counts: Float[np.ndarray, "R"]) -> Float[np.ndarray, "S"]:
+    """Return log weights of lanes: the base's evidence and that of one run, the mean of all that have items."""
+    evidence = _run_evidence(points)[counts > 0]
+    return points.log_lane + (evidence.mean(axis=0) if len(evidence) else 0.0)
+
+
+def _learnt(points: Points, law: Law) -> Law:
+    """Learn the law from a round, tempered where few points would carry it."""
+    count, lanes, num_pairs, nodes = points.log_weights.shape
+    shape = points.log_weights.shape
+    scores = np.concatenate(
+        [
+            np.broadcast_to(points.tasks[None, :, None, None], (*shape, 3)),
+            np.broadcast_to(points.pairs[..., None, :], (*shape, 2)),
+            points.masses[..., None],
+        ],
+        axis=-1,
+    ).reshape(count, -1, 6)
+    log_weights = points.log_weights + points.log_lane[None, :, None, None]
+    pair_weights = special.logsumexp(log_weights, axis=-1)
+    tempered, power = _tempered(pair_weights.reshape(count, -1), _LEAST)
+    inner = special.softmax(log_weights * power[:, None, None, None], axis=-1).reshape(count, -1, nodes)
+    weights = (tempered[..., None] * inner).reshape(count, -1)
+    mean, covariance = _moments(weights, scores, np.zeros(6), 1e-6)
+    lane, _ = _tempered(lane_log_weights(points, np.ones(count))[None], 0.4 * NUM_LANES)
+    task_mean, task_covariance = _moments(lane, points.tasks[None], np.zeros(3), 1e-6)
+    return Law(task_mean[0], task_covariance[0], mean, covariance)
+
+
+class _Conditional(NamedTuple):
+    """The normal law of some scores given others: its mean is linear in these."""
+
+    start: Float[np.ndarray, "R a"]
+    origin: Float[np.ndarray, "R b"]
+    slope: Float[np.ndarray, "R a b"]
+    covariance: Float[np.ndarray, "R a a"]
+
+    def at(self, given: Float[np.ndarray, "*n b"]) -> Float[np.ndarray, "R *n a"]:
+        between = (1,) * (given.ndim - 2)
+        origin = self.origin.reshape(len(self.origin), *between, -1)
+        start = self.start.reshape(len(self.start), *between, -1)
+        return start + np.einsum("rab,r...b->r...a", self.slope, given - origin)
+
+
+def _conditional(law: Law, given: slice, wanted: slice) -> _Conditional:
+    covariance = law.covariance
+    cross = covariance[:, wanted, given]
+    slope = np.linalg.solve(covariance[:, given, given], np.swapaxes(cross, 1, 2)).swapaxes(1, 2)
+    left = covariance[:, wanted, wanted] - slope @ np.swapaxes(cross, 1, 2)
+    return _Conditional(law.mean[:, wanted], law.mean[:, given], slope, left)
+
+
+def _moments(
+    weights: Float[np.ndarray, "R n"], scores: Float[np.ndarray, "#R n d"], origin: np.ndarray, ridge: float
+) -> tuple[Float[np.ndarray, "R d"], Float[np.ndarray, "R d d"]]:
+    """Return mean and covariance under weights that sum to 1."""
+    scores = np.broadcast_to(scores, (len(weights), *scores.shape[1:])) - origin
+    mean = np.einsum("rn,rnd->rd", weights, scores)
+    centred = scores - mean[:, None]
+    covariance = np.swapaxes(centred * weights[..., None], 1, 2) @ centred
+    return mean + origin, covariance + ridge * np.eye(scores.shape[-1])
+
+
+def _tempered(
+    log_weights: Float[np.ndarray, "R n"], least: float
+) -> tuple[Float[np.ndarray, "R n"], Float[np.ndarray, "R"]]:
+    """Return normalised weights, raised to the largest power that keeps an effective number, and the power."""
+    top = np.maximum(log_weights.max(axis=1, keepdims=True), -1e300)
+    shifted = np.maximum(np.nan_to_num(log_weights - top, nan=-1e9), -1e9)
+    low, high = np.zeros(len(shifted)), np.ones(len(shifted))
+
+    def effective(power: np.ndarray) -> np.ndarray:
+        w = np.exp(shifted * power[:, None])
+        return w.sum(axis=1) ** 2 / np.square(w).sum(axis=1)
+
+    low = np.where(effective(high) >= least, high, low)
+    for _ in range(24):
+        middle = 0.5 * (low + high)
+        enough = effective(middle) >= least
+        low, high = np.where(enough, middle, low), np.where(enough, high, middle)
+    return special.softmax(shifted * low[:, None], axis=1), low
+
+
+def _uniform(num: int, dims: int, rng: np.random.Generator) -> Float[np.ndarray, "num d"]:
+    """Return scrambled Sobol points, away from 0 and 1."""
+    points = stats.qmc.Sobol(dims, rng=rng).random(num)
+    return np.clip(points, 1e-9, 1.0 - 1e-9)
+
+
+def _normal_draws(
+    u: Float[np.ndarray, "*n e"], mean: np.ndarray, covariance: np.ndarray
+) -> tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n"]]:
+    """Return draws of a mixture of a normal law and a wider one, and their log density.
+
+    Args:
+        u: uniform numbers, the last of which decides between the two.
+        mean: of the law, shape (..., d).
+        covariance: of the law, shape (..., d, d).
+    """
+    factor = np.linalg.cholesky(covariance)
+    u = np.clip(u, 1e-9, 1.0 - 1e-9)
+    z = special.ndtri(u[..., :-1]) * _WIDTHS[(u[..., -1] > _SHARES[0]).astype(int)][..., None]
+    squared = np.sum(z * z, axis=-1)
+    d = z.shape[-1]
+    parts = [
+        np.log(share) - 0.5 * squared / width**2 - d * np.log(width)
+        for share, width in zip(_SHARES, _WIDTHS, strict=True)
+    ]
+    log_density = np.logaddexp(*parts) - 0.5 * d * np.log(2.0 * np.pi)
+    log_det = np.sum(np.log(np.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+    return mean + np.einsum("...ab,...b->...a", factor, z), log_density - log_det
+
+
+def _log_standard(scores: np.ndarray) -> np.ndarray:
+    return -0.5 * np.sum(scores * scores, axis=-1) - 0.5 * scores.shape[-1] * np.log(2.0 * np.pi)
+
+
+def draw(
+    chunks: Sequence[TaskCells],
+    law: Law,
+    prior: Callable[[Float[np.ndarray, "S"]], Prior] | None,
+    num_runs: int,
+    rng: np.random.Generator,
+    pool: ThreadPoolExecutor,
+) -> Draws:
+    """Return draws of a task's unknowns and its runs'.
+
+    Args:
+        chunks: the runs of the task.
+        law: from which they are proposed.
+        prior: of pooled runs on each lane, or None.
+        num_runs: of the runs that are not padding.
+        rng: of all that is random.
+        pool: threads that evaluate chunks.
+    """
+    points = propose(chunks, law, None if prior is None else prior(np.arange(NUM_LANES)), _PAIRS * _LAST, rng, pool)
+    lanes = lane_log_weights(points, np.arange(len(law.mean)) < num_runs)
+    k_hat, efficiency = _quality(points, num_runs)
+    chosen = _systematic(special.softmax(lanes)[None], NUM_LANES, rng)[0]
+    tasks = np.repeat(points.tasks[chosen], DRAWS_A_LANE, axis=0)
+    runs = np.stack([_draw_run(points, r, chosen, rng) for r in range(num_runs)])
+    order = rng.permutation(len(tasks))
+    return Draws(tasks[order], runs[:, order], k_hat, efficiency)
+
+
+def _quality(points: Points, num_runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return k̂ and the efficiency of each run's weights, as if it were the only run."""
+    log_weights = special.logsumexp(points.log_weights, axis=-1)[:num_runs] + points.log_lane[None, :, None]
+    flat = log_weights.reshape(num_runs, -1)
+    weights = special.softmax(flat, axis=1)
+    efficiency = 1.0 / np.square(weights).sum(axis=1) / weights.shape[1]
+    k_hat = []
+    for row in flat:
+        found = np.maximum(np.nan_to_num(row - row.max(), nan=-700.0), -700.0)
+        k_hat.append(float(array_stats.psislw(-found)[1]))
+    return np.array(k_hat), efficiency
+
+
+def _draw_run(points: Points, r: int, lanes: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, "D 3"]:
+    """Draw a run's scores on each lane: (δ, τ) by their weights, then m between its nodes."""
+    log_weights, masses = points.log_weights[r][lanes], points.masses[r][lanes]
+    of_pair = special.softmax(special.logsumexp(log_weights, axis=-1), axis=-1)
+    which = _systematic(of_pair, DRAWS_A_LANE, rng)
+    rows = np.arange(len(lanes))[:, None]
+    m = _between(log_weights[rows, which], masses[rows, which], rng)
+    return np.concatenate([m[..., None], points.pairs[r][lanes][rows, which]], axis=-1).reshape(-1, 3)
+
+
+# Points between two neighbouring nodes of m at which its density is interpolated.
+_FINE = 8
+
+
+def _between(
+    log_density: Float[np.ndarray, "*n M"], nodes: Float[np.ndarray, "*n M"], rng: np.random.Generator
+) -> Float[np.ndarray, "*n"]:
+    """Draw from a density given by its log at evenly spaced nodes, the log interpolated by a cubic spline."""
+    from scipy.interpolate import CubicSpline
+
+    size = log_density.shape[-1]
+    log_density = np.maximum(log_density - log_density.max(axis=-1, keepdims=True), -300.0)
+    fine = np.linspace(0.0, size - 1.0, _FINE * (size - 1) + 1)
+    density = np.exp(CubicSpline(np.arange(size), log_density, axis=-1)(fine))
+    area = np.concatenate(
+        [np.zeros((*density.shape[:-1], 1)), np.cumsum(0.5 * (density[..., 1:] + density[..., :-1]), -1)], -1
+    )
+    wanted = rng.uniform(size=area.shape[:-1])[..., None] * area[..., -1:]
+    place = np.minimum(np.sum(area < wanted, axis=-1, keepdims=True), area.shape[-1] - 1)
+    below, above = (np.take_along_axis(area, np.maximum(place - i, 0), axis=-1) for i in (1, 0))
+    share = (wanted - below) / np.where(above > below, above - below, 1.0)
+    step = (nodes[..., 1:2] - nodes[..., :1]) / _FINE
+    return (nodes[..., :1] + step * (place - 1 + share))[..., 0]
+
+
+def _systematic(weights: Float[np.ndarray, "*n k"], num: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ``num`` places a row by systematic resampling."""
+    at = (np.arange(num) + rng.uniform(size=(*weights.shape[:-1], 1))) / num
+    ends = np.cumsum(weights, axis=-1)
+    return np.minimum(np.sum(at[..., :, None] > ends[..., None, :], axis=-1), weights.shape[-1] - 1)
