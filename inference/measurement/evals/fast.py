@@ -22,11 +22,16 @@ from scipy import special, stats
 from inference.measurement.evals import likelihood
 from inference.measurement.evals.cells import TaskCells
 
-#: Lanes, (δ, τ) a lane and round, nodes of m, and draws a lane.
-NUM_LANES, _PAIRS, _NODES, DRAWS_A_LANE = 64, 2, 8, 16
+# (δ, τ) a lane and call, nodes of m, rounds in which proposals are learnt, and calls in the last one.
+_PAIRS, _NODES, _ROUNDS, _LAST = 2, 8, 1, 2
 
-#: Rounds in which proposals are learnt, and calls of `_PAIRS` in the last one.
-_ROUNDS, _LAST = 3, 2
+#: Draws of a task, and lanes they lie on: more where there are few runs to wait for.
+NUM_DRAWS = 1024
+
+
+def num_lanes(num_runs: int) -> int:
+    """Return how many draws of the tasks' unknowns there are for so many runs in all."""
+    return 256 if num_runs <= 64 else 64
 
 # How far nodes of m reach, and how much wider than what was learnt is proposed, with which share: the second
 # catches what the first missed.
@@ -89,17 +94,20 @@ class Draws(NamedTuple):
     efficiency: Float[np.ndarray, "R"]
 
 
-def learn(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPoolExecutor) -> tuple[Law, Points]:
+def learn(
+    chunks: Sequence[TaskCells], lanes: int, rng: np.random.Generator, pool: ThreadPoolExecutor
+) -> tuple[Law, Points]:
     """Return the law from which a task is proposed, and the last round's points.
 
     Args:
         chunks: the runs of the task in parts of one shape; the base is the same in all.
+        lanes: how many draws of the task's unknowns a round has.
         rng: of all that is random.
         pool: threads that evaluate chunks side by side.
     """
     law = _first(chunks, rng, pool)
     for _ in range(_ROUNDS):
-        points = propose(chunks, law, None, _PAIRS, rng, pool)
+        points = propose(chunks, law, None, lanes, _PAIRS, rng, pool)
         law = _learnt(points, law)
     return law, points
 
@@ -115,35 +123,43 @@ def _first(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPo
         mean, covariance = _moments(weights, scores[None], np.zeros(3), 1e-4)
         mean, covariance = mean[0], covariance[0]
     pairs, nodes = special.ndtri(_uniform(_TABLE, 2, rng)), np.linspace(-3.3, 3.3, 12)
-    log_p = np.concatenate(list(pool.map(lambda c: likelihood.table(c, mean, pairs, nodes), chunks)))
-    log_p += _log_standard(nodes[:, None])
-    weights, _ = _tempered(log_p.reshape(len(log_p), -1), 12.0)
-    shape = (_TABLE, len(nodes))
-    scores = np.stack(
-        [*(np.broadcast_to(p[:, None], shape) for p in pairs.T), np.broadcast_to(nodes, shape)], axis=-1
-    ).reshape(1, -1, 3)
-    centre, spread = _moments(weights, scores, np.zeros(3), 1e-3)
-    joint = np.zeros((len(log_p), 6, 6))
-    joint[:, _TASK, _TASK], joint[:, 3:, 3:] = covariance, spread
-    return Law(mean, covariance, np.concatenate([np.tile(mean, (len(log_p), 1)), centre], axis=1), joint)
+
+    def of_runs(cells: TaskCells) -> tuple[np.ndarray, np.ndarray]:
+        log_p = likelihood.table(cells, mean, pairs, nodes) + _log_standard(nodes[:, None])
+        best, node = np.divmod(log_p.reshape(len(log_p), -1).argmax(axis=1), len(nodes))
+        tasks = np.broadcast_to(mean, (len(log_p), 3))
+        return likelihood.modes(cells, np.column_stack([tasks, pairs[best], nodes[node]]))
+
+    centres, covariances = (np.concatenate(part) for part in zip(*pool.map(of_runs, chunks), strict=True))
+    return _with_task(Law(mean, covariance, centres, covariances))
+
+
+def _with_task(law: Law) -> Law:
+    """Give the task the mean of what its runs say of it, one by one."""
+    means = law.mean[:, _TASK]
+    between = np.cov(means.T, bias=True)
+    return law._replace(
+        task_mean=means.mean(axis=0), task_covariance=law.covariance[:, _TASK, _TASK].mean(axis=0) + between
+    )
 
 
 def propose(
     chunks: Sequence[TaskCells],
     law: Law,
     prior: Prior | None,
+    lanes: int,
     num_pairs: int,
     rng: np.random.Generator,
     pool: ThreadPoolExecutor,
 ) -> Points:
     """Draw lanes and what runs are on them, and weight both."""
     count = len(law.mean)
-    tasks, log_q = _normal_draws(_uniform(NUM_LANES, 4, rng), law.task_mean, law.task_covariance)
+    tasks, log_q = _normal_draws(_uniform(lanes, 4, rng), law.task_mean, law.task_covariance)
     log_lane = likelihood.of_base(chunks[0], tasks) + _log_standard(tasks) - log_q
     # Conditional laws: (δ, τ) given the task, m given both.
     given_task = _conditional(law, _TASK, _PAIR)
-    u = (_uniform(NUM_LANES * num_pairs, 3, rng) + rng.uniform(size=(count, 1, 3))) % 1.0
-    u = rng.permuted(u.reshape(count, NUM_LANES, num_pairs, 3), axis=1)
+    u = (_uniform(lanes * num_pairs, 3, rng) + rng.uniform(size=(count, 1, 3))) % 1.0
+    u = rng.permuted(u.reshape(count, lanes, num_pairs, 3), axis=1)
     centre = given_task.at(tasks[None])[:, :, None, :]
     pairs, log_q = _normal_draws(u, centre, given_task.covariance[:, None, None])
     pairs = np.clip(pairs, -6.5, 6.5)
@@ -220,7 +236,7 @@ def _learnt(points: Points, law: Law) -> Law:
     inner = special.softmax(log_weights * power[:, None, None, None], axis=-1).reshape(count, -1, nodes)
     weights = (tempered[..., None] * inner).reshape(count, -1)
     mean, covariance = _moments(weights, scores, np.zeros(6), 1e-6)
-    lane, _ = _tempered(lane_log_weights(points, np.ones(count))[None], 0.4 * NUM_LANES)
+    lane, _ = _tempered(lane_log_weights(points, np.ones(count))[None], 0.4 * lanes)
     task_mean, task_covariance = _moments(lane, points.tasks[None], np.zeros(3), 1e-6)
     return Law(task_mean[0], task_covariance[0], mean, covariance)
 
@@ -316,7 +332,8 @@ def _log_standard(scores: np.ndarray) -> np.ndarray:
 def draw(
     chunks: Sequence[TaskCells],
     law: Law,
-    prior: Callable[[Float[np.ndarray, "S"]], Prior] | None,
+    prior: Prior | None,
+    lanes: int,
     num_runs: int,
     rng: np.random.Generator,
     pool: ThreadPoolExecutor,
@@ -327,16 +344,18 @@ def draw(
         chunks: the runs of the task.
         law: from which they are proposed.
         prior: of pooled runs on each lane, or None.
+        lanes: how many draws of the task's unknowns there are.
         num_runs: of the runs that are not padding.
         rng: of all that is random.
         pool: threads that evaluate chunks.
     """
-    points = propose(chunks, law, None if prior is None else prior(np.arange(NUM_LANES)), _PAIRS * _LAST, rng, pool)
-    lanes = lane_log_weights(points, np.arange(len(law.mean)) < num_runs)
+    points = propose(chunks, law, prior, lanes, _PAIRS * _LAST, rng, pool)
+    log_weights = lane_log_weights(points, np.arange(len(law.mean)) < num_runs)
     k_hat, efficiency = _quality(points, num_runs)
-    chosen = _systematic(special.softmax(lanes)[None], NUM_LANES, rng)[0]
-    tasks = np.repeat(points.tasks[chosen], DRAWS_A_LANE, axis=0)
-    runs = np.stack([_draw_run(points, r, chosen, rng) for r in range(num_runs)])
+    chosen = _systematic(special.softmax(log_weights)[None], lanes, rng)[0]
+    each = NUM_DRAWS // lanes
+    tasks = np.repeat(points.tasks[chosen], each, axis=0)
+    runs = np.stack([_draw_run(points, r, chosen, each, rng) for r in range(num_runs)])
     order = rng.permutation(len(tasks))
     return Draws(tasks[order], runs[:, order], k_hat, efficiency)
 
@@ -354,11 +373,13 @@ def _quality(points: Points, num_runs: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(k_hat), efficiency
 
 
-def _draw_run(points: Points, r: int, lanes: np.ndarray, rng: np.random.Generator) -> Float[np.ndarray, "D 3"]:
+def _draw_run(
+    points: Points, r: int, lanes: np.ndarray, each: int, rng: np.random.Generator
+) -> Float[np.ndarray, "D 3"]:
     """Draw a run's scores on each lane: (δ, τ) by their weights, then m between its nodes."""
     log_weights, masses = points.log_weights[r][lanes], points.masses[r][lanes]
     of_pair = special.softmax(special.logsumexp(log_weights, axis=-1), axis=-1)
-    which = _systematic(of_pair, DRAWS_A_LANE, rng)
+    which = _systematic(of_pair, each, rng)
     rows = np.arange(len(lanes))[:, None]
     m = _between(log_weights[rows, which], masses[rows, which], rng)
     return np.concatenate([m[..., None], points.pairs[r][lanes][rows, which]], axis=-1).reshape(-1, 3)

@@ -18,7 +18,7 @@ from jax.scipy.special import gammaln, ndtr, xlogy
 from jaxtyping import Array, Float, Int
 
 # Spacing and number of the grid's nodes, and the step's width: what is left at the ends is about 1e-7.
-STEP, NUM_NODES, _STEP_WIDTH = 0.6, 56, 1.5
+STEP, NUM_NODES, STEP_WIDTH = 0.6, 56, 1.5
 
 NODES = (np.arange(NUM_NODES) - 0.5 * (NUM_NODES - 1)) * STEP
 
@@ -104,7 +104,8 @@ def log_peak(patterns: Patterns) -> Float[Array, "*p"]:
 def _outcome(patterns: Patterns, right: Array, wrong: Array) -> Array:
     """Return p^k (1-p)^(n-k) over its largest value, patterns first."""
     k, n, peak = (a[:, None] for a in (patterns.right, patterns.num, log_peak(patterns)))
-    log_right, log_wrong = jnp.log(jnp.maximum(right, 1e-280)), jnp.log(jnp.maximum(wrong, 1e-280))
+    # No smaller: the square of its reciprocal is in the second derivative.
+    log_right, log_wrong = jnp.log(jnp.maximum(right, 1e-100)), jnp.log(jnp.maximum(wrong, 1e-100))
     return jnp.exp(k * log_right + (n - k) * log_wrong - peak)
 
 
@@ -124,16 +125,16 @@ def _limits(patterns: Patterns, guess: Array, mass_lost: Array) -> Float[Array, 
     return _outcome(patterns, *success(guess, mass_lost, ends[None]))
 
 
-def _step(x: Array, width: Array) -> Array:
+def step(x: Array, width: Array) -> Array:
     """Return the two sides of the step, first axis."""
     return jnp.stack([ndtr(-x / width), ndtr(x / width)])
 
 
 def base_side(task: Task, patterns: Patterns) -> BaseSide:
     """Return the base's patterns times the law of logits, on the grid and beyond its ends."""
-    weights = _gaussian_weights(task.mean, task.sd)
-    total = _step(task.mean, jnp.sqrt(_STEP_WIDTH**2 + task.sd**2))
-    beyond = jnp.maximum(total - jnp.sum(weights * _step(jnp.asarray(NODES), _STEP_WIDTH), axis=-1), 0.0)
+    weights = gaussian_weights(task.mean, task.sd)
+    total = step(task.mean, jnp.sqrt(STEP_WIDTH**2 + task.sd**2))
+    beyond = jnp.maximum(total - jnp.sum(weights * step(jnp.asarray(NODES), STEP_WIDTH), axis=-1), 0.0)
     guess = (task.guess_share * patterns.inverse_choices)[:, None]
     right, wrong = success(guess, jnp.zeros(()), jnp.asarray(NODES)[None])
     ends = (NODES[-1] + 0.5 * task.sd) * jnp.array([-1.0, 1.0])
@@ -142,7 +143,7 @@ def base_side(task: Task, patterns: Patterns) -> BaseSide:
     )
 
 
-def _gaussian_weights(mean: Array, sd: Array) -> Float[Array, "node"]:
+def gaussian_weights(mean: Array, sd: Array) -> Float[Array, "node"]:
     narrow = jnp.minimum(sd, _WIDE)
     angles = (jnp.asarray(NODES) - mean)[:, None] * _FREQUENCIES
     cut = jnp.sum(jnp.cos(angles) * _FREQUENCY_WEIGHTS * jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2), -1)
@@ -176,9 +177,9 @@ def drifted(side: BaseSide, drift: Array, spread: Array) -> Float[Array, "p node
     The product with `answers_side` is the integral over items.
     """
     on_grid = side.on_grid @ _toeplitz(_by_lag(drift, spread))
-    width = jnp.sqrt(_STEP_WIDTH**2 + spread**2)
-    limits = side.on_grid @ _step(NODES + drift, width).T + side.tails @ _step(side.tail_places + drift, width).T
-    return jnp.concatenate([on_grid, limits - on_grid @ _step(jnp.asarray(NODES), _STEP_WIDTH).T], axis=-1)
+    width = jnp.sqrt(STEP_WIDTH**2 + spread**2)
+    limits = side.on_grid @ step(NODES + drift, width).T + side.tails @ step(side.tail_places + drift, width).T
+    return jnp.concatenate([on_grid, limits - on_grid @ step(jnp.asarray(NODES), STEP_WIDTH).T], axis=-1)
 
 
 def answers_side(guess_share: Array, mass_lost: Array, patterns: Patterns) -> Float[Array, "p node+2"]:

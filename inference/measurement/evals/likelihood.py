@@ -15,6 +15,7 @@ from inference.measurement.evals.item_integral import (
     base_side,
     drifted,
     log_base,
+    log_cells,
     log_conditional,
     log_peak,
 )
@@ -22,7 +23,7 @@ from inference.measurement.evals.prior import run_of, task_of
 from inference.programs import compiler_options, traced_alone
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function in float64, at its first call; threads may call it side by side."""
 
     @cache
@@ -32,7 +33,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., np.ndarray]:
     def call(*args: Any) -> np.ndarray:
         # JAX's settings are those of a thread.
         with jax.enable_x64(True):
-            return np.asarray(jitted()(*args))
+            return jax.tree.map(np.asarray, jitted()(*args))
 
     return call
 
@@ -82,6 +83,53 @@ def _table(
     at_pair = _at_lane(cells, task)
     return jnp.moveaxis(jax.lax.map(lambda p: at_pair(p, masses) @ cells.counts.T, pairs), -1, 0)
 
+
+# Steps of the climb, the lengths of each that are tried, and what scores are moved by for their slopes.
+_STEPS, _LENGTHS, _MOVE = 12, np.array([1.0, 0.5, 0.2, 0.05, 0.0]), 1e-3
+
+
+def _modes(
+    cells: TaskCells, start: Float[Array, "R 6"]
+) -> tuple[Float[Array, "R 6"], Float[Array, "R 6 6"]]:
+    """Climb to each run's mode of task (3), δ, τ and m scores; return it and the inverse information there.
+
+    The information is the items' squared slopes of their log-likelihood, and the prior's. Slopes are central
+    differences: they are exact to 1e-6, and compile in a fraction of the time of derivatives.
+    """
+
+    def log_items(scores: Float[Array, "6"]) -> Float[Array, "cell+p"]:
+        task, run = task_of(scores[:3]), run_of(scores[jnp.array([5, 3, 4])])
+        of_base = log_base(task, cells.base)
+        of_cells = log_cells(task, run, cells.base, cells.answers, cells.of_base, cells.of_run)
+        return of_cells + of_base[cells.of_base]
+
+    def slopes(scores: Array) -> Float[Array, "6 cell"]:
+        moves = _MOVE * jnp.eye(6)
+        values = jax.vmap(log_items)(jnp.concatenate([scores + moves, scores - moves]))
+        return (values[:6] - values[6:]) / (2.0 * _MOVE)
+
+    def climb(given: tuple[Array, Array]) -> tuple[Array, Array]:
+        start, counts = given
+
+        def newton(scores: Array) -> tuple[Array, Array]:
+            of_items = slopes(scores)
+            information = (of_items * counts) @ of_items.T + jnp.eye(6)
+            return jnp.linalg.solve(information, of_items @ counts - scores), information
+
+        def step(scores: Array, _: None) -> tuple[Array, None]:
+            direction, _ = newton(scores)
+            tried = jnp.clip(scores + _LENGTHS[:, None] * jnp.clip(direction, -2.0, 2.0), -6.0, 6.0)
+            heights = jax.vmap(lambda s: log_items(s) @ counts - 0.5 * s @ s)(tried)
+            return tried[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))], None
+
+        found, _ = jax.lax.scan(step, start, None, _STEPS)
+        return found, jnp.linalg.inv(newton(found)[1])
+
+    return jax.lax.map(climb, (start, cells.counts))
+
+
+#: Mode and inverse information of every run by itself, from starts.
+modes = _compiled(_modes)
 
 #: Log-likelihood of the base's patterns at scores of the task.
 of_base = _compiled(_of_base)
