@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from arviz_stats.base import array_stats
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import special, stats
 
 from inference.measurement.evals import likelihood
@@ -41,11 +41,11 @@ _REACH, _WIDTHS, _SHARES = 3.9, np.array([1.25, 2.5]), np.array([0.8, 0.2])
 _TABLE, _LEAST = 512, 40.0
 
 # Order of scores in a joint law: the task's, then δ, τ, m.
-_TASK, _PAIR, _MASS = slice(0, 3), slice(3, 5), 5
+_TASK, _RUN = slice(0, 3), slice(3, 6)
 
 
 class Prior(NamedTuple):
-    """Normal law of runs' scores (m, δ, τ) on each lane; standard where runs are not pooled."""
+    """Normal law of runs' scores on each lane, independent of each other; standard where runs are not pooled."""
 
     mean: Float[np.ndarray, "R S 3"]
     sd: Float[np.ndarray, "R S 3"]
@@ -83,7 +83,7 @@ class Draws(NamedTuple):
 
     Attributes:
         tasks: scores of the task.
-        runs: scores (m, δ, τ) of the runs.
+        runs: scores (δ, τ, m) of the runs.
         k_hat: Pareto shape of each run's weights.
         efficiency: effective share of each run's proposals.
     """
@@ -108,7 +108,7 @@ def learn(
     law = _first(chunks, rng, pool)
     for _ in range(_ROUNDS):
         points = propose(chunks, law, None, lanes, _PAIRS, rng, pool)
-        law = _learnt(points, law)
+        law = _learnt(points, _real(chunks))
     return law, points
 
 
@@ -131,15 +131,14 @@ def _first(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPo
         return likelihood.modes(cells, np.column_stack([tasks, pairs[best], nodes[node]]))
 
     centres, covariances = (np.concatenate(part) for part in zip(*pool.map(of_runs, chunks), strict=True))
-    return _with_task(Law(mean, covariance, centres, covariances))
+    return _with_task(Law(mean, covariance, centres, covariances), _real(chunks))
 
 
-def _with_task(law: Law) -> Law:
+def _with_task(law: Law, real: Bool[np.ndarray, "R"]) -> Law:
     """Give the task the mean of what its runs say of it, one by one."""
-    means = law.mean[:, _TASK]
-    between = np.cov(means.T, bias=True)
+    means, covariances = law.mean[real, _TASK], law.covariance[real, _TASK, _TASK]
     return law._replace(
-        task_mean=means.mean(axis=0), task_covariance=law.covariance[:, _TASK, _TASK].mean(axis=0) + between
+        task_mean=means.mean(axis=0), task_covariance=covariances.mean(axis=0) + np.cov(means.T, bias=True)
     )
 
 
@@ -156,30 +155,52 @@ def propose(
     count = len(law.mean)
     tasks, log_q = _normal_draws(_uniform(lanes, 4, rng), law.task_mean, law.task_covariance)
     log_lane = likelihood.of_base(chunks[0], tasks) + _log_standard(tasks) - log_q
-    # Conditional laws: (δ, τ) given the task, m given both.
-    given_task = _conditional(law, _TASK, _PAIR)
+    mean, covariance = _given_task(law, tasks, prior)
     u = (_uniform(lanes * num_pairs, 3, rng) + rng.uniform(size=(count, 1, 3))) % 1.0
     u = rng.permuted(u.reshape(count, lanes, num_pairs, 3), axis=1)
-    centre = given_task.at(tasks[None])[:, :, None, :]
-    pairs, log_q = _normal_draws(u, centre, given_task.covariance[:, None, None])
+    pairs, log_q = _normal_draws(u, mean[:, :, None, :2], covariance[:, :, None, :2, :2])
     pairs = np.clip(pairs, -6.5, 6.5)
-    given_all = _conditional(law, slice(0, 5), slice(5, 6))
-    known = np.concatenate([np.broadcast_to(tasks[None, :, None, :], (*pairs.shape[:3], 3)), pairs], axis=-1)
-    sd = np.sqrt(given_all.covariance[:, 0, 0])[:, None, None, None]
+    # m given (δ, τ).
+    slope = np.linalg.solve(covariance[..., :2, :2], covariance[..., :2, 2:])[..., 0]
+    sd = np.sqrt(covariance[..., 2, 2] - np.sum(slope * covariance[..., :2, 2], axis=-1))[:, :, None, None]
+    centre = mean[..., None, 2] + np.einsum("rsa,rsla->rsl", slope, pairs - mean[:, :, None, :2])
+    shift = rng.uniform(-0.5, 0.5, size=(*pairs.shape[:3], 1))
     spacing = 2.0 * _REACH / (_NODES - 1)
-    shift = rng.uniform(-0.5, 0.5, size=(*pairs.shape[:3], 1)) * spacing
-    masses = given_all.at(known) + sd * 1.15 * (np.linspace(-_REACH, _REACH, _NODES) + shift)
-    log_p = _log_likelihood(chunks, tasks, pairs, masses, pool)
-    scores = np.stack(
-        [masses, *(np.broadcast_to(p[..., None], masses.shape) for p in np.moveaxis(pairs, -1, 0))], axis=-1
+    masses = centre[..., None] + sd * spacing * (np.arange(_NODES) - 0.5 * (_NODES - 1) + shift)
+    scores = np.concatenate(
+        [np.broadcast_to(pairs[..., None, :], (*masses.shape, 2)), masses[..., None]], axis=-1
     )
-    if prior is None:
-        log_p += _log_standard(scores)
-    else:
-        scaled = (scores - prior.mean[:, :, None, None]) / prior.sd[:, :, None, None]
-        log_p += _log_standard(scaled) - np.log(prior.sd).sum(-1)[:, :, None, None]
-    log_p += np.log(spacing * 1.15 * sd) - log_q[..., None]
+    log_p = _log_likelihood(chunks, tasks, pairs, masses, pool) + _log_prior(scores, prior)
+    log_p += np.log(spacing * sd) - log_q[..., None]
     return Points(tasks, log_lane, pairs, masses, log_p)
+
+
+def _log_prior(scores: Float[np.ndarray, "R S L M 3"], prior: Prior | None) -> Float[np.ndarray, "R S L M"]:
+    if prior is None:
+        return _log_standard(scores)
+    mean, sd = prior.mean[:, :, None, None], prior.sd[:, :, None, None]
+    return _log_standard((scores - mean) / sd) - np.log(sd).sum(-1)
+
+
+def _given_task(
+    law: Law, tasks: Float[np.ndarray, "S 3"], prior: Prior | None
+) -> tuple[Float[np.ndarray, "R S 3"], Float[np.ndarray, "R #S 3 3"]]:
+    """Return the law of each run's scores given the task's on each lane, under the pooled prior if any."""
+    cross = law.covariance[:, _RUN, _TASK]
+    slope = np.linalg.solve(law.covariance[:, _TASK, _TASK], np.swapaxes(cross, 1, 2)).swapaxes(1, 2)
+    covariance = law.covariance[:, _RUN, _RUN] - slope @ np.swapaxes(cross, 1, 2)
+    away = tasks[None] - law.mean[:, None, _TASK]
+    mean = law.mean[:, None, _RUN] + np.einsum("rab,rsb->rsa", slope, away)
+    if prior is None:
+        return mean, covariance[:, None]
+    # What the answers say is the law less the standard prior.
+    precision = np.linalg.inv(covariance)
+    values, vectors = np.linalg.eigh(precision - np.eye(3))
+    answers = (vectors * np.maximum(values, 0.0)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    pooled = 1.0 / np.square(prior.sd)
+    total = answers[:, None] + pooled[..., None] * np.eye(3)
+    pulled = np.einsum("rab,rsb->rsa", precision, mean) + pooled * prior.mean
+    return np.linalg.solve(total, pulled[..., None])[..., 0], np.linalg.inv(total)
 
 
 def _log_likelihood(
@@ -212,13 +233,17 @@ def _run_evidence(points: Points) -> Float[np.ndarray, "R S"]:
     return special.logsumexp(points.log_weights, axis=(2, 3)) - np.log(points.pairs.shape[2])
 
 
-def lane_log_weights(points: Points, counts: Float[np.ndarray, "R"]) -> Float[np.ndarray, "S"]:
-    """Return log weights of lanes: the base's evidence and that of one run, the mean of all that have items."""
-    evidence = _run_evidence(points)[counts > 0]
-    return points.log_lane + (evidence.mean(axis=0) if len(evidence) else 0.0)
+def _lane_log_weights(points: Points, real: Bool[np.ndarray, "R"]) -> Float[np.ndarray, "S"]:
+    """Return log weights of lanes: the base's evidence and that of one run, the mean of all."""
+    return points.log_lane + _run_evidence(points)[real].mean(axis=0)
 
 
-def _learnt(points: Points, law: Law) -> Law:
+def _real(chunks: Sequence[TaskCells]) -> Bool[np.ndarray, "R"]:
+    """Return which runs have items; the others pad a chunk."""
+    return np.concatenate([chunk.counts.sum(axis=1) for chunk in chunks]) > 0.0
+
+
+def _learnt(points: Points, real: Bool[np.ndarray, "R"]) -> Law:
     """Learn the law from a round, tempered where few points would carry it."""
     count, lanes, num_pairs, nodes = points.log_weights.shape
     shape = points.log_weights.shape
@@ -236,32 +261,9 @@ def _learnt(points: Points, law: Law) -> Law:
     inner = special.softmax(log_weights * power[:, None, None, None], axis=-1).reshape(count, -1, nodes)
     weights = (tempered[..., None] * inner).reshape(count, -1)
     mean, covariance = _moments(weights, scores, np.zeros(6), 1e-6)
-    lane, _ = _tempered(lane_log_weights(points, np.ones(count))[None], 0.4 * lanes)
+    lane, _ = _tempered(_lane_log_weights(points, real)[None], 0.4 * lanes)
     task_mean, task_covariance = _moments(lane, points.tasks[None], np.zeros(3), 1e-6)
     return Law(task_mean[0], task_covariance[0], mean, covariance)
-
-
-class _Conditional(NamedTuple):
-    """The normal law of some scores given others: its mean is linear in these."""
-
-    start: Float[np.ndarray, "R a"]
-    origin: Float[np.ndarray, "R b"]
-    slope: Float[np.ndarray, "R a b"]
-    covariance: Float[np.ndarray, "R a a"]
-
-    def at(self, given: Float[np.ndarray, "*n b"]) -> Float[np.ndarray, "R *n a"]:
-        between = (1,) * (given.ndim - 2)
-        origin = self.origin.reshape(len(self.origin), *between, -1)
-        start = self.start.reshape(len(self.start), *between, -1)
-        return start + np.einsum("rab,r...b->r...a", self.slope, given - origin)
-
-
-def _conditional(law: Law, given: slice, wanted: slice) -> _Conditional:
-    covariance = law.covariance
-    cross = covariance[:, wanted, given]
-    slope = np.linalg.solve(covariance[:, given, given], np.swapaxes(cross, 1, 2)).swapaxes(1, 2)
-    left = covariance[:, wanted, wanted] - slope @ np.swapaxes(cross, 1, 2)
-    return _Conditional(law.mean[:, wanted], law.mean[:, given], slope, left)
 
 
 def _moments(
@@ -334,7 +336,6 @@ def draw(
     law: Law,
     prior: Prior | None,
     lanes: int,
-    num_runs: int,
     rng: np.random.Generator,
     pool: ThreadPoolExecutor,
 ) -> Draws:
@@ -345,31 +346,33 @@ def draw(
         law: from which they are proposed.
         prior: of pooled runs on each lane, or None.
         lanes: how many draws of the task's unknowns there are.
-        num_runs: of the runs that are not padding.
         rng: of all that is random.
         pool: threads that evaluate chunks.
     """
     points = propose(chunks, law, prior, lanes, _PAIRS * _LAST, rng, pool)
-    log_weights = lane_log_weights(points, np.arange(len(law.mean)) < num_runs)
-    k_hat, efficiency = _quality(points, num_runs)
+    real = _real(chunks)
+    log_weights = _lane_log_weights(points, real)
+    k_hat, efficiency = _quality(points, real)
     chosen = _systematic(special.softmax(log_weights)[None], lanes, rng)[0]
     each = NUM_DRAWS // lanes
     tasks = np.repeat(points.tasks[chosen], each, axis=0)
-    runs = np.stack([_draw_run(points, r, chosen, each, rng) for r in range(num_runs)])
+    runs = np.stack([_draw_run(points, r, chosen, each, rng) for r in np.flatnonzero(real)])
     order = rng.permutation(len(tasks))
     return Draws(tasks[order], runs[:, order], k_hat, efficiency)
 
 
-def _quality(points: Points, num_runs: int) -> tuple[np.ndarray, np.ndarray]:
+def _quality(points: Points, real: Bool[np.ndarray, "R"]) -> tuple[np.ndarray, np.ndarray]:
     """Return k̂ and the efficiency of each run's weights, as if it were the only run."""
-    log_weights = special.logsumexp(points.log_weights, axis=-1)[:num_runs] + points.log_lane[None, :, None]
-    flat = log_weights.reshape(num_runs, -1)
+    log_weights = special.logsumexp(points.log_weights, axis=-1)[real] + points.log_lane[None, :, None]
+    flat = log_weights.reshape(len(log_weights), -1)
     weights = special.softmax(flat, axis=1)
     efficiency = 1.0 / np.square(weights).sum(axis=1) / weights.shape[1]
     k_hat = []
     for row in flat:
         found = np.maximum(np.nan_to_num(row - row.max(), nan=-700.0), -700.0)
-        k_hat.append(float(array_stats.psislw(-found)[1]))
+        # Rounding must not rank the largest; without a tail there are no weights worth the name.
+        distinct = len(np.unique(np.round(found, 8))) > 0.2 * len(found)
+        k_hat.append(float(array_stats.psislw(-found)[1]) if distinct else np.inf)
     return np.array(k_hat), efficiency
 
 
@@ -382,7 +385,7 @@ def _draw_run(
     which = _systematic(of_pair, each, rng)
     rows = np.arange(len(lanes))[:, None]
     m = _between(log_weights[rows, which], masses[rows, which], rng)
-    return np.concatenate([m[..., None], points.pairs[r][lanes][rows, which]], axis=-1).reshape(-1, 3)
+    return np.concatenate([points.pairs[r][lanes][rows, which], m[..., None]], axis=-1).reshape(-1, 3)
 
 
 # Points between two neighbouring nodes of m at which its density is interpolated.

@@ -49,7 +49,7 @@ def _at_lane(cells: TaskCells, task_scores: Array) -> Callable[[Array, Array], A
     peaks = log_peak(cells.answers)[cells.of_run]
 
     def at_pair(pair: Float[Array, "2"], masses: Float[Array, "M"]) -> Float[Array, "M cell"]:
-        scores = jnp.stack([masses, *(jnp.broadcast_to(p, masses.shape) for p in pair)], axis=-1)
+        scores = jnp.stack([*(jnp.broadcast_to(p, masses.shape) for p in pair), masses], axis=-1)
         run = run_of(scores)
         law = drifted(side, run.drift[0], run.drift_spread[0])
 
@@ -98,7 +98,7 @@ def _modes(
     """
 
     def log_items(scores: Float[Array, "6"]) -> Float[Array, "cell+p"]:
-        task, run = task_of(scores[:3]), run_of(scores[jnp.array([5, 3, 4])])
+        task, run = task_of(scores[:3]), run_of(scores[3:])
         of_base = log_base(task, cells.base)
         of_cells = log_cells(task, run, cells.base, cells.answers, cells.of_base, cells.of_run)
         return of_cells + of_base[cells.of_base]

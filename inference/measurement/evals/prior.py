@@ -8,8 +8,6 @@ that the prior of scores is N(0, I), runs can be pooled by correlating their sco
 is far away on the scale on which it is proposed.
 """
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -24,16 +22,6 @@ LOG_SD, LOCATION_SCALE, DRIFT_SCALE = (jnp.log(4.0).item(), 0.7), 1.3, 0.6
 _LOGISTIC_VARIANCE = 2.9
 
 
-class NumScores(NamedTuple):
-    """How many scores a task and a run have."""
-
-    task: int = 3
-    run: int = 3
-
-
-NUM_SCORES = NumScores()
-
-
 def task_of(scores: Float[Array, "*b 3"]) -> Task:
     """Return a task's unknowns from its scores."""
     sd = jnp.exp(LOG_SD[0] + LOG_SD[1] * scores[..., 1])
@@ -45,12 +33,12 @@ def _mean(location: Array, sd: Array) -> Array:
 
 
 def run_of(scores: Float[Array, "*b 3"]) -> Run:
-    """Return a run's unknowns from its scores."""
+    """Return a run's unknowns from its scores, of δ, τ and m in this order."""
     log_upper, log_lower = log_ndtr(-scores), log_ndtr(scores)
     return Run(
-        (-jnp.expm1(0.5 * log_upper[..., 0])) ** 2,
-        DRIFT_SCALE * (log_lower[..., 1] - log_upper[..., 1]),
-        -log_upper[..., 2],
+        (-jnp.expm1(0.5 * log_upper[..., 2])) ** 2,
+        DRIFT_SCALE * (log_lower[..., 0] - log_upper[..., 0]),
+        -log_upper[..., 1],
     )
 
 
