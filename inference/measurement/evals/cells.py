@@ -1,4 +1,4 @@
-"""The cells of a task in arrays of one shape: distinct patterns of base and runs, and how many items have them."""
+"""The cells of a task in arrays of one shape: distinct patterns of base and runs, and their items."""
 
 from typing import NamedTuple
 

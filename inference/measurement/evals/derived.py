@@ -1,7 +1,7 @@
-"""What a reader asks for, from the unknowns of a task and a run: accuracy and its change, what is lost and won.
+"""What a reader asks for, from the unknowns of a task and a run: accuracy, its change, lost and won.
 
-With p_b = g + (1-g) s(a) and p_r = g + (1-g) (1-m) s(b) all four are 1-g times an integral over a and b without
-g: E s(a) of a normal a, and E max(s(a) - (1-m) s(b), 0).
+With p_b = g + (1-g) s(a) and p_r = g + (1-g) (1-m) s(b) all four follow from integrals over a and b without g:
+E s(a) of a normal a, and E max(s(a) - (1-m) s(b), 0).
 """
 
 from typing import NamedTuple
@@ -68,9 +68,7 @@ def derive(task: Task, run: Run, inverse_choices: Array) -> Derived:
     lost = gaussian_weights(task.mean, task.sd) @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
     lost = jnp.maximum(lost, jnp.maximum(base - after, 0.0))
     scale = 1.0 - guess
-    return Derived(
-        guess + scale * after, scale * (after - base), scale * lost, scale * (lost + after - base)
-    )
+    return Derived(guess + scale * after, scale * (after - base), scale * lost, scale * (lost + after - base))
 
 
 def _lost_at(a: Array, run: Run, kept: Array) -> Array:

@@ -2,25 +2,34 @@
 
 The task's unknowns are drawn first, once for all its runs, on lanes; under each lane every run's (δ, τ) are
 proposed a few times, and m is integrated on nodes that follow its conditional law. What is proposed is a
-normal law on the scale of scores, of which mean, slope on the task's scores and covariance are learnt from the
-weighted draws before: first from a table that all runs share, then in rounds, tempered until the weights are
-even enough. The Pareto shape k̂ of the last round's weights says whether its draws can be trusted.
+normal law on the scale of scores: first that of the mode and of the information there, which is climbed to from
+the best place of a table that all runs share, then one whose moments are learnt from weighted draws. The Pareto
+shape k̂ of the last round's weights says whether its draws can be trusted.
 
 All runs of a task are answers to the same items, so their likelihoods given the base are not independent
 evidence on the items' law: of R runs each counts 1/R there, as one run's evidence would.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from arviz_stats.base import array_stats
 from jaxtyping import Bool, Float
-from scipy import special, stats
+from scipy import special
+from scipy.interpolate import CubicSpline
 
 from inference.measurement.evals import likelihood
 from inference.measurement.evals.cells import TaskCells
+from inference.measurement.evals.importance import (
+    k_hat,
+    log_standard,
+    moments,
+    normal_draws,
+    systematic,
+    tempered,
+    uniform,
+)
 
 # (δ, τ) a lane and call, nodes of m, rounds in which proposals are learnt, and calls in the last one.
 _PAIRS, _NODES, _ROUNDS, _LAST = 2, 8, 1, 2
@@ -33,9 +42,9 @@ def num_lanes(num_runs: int) -> int:
     """Return how many draws of the tasks' unknowns there are for so many runs in all."""
     return 256 if num_runs <= 64 else 64
 
-# How far nodes of m reach, and how much wider than what was learnt is proposed, with which share: the second
-# catches what the first missed.
-_REACH, _WIDTHS, _SHARES = 3.9, np.array([1.25, 2.5]), np.array([0.8, 0.2])
+
+# How far nodes of m reach, in standard deviations of its law given (δ, τ).
+_REACH = 3.9
 
 # Points of the table that all runs share, and the least effective number of draws from which a law is learnt.
 _TABLE, _LEAST = 512, 40.0
@@ -45,7 +54,7 @@ _TASK, _RUN = slice(0, 3), slice(3, 6)
 
 
 class Prior(NamedTuple):
-    """Normal law of runs' scores on each lane, independent of each other; standard where runs are not pooled."""
+    """Normal law of the scores of pooled runs on each lane; without one it is standard."""
 
     mean: Float[np.ndarray, "R S 3"]
     sd: Float[np.ndarray, "R S 3"]
@@ -117,15 +126,15 @@ def _first(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPo
     base = chunks[0]
     mean, covariance = np.zeros(3), np.eye(3)
     for num in (1024, 512, 512):
-        scores, log_q = _normal_draws(_uniform(num, 4, rng), mean, covariance)
-        log_p = likelihood.of_base(base, scores) + _log_standard(scores)
-        weights, _ = _tempered((log_p - log_q)[None], _LEAST)
-        mean, covariance = _moments(weights, scores[None], np.zeros(3), 1e-4)
+        scores, log_q = normal_draws(uniform(num, 4, rng), mean, covariance)
+        log_p = likelihood.of_base(base, scores) + log_standard(scores)
+        weights, _ = tempered((log_p - log_q)[None], _LEAST)
+        mean, covariance = moments(weights, scores[None], 1e-4)
         mean, covariance = mean[0], covariance[0]
-    pairs, nodes = special.ndtri(_uniform(_TABLE, 2, rng)), np.linspace(-3.3, 3.3, 12)
+    pairs, nodes = special.ndtri(uniform(_TABLE, 2, rng)), np.linspace(-3.3, 3.3, 12)
 
     def of_runs(cells: TaskCells) -> tuple[np.ndarray, np.ndarray]:
-        log_p = likelihood.table(cells, mean, pairs, nodes) + _log_standard(nodes[:, None])
+        log_p = likelihood.table(cells, mean, pairs, nodes) + log_standard(nodes[:, None])
         best, node = np.divmod(log_p.reshape(len(log_p), -1).argmax(axis=1), len(nodes))
         tasks = np.broadcast_to(mean, (len(log_p), 3))
         return likelihood.modes(cells, np.column_stack([tasks, pairs[best], nodes[node]]))
@@ -153,12 +162,12 @@ def propose(
 ) -> Points:
     """Draw lanes and what runs are on them, and weight both."""
     count = len(law.mean)
-    tasks, log_q = _normal_draws(_uniform(lanes, 4, rng), law.task_mean, law.task_covariance)
-    log_lane = likelihood.of_base(chunks[0], tasks) + _log_standard(tasks) - log_q
+    tasks, log_q = normal_draws(uniform(lanes, 4, rng), law.task_mean, law.task_covariance)
+    log_lane = likelihood.of_base(chunks[0], tasks) + log_standard(tasks) - log_q
     mean, covariance = _given_task(law, tasks, prior)
-    u = (_uniform(lanes * num_pairs, 3, rng) + rng.uniform(size=(count, 1, 3))) % 1.0
+    u = (uniform(lanes * num_pairs, 3, rng) + rng.uniform(size=(count, 1, 3))) % 1.0
     u = rng.permuted(u.reshape(count, lanes, num_pairs, 3), axis=1)
-    pairs, log_q = _normal_draws(u, mean[:, :, None, :2], covariance[:, :, None, :2, :2])
+    pairs, log_q = normal_draws(u, mean[:, :, None, :2], covariance[:, :, None, :2, :2])
     pairs = np.clip(pairs, -6.5, 6.5)
     # m given (δ, τ).
     slope = np.linalg.solve(covariance[..., :2, :2], covariance[..., :2, 2:])[..., 0]
@@ -177,9 +186,9 @@ def propose(
 
 def _log_prior(scores: Float[np.ndarray, "R S L M 3"], prior: Prior | None) -> Float[np.ndarray, "R S L M"]:
     if prior is None:
-        return _log_standard(scores)
+        return log_standard(scores)
     mean, sd = prior.mean[:, :, None, None], prior.sd[:, :, None, None]
-    return _log_standard((scores - mean) / sd) - np.log(sd).sum(-1)
+    return log_standard((scores - mean) / sd) - np.log(sd).sum(-1)
 
 
 def _given_task(
@@ -211,11 +220,7 @@ def _log_likelihood(
     pool: ThreadPoolExecutor,
 ) -> Float[np.ndarray, "R S L M"]:
     size, most = len(chunks[0].counts), pairs.shape[2]
-    jobs = [
-        (chunk, i, start)
-        for i, chunk in enumerate(chunks)
-        for start in range(0, most, _PAIRS)
-    ]
+    jobs = [(chunk, i, start) for i, chunk in enumerate(chunks) for start in range(0, most, _PAIRS)]
 
     def evaluate(job: tuple[TaskCells, int, int]) -> np.ndarray:
         chunk, i, start = job
@@ -245,8 +250,8 @@ def _real(chunks: Sequence[TaskCells]) -> Bool[np.ndarray, "R"]:
 
 def _learnt(points: Points, real: Bool[np.ndarray, "R"]) -> Law:
     """Learn the law from a round, tempered where few points would carry it."""
-    count, lanes, num_pairs, nodes = points.log_weights.shape
     shape = points.log_weights.shape
+    count, lanes, _, nodes = shape
     scores = np.concatenate(
         [
             np.broadcast_to(points.tasks[None, :, None, None], (*shape, 3)),
@@ -257,78 +262,13 @@ def _learnt(points: Points, real: Bool[np.ndarray, "R"]) -> Law:
     ).reshape(count, -1, 6)
     log_weights = points.log_weights + points.log_lane[None, :, None, None]
     pair_weights = special.logsumexp(log_weights, axis=-1)
-    tempered, power = _tempered(pair_weights.reshape(count, -1), _LEAST)
+    of_pairs, power = tempered(pair_weights.reshape(count, -1), _LEAST)
     inner = special.softmax(log_weights * power[:, None, None, None], axis=-1).reshape(count, -1, nodes)
-    weights = (tempered[..., None] * inner).reshape(count, -1)
-    mean, covariance = _moments(weights, scores, np.zeros(6), 1e-6)
-    lane, _ = _tempered(_lane_log_weights(points, real)[None], 0.4 * lanes)
-    task_mean, task_covariance = _moments(lane, points.tasks[None], np.zeros(3), 1e-6)
+    weights = (of_pairs[..., None] * inner).reshape(count, -1)
+    mean, covariance = moments(weights, scores, 1e-6)
+    lane, _ = tempered(_lane_log_weights(points, real)[None], 0.4 * lanes)
+    task_mean, task_covariance = moments(lane, points.tasks[None], 1e-6)
     return Law(task_mean[0], task_covariance[0], mean, covariance)
-
-
-def _moments(
-    weights: Float[np.ndarray, "R n"], scores: Float[np.ndarray, "#R n d"], origin: np.ndarray, ridge: float
-) -> tuple[Float[np.ndarray, "R d"], Float[np.ndarray, "R d d"]]:
-    """Return mean and covariance under weights that sum to 1."""
-    scores = np.broadcast_to(scores, (len(weights), *scores.shape[1:])) - origin
-    mean = np.einsum("rn,rnd->rd", weights, scores)
-    centred = scores - mean[:, None]
-    covariance = np.swapaxes(centred * weights[..., None], 1, 2) @ centred
-    return mean + origin, covariance + ridge * np.eye(scores.shape[-1])
-
-
-def _tempered(
-    log_weights: Float[np.ndarray, "R n"], least: float
-) -> tuple[Float[np.ndarray, "R n"], Float[np.ndarray, "R"]]:
-    """Return normalised weights, raised to the largest power that keeps an effective number, and the power."""
-    top = np.maximum(log_weights.max(axis=1, keepdims=True), -1e300)
-    shifted = np.maximum(np.nan_to_num(log_weights - top, nan=-1e9), -1e9)
-    low, high = np.zeros(len(shifted)), np.ones(len(shifted))
-
-    def effective(power: np.ndarray) -> np.ndarray:
-        w = np.exp(shifted * power[:, None])
-        return w.sum(axis=1) ** 2 / np.square(w).sum(axis=1)
-
-    low = np.where(effective(high) >= least, high, low)
-    for _ in range(24):
-        middle = 0.5 * (low + high)
-        enough = effective(middle) >= least
-        low, high = np.where(enough, middle, low), np.where(enough, high, middle)
-    return special.softmax(shifted * low[:, None], axis=1), low
-
-
-def _uniform(num: int, dims: int, rng: np.random.Generator) -> Float[np.ndarray, "num d"]:
-    """Return scrambled Sobol points, away from 0 and 1."""
-    points = stats.qmc.Sobol(dims, rng=rng).random(num)
-    return np.clip(points, 1e-9, 1.0 - 1e-9)
-
-
-def _normal_draws(
-    u: Float[np.ndarray, "*n e"], mean: np.ndarray, covariance: np.ndarray
-) -> tuple[Float[np.ndarray, "*n d"], Float[np.ndarray, "*n"]]:
-    """Return draws of a mixture of a normal law and a wider one, and their log density.
-
-    Args:
-        u: uniform numbers, the last of which decides between the two.
-        mean: of the law, shape (..., d).
-        covariance: of the law, shape (..., d, d).
-    """
-    factor = np.linalg.cholesky(covariance)
-    u = np.clip(u, 1e-9, 1.0 - 1e-9)
-    z = special.ndtri(u[..., :-1]) * _WIDTHS[(u[..., -1] > _SHARES[0]).astype(int)][..., None]
-    squared = np.sum(z * z, axis=-1)
-    d = z.shape[-1]
-    parts = [
-        np.log(share) - 0.5 * squared / width**2 - d * np.log(width)
-        for share, width in zip(_SHARES, _WIDTHS, strict=True)
-    ]
-    log_density = np.logaddexp(*parts) - 0.5 * d * np.log(2.0 * np.pi)
-    log_det = np.sum(np.log(np.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
-    return mean + np.einsum("...ab,...b->...a", factor, z), log_density - log_det
-
-
-def _log_standard(scores: np.ndarray) -> np.ndarray:
-    return -0.5 * np.sum(scores * scores, axis=-1) - 0.5 * scores.shape[-1] * np.log(2.0 * np.pi)
 
 
 def draw(
@@ -352,13 +292,13 @@ def draw(
     points = propose(chunks, law, prior, lanes, _PAIRS * _LAST, rng, pool)
     real = _real(chunks)
     log_weights = _lane_log_weights(points, real)
-    k_hat, efficiency = _quality(points, real)
-    chosen = _systematic(special.softmax(log_weights)[None], lanes, rng)[0]
+    shapes, efficiency = _quality(points, real)
+    chosen = systematic(special.softmax(log_weights)[None], lanes, rng)[0]
     each = NUM_DRAWS // lanes
     tasks = np.repeat(points.tasks[chosen], each, axis=0)
     runs = np.stack([_draw_run(points, r, chosen, each, rng) for r in np.flatnonzero(real)])
     order = rng.permutation(len(tasks))
-    return Draws(tasks[order], runs[:, order], k_hat, efficiency)
+    return Draws(tasks[order], runs[:, order], shapes, efficiency)
 
 
 def _quality(points: Points, real: Bool[np.ndarray, "R"]) -> tuple[np.ndarray, np.ndarray]:
@@ -367,13 +307,7 @@ def _quality(points: Points, real: Bool[np.ndarray, "R"]) -> tuple[np.ndarray, n
     flat = log_weights.reshape(len(log_weights), -1)
     weights = special.softmax(flat, axis=1)
     efficiency = 1.0 / np.square(weights).sum(axis=1) / weights.shape[1]
-    k_hat = []
-    for row in flat:
-        found = np.maximum(np.nan_to_num(row - row.max(), nan=-700.0), -700.0)
-        # Rounding must not rank the largest; without a tail there are no weights worth the name.
-        distinct = len(np.unique(np.round(found, 8))) > 0.2 * len(found)
-        k_hat.append(float(array_stats.psislw(-found)[1]) if distinct else np.inf)
-    return np.array(k_hat), efficiency
+    return np.array([k_hat(row) for row in flat]), efficiency
 
 
 def _draw_run(
@@ -382,7 +316,7 @@ def _draw_run(
     """Draw a run's scores on each lane: (δ, τ) by their weights, then m between its nodes."""
     log_weights, masses = points.log_weights[r][lanes], points.masses[r][lanes]
     of_pair = special.softmax(special.logsumexp(log_weights, axis=-1), axis=-1)
-    which = _systematic(of_pair, each, rng)
+    which = systematic(of_pair, each, rng)
     rows = np.arange(len(lanes))[:, None]
     m = _between(log_weights[rows, which], masses[rows, which], rng)
     return np.concatenate([points.pairs[r][lanes][rows, which], m[..., None]], axis=-1).reshape(-1, 3)
@@ -396,8 +330,6 @@ def _between(
     log_density: Float[np.ndarray, "*n M"], nodes: Float[np.ndarray, "*n M"], rng: np.random.Generator
 ) -> Float[np.ndarray, "*n"]:
     """Draw from a density given by its log at evenly spaced nodes, the log interpolated by a cubic spline."""
-    from scipy.interpolate import CubicSpline
-
     size = log_density.shape[-1]
     log_density = np.maximum(log_density - log_density.max(axis=-1, keepdims=True), -300.0)
     fine = np.linspace(0.0, size - 1.0, _FINE * (size - 1) + 1)
@@ -411,10 +343,3 @@ def _between(
     share = (wanted - below) / np.where(above > below, above - below, 1.0)
     step = (nodes[..., 1:2] - nodes[..., :1]) / _FINE
     return (nodes[..., :1] + step * (place - 1 + share))[..., 0]
-
-
-def _systematic(weights: Float[np.ndarray, "*n k"], num: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``num`` places a row by systematic resampling."""
-    at = (np.arange(num) + rng.uniform(size=(*weights.shape[:-1], 1))) / num
-    ends = np.cumsum(weights, axis=-1)
-    return np.minimum(np.sum(at[..., :, None] > ends[..., None, :], axis=-1), weights.shape[-1] - 1)

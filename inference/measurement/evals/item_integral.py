@@ -178,7 +178,9 @@ def drifted(side: BaseSide, drift: Array, spread: Array) -> Float[Array, "p node
     """
     on_grid = side.on_grid @ _toeplitz(_by_lag(drift, spread))
     width = jnp.sqrt(STEP_WIDTH**2 + spread**2)
-    limits = side.on_grid @ step(NODES + drift, width).T + side.tails @ step(side.tail_places + drift, width).T
+    limits = (
+        side.on_grid @ step(NODES + drift, width).T + side.tails @ step(side.tail_places + drift, width).T
+    )
     return jnp.concatenate([on_grid, limits - on_grid @ step(jnp.asarray(NODES), STEP_WIDTH).T], axis=-1)
 
 

@@ -63,7 +63,10 @@ def _at_lane(cells: TaskCells, task_scores: Array) -> Callable[[Array, Array], A
 
 
 def _of_runs(
-    cells: TaskCells, tasks: Float[Array, "S 3"], pairs: Float[Array, "R S L 2"], masses: Float[Array, "R S L M"]
+    cells: TaskCells,
+    tasks: Float[Array, "S 3"],
+    pairs: Float[Array, "R S L 2"],
+    masses: Float[Array, "R S L M"],
 ) -> Float[Array, "R S L M"]:
     def lane(given: tuple[Array, Array, Array]) -> Array:
         at_pair = _at_lane(cells, given[0])
@@ -88,9 +91,7 @@ def _table(
 _STEPS, _LENGTHS, _MOVE = 12, np.array([1.0, 0.5, 0.2, 0.05, 0.0]), 1e-3
 
 
-def _modes(
-    cells: TaskCells, start: Float[Array, "R 6"]
-) -> tuple[Float[Array, "R 6"], Float[Array, "R 6 6"]]:
+def _modes(cells: TaskCells, start: Float[Array, "R 6"]) -> tuple[Float[Array, "R 6"], Float[Array, "R 6 6"]]:
     """Climb to each run's mode of task (3), δ, τ and m scores; return it and the inverse information there.
 
     The information is the items' squared slopes of their log-likelihood, and the prior's. Slopes are central
