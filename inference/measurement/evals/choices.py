@@ -1,8 +1,8 @@
-"""One answer an item before and after: draws of what is known, forgotten and acquired, by importance sampling.
+"""One answer an item before and after: draws of what is known, forgotten and acquired.
 
-The shares have the prior Dirichlet(1, 1, 1, 1), the persistence of guesses is uniform. Both are quantiles of
-standard normal scores (shares by breaking a stick), of which a normal law is learnt from weighted draws, round
-by round, until the weights are even.
+The shares have the prior Dirichlet(1, 1, 1, 1), the persistence of guesses is uniform. Both are quantiles
+of standard normal scores (shares by breaking a stick), of which a normal law is learnt from weighted draws,
+round by round, until the weights are even.
 """
 
 from typing import NamedTuple

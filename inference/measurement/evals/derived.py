@@ -1,7 +1,7 @@
 """What a reader asks for, from the unknowns of a task and a run: accuracy, its change, lost and won.
 
-With p_b = g + (1-g) s(a) and p_r = g + (1-g) (1-m) s(b) all four follow from integrals over a and b without g:
-E s(a) of a normal a, and E max(s(a) - (1-m) s(b), 0).
+With p_b = g + (1-g) s(a) and p_r = g + (1-g) (1-m) s(b) all four follow from integrals over a and b without
+g: E s(a) of a normal a, and E max(s(a) - (1-m) s(b), 0).
 """
 
 from typing import NamedTuple

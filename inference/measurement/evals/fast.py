@@ -2,9 +2,9 @@
 
 The task's unknowns are drawn first, once for all its runs, on lanes; under each lane every run's (δ, τ) are
 proposed a few times, and m is integrated on nodes that follow its conditional law. What is proposed is a
-normal law on the scale of scores: first that of the mode and of the information there, which is climbed to from
-the best place of a table that all runs share, then one whose moments are learnt from weighted draws. The Pareto
-shape k̂ of the last round's weights says whether its draws can be trusted.
+normal law on the scale of scores: first that of the mode and of the information there, which is climbed to
+from the best place of a table that all runs share, then one whose moments are learnt from weighted draws.
+The Pareto shape k̂ of the last round's weights says whether its draws can be trusted.
 
 All runs of a task are answers to the same items, so their likelihoods given the base are not independent
 evidence on the items' law: of R runs each counts 1/R there, as one run's evidence would.
@@ -119,6 +119,14 @@ def learn(
         points = propose(chunks, law, None, lanes, _PAIRS, rng, pool)
         law = _learnt(points, _real(chunks))
     return law, points
+
+
+def learn_again(
+    chunks: Sequence[TaskCells], law: Law, lanes: int, rng: np.random.Generator, pool: ThreadPoolExecutor
+) -> Law:
+    """Return the law that a wider round under a law teaches."""
+    points = propose(chunks, law, None, lanes, _PAIRS * _LAST, rng, pool)
+    return _learnt(points, _real(chunks))
 
 
 def _first(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPoolExecutor) -> Law:

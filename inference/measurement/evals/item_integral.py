@@ -144,6 +144,7 @@ def base_side(task: Task, patterns: Patterns) -> BaseSide:
 
 
 def gaussian_weights(mean: Array, sd: Array) -> Float[Array, "node"]:
+    """Return the law of items' logits at the grid's nodes, times their spacing."""
     narrow = jnp.minimum(sd, _WIDE)
     angles = (jnp.asarray(NODES) - mean)[:, None] * _FREQUENCIES
     cut = jnp.sum(jnp.cos(angles) * _FREQUENCY_WEIGHTS * jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2), -1)

@@ -23,7 +23,7 @@ from inference.measurement.evals.prior import run_of, task_of
 from inference.programs import compiler_options, traced_alone
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function in float64, at its first call; threads may call it side by side."""
 
     @cache
@@ -130,14 +130,14 @@ def _modes(cells: TaskCells, start: Float[Array, "R 6"]) -> tuple[Float[Array, "
 
 
 #: Mode and inverse information of every run by itself, from starts.
-modes = _compiled(_modes)
+modes = compiled(_modes)
 
 #: Log-likelihood of the base's patterns at scores of the task.
-of_base = _compiled(_of_base)
+of_base = compiled(_of_base)
 
 #: Log-likelihood of every run given the base, at scores of the task (S), for each some (δ, τ) scores (L), and
 #: for each some scores of m (M).
-of_runs = _compiled(_of_runs)
+of_runs = compiled(_of_runs)
 
 #: The same at one task's scores, at (δ, τ) scores and scores of m that are the same for all runs.
-table = _compiled(_table)
+table = compiled(_table)

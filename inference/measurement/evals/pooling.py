@@ -1,13 +1,14 @@
 """Partial pooling: how much runs of one arm have in common, over seeds and over tasks.
 
-The score x of a run (of δ, of τ and of m, each by itself) is a sum of what its arm's checkpoint has in all tasks,
-what this has in the task, and what the training seed adds, with variances ρ ~ Dirichlet(1, 1, 2) that sum to 1:
+The score x of a run (of δ, of τ and of m, each by itself) is a sum of what its arm's checkpoint has in all
+tasks, what this has in the task, and what the training seed adds, with variances ρ ~ Dirichlet(1, 1, 2)
+that sum to 1:
 
     x = A + B + C,   A ~ N(0, ρ_1),   B ~ N(0, ρ_2),   C ~ N(0, ρ_3)
 
-so that the prior of one run is the same whether or not it is pooled. The answers enter by the normal law that the
-fast path has learnt of each run; A + B and ρ_3 are drawn by Gibbs' sampler, and each lane of the fast path then
-draws its runs anew, under the law N(A + B, ρ_3) that one draw of these gives.
+so that the prior of one run is the same whether or not it is pooled. The answers enter by the normal law
+that the fast path has learnt of each run; A + B and ρ_3 are drawn by Gibbs' sampler, and each lane of the
+fast path then draws its runs anew, under the law N(A + B, ρ_3) that one draw of these gives.
 """
 
 from typing import NamedTuple
