@@ -11,20 +11,20 @@ class Classical(NamedTuple):
     """Of the items of one run, as they were answered.
 
     Attributes:
-        accuracy: mean score of the run.
-        base_accuracy: mean score of the base.
-        accuracy_change: mean difference of items' mean scores.
-        standard_error: of it, items as clusters of their answers; NaN of one item.
+        observed_accuracy: mean score of the run.
+        observed_base_accuracy: mean score of the base.
+        observed_change: mean difference of items' mean scores.
+        observed_change_error: standard error of it, items as clusters of their answers; NaN of one item.
         mcnemar_p: two-sided exact p of as many items lost as won; NaN where items have several answers.
         forgotten_share: F = n₁₀/N (Harmon et al., arXiv:2510.17776); NaN likewise.
         forgotten_beyond_guessing: F_true = max(F - (1-a_base)(1-a_run)/(k-1), 0); NaN without choices.
         acquired_beyond_guessing: BT_true, the same of n₀₁.
     """
 
-    accuracy: float
-    base_accuracy: float
-    accuracy_change: float
-    standard_error: float
+    observed_accuracy: float
+    observed_base_accuracy: float
+    observed_change: float
+    observed_change_error: float
     mcnemar_p: float
     forgotten_share: float
     forgotten_beyond_guessing: float
