@@ -1,1 +1,1 @@
-"""Forgetting from evaluation logs: graded answers of a base and of its checkpoints to the same items."""
+"""How much a model forgets in post-training, from graded answers to the same items before and after."""
