@@ -1,7 +1,8 @@
 """Forgetting from evaluation logs: a posterior of every run that was asked the same items as the base."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,10 @@ from inference.measurement.evals import checks, classical, fast, nuts, planning,
 from inference.measurement.evals.choices import ChoiceDraws, draw_choices
 from inference.measurement.evals.fit import TaskDraws, fit_repeats
 from inference.measurement.evals.model import CHOICE_CELLS, choice_probabilities
+from inference.measurement.evals.pairing import Paired, pair
+from inference.measurement.evals.readers import read
 from inference.measurement.laplace import MOST_K_HAT
 from mixture_models.validation import InputError, integer, one_of
-
-if TYPE_CHECKING:
-    from inference.measurement.evals.pairing import Paired
 
 #: How the posterior is computed.
 METHODS = ("auto", "laplace", "nuts")
@@ -32,8 +32,72 @@ _CHAINS = 4
 _FEW_ITEMS = 5000
 
 
+def measure_evals(
+    logs: Any,
+    *,
+    base: str | int = "base",
+    metric: str | Sequence[str] = (),
+    filter: str | Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    num_choices: int | None = None,
+    new_tasks: Sequence[str] = (),
+    seed: int = 0,
+    method: str = "auto",
+    num_log_likelihood_items: int | None = None,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Return the posterior of what checkpoints have forgotten, from graded answers of theirs and of the base.
+
+    Args:
+        logs: paths, globs or tables, or a mapping of runs' names to them, as `readers.read` takes them; so
+            are the settings down to ``num_choices``.
+        base: name of the base, as an arm or as a checkpoint.
+        metric: names of metrics, of which the first that a log has is read.
+        filter: names of lm-evaluation-harness' filters, in the same way.
+        columns: names of a table's columns, by that of the long form.
+        num_choices: how many answers every item of a table offers.
+        new_tasks: tasks that were learnt, as in `measure_paired`, like the settings that follow.
+        seed: of all random numbers.
+        method: ``"auto"``, ``"laplace"`` or ``"nuts"``.
+        num_log_likelihood_items: items of each run whose log-likelihood is kept.
+        progress: whether to show progress bars.
+
+    Returns:
+        The DataTree of `measure_paired`, with ``/left_out``: items that could not be paired, with reasons.
+        Its attribute ``metrics`` is the metric that was read of each task, as JSON.
+
+    Raises:
+        InputError: logs that cannot be read or paired, or an unusable setting.
+    """
+    one_of("method", method, METHODS)
+    answers = read(
+        logs,
+        base=base,
+        metric=metric,
+        filter=filter,
+        columns=columns,
+        num_choices=num_choices,
+        progress=progress,
+    )
+    metrics = json.dumps(answers.attrs["metrics"], ensure_ascii=False)
+    paired = pair(answers, base=base)
+    del answers
+    tree = measure_paired(
+        paired,
+        new_tasks=new_tasks,
+        seed=seed,
+        method=method,
+        num_log_likelihood_items=num_log_likelihood_items,
+        progress=progress,
+    )
+    tree.attrs["metrics"] = metrics
+    if len(paired.left_out):
+        tree["left_out"] = xr.DataTree(results.describe(_left_out(paired.left_out)))
+    return tree
+
+
 def measure_paired(
-    paired: "Paired",
+    paired: Paired,
     *,
     new_tasks: Sequence[str] = (),
     seed: int = 0,
@@ -107,7 +171,14 @@ def measure_paired(
     return _tree(paired, runs, values, stats, likelihoods, settings)
 
 
-def _kept_items(paired: "Paired", runs: pd.DataFrame, asked: int | None) -> int:
+def _left_out(frame: pd.DataFrame) -> xr.Dataset:
+    """Return what is left out, a row a task, run and reason, with names as text."""
+    text = [name for name in frame if name != "num_items"]
+    columns = {name: ("row", frame[name].astype(str).to_numpy(dtype=str)) for name in text}
+    return xr.Dataset(columns | {"num_items": ("row", frame["num_items"].to_numpy(dtype=np.int64))})
+
+
+def _kept_items(paired: Paired, runs: pd.DataFrame, asked: int | None) -> int:
     if asked is not None:
         return integer("num_log_likelihood_items", asked, at_least=0, at_most=10_000)
     return _FEW_ITEMS if float(runs["num_items"].sum()) <= _FEW_ITEMS else 0
@@ -253,7 +324,7 @@ def _choice_likelihoods(
 
 
 def _tree(
-    paired: "Paired",
+    paired: Paired,
     runs: pd.DataFrame,
     values: dict[str, np.ndarray],
     stats: list[dict[str, Any]],
@@ -306,7 +377,7 @@ def _dense(entries: list[Any], places: tuple[np.ndarray, ...], shape: tuple[int,
     return dense.astype(str) if text else dense
 
 
-def _observed(paired: "Paired") -> xr.Dataset:
+def _observed(paired: Paired) -> xr.Dataset:
     """Return the cells, of repeats along ``cell`` and of choices along ``choice_cell``."""
     variables: dict[str, Any] = {}
     for dim, frame in (("cell", paired.repeats), ("choice_cell", paired.choices)):
