@@ -75,3 +75,9 @@ def padded(cells: TaskCells, num_base: int, num_answers: int, num_cells: int, nu
 
 def _longer(array: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+
+
+def coarse(size: int) -> int:
+    """Return the next of few sizes: 3, 9, 17, 33, 96, 320, then powers of two."""
+    few = next((few for few in (3, 9, 17, 33, 96, 320) if few >= size), 0)
+    return few or 1 << (size - 1).bit_length()

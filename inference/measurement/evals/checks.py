@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 
+from inference.measurement.evals.cells import coarse
 from inference.measurement.evals.item_integral import (
     Patterns,
     Run,
@@ -22,6 +23,7 @@ from inference.measurement.evals.item_integral import (
     log_conditional,
     log_multiplicity,
     log_peak,
+    patterns_of,
 )
 from inference.measurement.evals.likelihood import compiled
 from inference.measurement.evals.prior import run_of, task_of
@@ -121,11 +123,11 @@ def check(
     if found is None:
         return Check(np.full(4, np.nan), np.nan, 0.0)
     n_base, n_run = (size - 1 for size in found.counts.shape)
-    base, answers = (
-        Patterns(np.arange(n + 1.0), np.full(n + 1, float(n)), np.full(n + 1, found.inverse_choices))
-        for n in (n_base, n_run)
+    base, answers = (patterns_of(n, found.inverse_choices, coarse(n + 1)) for n in (n_base, n_run))
+    tables, null = (
+        table[:, : n_base + 1, : n_run + 1]
+        for table in _compiled_tables(tasks[:NUM_REPLICATES], runs[:NUM_REPLICATES], base, answers)
     )
-    tables, null = _compiled_tables(tasks[:NUM_REPLICATES], runs[:NUM_REPLICATES], base, answers)
     deviations = [
         _deviation(part(found.counts), part(tables), rng)
         for part in (_base_counts, _together, lambda t: t[..., -1, :], lambda t: t[..., 0, :])

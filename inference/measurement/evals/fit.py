@@ -10,12 +10,12 @@ from jaxtyping import Float
 
 from inference.chunks import num_threads
 from inference.measurement.evals import fast, nuts
-from inference.measurement.evals.cells import TaskCells, padded, task_cells
+from inference.measurement.evals.cells import TaskCells, coarse, padded, task_cells
 from inference.measurement.evals.pooling import Groups, Pooled, pool
 from inference.measurement.laplace import MOST_K_HAT
 
-# Runs of a chunk at most, and how often a law is learnt anew where k̂ is too large.
-_CHUNK, _ATTEMPTS = 16, 3
+# Runs of a chunk, and how often a law is learnt anew where k̂ is too large.
+_CHUNKS, _ATTEMPTS = (1, 4, 16), 3
 
 
 class TaskDraws(NamedTuple):
@@ -67,8 +67,10 @@ def fit_repeats(
     """
     by_task = [(task, frame.index.to_numpy()) for task, frame in runs.groupby("task", sort=False)]
     lanes = fast.num_lanes(len(runs))
-    all_cells = [task_cells(repeats, numbers) for _, numbers in by_task]
-    chunks = [_chunks(cells) for cells in all_cells]
+    all_cells = [_of_few_shapes(task_cells(repeats, numbers)) for _, numbers in by_task]
+    most = max(len(numbers) for _, numbers in by_task)
+    size = next((size for size in _CHUNKS if size >= most), _CHUNKS[-1])
+    chunks = [_chunks(cells, size) for cells in all_cells]
     rngs = [np.random.default_rng([seed, place]) for place in range(len(by_task))]
     laws = []
     with ThreadPoolExecutor(num_threads()) as pool:
@@ -86,25 +88,19 @@ def fit_repeats(
     return found
 
 
-def _chunks(cells: TaskCells) -> list[TaskCells]:
-    """Return the runs of a task in parts of one shape, of which there are few, so that programs are shared."""
-    size = min(_CHUNK, _at_least(len(cells.counts)))
-    shape = (
-        _at_least(len(cells.base.num) - 1) + 1,
-        _at_least(len(cells.answers.num) - 1) + 1,
-        _at_least(len(cells.of_base)),
-        size,
-    )
+def _chunks(cells: TaskCells, size: int) -> list[TaskCells]:
+    """Return the runs of a task in parts of so many."""
+    shape = (len(cells.base.num), len(cells.answers.num), len(cells.of_base), size)
     return [
         padded(cells._replace(counts=cells.counts[start : start + size]), *shape)
         for start in range(0, len(cells.counts), size)
     ]
 
 
-def _at_least(size: int) -> int:
-    """Return the next power of two, or one and a half times one."""
-    power = 1 << max(size - 1, 0).bit_length()
-    return 3 * power // 4 if power >= 4 and size <= 3 * power // 4 else power
+def _of_few_shapes(cells: TaskCells) -> TaskCells:
+    """Return cells of one of few shapes: what is compiled for a shape serves all tasks that have it."""
+    base, answers, num = (coarse(len(a)) for a in (cells.base.num, cells.answers.num, cells.of_base))
+    return padded(cells, base, answers, num, len(cells.counts))
 
 
 def _drawn(

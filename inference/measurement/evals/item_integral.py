@@ -89,6 +89,13 @@ class BaseSide(NamedTuple):
     tail_places: Float[Array, "2"]
 
 
+def patterns_of(num: int, inverse_choices: float, size: int) -> Patterns:
+    """Return all outcomes of so many answers, then outcomes of no answer up to a size."""
+    counted = np.arange(size) <= num
+    right = np.where(counted, np.arange(size), 0.0)
+    return Patterns(right, np.where(counted, float(num), 0.0), np.where(counted, inverse_choices, 0.0))
+
+
 def log_multiplicity(patterns: Patterns) -> Float[Array, "*p"]:
     """Return the log binomial coefficient of patterns."""
     k, n = patterns.right, patterns.num

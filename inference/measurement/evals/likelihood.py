@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,8 @@ def _table(
 
 
 # Steps of the climb, the lengths of each that are tried, and what scores are moved by for their slopes.
-_STEPS, _LENGTHS, _MOVE = 12, np.array([1.0, 0.5, 0.2, 0.05, 0.0]), 1e-3
+_STEPS, _MOVE = 10, 1e-3
+_LENGTHS = np.array([0.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06, 0.03, 0.01, 0.002])
 
 
 def _modes(cells: TaskCells, start: Float[Array, "R 6"]) -> tuple[Float[Array, "R 6"], Float[Array, "R 6 6"]]:
@@ -104,29 +105,38 @@ def _modes(cells: TaskCells, start: Float[Array, "R 6"]) -> tuple[Float[Array, "
         of_cells = log_cells(task, run, cells.base, cells.answers, cells.of_base, cells.of_run)
         return of_cells + of_base[cells.of_base]
 
-    def slopes(scores: Array) -> Float[Array, "6 cell"]:
-        moves = _MOVE * jnp.eye(6)
-        values = jax.vmap(log_items)(jnp.concatenate([scores + moves, scores - moves]))
-        return (values[:6] - values[6:]) / (2.0 * _MOVE)
+    moves = _MOVE * jnp.concatenate([jnp.eye(6), -jnp.eye(6)])
 
     def climb(given: tuple[Array, Array]) -> tuple[Array, Array]:
         start, counts = given
 
-        def newton(scores: Array) -> tuple[Array, Array]:
-            of_items = slopes(scores)
+        # Slopes and lengths take turns in one body, so that what is expensive is compiled once.
+        def turn(state: _Climb, is_slopes: Array) -> tuple[_Climb, None]:
+            along = jnp.clip(state.scores + _LENGTHS[:, None] * state.direction, -6.0, 6.0)
+            points = jnp.where(is_slopes, state.scores + moves, along)
+            values = jax.vmap(log_items)(points)
+            of_items = (values[:6] - values[6:]) / (2.0 * _MOVE)
             information = (of_items * counts) @ of_items.T + jnp.eye(6)
-            return jnp.linalg.solve(information, of_items @ counts - scores), information
+            direction = jnp.linalg.solve(information, of_items @ counts - state.scores)
+            heights = values @ counts - 0.5 * jnp.sum(points * points, axis=-1)
+            best = points[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))]
+            learnt = _Climb(state.scores, jnp.clip(direction, -2.0, 2.0), information)
+            moved = _Climb(best, state.direction, state.information)
+            return jax.tree.map(lambda x, y: jnp.where(is_slopes, x, y), learnt, moved), None
 
-        def step(scores: Array, _: None) -> tuple[Array, None]:
-            direction, _ = newton(scores)
-            tried = jnp.clip(scores + _LENGTHS[:, None] * jnp.clip(direction, -2.0, 2.0), -6.0, 6.0)
-            heights = jax.vmap(lambda s: log_items(s) @ counts - 0.5 * s @ s)(tried)
-            return tried[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))], None
-
-        found, _ = jax.lax.scan(step, start, None, _STEPS)
-        return found, jnp.linalg.inv(newton(found)[1])
+        turns = jnp.asarray([True, False] * _STEPS + [True])
+        found, _ = jax.lax.scan(turn, _Climb(start, jnp.zeros(6), jnp.eye(6)), turns)
+        return found.scores, jnp.linalg.inv(found.information)
 
     return jax.lax.map(climb, (start, cells.counts))
+
+
+class _Climb(NamedTuple):
+    """Where a climb stands, where it goes, and the information where it last looked."""
+
+    scores: Float[Array, "6"]
+    direction: Float[Array, "6"]
+    information: Float[Array, "6 6"]
 
 
 #: Mode and inverse information of every run by itself, from starts.

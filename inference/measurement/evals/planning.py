@@ -14,6 +14,7 @@ from inference.measurement.evals.item_integral import (
     log_base,
     log_cells,
     log_multiplicity,
+    patterns_of,
 )
 from inference.measurement.evals.likelihood import compiled
 from inference.measurement.evals.prior import run_of, task_of
@@ -58,15 +59,10 @@ def information(
         num_run: answers of the run.
         inverse_choices: 1/k, 0 for free answers.
     """
-
-    def patterns(num: int) -> tuple[Patterns, np.ndarray]:
-        right = np.minimum(np.arange(MOST_ANSWERS + 1.0), num)
-        full = np.full(MOST_ANSWERS + 1, float(num))
-        found = Patterns(right, full, np.full(MOST_ANSWERS + 1, inverse_choices))
-        return found, (np.arange(MOST_ANSWERS + 1) <= num).astype(float)
-
-    (base, of_base), (answers, of_run) = patterns(num_base), patterns(num_run)
-    return _compiled_information(scores, base, answers, np.outer(of_base, of_run))
+    size = MOST_ANSWERS + 1
+    base, answers = (patterns_of(num, inverse_choices, size) for num in (num_base, num_run))
+    real = np.outer(np.arange(size) <= num_base, np.arange(size) <= num_run).astype(float)
+    return _compiled_information(scores, base, answers, real)
 
 
 def expected_width(
