@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
+from inference import files
 from inference.intervals import interval_probability
 from inference.measurement import laplace
 from inference.measurement.checkpoints import measure
@@ -237,6 +238,12 @@ def row(scenario: Scenario, frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _foreign(path: Path) -> str | None:
+    """Say why a file is not an earlier table, or None."""
+    ours = path.is_file() and path.read_bytes().startswith(b"scenario,")
+    return None if ours else "it is something else"
+
+
 def main() -> None:
     """Simulate every scenario, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -247,6 +254,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/calibration.csv"))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    files.check_writable(options.out)
+    files.check_new(options.out, _foreign, overwrite=True)
     rows = []
     for scenario in tqdm([s for s in SCENARIOS if options.only in s.words]):
         frame = run(
@@ -255,7 +264,7 @@ def main() -> None:
         rows.append(row(scenario, frame))
         table = pd.DataFrame(rows)
         # Written after every scenario, so that an interruption loses one at most.
-        table.to_csv(options.out, index=False)
+        files.write(options.out, table.to_csv(index=False).encode())
         print(table.iloc[-1:].to_string(index=False, float_format="%.3f"), flush=True)
 
 

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from analyses.calibration_cases import Case
 from analyses.calibration_kinds import KINDS, Kind
-from inference import measure
+from inference import files, measure
 from mixture_models.validation import InputError
 
 #: Probabilities between which an interval of 89 % lies.
@@ -186,19 +186,14 @@ def _read(path: Path, settings: str) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     data = pd.read_csv(path)
+    if "settings" not in data:
+        raise SystemExit(f"{path} must be an earlier output of this; it is another file")
     if set(data["settings"]) - {settings}:
         raise SystemExit(
             f"{path} was made with the settings {data['settings'].iloc[0]}; these are {settings}: "
             "give another --out"
         )
     return data
-
-
-def _write(path: Path, data: pd.DataFrame) -> None:
-    """Write a file as a whole: an interruption leaves the one before."""
-    part = path.with_name(path.name + ".part")
-    data.to_csv(part, index=False)
-    part.replace(path)
 
 
 def _mapper(processes: int) -> tuple[Mapper, Callable[[], None]]:
@@ -223,6 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = json.dumps({"num": options.num, "seed": options.seed, "method": options.method})
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    files.check_writable(options.out)
     data = _read(options.out, settings)
     done = set(data["kind"]) if len(data) else set()
     chosen = [kind for kind in KINDS if options.only in kind.name]
@@ -231,13 +227,14 @@ def main(arguments: list[str] | None = None) -> None:
         for kind in tqdm([kind for kind in chosen if kind.name not in done], desc="kinds"):
             frame = run_kind(kind, options.num, options.seed, mapper=mapper, method=options.method)
             data = pd.concat([data, frame.assign(settings=settings)], ignore_index=True)
-            _write(options.out, data)
+            files.write(options.out, data.to_csv(index=False).encode())
             tqdm.write(f"{kind.name}: {json.dumps(_rounded(summary(frame)))}")
     finally:
         end()
     if len(data):
         shown = table([data])
-        _write(options.out.with_name(f"{options.out.stem}_table.csv"), shown)
+        table_file = options.out.with_name(f"{options.out.stem}_table.csv")
+        files.write(table_file, shown.to_csv(index=False).encode())
         print(shown.to_string(index=False, float_format="%.3f"))
 
 

@@ -4,7 +4,6 @@
 """
 
 import os
-import shutil
 import sys
 import warnings
 from contextlib import nullcontext
@@ -16,12 +15,24 @@ import jax
 import platformdirs
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 import analyses
+from analyses import interruption
 from analyses.settings import Settings
 from mixture_models.validation import InputError
 
+
+class _Commands(TyperGroup):
+    """All commands: what stops one is one sentence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with interruption.heard():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="How much a generative model forgets in post-training, in which way, and under which objective.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -118,9 +129,8 @@ def compare(
     given = {name: value for name, value in locals().items() if name in Settings.names()}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**changes) if config is None else Settings.read(config, **changes)
-    analyses.outputs.check(out, overwrite=overwrite)
-    tree = analyses.compare.run(settings, progress=not quiet)
     with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        tree = analyses.compare.run(settings, progress=not quiet)
         analyses.compare.write(tree, settings, folder)
     Console().print(analyses.compare.table(tree))
     if "no_exact_side" in tree.attrs:
@@ -133,12 +143,13 @@ _Out = typer.Option(help="Folder to write; it must not exist yet.")
 
 def _analyse(analysis: Any, out: Path, overwrite: bool, quiet: bool, *args: Any, **settings: Any) -> None:
     """Run an analysis, write its folder and print its table."""
-    analyses.outputs.check(out, overwrite=overwrite)
     console = Console()
-    with nullcontext() if quiet else console.status("computing"):
+    with (
+        analyses.outputs.folder(out, overwrite=overwrite) as folder,
+        nullcontext() if quiet else console.status("computing"),
+    ):
         tree = analysis.run(*args, **settings)
-        with analyses.outputs.folder(out, overwrite=overwrite) as folder:
-            analysis.write(tree, folder)
+        analysis.write(tree, folder)
     console.print(analysis.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
 
@@ -295,9 +306,14 @@ def plan(
             show_default="every registered one and its variants",
         ),
     ] = None,
-    separation: Annotated[float, typer.Option(help="Distance of the modes [Mahalanobis].")] = 4.0,
+    separation: Annotated[
+        float | None,
+        typer.Option(help="Distance of the modes [Mahalanobis]; or samples of both.", show_default="4.0"),
+    ] = None,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
-    start_old_weight: Annotated[float, typer.Option(help="Old weight now.")] = 0.7,
+    start_old_weight: Annotated[
+        float | None, typer.Option(help="Old weight now; or samples of the learner.", show_default="0.7")
+    ] = None,
     old_samples: Annotated[
         Path | None, typer.Option(help="Samples of the old task, to estimate the separation from.")
     ] = None,
@@ -319,6 +335,8 @@ def plan(
     quiet: _Quiet = False,
 ) -> None:
     """Plan a training: what each objective will forget, and which setting keeps enough. No simulation."""
+    if out is not None:
+        analyses.outputs.check(out, overwrite=overwrite)
     settings: dict[str, Any] = {
         "separation": separation,
         "old_weight": old_weight,
@@ -357,8 +375,7 @@ def sweep(
     quiet: _Quiet = False,
 ) -> None:
     """Train over a grid of settings, in chunks that an interruption cannot lose; run again to go on."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with analyses.outputs.resumed(out):
         tree = analyses.sweep.run(
             grid,
             out,
@@ -367,10 +384,6 @@ def sweep(
             memory=None if memory is None else memory * 2**30,
             progress=not quiet,
         )
-    except (OSError, KeyboardInterrupt) as error:
-        reason = str(error) or "interrupted"
-        print(f"massdrift: stopped: {reason}; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
     Console().print(analyses.sweep.table(tree))
     print(f"Written to {out}: read it lazily with inference.open_sweep.")
 
@@ -394,6 +407,9 @@ def phase(
     ] = None,
     old_weight: Annotated[float, typer.Option(help="Target's mass of the old mode.")] = 0.5,
     start_old_weight: Annotated[float, typer.Option(help="Old weight at the start.")] = 0.02,
+    start_new_gap: Annotated[
+        float, typer.Option(help="Distance of the new mean from the target's at the start.")
+    ] = 1.0,
     num_steps: Annotated[int, typer.Option(help="Updates of a training.")] = 100,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.2,
     num_replicates: Annotated[int, typer.Option(help="Trainings at every point.")] = 40,
@@ -403,26 +419,23 @@ def phase(
     quiet: _Quiet = False,
 ) -> None:
     """Where does which objective forget? A map over separation, batch size, and replay or anchor."""
-    analyses.outputs.check(out, overwrite=overwrite)
-    # What is trained outlives an interruption here, and goes when the whole is written.
-    keep = out.parent / f".{out.name}-sweeps"
-    tree = analyses.phase.run(
-        separations or analyses.phase.SEPARATIONS,
-        batch_sizes=batch_size or analyses.phase.BATCH_SIZES,
-        knobs=analyses.phase.KNOBS if knob is None else knob,
-        old_weight=old_weight,
-        start_old_weight=start_old_weight,
-        num_steps=num_steps,
-        learning_rate=learning_rate,
-        num_replicates=num_replicates,
-        seed=seed,
-        keep=keep,
-        workers=workers,
-        progress=not quiet,
-    )
     with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        tree = analyses.phase.run(
+            separations or analyses.phase.SEPARATIONS,
+            batch_sizes=batch_size or analyses.phase.BATCH_SIZES,
+            knobs=analyses.phase.KNOBS if knob is None else knob,
+            old_weight=old_weight,
+            start_old_weight=start_old_weight,
+            start_new_gap=start_new_gap,
+            num_steps=num_steps,
+            learning_rate=learning_rate,
+            num_replicates=num_replicates,
+            seed=seed,
+            keep=analyses.outputs.kept_beside(out),
+            workers=workers,
+            progress=not quiet,
+        )
         analyses.phase.write(tree, folder)
-    shutil.rmtree(keep, ignore_errors=True)
     Console().print(analyses.phase.table(tree))
     print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
 
@@ -438,9 +451,8 @@ def chen2025(
     quiet: _Quiet = False,
 ) -> None:
     """Reproduce Chen et al. 2025 (arXiv:2510.18874): what retains, the objective or a factor of 0.005?"""
-    analyses.outputs.check(out, overwrite=overwrite)
-    tree = analyses.chen2025.run(num_replicates, seed, progress=not quiet)
     with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        tree = analyses.chen2025.run(num_replicates, seed, progress=not quiet)
         analyses.chen2025.write(tree, folder)
     Console().print(analyses.chen2025.table(tree))
     print(f"{analyses.chen2025.conclusion(tree)}\n\nWritten to {out}.")
@@ -482,29 +494,24 @@ def measure(
     quiet: _Quiet = False,
 ) -> None:
     """Measure a real run: old weight and drift of its checkpoints, from samples, with error bars."""
-    analyses.outputs.check(out, overwrite=overwrite)
-    # Finished checkpoints outlive an interruption here, and go when the whole is written.
-    keep = out.parent / f".{out.name}-checkpoints"
-    tree = analyses.measure.run(
-        run,
-        old_reference,
-        new_reference,
-        method=method,
-        covariance=covariance,
-        tails=tails,
-        neither=neither,
-        displacement_scale=displacement_scale,
-        num_draws=num_draws,
-        max_features=max_features,
-        drop_missing=drop_missing,
-        memory=None if memory is None else memory * 2**30,
-        seed=seed,
-        keep=keep,
-        progress=not quiet,
-    )
     with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        tree = analyses.measure.run(
+            run,
+            old_reference,
+            new_reference,
+            method=method,
+            covariance=covariance,
+            tails=tails,
+            neither=neither,
+            displacement_scale=displacement_scale,
+            num_draws=num_draws,
+            max_features=max_features,
+            drop_missing=drop_missing,
+            memory=None if memory is None else memory * 2**30,
+            seed=seed,
+            progress=not quiet,
+        )
         analyses.measure.write(tree, folder)
-    shutil.rmtree(keep, ignore_errors=True)
     Console().print(analyses.measure.table(tree))
     for remark in analyses.measure.remarks(tree):
         print(remark)
@@ -599,10 +606,11 @@ def compare_runs(
     overwrite: _Overwrite = False,
 ) -> None:
     """Compare measured runs: which kept more old mass, and which drifted less?"""
-    analyses.outputs.check(out, overwrite=overwrite)
+    if out.resolve() in {folder.resolve() for folder in folders}:
+        raise InputError(f"{out} must not be one of the runs that are compared")
     rope = {"old_weight": weight_rope, "old_drift": drift_rope}
-    tree = analyses.compare_runs.run(folders, at=at, gain=gain, rope=rope)
     with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        tree = analyses.compare_runs.run(folders, at=at, gain=gain, rope=rope)
         analyses.compare_runs.write(tree, folder)
     Console().print(analyses.compare_runs.table(tree))
     for remark in analyses.compare_runs.remarks(tree):
@@ -635,8 +643,9 @@ def digits(
     given = {"num_seeds": num_seeds, "num_samples": num_samples, "seed": seed}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     settings = DigitsSettings.quick(**changes) if quick else DigitsSettings(**changes)
-    tree = run.run(settings, out, progress=not quiet)
-    figures.write(tree, out)
+    with analyses.outputs.resumed(out):
+        tree = run.run(settings, out, progress=not quiet)
+        figures.write(tree, out)
     console = Console()
     console.print(report.agreement(tree))
     console.print(report.table(tree))

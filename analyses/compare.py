@@ -31,10 +31,11 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Train every objective and compare their replicates.
 
     Returns:
-        The DataTree of `inference.training.train` with ``/comparison`` (see `inference.comparison.compare`)
-        and, for the objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the
-        exact gradient in steps of training), ``/deviation`` (how far the trainings stray from it) and
-        ``/theory``. Where the flow cannot be followed the attribute ``no_exact_side`` says why.
+        The DataTree of `inference.training.train` with ``/comparison`` (of ``retention``, see
+        `inference.comparison.compare`) and ``/coverage_comparison`` (of ``old_coverage``) and, for the
+        objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the exact gradient
+        in steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``. Where the
+        flow cannot be followed the attribute ``no_exact_side`` says why.
     """
     start, target = settings.mixtures()
     chosen = [objectives.parse(text) for text in settings.objectives]
@@ -53,6 +54,8 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         progress=progress,
     )
     tree["comparison"] = xr.DataTree(comparison.compare(tree))
+    if "old_coverage" in tree["final"]:
+        tree["coverage_comparison"] = xr.DataTree(comparison.compare(tree, "old_coverage"))
     exact = [objective for objective in chosen if has_exact(objective, start, target)]
     if exact:
         try:
@@ -112,9 +115,10 @@ def _drift_bounds(exact: Sequence[Objective], flow: xr.Dataset, target: TwoMode)
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: means and intervals of what is left and what has moved.
 
-    Columns ``X``, ``X_lower``, ``X_upper`` for the final ``old_weight``, ``retention``, ``old_drift`` and
-    ``new_gap`` and for ``peak_old_drift``; ``probability_retains_more`` and ``retention_difference`` against
-    the first objective; ``mean_displacement`` with its ``_error``; ``deviation``, ``noise_limit`` and
+    Columns ``X``, ``X_lower``, ``X_upper`` for the final ``old_weight``, ``retention``, ``old_coverage``,
+    ``old_drift`` and ``new_gap`` and for ``peak_old_drift``; ``probability_retains_more`` and
+    ``retention_difference``, ``probability_covers_more`` and ``old_coverage_difference`` against the first
+    objective; ``mean_displacement`` with its ``_error``; ``deviation``, ``noise_limit`` and
     ``discretisation`` where there is an exact form; ``num_diverged``, left out of the rest.
     Variables that the learner does not have are left out.
     """
@@ -123,20 +127,23 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     peak = tree["trajectory"].to_dataset()["old_drift"].max("step", skipna=False).where(kept)
     columns: dict[str, Any] = {}
     for name, values in {**final, "peak_old_drift": peak}.items():
-        if name in ("old_weight", "retention", "peak_old_drift", "old_drift", "new_gap"):
+        if name in ("old_weight", "retention", "old_coverage", "peak_old_drift", "old_drift", "new_gap"):
             limits = interval(values)
             columns[name] = values.mean(["chain", "draw"], skipna=True)
             columns[f"{name}_lower"] = limits.sel(ci_bound="lower", drop=True)
             columns[f"{name}_upper"] = limits.sel(ci_bound="upper", drop=True)
-    against = tree["comparison"].to_dataset().isel(other=0, drop=True)
-    columns["probability_retains_more"] = against["probability_larger"]
-    columns["retention_difference"] = against["mean_difference"]
-    columns["retention_difference_lower"] = against["mean_difference_interval"].sel(
-        ci_bound="lower", drop=True
-    )
-    columns["retention_difference_upper"] = against["mean_difference_interval"].sel(
-        ci_bound="upper", drop=True
-    )
+    for group, verb, variable in (
+        ("comparison", "retains", "retention"),
+        ("coverage_comparison", "covers", "old_coverage"),
+    ):
+        if group in tree.children:
+            against = tree[group].to_dataset().isel(other=0, drop=True)
+            columns[f"probability_{verb}_more"] = against["probability_larger"]
+            columns[f"{variable}_difference"] = against["mean_difference"]
+            for bound in ("lower", "upper"):
+                columns[f"{variable}_difference_{bound}"] = against["mean_difference_interval"].sel(
+                    ci_bound=bound, drop=True
+                )
     if "old_mean" in final:
         displacement = comparison.systematic_displacement(tree)
         columns["mean_displacement"] = displacement["displacement"]
@@ -160,11 +167,17 @@ def table(tree: xr.DataTree) -> RenderableType:
 
     kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
     replicates = tree["final"].sizes["draw"]
+    over = (
+        "One training of each objective, which has no interval"
+        if replicates == 1
+        else f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicates"
+    )
     return tables.transposed(
         frame,
         [
             ("final old weight", "old_weight", tables.with_interval),
             ("final retention", "retention", tables.with_interval),
+            ("final old coverage", "old_coverage", tables.with_interval),
             ("peak old drift", "peak_old_drift", tables.with_interval),
             ("final old drift", "old_drift", tables.with_interval),
             ("old drift of the mean displacement", "mean_displacement", tables.with_error),
@@ -175,18 +188,42 @@ def table(tree: xr.DataTree) -> RenderableType:
                 against_first(tables.plain),
             ),
             (f"retention minus that of {first}", "retention_difference", against_first(tables.with_interval)),
+            (
+                f"probability to cover more of the old mode than {first}",
+                "probability_covers_more",
+                against_first(tables.plain),
+            ),
+            (
+                f"old coverage minus that of {first}",
+                "old_coverage_difference",
+                against_first(tables.with_interval),
+            ),
             ("deviation from exact descent, in standard errors", "deviation", _against_noise),
             ("exact descent from flow, in retention", "discretisation", tables.plain),
-            ("diverged replicates, left out", "num_diverged", tables.plain),
+            ("diverged replicates (not finite or out of range), left out", "num_diverged", tables.plain),
         ],
         title="What is left of the old task, and what has moved",
         caption=(
-            f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicate "
-            "trainings; the interval of a difference is that of its mean. Drift and gap are Mahalanobis "
-            "distances. The norm of a noisy displacement has a floor; that of the mean displacement, given "
-            "with its root mean square error, has almost none. The deviation is the largest of any parameter "
-            "at any recorded step, beside what noise alone explains."
+            f"{_started(tree)}{over}; the interval of a difference is that of its mean. Retention: old "
+            "behaviour left, as seen along the axis between the tasks. Old coverage: the learner's share at "
+            "the target's old mode, 0 where it left that mode in any direction. Drift and gap are "
+            "Mahalanobis distances. The norm of a noisy displacement has a floor; that of the mean "
+            "displacement, given with its root mean square error, has almost none. The deviation is the "
+            "largest of any parameter at any recorded step, beside what noise alone explains."
         ),
+    )
+
+
+def _started(tree: xr.DataTree) -> str:
+    """Say where the learners start, from what is recorded there."""
+    first = tree["trajectory"].to_dataset().isel(objective=0, chain=0, draw=0, step=0)
+    if "old_weight" not in first:
+        return ""
+    target = results.two_mode(tree, "target").old_weight
+    weight, drift, gap = (tables.number(float(first[n])) for n in ("old_weight", "old_drift", "new_gap"))
+    return (
+        f"Started at old weight {weight} (target's: {tables.number(float(target))}), the old mean {drift} "
+        f"and the new mean {gap} off. "
     )
 
 

@@ -141,8 +141,9 @@ def _plot_drift(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> 
 
 
 def _plot_frontier(kept: xr.Dataset, styles: figures.Styles) -> Figure:
-    figure, panels = plt.subplots(1, 2, figsize=(9.0, 4.4))
-    for axes, name in zip(panels, ("retention", "old_drift"), strict=True):
+    shown = [name for name in ("retention", "old_coverage", "old_drift") if name in kept]
+    figure, panels = plt.subplots(1, len(shown), figsize=(4.5 * len(shown), 4.4), squeeze=False)
+    for axes, name in zip(panels[0], shown, strict=True):
         for objective, look in styles.items():
             x, y = (kept[variable].sel(objective=objective) for variable in ("new_gap", name))
             path = [values.mean(["chain", "draw"], skipna=True) for values in (x, y)]
@@ -156,9 +157,9 @@ def _plot_frontier(kept: xr.Dataset, styles: figures.Styles) -> Figure:
             axes.errorbar(*end, xerr=spans[0], yerr=spans[1], label=objective, **marker)
         axes.set(xlabel=figures.label(kept["new_gap"]) + "\nlearnt →", ylabel=figures.label(kept[name]))
         # Behaviour can be newer than the new task's own: retention is then below 0.
-        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0 if name == "retention" else None)
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), None if name == "old_drift" else 1.0)
         axes.invert_xaxis()
     words = f"path: mean over training, point: end with {100 * interval_probability():g} % interval"
     figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     return figure

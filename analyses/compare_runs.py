@@ -45,7 +45,10 @@ def run(folders: Sequence[Path], **settings: Any) -> xr.DataTree:
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row a run: weight and drift with intervals, and how it compares with the first run."""
+    """Return one row a run: weight and drift with intervals, and how it compares with the first run.
+
+    ``X_equivalent``, the probability of practical equivalence, is there where a rope was given.
+    """
     data = tree["comparison"].to_dataset()
     against = data.isel(other=0, drop=True)
     columns: dict[str, Any] = {}
@@ -53,7 +56,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         columns[name] = data[name]
         better = "larger" if name == "old_weight" else "smaller"
         columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
-        columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
+        if data.attrs[f"{name}_rope"] > 0.0:  # within a rope of no width nothing lies
+            columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
         columns[f"{name}_difference"] = against[f"{name}_difference"]
         for bound in ("lower", "upper"):
             columns[f"{name}_{bound}"] = data[f"{name}_interval"].sel(ci_bound=bound, drop=True)

@@ -123,7 +123,8 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a separation: where both flows end, and how theory reads the one with held means.
 
     Columns: ``held_old_weight``, ``exponent``, ``crossover_weight``, ``crossover_time``, ``free_old_weight``,
-    ``free_retention``, ``free_old_drift``, all at the last time but those of the crossover.
+    ``free_retention``, ``free_old_coverage``, ``free_old_drift``, all at the last time but those of the
+    crossover.
     """
     end = tree["population"].to_dataset().isel(objective=0, time=-1)
     predicted = tree["theory"].to_dataset().isel(time=-1)
@@ -132,7 +133,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         "separation": end["separation"],
         "held_old_weight": held["old_weight"],
         **{name: predicted[name] for name in ("exponent", "crossover_weight", "crossover_time")},
-        **{f"free_{name}": free[name] for name in ("old_weight", "retention", "old_drift")},
+        **{f"free_{name}": free[name] for name in ("old_weight", "retention", "old_coverage", "old_drift")},
     }
     return pd.DataFrame({name: column.to_numpy() for name, column in columns.items()})
 
@@ -148,6 +149,7 @@ def table(tree: xr.DataTree) -> Table:
             ("crossover\nat t", "crossover_time", tables.plain),
             ("β, means\nfree", "free_old_weight", tables.plain),
             ("its\nretention", "free_retention", tables.plain),
+            ("its old\ncoverage", "free_old_coverage", tables.plain),
             ("its old\ndrift", "free_old_drift", tables.plain),
         ],
         title="What supervised fine-tuning leaves of the old mode",

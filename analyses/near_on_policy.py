@@ -27,7 +27,7 @@ from mixture_models.validation import InputError, closed_interval, integer, open
 #: Of the figure ``near_on_policy``.
 plot = near_on_policy_figures.plot
 
-_MEASURES = ["old_weight", "retention", "old_drift", "new_gap"]
+_MEASURES = ["old_weight", "retention", "old_coverage", "old_drift", "new_gap"]
 
 # Rows of a map that are trained at: the ends and the middle of the ordinate.
 _TRAINED_ROWS = 3
@@ -81,11 +81,11 @@ def run(
     Returns:
         DataTree with a group a map, ``/sdft`` over (ema, anchor), ``/demonstrations`` over
         (demonstrated_drift, demonstrated_weight), ``/ttt_discover`` over (eta, kl_weight) and ``/oapl`` over
-        (beta, lag). Each has ``population``, the exact ``old_weight``, ``retention``, ``old_drift`` and
-        ``new_gap`` after the last step, NaN where integrals are not accurate; ``theory``, its ``old_weight``,
-        ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of every training, NaN
-        where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight is TTT-Discover's
-        with an adaptive η.
+        (beta, lag). Each has ``population``, the exact ``old_weight``, ``retention``, ``old_coverage``,
+        ``old_drift`` and ``new_gap`` after the last step, NaN where integrals are not accurate; ``theory``,
+        its ``old_weight``, ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of
+        every training, NaN where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight
+        is TTT-Discover's with an adaptive η.
 
     Raises:
         InputError: an argument out of range.
@@ -223,9 +223,10 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
     Columns: ``map``; the two settings that it crosses, by name; ``theory_old_weight``; ``retains`` and
     ``resting_old_weight``, theory in the long run; ``exact_X`` after the same steps; the mean over the
-    trainings of ``X`` with ``_lower`` and ``_upper``, for ``old_weight``, ``retention``, ``old_drift`` and
-    ``new_gap``; ``mean_displacement`` of the old mean, the drift of the mean training, with its ``_error``;
-    ``num_diverged``, left out of the rest. An adaptive η has neither theory nor ``exact_X``, and no ``eta``.
+    trainings of ``X`` with ``_lower`` and ``_upper``, for ``old_weight``, ``retention``, ``old_coverage``,
+    ``old_drift`` and ``new_gap``; ``mean_displacement`` of the old mean, the drift of the mean training,
+    with its ``_error``; ``num_diverged``, left out of the rest. An adaptive η has neither theory nor
+    ``exact_X``, and no ``eta``.
     """
     frames = []
     for name in (*NAMES, _ADAPTIVE):
@@ -272,17 +273,19 @@ def table(tree: xr.DataTree) -> Table:
         [
             ("method,\nsetting", "point", lambda row, name: str(row[name])),
             ("theory,\nlong run", "theory_old_weight", _theory),
-            ("old weight,\ntrained", "old_weight", _beside),
+            ("old weight", "exact_old_weight", tables.with_trained("old_weight")),
             ("retention", "exact_retention", tables.plain),
-            ("old drift,\ntrained", "old_drift", _beside),
+            ("old\ncoverage", "exact_old_coverage", tables.plain),
+            ("old drift", "exact_old_drift", tables.with_trained("old_drift")),
         ],
         title="What near-on-policy methods leave of the old mode",
         caption=(
-            f"From old weight {settings['start_old_weight']:g} and a right old mean, target's old weight "
-            f"{settings['old_weight']:g}, separation {settings['separation']:g}, reward gap "
+            f"From old weight {settings['start_old_weight']:g}, a right old mean and a new mean "
+            f"{settings['start_new_gap']:g} off, target's old weight {settings['old_weight']:g}, "
+            f"separation {settings['separation']:g}, reward gap "
             f"{settings['reward_gap']:g}, after {settings['num_steps']} steps of rate "
-            f"{settings['learning_rate']:g}. Old weight β, retention and drift: exact, without the noise of "
-            f"batches. In brackets: batches of {settings['batch_size']}, "
+            f"{settings['learning_rate']:g}. Old weight β, retention, coverage and drift: exact, without the "
+            f"noise of batches. Trained: in batches of {settings['batch_size']}, mean and "
             f"{100 * interval_probability():g} % interval of {settings['num_replicates']} trainings; noise "
             "moves the old mean of each. Theory of the old weight, right means: SDFT's decay at its local "
             "rate, or what it is shown; TTT-Discover at rest, OAPL in the same rounds (τ = β₁ = β₂), both "
@@ -290,12 +293,6 @@ def table(tree: xr.DataTree) -> Table:
             "that nothing holds, lost in the long run (OAPL, TTT-Discover) or to noise (SDFT)."
         ),
     )
-
-
-def _beside(row: Mapping[str, Any], name: str) -> str:
-    """Write an exact value above the interval of the trainings."""
-    bounds = [tables.number(row[f"{name}_{bound}"]) for bound in ("lower", "upper")]
-    return f"{tables.number(row[f'exact_{name}'])}\n[{', '.join(bounds)}]"
 
 
 def _middle(tree: xr.DataTree, name: str, rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -25,8 +26,16 @@ from analyses import figures, outputs, tables
 from inference import results
 from inference.sweeps import sweep
 from mixture_models import objectives, theory
+from mixture_models.observables import retention
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import increasing_array, integer, open_interval, positive
+from mixture_models.validation import (
+    InputError,
+    increasing_array,
+    integer,
+    not_negative,
+    open_interval,
+    positive,
+)
 
 #: Separations, batch sizes and values of the knob of the default grid.
 SEPARATIONS = tuple(float(x) for x in np.arange(1.5, 7.25, 0.5))
@@ -38,9 +47,6 @@ _FAMILIES = {"replay": ("sft", "reverse_kl"), "anchor": ("sdft",)}
 
 #: At the lines: probability of a batch without an old behaviour, and of an old one claimed by the new mode.
 STARVED, CLAIMED = 0.5, 0.1
-
-# Distance of the new mean from the target's at the start: what is to be learnt.
-_NEW_GAP = 1.0
 
 # What is kept: nine trainings in ten have more.
 _SAFE = 0.1
@@ -55,6 +61,7 @@ def run(
     knobs: Sequence[float] = KNOBS,
     old_weight: float = 0.5,
     start_old_weight: float = 0.02,
+    start_new_gap: float = 1.0,
     num_steps: int = 100,
     learning_rate: float = 0.2,
     num_replicates: int = 40,
@@ -70,7 +77,9 @@ def run(
         batch_sizes: behaviours in an update, increasing, at least 2.
         knobs: replay of `sft` and `reverse_kl`, anchor of `sdft`, increasing, in [0, 0.95].
         old_weight: α of the target.
-        start_old_weight: β at the start.
+        start_old_weight: β at the start, where the old mean is right.
+        start_new_gap: distance of the learner's new mean from the target's at the start, toward the old mode:
+            what is to be learnt; at least 0 and less than every separation.
         num_steps: updates of a training.
         learning_rate: of plain SGD.
         num_replicates: trainings of every objective at every point.
@@ -92,6 +101,9 @@ def run(
     increasing_array("batch_sizes", sizes, "[2, 1000000]")
     shares = increasing_array("knobs", knobs, "[0, 0.95]")
     alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
+    gap = not_negative("start_new_gap", start_new_gap)
+    if gap >= apart[0]:
+        raise InputError(f"start_new_gap must be less than every separation; got {gap:g} and {apart[0]:g}")
     target = TwoMode.create(alpha, 0.0, float(apart[-1]))
     settings = {
         "separations": list(apart),
@@ -99,6 +111,7 @@ def run(
         "knobs": list(shares),
         "old_weight": alpha,
         "start_old_weight": beta,
+        "start_new_gap": gap,
         "num_steps": integer("num_steps", num_steps),
         "learning_rate": positive("learning_rate", learning_rate),
         "num_replicates": integer("num_replicates", num_replicates),
@@ -108,7 +121,7 @@ def run(
     mark = f"{zlib.crc32(json.dumps(settings).encode()):08x}"
 
     def start(target: TwoMode) -> TwoMode:
-        return target.replace(old_weight=beta, new_mean=target.new_mean - _NEW_GAP)
+        return target.replace(old_weight=beta, new_mean=target.new_mean - gap)
 
     keep.mkdir(parents=True, exist_ok=True)
     finals, stats = [], []
@@ -133,7 +146,7 @@ def run(
     groups = {
         "final": xr.concat(finals, "objective"),
         "trajectory_stats": xr.concat(stats, "objective"),
-        "theory": _theory(apart, sizes, shares, beta),
+        "theory": _theory(apart, sizes, shares, beta, gap),
     }
     return xr.DataTree.from_dict(
         {"/": xr.Dataset(attrs=results.provenance(settings))}
@@ -141,7 +154,9 @@ def run(
     )
 
 
-def _theory(apart: np.ndarray, sizes: Sequence[int], shares: np.ndarray, beta: float) -> xr.Dataset:
+def _theory(
+    apart: np.ndarray, sizes: Sequence[int], shares: np.ndarray, beta: float, gap: float
+) -> xr.Dataset:
     """Return starvation and misassignment at the start."""
     names = [name for family in _FAMILIES.values() for name in family]
     starvation = [
@@ -150,7 +165,7 @@ def _theory(apart: np.ndarray, sizes: Sequence[int], shares: np.ndarray, beta: f
     return xr.Dataset(
         {
             "starvation": (("objective", "batch_size", "knob"), starvation),
-            "misassignment": ("separation", theory.misassignment(beta, apart - _NEW_GAP)),
+            "misassignment": ("separation", theory.misassignment(beta, apart - gap)),
         },
         {"objective": names, "batch_size": list(sizes), "knob": shares, "separation": apart},
     )
@@ -169,22 +184,47 @@ def starved_below(objective: str, beta: float, share: float) -> float:
     return np.inf if none == 1.0 else float(np.log(STARVED) / np.log(none))
 
 
-def overlapping_below(beta: float) -> float:
+def overlapping_below(beta: float, gap: float) -> float:
     """Return the separation below which the new mode claims a tenth of the old behaviours at the start."""
-    return _NEW_GAP + float(brentq(lambda d: theory.misassignment(beta, d) - CLAIMED, 1e-6, 50.0))
+    return gap + float(brentq(lambda d: theory.misassignment(beta, d) - CLAIMED, 1e-6, 50.0))
+
+
+def start_retention(tree: xr.DataTree) -> np.ndarray:
+    """Return the retention at the start at every separation: a new mode that starts off also acts old."""
+    alpha, beta, gap = (tree.attrs[name] for name in ("old_weight", "start_old_weight", "start_new_gap"))
+    found = []
+    with jax.enable_x64(True):
+        for apart in tree["final"]["separation"].to_numpy():
+            target = TwoMode.create(alpha, 0.0, apart)
+            start = target.replace(old_weight=beta, new_mean=apart - gap)
+            found.append(float(retention(start.law(), target)))
+    return np.array(found)
+
+
+def _started(tree: xr.DataTree) -> str:
+    """Say where the learners start."""
+    left = start_retention(tree)
+    words = tables.number(left[0])
+    if left.size > 1:
+        words = f"{words} to {tables.number(left[-1])} from the smallest to the largest separation"
+    return (
+        f"old weight {tree.attrs['start_old_weight']:g}, the new mean {tree.attrs['start_new_gap']:g} off "
+        f"toward the old one: retention {words}"
+    )
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective and value of its knob.
 
     Columns ``objective``, ``knob``; ``starved_below`` and ``overlapping_below``, the lines of theory;
-    ``kept``, the final retention that nine in ten trainings of a point exceed, its mean over the points, and
-    ``old_drift``, the median final one, each over the grid and on both sides of a line (``kept_starved``,
-    ``kept_fed``, ``old_drift_overlapping``, ``old_drift_apart``); ``trainings``; ``num_diverged``, left out
+    ``kept``, the final retention that nine in ten trainings of a point exceed, its mean over the points,
+    ``kept_coverage``, the same of the old coverage, and ``old_drift``, the median final one, each over the
+    grid, retention and drift also on both sides of a line (``kept_starved``, ``kept_fed``,
+    ``old_drift_overlapping``, ``old_drift_apart``); ``trainings``; ``num_diverged``, left out
     of the rest.
     """
     final, kept = tree["final"].to_dataset(), results.converged(tree)
-    beta = tree.attrs["start_old_weight"]
+    beta, gap = tree.attrs["start_old_weight"], tree.attrs["start_new_gap"]
     rows = []
     for name in final["objective"].to_numpy():
         for share in final["knob"].to_numpy():
@@ -192,7 +232,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
             there, fine = final.sel(at), kept.sel(at)
             kept_there = _kept(there["retention"].where(fine))
             drift = there["old_drift"].where(fine)
-            size, apart = starved_below(name, beta, share), overlapping_below(beta)
+            size, apart = starved_below(name, beta, share), overlapping_below(beta, gap)
             starved, overlapping = final["batch_size"] < size, final["separation"] < apart
             rows.append(
                 {
@@ -201,6 +241,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
                     "starved_below": size,
                     "overlapping_below": apart,
                     "kept": float(kept_there.mean()),
+                    "kept_coverage": float(_kept(there["old_coverage"].where(fine)).mean()),
                     "kept_starved": _within(kept_there, starved, np.nanmean),
                     "kept_fed": _within(kept_there, ~starved, np.nanmean),
                     "old_drift": _within(drift, fine, np.nanmedian),
@@ -213,9 +254,9 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _kept(retention: xr.DataArray) -> xr.DataArray:
-    """Return the retention that nine in ten trainings of a point exceed."""
-    return retention.quantile(_SAFE, ["chain", "draw"], skipna=True).drop_vars("quantile")
+def _kept(final: xr.DataArray) -> xr.DataArray:
+    """Return the final value that nine in ten trainings of a point exceed."""
+    return final.quantile(_SAFE, ["chain", "draw"], skipna=True).drop_vars("quantile")
 
 
 def _within(values: xr.DataArray, condition: xr.DataArray, statistic: Any) -> float:
@@ -229,11 +270,12 @@ def table(tree: xr.DataTree) -> Table:
     settings = tree.attrs
     frame = summary(tree)
     columns: list[tuple[str, str, tables.Cell]] = [
-        ("objective", "objective", lambda row, name: str(row[name])),
+        ("objec-\ntive", "objective", lambda row, name: str(row[name]).replace("_", "_\n")),
         ("replay or\nanchor", "knob", tables.plain),
         ("starved\nbelow N", "starved_below", tables.plain),
         ("kept,\nstarved", "kept_starved", tables.plain),
         ("kept, not\nstarved", "kept_fed", tables.plain),
+        ("cover-\nage", "kept_coverage", tables.plain),
         ("drift,\noverlap", "old_drift_overlapping", tables.plain),
         ("drift,\napart", "old_drift_apart", tables.plain),
         ("lost", "num_diverged", tables.plain),
@@ -243,10 +285,11 @@ def table(tree: xr.DataTree) -> Table:
         columns,
         title="Where the old mode is lost, and where it moves",
         caption=(
-            f"{int(frame['trainings'].sum())} trainings from old weight {settings['start_old_weight']:g} "
-            f"toward {settings['old_weight']:g}. Kept: the final retention that nine in ten trainings of a "
-            "point exceed, its mean over points with batches smaller (starved) and larger than N, where half "
-            "of the batches hold no old behaviour at the start. Drift: the median final one [Mahalanobis], "
+            f"{int(frame['trainings'].sum())} trainings toward old weight {settings['old_weight']:g} from "
+            f"{_started(tree)}. Kept (coverage): the final retention (old coverage) that nine in ten "
+            "trainings of a point exceed, its mean over points with batches smaller (starved) and larger "
+            "than N, where half of the batches hold no old behaviour at the start. Drift: the median final "
+            "one [Mahalanobis], "
             f"at separations below (overlap) and above {frame['overlapping_below'][0]:.3g}, where a "
             "tenth of the old behaviours is claimed by the new mode at the start. Lost: diverged, left out."
         ),
@@ -268,8 +311,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 Normalize(0.0, top),
                 "viridis",
                 "final retention that nine in ten trainings exceed",
-                f"What is left of the old mode: started with {tree.attrs['start_old_weight']:g}, "
-                f"the target has {tree.attrs['old_weight']:g}",
+                f"What is left of the old mode: the target has {tree.attrs['old_weight']:g}",
             ),
             "phase_drift": _plot_phase(
                 tree,
@@ -287,11 +329,11 @@ def _plot_phase(
 ) -> Figure:
     """Draw a map of separation and batch size for every objective (row) and value of its knob (column)."""
     names, knobs = values["objective"].to_numpy(), values["knob"].to_numpy()
-    beta = tree.attrs["start_old_weight"]
+    beta, gap = tree.attrs["start_old_weight"], tree.attrs["start_new_gap"]
     figure, panels = plt.subplots(
         len(names),
         len(knobs),
-        figsize=(1.6 + 2.7 * len(knobs), 0.9 + 2.1 * len(names)),
+        figsize=(1.6 + 2.7 * len(knobs), 1.1 + 2.1 * len(names)),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -309,7 +351,7 @@ def _plot_phase(
                 shading="nearest",
             )
             axes.grid(visible=False)
-            _lines(axes, shown, starved_below(str(name), beta, float(knob)), overlapping_below(beta))
+            _lines(axes, shown, starved_below(str(name), beta, float(knob)), overlapping_below(beta, gap))
             word = "anchor" if name == "sdft" else "replay"
             axes.set_title(f"{name}, {word} {knob:g}", fontsize=9, loc="left")
     sizes = values["batch_size"].to_numpy()
@@ -320,7 +362,7 @@ def _plot_phase(
         axes.set_xlabel("separation δ\n[Mahalanobis]")
     figure.colorbar(drawn, ax=panels, label=label, shrink=0.8)
     figure.suptitle(
-        f"{title}\ndashed: below it half of the batches hold no old behaviour; "
+        f"{title}\nstart: {_started(tree)}\ndashed: below it half of the batches hold no old behaviour; "
         "dotted: left of it the new mode\nclaims a tenth of the old behaviours (both at the start)",
         fontsize=10,
         x=0.02,

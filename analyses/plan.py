@@ -29,7 +29,10 @@ from inference.intervals import interval, interval_probability
 from inference.measurement.separation import EstimatedSetting, estimate_setting
 from mixture_models import objectives
 from mixture_models.theory.paths import Setting
-from mixture_models.validation import InputError, closed_interval, integer, open_interval, positive
+from mixture_models.validation import InputError, closed_interval, flag, integer, open_interval, positive
+
+# Of the plan, where they are neither given nor estimated.
+_SEPARATION, _START_OLD_WEIGHT = 4.0, 0.7
 
 
 def estimate(
@@ -51,9 +54,9 @@ def estimate(
 def run(
     chosen: Sequence[str] | None = None,
     *,
-    separation: float = 4.0,
+    separation: float | None = None,
     old_weight: float = 0.5,
-    start_old_weight: float = 0.7,
+    start_old_weight: float | None = None,
     num_steps: int = 500,
     batch_size: int = 64,
     learning_rate: float = 0.05,
@@ -66,15 +69,16 @@ def run(
 
     Args:
         chosen: texts such as ``"sft:replay=0.2"``, None for all registered objectives with their variants.
-        separation: δ of the modes, in [0.1, 26].
+        separation: δ of the modes, in [0.1, 26]; 4 unless it is estimated.
         old_weight: α of the target.
-        start_old_weight: β₀, the learner's now, and its retention, as its means are taken as right.
+        start_old_weight: β₀, the learner's now, and its retention, as its means are taken as right; 0.7
+            unless it is estimated.
         num_steps: updates.
         batch_size: behaviours in a batch, at least 2.
         learning_rate: of plain SGD.
         keep: share of the old behaviour now that shall be left: a final retention of at least keep × β₀.
-        estimated: from samples; its separation and, where it has one, its old weight stand in for
-            ``separation`` and ``start_old_weight``, and predictions get a range over its intervals.
+        estimated: from samples; its separation and, where it has one, its old weight are planned with, and
+            predictions get a range over its intervals.
         check: also train every objective, with free means, and compare.
         seed: of the trainings.
 
@@ -84,11 +88,25 @@ def run(
         prediction has NaN.
 
     Raises:
-        InputError: an argument out of range, or samples whose tasks cannot be told apart.
+        InputError: an argument out of range, samples whose tasks cannot be told apart, or a value beside the
+            samples that it would be estimated from.
     """
     if estimated is not None:
+        if separation is not None:
+            raise InputError(
+                f"separation must be given or estimated from samples, not both; got {separation}"
+            )
         separation = told_apart(estimated)
-        start_old_weight = estimated.old_weight.value if estimated.old_weight else start_old_weight
+        if estimated.old_weight is not None:
+            if start_old_weight is not None:
+                raise InputError(
+                    "start_old_weight must be given or estimated from the learner's samples, not both; got "
+                    f"{start_old_weight}"
+                )
+            start_old_weight = estimated.old_weight.value
+    separation = _SEPARATION if separation is None else separation
+    start_old_weight = _START_OLD_WEIGHT if start_old_weight is None else start_old_weight
+    flag("check", check)
     setting = Setting(
         closed_interval("separation", separation, LEAST_SEPARATION, LARGEST_SEPARATION),
         open_interval("old_weight", old_weight),
@@ -168,7 +186,7 @@ def table(tree: xr.DataTree) -> Table:
     frame, settings = summary(tree), tree.attrs
     wanted = settings["keep"] * settings["start_old_weight"]
     checked = (
-        f" In brackets: trained, {100 * interval_probability():g} % interval over "
+        f" Trained: mean and {100 * interval_probability():g} % interval over "
         f"{tree['simulated'].sizes['draw']} replicates."
         if "simulated" in tree
         else ""
@@ -178,9 +196,9 @@ def table(tree: xr.DataTree) -> Table:
         frame,
         [
             ("objective", "objective", _broken),
-            ("final\nold weight", "final_old_weight", _beside("old_weight")),
-            ("final\nretention", "final_retention", _beside("retention")),
-            ("peak\ndrift", "peak_old_drift", _beside("peak_old_drift")),
+            ("final\nold weight", "final_old_weight", tables.with_trained("simulated_old_weight")),
+            ("final\nretention", "final_retention", tables.with_trained("simulated_retention")),
+            ("peak\ndrift", "peak_old_drift", tables.with_trained("simulated_peak_old_drift")),
             (f"smallest that\nretains {wanted:.3g}", "answer", _words),
             ("starved\nbatch", "starvation_largest", _starved),
             ("eff.", "effective_fraction", tables.plain),
@@ -196,20 +214,6 @@ def table(tree: xr.DataTree) -> Table:
             f"batch. Eff.: smallest effective sample fraction.{checked}{estimated}"
         ),
     )
-
-
-def _beside(name: str) -> tables.Cell:
-    """Return how a prediction is written: above its range and the trainings' interval, if there are any."""
-
-    def write(row: Mapping[str, Any], predicted: str) -> str:
-        lines = [tables.number(row[predicted])]
-        for form, column in (("{} to {}", predicted), ("[{}, {}]", f"simulated_{name}")):
-            bounds = [row.get(f"{column}_{bound}", np.nan) for bound in ("lower", "upper")]
-            if not np.isnan(bounds).any():
-                lines.append(form.format(*map(tables.number, bounds)))
-        return "\n".join(lines)
-
-    return write
 
 
 def _starved(row: Mapping[str, Any], name: str) -> str:

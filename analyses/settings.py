@@ -9,7 +9,7 @@ import numpy as np
 import tomli_w
 
 import mixture_models
-from mixture_models.validation import InputError, integer, number, one_of, open_interval, positive
+from mixture_models.validation import InputError, flag, integer, number, one_of, open_interval, positive
 
 if TYPE_CHECKING:
     from mixture_models.two_mode import TwoMode
@@ -64,10 +64,7 @@ class Settings:
     def __post_init__(self) -> None:
         if isinstance(self.objectives, str) or not all(isinstance(text, str) for text in self.objectives):
             raise InputError(f"objectives must be a list of texts; got {self.objectives!r}")
-        if not isinstance(self.common_random_numbers, bool):
-            raise InputError(
-                f"common_random_numbers must be true or false; got {self.common_random_numbers!r}"
-            )
+        flag("common_random_numbers", self.common_random_numbers)
         checked: dict[str, Any] = {
             "objectives": tuple(self.objectives),
             "old_weight": open_interval("old_weight", self.old_weight),

@@ -19,6 +19,8 @@ from mixture_models.validation import InputError, integer, number, one_of, posit
 
 _SPACINGS = ("linear", "log")
 
+_REPORTED = ("old_weight", "retention", "old_coverage", "old_drift", "new_gap")
+
 
 def run(
     config: Path,
@@ -130,9 +132,9 @@ def _range(name: str, table: Mapping[str, Any]) -> list[float]:
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: how many were trained, how many diverged, and the spread of what is left.
 
-    Columns ``trainings`` and ``diverged``, and of ``old_weight``, ``retention``, ``old_drift`` and
-    ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final value over the
-    points' means over replicates.
+    Columns ``trainings`` and ``diverged``, and of ``old_weight``, ``retention``, ``old_coverage``,
+    ``old_drift`` and ``new_gap``, those that the learner has, the median, ``_lowest`` and ``_highest`` final
+    value over the points' means over replicates.
     """
     final = tree["final"].to_dataset()
     diverged = tree["trajectory_stats"]["diverged_step"] >= 0
@@ -140,7 +142,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     for name in final["objective"].to_numpy():
         lost = diverged.sel(objective=name).compute()
         row: dict[str, Any] = {"trainings": lost.size, "diverged": int(lost.sum())}
-        for variable in ("old_weight", "retention", "old_drift", "new_gap"):
+        for variable in _REPORTED:
             if variable in final:
                 means = final[variable].sel(objective=name).where(~lost).mean(["chain", "draw"], skipna=True)
                 values = means.to_numpy()
@@ -160,11 +162,7 @@ def table(tree: xr.DataTree) -> RenderableType:
         return " … ".join(tables.number(row[n]) for n in (f"{name}_lowest", name, f"{name}_highest"))
 
     rows: list[tuple[str, str, tables.Cell]] = [("trainings", "trainings", tables.plain)]
-    rows += [
-        (f"final {name.replace('_', ' ')}", name, spread)
-        for name in ("old_weight", "retention", "old_drift", "new_gap")
-        if name in frame
-    ]
+    rows += [(f"final {name.replace('_', ' ')}", name, spread) for name in _REPORTED if name in frame]
     final = tree["final"]
     axes = [str(d) for d in final["old_drift"].dims if d not in ("objective", "chain", "draw")]
     over = ", ".join(f"{name} ({final.sizes[name]})" for name in axes) or "no axis"

@@ -41,6 +41,21 @@ def with_error(row: Mapping[str, Any], name: str) -> str:
     return number(row[name]) + ("" if error == MISSING else f"\n± {error}")
 
 
+def with_trained(trained: str) -> Cell:
+    """Return how a prediction is written: above its range, and what was trained, if there are any."""
+
+    def write(row: Mapping[str, Any], name: str) -> str:
+        lines = [number(row[name])]
+        bounds = [row.get(f"{name}_{bound}", math.nan) for bound in ("lower", "upper")]
+        if not any(map(math.isnan, bounds)):
+            lines.append("{} to {}".format(*map(number, bounds)))
+        if trained in row:
+            lines.append(f"trained {with_interval(row, trained)}")
+        return "\n".join(lines)
+
+    return write
+
+
 def listed(frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], **options: Any) -> Table:
     """Build a table of ``frame``, one of its rows a row.
 

@@ -17,12 +17,14 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.reparam import ExplicitReparam
 
 from inference import results
+from inference.blas import on_one_thread
 from mixture_models.validation import InputError, increasing_array, integer
 
 #: What is inferred, for every measure of drift and every window.
 PARAMETERS = ("centre", "decay_rate", "log_power", "residual_sd", "residual_length")
 
 
+@on_one_thread
 def decay_posterior(
     separations: Any,
     drifts: Mapping[str, Any],

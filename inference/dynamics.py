@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array
 
-from inference import results
+from inference import kept, results
+from inference.blas import on_one_thread
 from inference.chunks import run_together
 from inference.frames import METRICS, Frame, in_frame
 from inference.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
@@ -19,6 +21,7 @@ from inference.programs import Program, compiled, program_of
 from inference.training import check_factors, check_objectives, check_setting
 from mixture_models.companions import params_at
 from mixture_models.objectives import Objective
+from mixture_models.sensible_range import FARTHEST, has_left
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, one_of, positive
 
@@ -27,6 +30,10 @@ _CHUNK = 64
 
 # Of the integrals along the way; what is reported of the states is computed at the finest.
 RESOLUTION = 0
+
+
+# Of what is found of a chunk.
+_PARTS = ("observed", "unmet", "params", "left")
 
 
 class Problem(NamedTuple):
@@ -84,6 +91,7 @@ def _listed(name: str, mixtures: Any) -> list[TwoMode]:
     return [mixtures] if isinstance(mixtures, TwoMode) else list(mixtures)
 
 
+@on_one_thread
 def solved(
     problem: Problem, solve: Callable[..., State], coords: Mapping[str, Any], settings: dict[str, Any]
 ) -> xr.DataTree:
@@ -91,7 +99,14 @@ def solved(
     with _arithmetic():
         batches = [_batch_of(problem, objective) for objective in problem.objectives]
         tasks = [
-            partial(_solve_chunk, batch, rows, partial(solve, objective=objective, problem=problem))
+            partial(
+                _kept,
+                batch,
+                problem.targets[0].dim,
+                rows,
+                partial(solve, objective=objective, problem=problem),
+                kept.folder(),
+            )
             for objective, batch in zip(problem.objectives, batches, strict=True)
             for rows in batch.chunks
         ]
@@ -166,27 +181,55 @@ def _batch_of(problem: Problem, objective: Objective) -> _Batch:
     )
 
 
-def _solve_chunk(
-    batch: _Batch, rows: np.ndarray, solve: Callable[..., State], report: Callable[[int], None]
+def _kept(
+    batch: _Batch,
+    dimension: int,
+    rows: np.ndarray,
+    solve: Callable[..., State],
+    folder: Path | None,
+    report: Callable[[int], None],
 ) -> Any:
-    """Return what is observed at some settings, what is unmet there, and the learner's params."""
+    """Return a chunk that is kept, or solve it now and keep it."""
+
+    def compute() -> dict[str, np.ndarray]:
+        parts = zip(_PARTS, _solve_chunk(batch, dimension, rows, solve, report), strict=True)
+        return {f"{part}.{name}": np.asarray(a) for part, arrays in parts for name, a in arrays.items()}
+
+    found = kept.arrays(("exact dynamics", solve, rows), compute, folder=folder)
+    return tuple(
+        {name.removeprefix(f"{part}."): a for name, a in found.items() if name.startswith(f"{part}.")}
+        for part in _PARTS
+    )
+
+
+def _solve_chunk(
+    batch: _Batch,
+    dimension: int,
+    rows: np.ndarray,
+    solve: Callable[..., State],
+    report: Callable[[int], None],
+) -> Any:
+    """Return what is observed at some settings, what is unmet there, the params, and if they left."""
     numbers, guide_numbers, states, mixtures = (
         jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *[one[i] for i in rows])
         for one in (batch.numbers, batch.guide_numbers, batch.states, batch.mixtures)
     )
     reached = solve(batch.program, numbers, states, mixtures)
     report(1)
-    seen = _observe(batch.guide, guide_numbers, reached.learner, mixtures)
+    seen, left = _observe(batch.guide, guide_numbers, reached.learner, mixtures, dimension)
     exact, unmet = _judge(batch.program, numbers, reached, mixtures)
-    return jax.device_get(((seen | exact, unmet), reached.learner))
+    return jax.device_get((seen | exact, unmet, reached.learner, {"left": left}))
 
 
 def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, np.ndarray]:
     """Return the variables of one objective, each of shape (setting, time, *event)."""
     count = len(batch.states)
-    (observed, unmet), params = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
-    if not all(np.all(np.isfinite(value)) for value in params.values()):
-        raise InputError(f"the exact dynamics of {objective.name} must stay finite; they do not")
+    observed, unmet, params, left = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+    if np.any(left["left"]) or not all(np.all(np.isfinite(value)) for value in params.values()):
+        raise InputError(
+            f"the exact dynamics of {objective.name} must stay finite, and within {FARTHEST:g} times the "
+            "reach of start and target; they do not"
+        )
     warn_of(objective, unmet)
     # A gradient by a mean, and with it its error, is in units of one over a behaviour's.
     steepest = max(1.0 / smallest_deviation(target) for _, target in batch.mixtures)
@@ -200,12 +243,21 @@ def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, 
 
 
 @compiled
-def _observe(guide: Program, numbers: Any, params: dict[str, Array], mixtures: Any) -> dict[str, Array]:
-    """Return what a learner reports at params (setting, time, ...)."""
+def _observe(
+    guide: Program, numbers: Any, params: dict[str, Array], mixtures: Any, dimension: Any
+) -> tuple[dict[str, Array], Array]:
+    """Return what a learner reports at params (setting, time, ...), and where it left the sensible range."""
     # A program by itself, which objectives with the same learner share.
 
-    def one(numbers: Any, params: dict[str, Array], mixtures: Any) -> dict[str, Array]:
-        return lax.map(lambda at: guide.parts(numbers).observables(at, *mixtures), params)
+    def one(numbers: Any, params: dict[str, Array], mixtures: Any) -> tuple[dict[str, Array], Array]:
+        learner = guide.parts(numbers)
+        return lax.map(
+            lambda at: (
+                learner.observables(at, *mixtures),
+                has_left(at, mixtures[0], mixtures[1], dimension),
+            ),
+            params,
+        )
 
     return over_settings(one, numbers, params, mixtures)
 

@@ -24,6 +24,8 @@ def interval_kind() -> str:
 def interval(values: xr.DataArray) -> xr.DataArray:
     """Return lower and upper bound over the replicates, along a new dim ``ci_bound``; NaN are left out.
 
+    One value has no interval: the bounds are NaN.
+
     Args:
         values: an array with dims chain and draw.
     """
@@ -32,7 +34,7 @@ def interval(values: xr.DataArray) -> xr.DataArray:
     compute = az.hdi if interval_kind() == "hdi" else az.eti
     dims = list(SAMPLE_DIMS)
     # ArviZ cannot take the interval of no value at all: those places are filled first and emptied after.
-    present = values.notnull().any(dims)
+    present = values.notnull().sum(dims) > 1
     return compute(values.where(present, 0.0), dim=dims, prob=interval_probability(), skipna=True).where(
         present
     )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from inference.blas import on_one_thread
 from inference.frames import in_frame
 from inference.programs import Program, program_of, traced_alone
 from mixture_models.divergences import behaviour_law
@@ -72,6 +73,7 @@ def population_value_and_grad(
     return population(objective, learner, target, **companion)[:2]
 
 
+@on_one_thread
 def population(objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode) -> Population:
     """Return what `population_value_and_grad` does, and the estimated error, by comparing two resolutions."""
     known = [] if objective.companion is None else [objective.companion.name]

@@ -1,8 +1,6 @@
 """The layout of a result: the one place that knows the DataTree's groups, names and files."""
 
 import json
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from inference import files
 from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, one_of
 
@@ -26,6 +25,7 @@ _LONG_NAME_AND_UNITS = {
     "old_weight": ("old weight, β", "1"),
     "old_logit": ("old logit, φ", "nat"),
     "retention": ("retention of old behaviour", "1"),
+    "old_coverage": ("coverage of the old mode", "1"),
     "old_drift": ("old drift, δ(m_o, μ_o)", "Mahalanobis"),
     "new_gap": ("new gap, δ(m_n, μ_n)", "Mahalanobis"),
     "old_mean": ("old mean, m_o", "feature"),
@@ -78,6 +78,8 @@ _LONG_NAME_AND_UNITS = {
     "drift_words": ("what a reader must know of the drift", "1"),
     "contaminated_old": ("share of the old reference that looks like the new task", "1"),
     "contaminated_new": ("share of the new reference that looks like the old task", "1"),
+    "old_along_axis": ("displacement of the old mean along the axis, away from the new task", "Mahalanobis"),
+    "new_along_axis": ("displacement of the new mean along the axis, toward the old task", "Mahalanobis"),
     "num_repeated": ("samples that are equal to an earlier one", "1"),
     "near_rows": ("log ratio of the distance between nearest samples to that of the references'", "1"),
     "near_rows_error": ("its standard error", "1"),
@@ -138,7 +140,7 @@ _LONG_NAME_AND_UNITS = {
     "checkpoint": ("checkpoint", "1"),
     "probability": ("probability", "1"),
     "node": ("node of the density", "1"),
-    "diverged_step": ("first step with a value that is not finite, -1: none", "step"),
+    "diverged_step": ("first step out of the sensible range, or not finite, -1: none", "step"),
     "chain": ("chain", "1"),
     "draw": ("draw: a replicate training, or one of the posterior", "1"),
     "step": ("training step", "step"),
@@ -436,23 +438,30 @@ def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Pat
     """Write a result to ``path`` (``.zarr`` or ``.nc``) whole or not at all.
 
     Raises:
-        InputError: another suffix, no such parent folder, or an existing output without ``overwrite``.
+        InputError: another suffix, no folder that can be written to, or an existing output without
+            ``overwrite``; with it, one that is not a massdrift result or holds something else.
+        OSError: the disk is full, or fails.
     """
-    path = Path(path)
+    path = files.place(Path(path))
     one_of("the suffix of a result", path.suffix, _SUFFIXES)
-    new_output(path, "zarr.json" if path.suffix == ".zarr" else None, overwrite=overwrite)
+    files.check_new(path, foreign, overwrite=overwrite)
     if not path.resolve().parent.is_dir():
         raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        part = Path(folder) / path.name
+    files.check_writable(path)
+    with files.folder_beside(path) as folder:
+        part = folder / path.name
         if path.suffix == ".zarr":
             with warnings.catch_warnings():
                 # Without it a bare `xarray.open_datatree` warns on every reading.
                 warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
                 tree.to_zarr(part, zarr_format=3, consolidated=True)
         else:
-            tree.to_netcdf(part, engine="netcdf4")
-        replace(part, path)
+            try:
+                tree.to_netcdf(part, engine="netcdf4")
+            except RuntimeError as error:  # what netCDF4 says of a full disk
+                raise OSError(f"{path} cannot be written: {error}") from error
+        files.check_new(path, foreign, overwrite=overwrite)  # again: what came since is not ours to replace
+        files.replace(part, path)
     return path
 
 
@@ -491,39 +500,20 @@ def check_complete(path: Path, commits: np.ndarray) -> None:
         )
 
 
-def new_output(path: Path, marker: str | None = None, *, overwrite: bool = False) -> None:
-    """Check that ``path`` can be written before anything is computed.
+def foreign(path: Path) -> str | None:
+    """Say why a file or a zarr store is not a massdrift result, and nothing else; None where it is."""
+    if path.suffix == ".zarr":
+        return files.foreign_in_zarr(path, "massdrift_layout")
+    if not path.is_file():
+        return "it is a folder"
+    import netCDF4  # only asked when a file is overwritten
 
-    Args:
-        path: the file or folder to be written.
-        marker: a file that an earlier output in this place holds, where outputs are folders.
-        overwrite: whether an earlier output may be replaced; a folder of anything else never is.
-
-    Raises:
-        InputError: something stands there that may not be replaced.
-    """
-    if not path.exists() and not path.is_symlink():
-        return
-    if not overwrite:
-        raise InputError(f"{path} must not exist yet, or be overwritten explicitly; it exists")
-    if path.is_dir() != (marker is not None) or (marker and not (path / marker).exists()):
-        expected = "a file" if marker is None else f"an earlier result (a folder with {marker})"
-        raise InputError(f"{path} must be {expected} to be overwritten; it is something else")
-
-
-def replace(part: Path, path: Path) -> None:
-    """Move a finished file or folder to its name; what stood there is put aside first, then deleted."""
-    if path.is_dir() and not path.is_symlink():
-        aside = part.with_name(part.name + ".old")
-        path.rename(aside)
-        try:
-            part.rename(path)
-        except OSError:
-            aside.rename(path)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        part.replace(path)
+    try:
+        with netCDF4.Dataset(path) as file:
+            ours = "massdrift_layout" in file.ncattrs()
+    except OSError:
+        ours = False
+    return None if ours else "it is another file"
 
 
 def names(objectives: Iterable[Any]) -> list[str]:

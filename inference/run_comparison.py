@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from inference import results
+from inference.blas import on_one_thread
 from inference.intervals import interval_kind, interval_probability
 from inference.measurement import verdict
 from mixture_models.validation import InputError, number
@@ -22,6 +23,7 @@ _VERDICTS = {"old_weight": "weight", "old_drift": "drift"}
 _MOST_DRAWS = 4000
 
 
+@on_one_thread
 def compare_runs(
     trees: Mapping[str, xr.DataTree],
     *,
@@ -94,7 +96,7 @@ def compare_runs(
     dataset = xr.Dataset(
         variables,
         {"run": names, "other": names, "ci_bound": ["lower", "upper"]},
-        {"at": str(at), "level": level},
+        {"at": str(at), "level": level} | {f"{name}_rope": width for name, width in ropes.items()},
     )
     settings = {"at": str(at), "gain": level, "rope": ropes, "runs": names}
     root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "comparison of runs"})

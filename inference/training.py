@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,23 +17,29 @@ from jaxtyping import Array
 from numpyro.infer import SVI
 from tqdm.auto import tqdm
 
-from inference import results
+from inference import kept, results
+from inference.blas import on_one_thread
 from inference.chunks import chunk_sizes, run_together
 from inference.programs import Program, compiled, program_of, traced_alone
 from inference.span import check_span, in_span
 from mixture_models.objectives import Objective
 from mixture_models.precision import in_precision
+from mixture_models.sensible_range import has_left
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, integer, number, positive
+from mixture_models.validation import InputError, flag, integer, number, positive
 
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
 _BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
 
+# Among the variables of a chunk that is kept.
+_DIVERGED = "diverged_step"
+
 #: Steps are counted in 32 bits.
 MOST_STEPS = 2**31 - 2
 
 
+@on_one_thread
 def train(
     objectives: Objective | Sequence[Objective],
     start: TwoMode,
@@ -81,8 +88,9 @@ def train(
 
     Returns:
         DataTree with ``/trajectory`` (dims objective, chain, draw, step, and feature), ``/final`` and
-        ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite is NaN
-        from then on. ``loss`` is the divergence's estimate at the recorded parameters, in nats.
+        ``/trajectory_stats`` (``diverged_step``, -1 for none). A replicate that becomes non-finite, or
+        leaves the range of `mixture_models.sensible_range`, is NaN from then on. ``loss`` is the
+        divergence's estimate at the recorded parameters, in nats.
 
     Raises:
         InputError: an argument out of range, before anything is computed.
@@ -113,7 +121,7 @@ def train(
         "record_every": record_every,
         "optimizer": "sgd" if optimizer is None else "given by the caller",
         "learning_rate_factors": factors,
-        "common_random_numbers": bool(common_random_numbers),
+        "common_random_numbers": flag("common_random_numbers", common_random_numbers),
         "precision": precision,
     } | ({} if dimension is None else {"dimension": dimension})
     steps = results.recorded_steps(num_steps, record_every)
@@ -138,7 +146,16 @@ def train(
             keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
             chunks = keys.reshape(num_chunks, size)
             compiling[program.static] = partial(_compile, program, chunks[0], setting, rate, plan)
-            tasks += [partial(_run, program, chunk, setting, rate, plan) for chunk in chunks]
+            facts = (problems[index], batch_size, optimizer, factors, precision, learning_rate, steps)
+            tasks += [
+                partial(
+                    _kept,
+                    partial(_run, program, chunk, setting, rate, plan),
+                    (*facts, np.asarray(jax.random.key_data(chunk))),
+                    kept.folder(),
+                )
+                for chunk in chunks
+            ]
         # Before the trainings: threads that share a program would each compile it.
         run_together(list(compiling.values()), arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
@@ -234,6 +251,18 @@ def _plan(steps: np.ndarray, batch: int) -> _Plan:
     while records > 1 and records * int(counts[0]) * batch > _BEHAVIOURS:
         records //= 2
     return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
+
+
+def _kept(
+    run: Callable[..., _Ended], facts: Any, folder: Path | None, report: Callable[[int], None]
+) -> _Ended:
+    """Return a chunk that is kept, or train it now and keep it."""
+    found = kept.arrays(
+        ("training", facts),
+        lambda: (ended := run(report)).records | {_DIVERGED: ended.diverged_step},
+        folder=folder,
+    )
+    return _Ended(found, found.pop(_DIVERGED))
 
 
 def _compile(
@@ -403,7 +432,8 @@ def advance(
         diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
         after_last = state.step == num_steps  # the update for the last loss is not taken
         params, step = svi.get_params(svi_state), state.step + 1
-        lost = ~_all_finite(params) & ~after_last
+        left = has_left(params, setting[0], setting[1], getattr(guide, "dimension", None))
+        lost = (~_all_finite(params) | left) & ~after_last
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
         if beside is not None:

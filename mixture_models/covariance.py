@@ -92,6 +92,17 @@ def dense(scale: Any, dim: int) -> Any:
     return scale if scale.ndim == 2 else scale * xp.eye(dim, dtype=scale.dtype)
 
 
+def mean_scale(one: Any, two: Any) -> Any:
+    """Return the square root of (L Lᵀ + L' L'ᵀ)/2, structured as the richer of the two."""
+    if one is two:
+        return one
+    if one.ndim < 2 and two.ndim < 2:
+        return ((one * one + two * two) / 2.0) ** 0.5
+    dim = max(one.shape[-1] if one.ndim else 1, two.shape[-1] if two.ndim else 1)
+    a, b = dense(one, dim), dense(two, dim)
+    return a.__array_namespace__().linalg.cholesky((a @ a.T + b @ b.T) / 2.0)
+
+
 def _solve(scale: Any, y: Any, *, transposed: bool) -> Any:
     exact = isinstance(scale, np.ndarray) and isinstance(y, np.ndarray)
     linalg = scipy.linalg if exact else jax.scipy.linalg

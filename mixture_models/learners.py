@@ -12,10 +12,10 @@ from numpyro.distributions import constraints
 
 from mixture_models.divergences import BEHAVIOUR
 from mixture_models.mixture_law import MixtureLaw
-from mixture_models.observables import drift, retention
+from mixture_models.observables import drift, old_coverage, retention
 from mixture_models.overlap import single_mode_overlaps
 from mixture_models.two_mode import TwoMode, expit
-from mixture_models.validation import one_of
+from mixture_models.validation import flag, one_of
 
 _CONSTRAINTS = (
     constraints.positive,
@@ -38,6 +38,9 @@ class TwoModeLearner:
     """
 
     train_scales: bool = False
+
+    def __post_init__(self) -> None:
+        flag("train_scales", self.train_scales)
 
     @property
     def fixed_covariance(self) -> bool:
@@ -95,6 +98,9 @@ class SingleModeLearner:
 
     train_scale: bool = True
 
+    def __post_init__(self) -> None:
+        flag("train_scale", self.train_scale)
+
     @property
     def fixed_covariance(self) -> bool:
         """Whether training leaves the covariance as it is, as exact forms need."""
@@ -112,8 +118,10 @@ class SingleModeLearner:
         """Return what is recorded of one state of the parameters, by variable name."""
         mean = params["mean"]
         scale: Any = params.get("scale", start.scale)
+        law = MixtureLaw(jnp.zeros(1), mean[None], (scale,))
         return {
-            "retention": retention(MixtureLaw(jnp.zeros(1), mean[None], (scale,)), target),
+            "retention": retention(law, target),
+            "old_coverage": old_coverage(law, target),
             "old_drift": drift(mean, target, "old"),
             "new_gap": drift(mean, target, "new"),
             "mean": mean,
@@ -142,6 +150,7 @@ def two_mode_observables(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
         "old_weight": expit(learner.old_logit),
         "old_logit": learner.old_logit,
         "retention": retention(learner.law(), target),
+        "old_coverage": old_coverage(learner.law(), target),
         "old_drift": drift(learner.old_mean, target, "old"),
         "new_gap": drift(learner.new_mean, target, "new"),
         "old_mean": learner.old_mean,

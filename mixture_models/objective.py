@@ -96,13 +96,14 @@ def register(constructor: Callable[..., Objective]) -> Callable[..., Objective]:
     @wraps(constructor)
     def named(*args: Any, **kwargs: Any) -> Objective:
         given = inspect.signature(constructor).bind(*args, **kwargs).arguments
+        objective = constructor(*args, **kwargs)  # first, as it refuses what cannot be compared
         changed = [
             f"{key}={arguments.text_of(value)}"
             for key, value in given.items()
             if value != parameters[key].default
         ]
         return replace(
-            constructor(*args, **kwargs),
+            objective,
             name=":".join([name, ",".join(changed)] if changed else [name]),
             made_by=(named, dict(given)),
         )

@@ -132,7 +132,7 @@ class TwoMode:
     @property
     def separation(self) -> Any:
         """δ = ‖μ_o - μ_n‖ in the metric of Σ⁻¹ (of the mean covariance's, where they differ)."""
-        return cov.length(_mean_scale(*self.scales), self.old_mean - self.new_mean)
+        return cov.length(cov.mean_scale(*self.scales), self.old_mean - self.new_mean)
 
     def log_odds(self, y: Any) -> Any:
         """Return log(β N(y; m_o) / ((1-β) N(y; m_n))) for behaviours of shape (..., d)."""
@@ -210,7 +210,7 @@ def bhattacharyya(a: Any, b: Any, covariance: Any = None, other_covariance: Any 
     if other_covariance is None:
         return np.exp(-(cov.length(one, difference) ** 2) / 8.0)
     two = cov.scale_of("other_covariance", other_covariance, dim)
-    between = _mean_scale(one, two)
+    between = cov.mean_scale(one, two)
     log_volume = 0.5 * (cov.log_determinant(one, dim) + cov.log_determinant(two, dim))
     return np.exp(
         -(cov.length(between, difference) ** 2) / 8.0 + log_volume - cov.log_determinant(between, dim)
@@ -257,17 +257,6 @@ def _difference(a: Any, b: Any) -> np.ndarray:
     if a.shape[-1] != b.shape[-1]:
         raise InputError(f"a and b must have one dimension; got shapes {a.shape} and {b.shape}")
     return a - b
-
-
-def _mean_scale(one: Any, two: Any) -> Any:
-    """Return the square root of (L Lᵀ + L' L'ᵀ)/2, structured as the richer of the two."""
-    if one is two:
-        return one
-    if one.ndim < 2 and two.ndim < 2:
-        return ((one * one + two * two) / 2.0) ** 0.5
-    dim = max(one.shape[-1] if one.ndim else 1, two.shape[-1] if two.ndim else 1)
-    a, b = cov.dense(one, dim), cov.dense(two, dim)
-    return a.__array_namespace__().linalg.cholesky((a @ a.T + b @ b.T) / 2.0)
 
 
 def _given(old_weight: float | None, old_logit: float | None) -> str:

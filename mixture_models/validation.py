@@ -1,10 +1,16 @@
-"""Checks at the boundary: one sentence that says what was expected and what came."""
+"""Checks at the boundary: one sentence that says what was expected and what came.
+
+What is not a real number is never made one in silence: booleans, texts, dates and complex numbers are
+refused, and so are whole numbers that float64 cannot hold. A masked entry is a missing value, which is NaN.
+"""
 
 import math
 from collections.abc import Iterable
-from numbers import Integral
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -14,10 +20,7 @@ class InputError(ValueError):
 
 def number(name: str, value: Any) -> float:
     """Return ``value`` as a finite float, or raise `InputError`."""
-    try:
-        result = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name} must be a number; got {_shown(value)}") from None
+    result = float(_scalar(name, value, "a number"))
     if not math.isfinite(result):
         raise InputError(f"{name} must be finite; got {result}")
     return result
@@ -65,14 +68,13 @@ def closed_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) 
 
 def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
     """Return ``value`` as an int between the bounds, or raise `InputError`."""
-    try:
-        result = int(value)
-        # Whole numbers beyond 2⁵³ are no floats.
-        exact = not isinstance(value, bool) and (isinstance(value, Integral) or result == float(value))
-    except (TypeError, ValueError, OverflowError):
-        exact = False
-    if not exact:
-        raise InputError(f"{name} must be a whole number; got {_shown(value)}")
+    if isinstance(value, Integral) and not isinstance(value, bool | np.timedelta64):
+        result = int(value)  # whatever its size
+    else:
+        whole = _scalar(name, value, "a whole number")
+        if not math.isfinite(whole) or whole != int(whole):
+            raise InputError(f"{name} must be a whole number; got {_shown(value)}")
+        result = int(whole)
     if result < at_least:
         raise InputError(f"{name} must be at least {at_least}; got {result}")
     if at_most is not None and result > at_most:
@@ -80,12 +82,55 @@ def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = N
     return result
 
 
-def finite_array(name: str, value: Any) -> np.ndarray:
-    """Return ``value`` as a float64 array of finite entries, or raise `InputError`."""
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is true or false, or raise `InputError`: any text would be true."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be true or false; got {_shown(value)}")
+    return bool(value)
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Return ``value`` as an array of its own type, with its mask, or refuse what has no one shape."""
     try:
-        result = np.asarray(value, dtype=np.float64)
+        return np.asanyarray(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}") from None
+
+
+def real_array(name: str, value: Any) -> np.ndarray:
+    """Return ``value`` as a float64 array, NaN where it is masked, or refuse what holds no real numbers."""
+    # One by one: among floats NumPy makes numbers of the booleans and durations in a list, and drops masks.
+    if isinstance(value, list | tuple) and not all(type(entry) is float for entry in value):
+        parts = [real_array(name, entry) for entry in value]
+        if len({part.shape for part in parts}) > 1:
+            raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}")
+        return np.stack(parts)
+    array = as_array(name, value)
+    kind, data = array.dtype.kind, np.ma.getdata(array)
+    words = _KINDS.get(kind, "")
+    if kind == "V" and jnp.issubdtype(array.dtype, jnp.floating):
+        words = ""  # a machine-learning float such as bfloat16
+    if kind == "O":
+        # Whatever Python objects lie in an array are numbers one by one.
+        entries = array.compressed() if isinstance(array, np.ma.MaskedArray) else array.ravel()
+        if any(isinstance(e, bool | np.timedelta64) or not isinstance(e, Real | Decimal) for e in entries):
+            words = "objects that are not"
+    if words:
+        raise InputError(f"{name} must be numeric, real numbers with one shape; got {words}: {_shown(value)}")
+    try:
+        result = np.asarray(data, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}") from None
+    if kind in "iuO" and _rounded(data):
+        raise InputError(f"{name} must be numbers that float64 holds exactly; got {_shown(value)}")
+    if np.ma.is_masked(array):
+        result = np.where(np.ma.getmaskarray(array), np.nan, result)
+    return result
+
+
+def finite_array(name: str, value: Any) -> np.ndarray:
+    """Return ``value`` as a float64 array of finite entries, or raise `InputError`."""
+    result = real_array(name, value)
     if not np.all(np.isfinite(result)):
         raise InputError(f"{name} must be finite; got {np.array2string(result, threshold=8)}")
     return result
@@ -117,6 +162,41 @@ def increasing_array(name: str, value: Any, interval: str) -> np.ndarray:
     if result.ndim != 1 or not result.size or np.any(np.diff(result) <= 0.0):
         raise InputError(f"{name} must be an increasing list of numbers; got {np.array2string(result)}")
     return result
+
+
+# What a kind of NumPy arrays holds that is no real number.
+_KINDS = {
+    "b": "booleans",
+    "c": "complex numbers",
+    "S": "texts",
+    "U": "texts",
+    "T": "texts",
+    "M": "dates",
+    "m": "durations",
+    "V": "records",
+}
+
+
+def _scalar(name: str, value: Any, wanted: str) -> float:
+    """Return one real number, NaN where it is masked, or refuse anything else, an array of one among it."""
+    try:
+        array = real_array(name, value)
+    except InputError:
+        array = None
+    if array is None or array.ndim:
+        raise InputError(f"{name} must be {wanted}; got {_shown(value)}")
+    return float(array)
+
+
+def _rounded(array: np.ndarray) -> bool:
+    """Return whether float64 does not hold some whole number exactly, as may be beyond 2⁵³."""
+    if array.dtype.kind == "O":
+        large = [entry for entry in array.ravel() if isinstance(entry, Integral)]
+    elif array.dtype.itemsize < 8 or not array.size or -(2**53) <= array.min() <= array.max() <= 2**53:
+        return False
+    else:
+        large = array.ravel().tolist()
+    return any(int(float(entry)) != int(entry) for entry in large)
 
 
 def _shown(value: Any) -> str:

@@ -126,3 +126,12 @@ def test_intervals_leave_nan_out_and_say_nothing_of_nothing():
     found = intervals.interval(values)
     assert found.isel(step=0).values == pytest.approx(np.asarray(az.eti(np.array([1.0, 3.0]))))
     assert np.isnan(found.isel(step=1)).all()
+
+
+def test_one_value_has_no_interval():
+    values = xr.DataArray([[[0.857, np.nan]], [[0.5, 0.6]]], dims=("objective", "chain", "draw"))
+    for kind in ("eti", "hdi"):
+        with az.rc_context({"stats.ci_kind": kind}):
+            found = intervals.interval(values)
+        assert np.isnan(found.isel(objective=0)).all()
+        assert np.isfinite(found.isel(objective=1)).all()

@@ -120,6 +120,17 @@ def test_neighbours_in_the_file_that_are_alike_are_said():
     assert words_of(measure(rng.permutation(y), old, new, **FAST)) == "good"
 
 
+def test_a_mode_that_lies_as_far_as_the_other_reference_may_be_another_behaviour():
+    # The new mode lies beyond its reference by the distance of the references: no check of shape sees it.
+    rng, old, new = referenced(d=2)
+    y = two_modes(rng, 600, 0.6, d=2)
+    assert words_of(measure(y, old, new, **FAST), "weight_words") == "good"
+    y[y[:, 0] > 2.0] += [4.0, 0.0]
+    tree = measure(y, old, new, **FAST)
+    assert tree["sample_stats"]["new_along_axis"].item() == pytest.approx(-4.0, abs=0.5)
+    assert "what is taken for the new mode" in words_of(tree, "weight_words")
+
+
 def test_references_that_are_hardly_apart_are_never_good():
     for seed in range(4):
         rng, old, new = referenced(seed, 2000, 2, 0.12)

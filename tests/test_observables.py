@@ -1,5 +1,7 @@
 """What is reported of a learner: retention, drift and overlaps, against numerical integration."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -223,6 +225,43 @@ def test_old_responsibility_of_the_published_target_for_narrow_wide_and_far_lear
     exact = float(np.sum(norm.pdf(z) * expit(joint[0] - joint[1])) * 20.0 / 40_000)
     ours = responsible(TwoMode.create(*target), jnp.array([place]), jnp.array(width))
     assert float(ours) == pytest.approx(exact, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_old_responsibility_between_modes_far_apart_and_of_very_different_widths(seed):
+    # Log odds turn back at an extremum far off, which makes their characteristic function oscillate for long.
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        separation, variance = 10.0 ** rng.uniform(0.0, 2.3), 10.0 ** rng.uniform(-3.0, 3.0)
+        target = oracles.Setting(rng.uniform(0.1, 0.9), 0.0, separation, 1.0, variance)
+        place = separation * rng.choice([0.0, 1.0, rng.uniform(-0.5, 1.5)])
+        width = rng.choice([1.0, np.sqrt(variance)])
+        exact = responsibility_by_pieces(target, place, width)
+        ours = responsible(TwoMode.create(*target), jnp.array([place]), jnp.array(width))
+        assert float(ours) == pytest.approx(exact, abs=1e-7)
+
+
+def responsibility_by_pieces(target, place, width):
+    """Return E[s_o] for N(place, width²): Gauss-Legendre on pieces that shrink toward where s_o steps."""
+    weight, old, new, old_variance, new_variance = target
+    log_odds = np.polynomial.Polynomial(
+        [np.log(weight / (1 - weight)) + 0.5 * np.log(new_variance / old_variance)]
+    )
+    for mean, variance, sign in ((old, old_variance, -0.5), (new, new_variance, 0.5)):
+        log_odds += sign * np.polynomial.Polynomial([place - mean, width]) ** 2 / variance
+    steps = np.real([root for root in log_odds.roots() if np.isreal(root) and abs(root) < 12.0])
+    marks = np.sort(np.concatenate([[-12.0, 12.0], steps]))
+    shrinking = np.concatenate([[0.0], np.geomspace(1e-8, 0.5, 40)])
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    total = 0.0
+    for left, right in pairwise(marks):
+        edges = np.unique(
+            np.concatenate([left + (right - left) * shrinking, right - (right - left) * shrinking])
+        )
+        half = np.diff(edges)[:, None] / 2.0
+        z = edges[:-1, None] + half * (1.0 + nodes)
+        total += np.sum(half * weights * norm.pdf(z) * expit(log_odds(z)))
+    return total
 
 
 # Drift

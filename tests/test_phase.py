@@ -23,13 +23,14 @@ def tree():
     final = xr.Dataset(
         {
             "retention": empty + xr.where(starved, 0.01, 0.4),
+            "old_coverage": empty + xr.where(starved, 0.02, 0.3),
             "old_drift": empty + xr.where(empty["separation"] < 4.0, 1.0, 0.001),
         }
     )
     diverged = xr.full_like(empty, -1, dtype=int)
     diverged[0, 0, 0, 0, 0, 0] = 3
     final["retention"][0, 0, 0, 0, 0, 0] = np.nan
-    settings = {"start_old_weight": 0.1, "old_weight": 0.5, "num_replicates": 4}
+    settings = {"start_old_weight": 0.1, "start_new_gap": 1.0, "old_weight": 0.5, "num_replicates": 4}
     return xr.DataTree.from_dict(
         {
             "/": xr.Dataset(attrs=results.provenance(settings)),
@@ -41,7 +42,7 @@ def tree():
 
 def test_lines_are_where_theory_has_its_levels():
     for beta in (0.02, 0.1, 0.5):
-        apart = phase.overlapping_below(beta)
+        apart = phase.overlapping_below(beta, 1.0)
         assert theory.misassignment(beta, apart - 1.0) == pytest.approx(0.1, rel=1e-6)
         size = phase.starved_below("reverse_kl", beta, 0.2)
         for whole, more in ((np.floor(size), True), (np.ceil(size), False)):

@@ -408,7 +408,7 @@ def test_the_command_plans_and_checks(massdrift):
     assert code == 0
     assert "retain 0.95 of it" in printed
     assert "replay 0.5" in printed
-    assert "In brackets: trained, " in " ".join(printed.split())
+    assert "Trained: mean and " in " ".join(printed.split())
     assert "nan" not in printed
 
 

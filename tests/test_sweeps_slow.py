@@ -96,7 +96,7 @@ class Killed(Exception):
 
 def dying(monkeypatch, moment, rng):
     """Let the process die in its file operation of this number: half of that file may be left."""
-    original, lock, count = sweep_store._write, threading.Lock(), [0]
+    original, lock, count = sweep_store.files.write, threading.Lock(), [0]
 
     def write(file, contents):
         with lock:
@@ -110,7 +110,7 @@ def dying(monkeypatch, moment, rng):
             part.write_bytes(contents[: rng.integers(len(contents) + 1)])
         raise Killed
 
-    monkeypatch.setattr(sweep_store, "_write", write)
+    monkeypatch.setattr(sweep_store.files, "write", write)
     return count
 
 

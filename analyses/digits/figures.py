@@ -12,7 +12,7 @@ from analyses import figures as house
 from analyses import outputs
 from analyses.digits.layout import summary
 from analyses.digits.report import final
-from inference import results
+from inference import files, results
 from inference.intervals import interval_probability
 
 # Images in a row and rows of a grid.
@@ -27,10 +27,11 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 
 def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv`` and the figures into a run's folder."""
-    results.save(tree, folder / outputs.MARKER, overwrite=True)
-    summary(tree).to_csv(folder / "summary.csv", index=False)
-    for name, figure in plot(tree).items():
-        house.save(figure, folder, name)
+    files.check_new(folder / outputs.MARKER, results.foreign, overwrite=True)
+    with files.folder_beside(folder / outputs.MARKER) as part:
+        outputs.write(tree, summary(tree), plot(tree), part)
+        for written in list(part.iterdir()):
+            files.replace(written, folder / written.name)
 
 
 def _grid(axes: Axes, images: np.ndarray, title: str) -> None:

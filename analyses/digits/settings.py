@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import tomli_w
 
-from inference import results
+from inference import files, results
 from mixture_models.validation import (
     InputError,
     closed_interval,
@@ -129,10 +129,9 @@ class Store:
             raise InputError(
                 f"{folder} must be a new folder or that of an earlier run of digits; it is neither"
             )
-        (folder / _PARTS).mkdir(parents=True, exist_ok=True)
-        part = folder / f".{_FILE}.part"
-        part.write_text(tomli_w.dumps(asdict(settings)))
-        part.replace(stored)
+        files.write(stored, tomli_w.dumps(asdict(settings)).encode())
+        (folder / _PARTS).mkdir(exist_ok=True)
+        files.clean_within(folder / _PARTS)
 
     def path(self, name: str) -> Path:
         """Return where a part stands."""
@@ -142,9 +141,9 @@ class Store:
         """Return the arrays of a part: those that are stored, or computed now and stored."""
         path = self.path(f"{name}.npz")
         if not path.exists():
-            part = path.with_suffix(".part.npz")
-            np.savez_compressed(part, **compute())  # type: ignore[arg-type]
-            part.replace(path)
+            found = compute()
+            with files.whole_file(path) as part, part.open("wb") as file:
+                np.savez_compressed(file, **found)  # type: ignore[arg-type]
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +12,10 @@ import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from inference import results
+from inference import kept, results
+from inference.blas import on_one_thread
 from inference.measurement import (
     across,
     checks,
@@ -35,7 +37,7 @@ from inference.measurement.prior import Prior
 from inference.measurement.projection import Projection, project
 from inference.measurement.scales import ScalePosterior, scale_posterior
 from inference.measurement.scores import prior_shapes
-from mixture_models.validation import InputError, integer, one_of, positive
+from mixture_models.validation import InputError, flag, integer, one_of, positive
 
 #: How the posterior is computed.
 METHODS = ("auto", "laplace", "nuts")
@@ -71,6 +73,7 @@ class _Checkpoint(NamedTuple):
     streamed: bool
 
 
+@on_one_thread
 def measure(
     samples: Any,
     old_reference: Any,
@@ -154,6 +157,7 @@ def measure(
     num_rows = integer("num_log_likelihood_rows", num_log_likelihood_rows, at_least=0, at_most=10_000)
     max_features = integer("max_features", max_features)
     limit = stored.default_memory() if memory is None else positive("memory", memory)
+    neither, drop_missing = flag("neither", neither), flag("drop_missing", drop_missing)
     checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
@@ -190,7 +194,7 @@ def measure(
         "drop_missing": drop_missing,
         "num_log_likelihood_rows": num_rows,
     }
-    with jax.enable_x64(True), threadpool_limits(1, "blas"):
+    with jax.enable_x64(True):
         references = anchor(old, new, kind, worth=projection.worth)
         plan = _Plan(
             references,
@@ -204,17 +208,14 @@ def measure(
             seed,
         )
         names = checked.samples.names
-        store = _Store(None if keep is None else Path(keep), settings, checked)
+        facts = _facts(settings, checked)
         measured = []
-        with tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+        keeping = nullcontext() if keep is None else kept.keeping(Path(keep))
+        with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+            folder = kept.folder()
             for index, _ in enumerate(bar):
-                found = store.read(index)
-                if found is None:
-                    checkpoint = _checkpoint(plan, checked, projection, index, streamed=sizes[index] > limit)
-                    summary = checked.summaries[index]
-                    found = measure_checkpoint(plan, checkpoint, checked, index)
-                    found |= {"observed_mean": summary.mean, "observed_sd": summary.sd}
-                    store.write(index, found)
+                compute = partial(_measured, plan, checked, projection, index, streamed=sizes[index] > limit)
+                found = kept.arrays((facts, index, checked.summaries[index].digest), compute, folder=folder)
                 measured.append(found)
     tail_dof = references.central.tail_dof
     extra = {
@@ -231,6 +232,16 @@ def _separation(references: References) -> float:
     """Return the distance of the references' means less what the noise of the means adds to it."""
     noise = float(np.trace(references.mean_covariances.sum(axis=0)))
     return float(np.sqrt(max(float(references.means[0, 0]) ** 2 - noise, 0.0)))
+
+
+def _measured(
+    plan: _Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
+) -> dict[str, np.ndarray]:
+    """Return all that is kept of one checkpoint."""
+    summary = checked.summaries[index]
+    checkpoint = _checkpoint(plan, checked, projection, index, streamed=streamed)
+    found = measure_checkpoint(plan, checkpoint, checked, index)
+    return found | {"observed_mean": summary.mean, "observed_sd": summary.sd}
 
 
 def _checkpoint(
@@ -291,17 +302,24 @@ def measure_checkpoint(
     )
     for name, length in (("old", reported.old_drift), ("new", reported.new_gap)):
         stats[f"{name}_unmoved_probability"] = float(np.mean(length == 0.0))
+    for name, mean, at in zip(
+        ("old", "new"),
+        (draws.unknowns.old_mean, draws.unknowns.new_mean),
+        references.means[:, 0],
+        strict=True,
+    ):
+        stats[f"{name}_along_axis"] = float(np.mean(np.asarray(mean)[..., 0]) - at)
     stats |= {f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()}
     words = verdict.verdicts(stats, references.old.shape[1], _separation(references))
     stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
-    kept = {f"posterior_{name}": _by_slot(array) for name, array in reported._asdict().items()}
-    kept |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
-    kept |= {"check_observed": prediction.observed, "check_replicated": prediction.replicated}
+    flat = {f"posterior_{name}": _by_slot(array) for name, array in reported._asdict().items()}
+    flat |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
+    flat |= {"check_observed": prediction.observed, "check_replicated": prediction.replicated}
     if plan.num_log_likelihood_rows:
-        kept["log_likelihood"] = _by_slot(
+        flat["log_likelihood"] = _by_slot(
             law.pointwise(references.draws, line.unknowns, kept_y[:, : references.draws.means.shape[-1]])
         )
-    return kept
+    return flat
 
 
 def _scales(
@@ -355,38 +373,12 @@ def _by_slot(array: Any) -> np.ndarray:
 _FORMAT = 2
 
 
-class _Store:
-    """Finished checkpoints in a folder, one file each, bound to their data and settings."""
-
-    def __init__(self, folder: Path | None, settings: dict[str, Any], checked: inputs.Checked) -> None:
-        self.folder, self.summaries = folder, checked.summaries
-        if folder is None:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        common = hashlib.sha256(json.dumps(settings | {"format": _FORMAT}, sort_keys=True).encode())
-        for array in (checked.old, checked.new):
-            common.update(np.ascontiguousarray(array).tobytes())
-        self.common = common
-
-    def _path(self, index: int) -> Path:
-        digest = self.common.copy()
-        digest.update(self.summaries[index].digest)
-        assert self.folder is not None
-        return self.folder / f"{index:04d}-{digest.hexdigest()[:16]}.npz"
-
-    def read(self, index: int) -> dict[str, np.ndarray] | None:
-        if self.folder is None or not (path := self._path(index)).exists():
-            return None
-        with np.load(path, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
-
-    def write(self, index: int, found: dict[str, np.ndarray]) -> None:
-        if self.folder is None:
-            return
-        path = self._path(index)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, **found)  # type: ignore[arg-type]
-        part.replace(path)
+def _facts(settings: dict[str, Any], checked: inputs.Checked) -> str:
+    """Return what stands for the settings and the references."""
+    common = hashlib.sha256(json.dumps(settings | {"format": _FORMAT}, sort_keys=True).encode())
+    for array in (checked.old, checked.new):
+        common.update(np.ascontiguousarray(array).tobytes())
+    return common.hexdigest()
 
 
 def _tree(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from inference.measurement import stored
 from inference.measurement.stored import Stored
-from mixture_models.validation import InputError, one_of
+from mixture_models.validation import InputError, as_array, one_of, real_array
 
 #: The kinds of files that are read.
 SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
@@ -73,7 +73,7 @@ def samples_of(name: str, source: Any) -> Samples:
         return _of_mapping(name, source)
     if isinstance(source, list | tuple) and source and np.ndim(source[0]) == 2:
         return _listed(list(range(len(source))), list(source), None)
-    shape = np.shape(source)
+    shape = source.shape if hasattr(source, "shape") else as_array(name, source).shape
     if len(shape) == 3:
         return _stacked(list(range(shape[0])), source, None)
     if len(shape) == 2:
@@ -297,14 +297,14 @@ def _stacked(names: list[Any], array: Any, features: list[str] | None) -> Sample
 def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
     if "samples" in source:
         values = source["samples"]
-        values = values if hasattr(values, "ndim") else np.asarray(values)
+        values = values if hasattr(values, "ndim") else real_array(name, values)
         features = [str(f) for f in source["features"]] if "features" in source else None
         if "checkpoint" in source and values.ndim == 2:
             rows = stored.of_array(name, values)
-            return _grouped(name, np.asarray(source["checkpoint"]), rows, features)
+            return _grouped(name, _labels(name, source["checkpoint"]), rows, features)
         names = [0] if values.ndim == 2 else list(range(len(values)))
         if "checkpoint" in source:
-            names = np.asarray(source["checkpoint"]).tolist()
+            names = _labels(name, source["checkpoint"]).tolist()
         if values.ndim not in (2, 3) or len(names) != (len(values) if values.ndim == 3 else 1):
             raise InputError(
                 f"{name}: samples must be (sample, feature) or (checkpoint, sample, feature), with one "
@@ -317,6 +317,14 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
     numeric = all(word.isdecimal() for word in words)
     keys: list[Any] = [int(word) for word in words] if numeric else list(words)
     return _listed(keys, list(source.values()), None)
+
+
+def _labels(name: str, labels: Any) -> np.ndarray:
+    """Return names of checkpoints, or refuse masked ones, whose samples would be of an unknown checkpoint."""
+    array = as_array(name, labels)
+    if np.ma.is_masked(array):
+        raise InputError(f"{name} must name every checkpoint; {np.ma.count_masked(array)} names are masked")
+    return np.asarray(array)
 
 
 def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
@@ -398,8 +406,10 @@ def _read(name: str, path: Path) -> Any:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {key: stored[key] for key in stored.files}
-            if "samples" not in arrays and len(arrays) == 1:
-                return next(iter(arrays.values()))
+            # An array that was given a name is the checkpoint of that name; "arr_0" is NumPy's for none.
+            if len(arrays) == 1 and "samples" not in arrays:
+                ((key, array),) = arrays.items()
+                return array if key == "arr_0" or array.ndim == 3 else arrays
             return arrays
         # Lazily: a checkpoint is read when it is its turn.
         if path.suffix == ".zarr":

@@ -9,14 +9,16 @@ from jaxtyping import Float
 from scipy import stats
 
 from inference import results
+from inference.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.weight_posterior import NODES, WeightPosterior, weight_posterior
-from mixture_models.validation import InputError, integer, number
+from mixture_models.validation import InputError, as_array, integer, number, real_array
 
 # What the priors may be: below 1 the density has a pole at the end.
 _LEAST_SHAPE = 1.0
 
 
+@on_one_thread
 def measure_scores(
     old_log_likelihood: Any,
     new_log_likelihood: Any,
@@ -86,17 +88,15 @@ def _by_checkpoint(name: str, scores: Any) -> dict[Any, np.ndarray]:
             for i, label in enumerate(labels)
         }
     else:
-        rows = list(scores) if isinstance(scores, Sequence) else list(np.atleast_1d(scores))
-        nested = bool(rows) and np.ndim(rows[0]) == 1
+        several = isinstance(scores, Sequence) and not isinstance(scores, str | bytes)
+        rows: Any = scores if several else np.ma.atleast_1d(as_array(name, scores))
+        nested = len(rows) > 0 and np.ndim(rows[0]) == 1
         items = dict(enumerate(rows)) if nested else {0: rows}
     if not items:
         raise InputError(f"{name} must hold at least one checkpoint; got none")
     checked = {}
     for checkpoint, values in items.items():
-        try:
-            array = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"{name} must be numeric; got {values!r}") from None
+        array = real_array(name, values)
         if array.ndim != 1 or array.size == 0:
             raise InputError(
                 f"{name} must have at least one sample of checkpoint {checkpoint}, along one axis; "

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import chdtrc, ncfdtr
 
+from inference.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement import inputs
 from inference.measurement.weight_posterior import weight_posterior
-from mixture_models.validation import InputError
+from mixture_models.validation import InputError, flag
 
 # Least samples of a half of both references beyond the features, for a discriminant that is one.
 _SPARE = 10
@@ -54,6 +55,7 @@ class EstimatedSetting(NamedTuple):
     remark: str
 
 
+@on_one_thread
 def estimate_setting(
     old_samples: Any, new_samples: Any, learner_samples: Any = None, *, drop_missing: bool = False
 ) -> EstimatedSetting:
@@ -73,7 +75,7 @@ def estimate_setting(
         InputError: samples that cannot be used, or too few of them.
     """
     shown = old_samples if learner_samples is None else learner_samples
-    checked = inputs.check(shown, old_samples, new_samples, drop_missing=drop_missing)
+    checked = inputs.check(shown, old_samples, new_samples, drop_missing=flag("drop_missing", drop_missing))
     old, new, d = checked.old, checked.new, len(checked.features)
     covariance = pooled_covariance(old, new)
     plug_in, separation = separation_of_samples(old, new)

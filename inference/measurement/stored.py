@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from mixture_models.validation import InputError
+from mixture_models.validation import InputError, as_array, real_array
 
 # Numbers of a piece: 8 MiB of them, as float64.
 _NUMBERS = 1 << 20
@@ -91,10 +91,7 @@ class Stored:
         return cuts
 
     def _numbers(self, rows: slice) -> np.ndarray:
-        try:
-            values = np.asarray(self.read(rows), dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"the samples of {self.name} must be numeric") from None
+        values = real_array(f"the samples of {self.name}", self.read(rows))
         return values[~np.isnan(values).all(axis=1)] if self.padded else values
 
 
@@ -105,7 +102,8 @@ def of_array(name: str, values: Any, *at: int) -> Stored:
         InputError: what is not (sample, feature) there.
     """
     if not isinstance(values, np.ndarray) and not hasattr(values, "chunks"):
-        values = np.asarray(values)
+        listed = isinstance(values, list | tuple)
+        values = (real_array if listed else as_array)(f"the samples of {name}", values)
     shape = np.shape(values)[len(at) :]
     if len(shape) != 2 or not all(isinstance(n, int) for n in shape):
         raise InputError(f"the samples of {name} must be of shape (sample, feature); got shape {shape}")

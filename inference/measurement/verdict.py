@@ -23,6 +23,9 @@ _LEAST_INFORMATION = 0.1
 # With fewer samples of a mode than this a feature, its displacement is mostly the prior's.
 _LEAST_SAMPLES = 2.0
 
+# A mode that has moved along the axis by more than this share of the references' distance may be another one.
+_MOST_MOVED = 0.75
+
 # References that are this far apart can be told apart [Mahalanobis].
 _LEAST_SEPARATION = 1.0
 
@@ -62,6 +65,13 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
             "the modes overlap so much that weight and drift can hardly be told apart (a sample holds "
             f"{share:.2g} % of the information on the weight that it would hold were its mode known)"
         )
+    for mode in ("old", "new"):
+        moved = abs(float(stats[f"{mode}_along_axis"]))
+        if moved > _MOST_MOVED * separation:
+            weak.append(
+                f"what is taken for the {mode} mode lies {moved:.2g} Mahalanobis from its reference along "
+                f"the axis, on which the references are {separation:.2g} apart: it may be another behaviour"
+            )
     if stats["deviation_left_out"] > MOST_DEVIATION:
         drift_weak.append("something moved in what the projection leaves out, where drift is not measured")
     for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):

@@ -7,6 +7,7 @@ from typing import Any
 
 import cloudpickle
 
+from inference.blas import on_one_thread
 from inference.sweeps.blocks import train_block
 from inference.sweeps.cuts import Block
 from inference.sweeps.grid import Grid
@@ -89,6 +90,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[tuple[Any, A
             yield client, as_completed
 
 
+@on_one_thread
 def _train(payload: bytes, block: tuple[Any, ...]) -> None:
     """Train and commit one block, on a worker."""
     grid, store = _unpacked(payload)

@@ -10,6 +10,8 @@ from pathlib import Path
 import xarray as xr
 from tqdm.auto import tqdm
 
+from inference import files
+from inference.blas import on_one_thread
 from inference.chunks import num_threads, run_together
 from inference.sweeps import cluster
 from inference.sweeps import memory as memory_of
@@ -24,6 +26,7 @@ from mixture_models.validation import InputError, integer, one_of, positive
 _MEBIBYTE = 2**20
 
 
+@on_one_thread
 def sweep(
     objectives: Objective | Sequence[Objective],
     grid: Mapping[str, Sequence[float]],
@@ -157,6 +160,8 @@ def _store_path(store: str | Path) -> Path:
         raise InputError(f"{path} must lie in an existing folder; there is no {path.resolve().parent}")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} must be the store of a sweep; it is a file")
+    if not path.exists():
+        files.check_writable(path)
     return path
 
 

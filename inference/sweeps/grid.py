@@ -28,7 +28,7 @@ from inference.training import MOST_STEPS, check_factors, check_objectives, chec
 from mixture_models.objectives import Objective
 from mixture_models.precision import PRECISIONS
 from mixture_models.two_mode import TwoMode
-from mixture_models.validation import InputError, integer, number, one_of, positive
+from mixture_models.validation import InputError, flag, integer, number, one_of, positive
 
 #: A start, or what makes one of a target.
 Start = TwoMode | Callable[[TwoMode], TwoMode]
@@ -164,7 +164,7 @@ class Grid:
             integer("seed", seed, at_least=0, at_most=2**63 - 1),
             longest if record_every is None else integer("record_every", record_every),
             check_factors(learning_rate_factors),
-            bool(common_random_numbers),
+            flag("common_random_numbers", common_random_numbers),
             one_of("precision", precision, PRECISIONS),
             None if dimension is None else integer("dimension", dimension),
         )

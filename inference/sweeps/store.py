@@ -7,20 +7,18 @@ its files are what the entry says. A file is written under another name and move
 """
 
 import json
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import xarray as xr
 import zarr
 
-from inference import results
+from inference import files, results
 from inference.sweeps.blocks import Trained
 from inference.sweeps.cuts import Block, Geometry, blocks
 from inference.sweeps.grid import Grid
@@ -51,13 +49,10 @@ class SweepStore:
     @classmethod
     def create(cls, path: Path, grid: Grid, cut: Geometry) -> "SweepStore":
         """Create the store whole, with every array and coordinate, under another name, and move it."""
-        # When an error ends this, what could not be deleted must not hide it.
-        with tempfile.TemporaryDirectory(
-            dir=path.parent, prefix=f".{path.name}-", ignore_cleanup_errors=True
-        ) as folder:
-            part = Path(folder) / path.name
+        with files.folder_beside(path) as folder:
+            part = folder / path.name
             for name, contents in empty(grid, cut).items():
-                _write(part / name, contents)
+                files.write(part / name, contents)
             try:
                 part.rename(path)
             except OSError:  # another run was first
@@ -111,16 +106,17 @@ class SweepStore:
             filled[tuple(map(slice, values.shape))] = values
             values = filled
         contents = encoded(values.astype(np.dtype(array.dtype).newbyteorder("<"), copy=False))
-        _write(self.path / name / array.metadata.encode_chunk_key(chunk), contents)
+        files.write(self.path / name / array.metadata.encode_chunk_key(chunk), contents)
         return _checksum(contents)
 
     def mend(self, grid: Grid) -> None:
         """Write again what is not trained, metadata and coordinates, where it is not what it was."""
+        files.clean_within(self.path)
         for name, contents in empty(grid, self.cut).items():
             file = self.path / name
             # The root says when the sweep was begun, and was read to get here.
             if file.parent != self.path and not (file.is_file() and file.read_bytes() == contents):
-                _write(file, contents)
+                files.write(file, contents)
 
     def missing(self, grid: Grid) -> tuple[list[Block], int]:
         """Return the blocks that are not committed or are damaged, and how many are damaged."""
@@ -224,15 +220,3 @@ def _identity(path: Path) -> dict[str, Any]:
 def _cut(stored: Mapping[str, Any]) -> Geometry:
     block, replicates, settings = stored["cut"]
     return Geometry(tuple(block), int(replicates), int(settings))
-
-
-def _write(file: Path, contents: bytes) -> None:
-    """Write a file under another name and move it."""
-    part = file.with_name(f"{file.name}.{uuid4().hex}.partial")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        part.write_bytes(contents)
-        part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -1,0 +1,2 @@
+from inference import *  # noqa: F403
+from mixture_models import *  # noqa: F403

@@ -1,0 +1,30 @@
+"""`import massdrift`: the public names in one place."""
+
+import subprocess
+import sys
+
+import pytest
+
+import inference
+import massdrift
+import mixture_models
+
+
+def test_every_public_name_is_there_once():
+    assert not set(inference.__all__) & set(mixture_models.__all__)
+    for package in (inference, mixture_models):
+        for name in package.__all__:
+            assert getattr(massdrift, name) is getattr(package, name)
+    assert dir(massdrift) == sorted([*inference.__all__, *mixture_models.__all__])
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'massdrift' has no attribute 'forget'"):
+        massdrift.forget  # noqa: B018
+
+
+def test_the_package_is_the_command_too():
+    printed = subprocess.run(
+        [sys.executable, "-m", "massdrift", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.startswith("massdrift ")
