@@ -115,8 +115,6 @@ def test_files_that_are_no_logs_are_left_alone_beside_logs(tmp_path):
     "write", [logs.lm_eval, logs.inspect_eval, logs.every_eval_ever, logs.lighteval, logs.table_csv]
 )
 def test_scores_out_of_the_unit_interval(tmp_path, write, score):
-    if write is logs.inspect_eval and score == float("inf"):
-        pytest.skip("Inspect writes none")
     write(tmp_path, [*((i, s, None) for i, s, _ in ANSWERS), (9, score, None)])
     with pytest.raises(InputError, match=r"scores must lie in \[0, 1\]") as error:
         read({"base": tmp_path}, progress=False)

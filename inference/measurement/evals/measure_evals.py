@@ -15,7 +15,7 @@ from inference.measurement.evals import checks, classical, fast, nuts, planning,
 from inference.measurement.evals.choices import ChoiceDraws, draw_choices
 from inference.measurement.evals.fit import TaskDraws, fit_repeats
 from inference.measurement.evals.model import CHOICE_CELLS, choice_probabilities
-from inference.measurement.evals.pairing import Paired, pair
+from inference.measurement.evals.pairing import PARTLY, Paired, pair
 from inference.measurement.evals.readers import read
 from inference.measurement.laplace import MOST_K_HAT
 from mixture_models.validation import InputError, integer, one_of
@@ -278,7 +278,8 @@ def _say(stats: list[dict[str, Any]], runs: pd.DataFrame, left_out: pd.DataFrame
         *("r_hat", "ess", "divergences", "mass_lost_width", "answers_wanted", "deviation_from_base"),
         "share_compared",
     }
-    missing = left_out.groupby(list(RUN_DIMS), sort=False)["num_items"].sum() if len(left_out) else {}
+    whole = left_out[~left_out["reason"].astype(str).str.endswith(PARTLY)]
+    missing = whole.groupby(list(RUN_DIMS), sort=False)["num_items"].sum() if len(whole) else {}
     seeds = runs[~runs["is_retest"]].groupby(["task", "arm"])["seed"].nunique()
     for entry, (_, run) in zip(stats, runs.iterrows(), strict=True):
         entry |= {name: np.nan for name in numeric - set(entry)}

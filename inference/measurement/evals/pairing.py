@@ -16,6 +16,9 @@ CELLS = ("right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other
 #: How many of the items that are left out are named.
 NUM_EXAMPLES = 3
 
+#: The end of a reason for which an item has lost some of its answers, and is not left out.
+PARTLY = ", of some samples"
+
 _RUN = ["task", "arm", "seed", "checkpoint"]
 _REPEATS = ["right_base", "num_base", "right_run", "num_run", "num_choices"]
 
@@ -327,7 +330,7 @@ class _LeftOut:
             partly = np.isin(part["item"], self._items[group].item)
             items = part["item"].to_numpy()
             self.add(group, items[~partly], str(reason))
-            self.add(group, items[partly], f"{reason}, of some samples")
+            self.add(group, items[partly], f"{reason}{PARTLY}")
 
     def frame(self) -> pd.DataFrame:
         """Return a row a task, run and reason."""
