@@ -486,6 +486,75 @@ def measure(
     )
 
 
+@app.command()
+def evals(
+    base: Annotated[
+        list[str],
+        typer.Argument(help="Logs of the base: folders, files or globs. Without --run, of the runs too."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")],
+    run: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PATH: logs of a run, as sft=logs/sft; may be repeated.", show_default=False),
+    ] = None,
+    base_name: Annotated[str, typer.Option(help="What folders or columns call the base.")] = "base",
+    new_task: Annotated[
+        list[str] | None,
+        typer.Option(help="A task that was learnt, not to be kept; may be repeated.", show_default=False),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Metric or scorer to read, the first that a log has; may be repeated.",
+            show_default="the one that says right or wrong",
+        ),
+    ] = None,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Filter of lm-evaluation-harness; may be repeated.",
+            show_default="none, strict-match, flexible-extract",
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=COLUMN of a table, as item=question_id; may be repeated.", show_default=False
+        ),
+    ] = None,
+    num_choices: Annotated[
+        int | None,
+        typer.Option(help="Answers that every item of a table offers.", show_default="free answers"),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="laplace (fast), nuts, or auto: fast where it can be trusted.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Measure forgetting from evaluation logs: graded answers of a base and of what was trained from it."""
+    analyses.outputs.check(out, overwrite=overwrite)
+    tree = analyses.evals.run(
+        analyses.evals.logs_of(base, run or [], base_name),
+        base=base_name,
+        metric=metric or [],
+        filter=filter or [],
+        columns=analyses.evals.columns_of(column or []),
+        num_choices=num_choices,
+        new_tasks=new_task or [],
+        method=method,
+        seed=seed,
+        progress=not quiet,
+    )
+    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
+        analyses.evals.write(tree, folder)
+    Console().print(analyses.evals.table(tree))
+    for remark in analyses.evals.remarks(tree):
+        print(remark)
+    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
+
+
 @app.command("compare-runs")
 @writes("runs/compare-runs")
 def compare_runs(

@@ -1,6 +1,6 @@
 from .descent import population_descent
 from .flow import gradient_flow
-from .measurement import EstimatedSetting, estimate_setting, measure, measure_scores
+from .measurement import EstimatedSetting, estimate_setting, measure, measure_evals, measure_scores
 from .population import Parameters, Population, population, population_value_and_grad
 from .results import open, save
 from .run_comparison import compare_runs
@@ -15,6 +15,7 @@ __all__ = [
     "estimate_setting",
     "gradient_flow",
     "measure",
+    "measure_evals",
     "measure_scores",
     "open",
     "open_sweep",

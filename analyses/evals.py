@@ -1,0 +1,294 @@
+"""What has a checkpoint forgotten, by its graded answers and the base's? Table, figures and files."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from analyses import figures, outputs
+from inference.intervals import interval, interval_probability
+from inference.measurement.evals.long_form import FINAL
+from inference.measurement.evals.measure_evals import measure_evals
+from mixture_models.validation import InputError
+
+_RUN = ["task", "arm", "seed", "checkpoint"]
+
+#: Rows of the table at most; with more runs it shows the means over tasks.
+MOST_ROWS = 30
+
+#: What the table shows of repeats and of single answers of several choices, with the decimals of each.
+REPEATS = {"old_weight": 3, "drift": 2, "accuracy_change": 3, "lost": 3}
+CHOICES = {"forgotten": 3, "acquired": 3, "accuracy_change": 3, "lost": 3}
+
+# Characters of a run's name: an interval's four columns take the rest of 80.
+_LABELS = 14
+
+#: Verdicts at most that are told below the table.
+_MOST_REMARKS = 12
+
+
+def logs_of(paths: Sequence[str], runs: Iterable[str], base: str = "base") -> Any:
+    """Return the logs that a command names: those of the base, and ``NAME=PATH`` of each run.
+
+    Raises:
+        InputError: a run that is not written so.
+    """
+    named: dict[str, list[str]] = {}
+    for run in runs:
+        name, equals, path = run.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"a run must be given as NAME=PATH; got {run}")
+        named.setdefault(name, []).append(path)
+    # Without runs, folders or columns tell the base from them.
+    return {base: list(paths)} | named if named else list(paths)
+
+
+def columns_of(columns: Iterable[str]) -> dict[str, str]:
+    """Return names of columns that are given as ``NAME=COLUMN``.
+
+    Raises:
+        InputError: one that is not written so.
+    """
+    pairs = [column.partition("=") for column in columns]
+    if bad := [f"{a}{b}{c}" for a, b, c in pairs if not (a and b and c)]:
+        raise InputError(f"a column must be given as NAME=COLUMN; got {bad[0]}")
+    return {name: column for name, _, column in pairs}
+
+
+def run(logs: Any, **settings: Any) -> xr.DataTree:
+    """Measure what was forgotten; see `inference.measure_evals` for the settings."""
+    return measure_evals(logs, **settings)
+
+
+def summary(tree: xr.DataTree, group: str = "posterior") -> pd.DataFrame:
+    """Return one row a task and run: means and intervals, older measures and the verdict in words.
+
+    Args:
+        tree: of `run`.
+        group: ``posterior``, or ``over_tasks``, which has no verdicts.
+    """
+    posterior = tree[group].to_dataset()
+    dims = [name for name in _RUN if name in posterior.dims]
+    columns: dict[str, xr.DataArray] = {}
+    for name, values in posterior.data_vars.items():
+        limits = interval(values)
+        columns[str(name)] = values.mean(["chain", "draw"])
+        for bound in ("lower", "upper"):
+            columns[f"{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+    if group == "posterior":
+        columns |= {str(name): values for name, values in tree["sample_stats"].to_dataset().data_vars.items()}
+    frame = xr.Dataset(columns).to_dataframe().reset_index()
+    found = frame["accuracy"].notna()
+    frame = frame[found].reset_index(drop=True)
+    return frame[[*dims, *columns]]
+
+
+def last(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last checkpoint of each run."""
+    dims = [name for name in _RUN if name in frame and name != "checkpoint"]
+    if pd.api.types.is_numeric_dtype(frame["checkpoint"]):
+        frame = frame.sort_values("checkpoint", kind="stable")
+    rows = frame.groupby(dims, sort=False).tail(1)
+    return rows.sort_index()
+
+
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the last checkpoint of every run, a part a task; of many runs, the means over tasks."""
+    frame = last(summary(tree))
+    if len(frame) > MOST_ROWS and "over_tasks" in tree.children:
+        frame = last(summary(tree, "over_tasks")).assign(
+            task="mean over the old tasks; each is in summary.csv"
+        )
+    repeated = "old_weight" in frame
+    caption = f"Mean and {100 * interval_probability():g} % interval."
+    if not repeated or frame["old_weight"].isna().any():
+        caption += " One answer an item does not tell mass lost from drift"
+        caption += ": n/a here, summary.csv has what was forgotten and acquired." if repeated else "."
+    parts = [
+        _part(rows, str(task), REPEATS if repeated else CHOICES)
+        for task, rows in frame.groupby("task", sort=False)
+    ]
+    parts[-1].caption = caption
+    return Group(Text("What the last checkpoints have forgotten", style="italic"), *parts)
+
+
+def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> Table:
+    part = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=0)
+    part.add_column("", width=_LABELS, overflow="fold")
+    for name in columns:
+        part.add_column(
+            name.replace("_", " "),
+            justify="right",
+            width=16 if name == "accuracy_change" else 14,
+            no_wrap=True,
+        )
+    for _, row in frame.iterrows():
+        label = f"{row['arm']}, seed {row['seed']}" if frame["seed"].nunique() > 1 else str(row["arm"])
+        if str(row["checkpoint"]) != FINAL:
+            label += f"\n{row['checkpoint']}"
+        if "words" in row and not str(row["words"]).startswith("good"):
+            label += f"\n({_kind(row['words'])})"
+        part.add_row(label, *(_cell(row, name, digits) for name, digits in columns.items()))
+    return part
+
+
+def _cell(row: pd.Series, name: str, digits: int) -> str:
+    if name not in row or np.isnan(row[name]):
+        return "n/a"
+    low, high = row[f"{name}_lower"], row[f"{name}_upper"]
+    return f"{row[name]:.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _kind(words: Any) -> str:
+    """Return a verdict without its reasons."""
+    return str(words).partition(":")[0]
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return one sentence for each verdict on the last checkpoints, with the runs it is on."""
+    frame = last(summary(tree))
+    found = []
+    for words, rows in frame.groupby("words", sort=False):
+        if words == "good":
+            continue
+        names = [f"{row['arm']} on {row['task']}" for _, row in rows.iterrows()]
+        shown = ", ".join(dict.fromkeys(names[:3])) + (
+            f" and {len(names) - 3} more" if len(names) > 3 else ""
+        )
+        found.append(f"What is measured of {shown} is {words}.")
+    more = len(found) - _MOST_REMARKS
+    return found[:_MOST_REMARKS] + ([f"{more} more verdicts are in summary.csv."] if more > 0 else [])
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``forgetting``, ``transitions`` and, of several checkpoints, ``checkpoints``."""
+    frame = summary(tree)
+    with figures.style():
+        drawn = {
+            "forgetting": _plot_forgetting(tree, last(frame)),
+            "transitions": _plot_transitions(tree, last(frame)),
+        }
+        if frame["checkpoint"].nunique() > 1 and pd.api.types.is_numeric_dtype(frame["checkpoint"]):
+            drawn["checkpoints"] = _plot_checkpoints(tree, frame)
+    return drawn
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
+    outputs.write(tree, summary(tree), plot(tree), folder)
+
+
+def _measures(frame: pd.DataFrame) -> list[str]:
+    """Return what the runs have: mass and drift of repeats, shares of items of single answers."""
+    shown = [
+        n for n in ("old_weight", "drift", "forgotten", "acquired") if n in frame and frame[n].notna().any()
+    ]
+    return shown or ["accuracy_change"]
+
+
+def _label(tree: xr.DataTree, name: str) -> str:
+    variable = tree["posterior"].to_dataset()[name]
+    return figures.label(variable) if "units" in variable.attrs else name.replace("_", " ")
+
+
+def _rows(axes: Axes, frame: pd.DataFrame, names: Sequence[str], looks: figures.Styles, look_of: str) -> None:
+    """Draw means and intervals of some columns, a task a row, its runs beside each other."""
+    tasks, runs = list(dict.fromkeys(frame["task"])), frame.drop_duplicates(["arm", "seed"])
+    place = {(row.arm, row.seed): i for i, row in enumerate(runs.itertuples())}
+    step = 0.7 / max(len(place) * len(names), 1)
+    for number, name in enumerate(names):
+        for row in frame[frame[name].notna()].to_dict("records"):
+            offset = (place[row["arm"], row["seed"]] * len(names) + number + 0.5) * step - 0.35
+            y = tasks.index(row["task"]) + offset
+            look = {
+                k: v for k, v in looks[row["arm"] if look_of == "arm" else name].items() if k != "linestyle"
+            }
+            axes.hlines(y, row[f"{name}_lower"], row[f"{name}_upper"], color=look["color"], linewidth=1.8)
+            axes.plot(row[name], y, markersize=4.5, linestyle="none", **look)
+            if str(row.get("words", "")).startswith("not to be trusted"):
+                axes.plot(row[name], y, "x", color="crimson", markersize=9, zorder=3)
+    axes.set_ylim(len(tasks) - 0.5, -0.5)
+    axes.set_yticks(range(len(tasks)), [_short(task) for task in tasks])
+    axes.grid(axis="y", visible=False)
+    for border in range(1, len(tasks)):
+        axes.axhline(border - 0.5, color="0.85", linewidth=0.8)
+
+
+def _short(task: str, most: int = 30) -> str:
+    return task if len(task) <= most else f"{task[: most - 1]}…"
+
+
+def _height(frame: pd.DataFrame, lines: int = 1) -> float:
+    runs = len(frame.drop_duplicates(["arm", "seed"]))
+    return 1.6 + frame["task"].nunique() * min(max(0.22 * runs * lines, 0.4), 3.0)
+
+
+def _legend(figure: Figure, axes: Axes, looks: figures.Styles, frame: pd.DataFrame) -> None:
+    for name, look in looks.items():
+        axes.plot([], [], label=name, **{k: v for k, v in look.items() if k != "linestyle"}, linestyle="none")
+    if frame["words"].str.startswith("not to be trusted").any():
+        axes.plot([], [], "x", color="crimson", label="not to be trusted (see the table)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+
+def _plot_forgetting(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
+    names = _measures(frame)
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(2.2 + 3.0 * len(names), _height(frame)), sharey=True, squeeze=False
+    )
+    looks = figures.line_style(list(dict.fromkeys(frame["arm"])))
+    for axes, name in zip(panels[0], names, strict=True):
+        _rows(axes, frame, [name], looks, "arm")
+        nothing = {"old_weight": 1.0}.get(name, 0.0)
+        axes.axvline(nothing, color="0.35", linestyle=":", linewidth=1.0)
+        axes.set_xlabel(_label(tree, name))
+    words = f"point: mean, line: {100 * interval_probability():g} % interval, dotted: nothing forgotten"
+    figure.suptitle(f"What the last checkpoints have forgotten\n{words}", fontsize=10)
+    _legend(figure, panels[0][0], looks, frame)
+    return figure
+
+
+def _plot_transitions(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
+    figure, panels = plt.subplots(1, 2, figsize=(8.0, _height(frame)), sharey=True)
+    looks = figures.line_style(list(dict.fromkeys(frame["arm"])))
+    top = float(frame[["lost_upper", "won_upper"]].max(axis=None))
+    for axes, name in zip(panels, ("lost", "won"), strict=True):
+        _rows(axes, frame, [name], looks, "arm")
+        axes.set_xlim(-0.02 * top, 1.05 * top or 1.0)
+        axes.set_xlabel(_label(tree, name))
+    panels[0].invert_xaxis()
+    words = f"point: mean, line: {100 * interval_probability():g} % interval"
+    figure.suptitle(f"What an unchanged accuracy hides: lost and won\n{words}", fontsize=10)
+    _legend(figure, panels[0], looks, frame)
+    return figure
+
+
+def _plot_checkpoints(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
+    """Draw the mean over the old tasks against the checkpoint, a line a run."""
+    over = summary(tree, "over_tasks") if "over_tasks" in tree.children else frame
+    names = _measures(over)[:2]
+    figure, panels = plt.subplots(1, len(names), figsize=(1.0 + 4.0 * len(names), 4.0), squeeze=False)
+    looks = figures.line_style(list(dict.fromkeys(over["arm"])))
+    for axes, name in zip(panels[0], names, strict=True):
+        for (arm, _), rows in over[over[name].notna()].groupby(["arm", "seed"], sort=False):
+            rows, look = rows.sort_values("checkpoint"), looks[str(arm)]
+            x = rows["checkpoint"].astype(float)
+            axes.vlines(x, rows[f"{name}_lower"], rows[f"{name}_upper"], color=look["color"], alpha=0.5)
+            axes.plot(x, rows[name], markersize=4, linewidth=1.2, **look)
+        axes.set(xlabel="checkpoint", ylabel=_label(tree, name))
+    words = f"mean over the old tasks; line: {100 * interval_probability():g} % interval"
+    figure.suptitle(f"Forgetting over training ({words})", fontsize=10)
+    for name, look in looks.items():
+        panels[0][0].plot([], [], label=name, **look)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,179 @@
+"""Are the cells as the model says? Observed counts against counts that the posterior predicts.
+
+Each statistic is a chi-squared distance of observed from expected counts under draws of the posterior, and its
+deviation is how far it lies from the same distance of replicated counts, in their standard deviations.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float
+
+from inference.measurement.evals.cells import coarse
+from inference.measurement.evals.item_integral import (
+    Patterns,
+    Run,
+    answers_side,
+    base_side,
+    drifted,
+    log_base,
+    log_conditional,
+    log_multiplicity,
+    log_peak,
+    patterns_of,
+)
+from inference.measurement.evals.likelihood import compiled
+from inference.measurement.evals.prior import run_of, task_of
+
+#: What is compared: the base's right answers; base and run together, coarsely; the run's answers to the items
+#: that the base always solves, and to those that it never does.
+STATISTICS = ("base", "together", "always_right", "never_right")
+
+#: Draws of the posterior that replicate the counts, and bounds of the coarse bins of the share that is right.
+NUM_REPLICATES, _BINS = 24, np.array([0.0, 0.4999, 0.5001, 1.0 - 1e-9])
+
+# Cells of fewer expected items are put together.
+_LEAST_EXPECTED = 3.0
+
+
+class Check(NamedTuple):
+    """Deviations of the statistics, in standard deviations of the replicates.
+
+    Attributes:
+        deviations: of `STATISTICS`; NaN where there is nothing to compare.
+        null_deviation: of base and run together from a run that is the base itself.
+        share: of the items that are compared: those with the most common numbers of answers.
+    """
+
+    deviations: Float[np.ndarray, "4"]
+    null_deviation: float
+    share: float
+
+
+class Counted(NamedTuple):
+    """Items of one run by right answers, all with the same numbers of answers and choices."""
+
+    counts: Float[np.ndarray, "b r"]
+    inverse_choices: float
+    share: float
+
+
+def counted(cells: pd.DataFrame) -> Counted | None:
+    """Return the items with the most common numbers of answers, or None where scores are no counts."""
+    whole = np.isclose(cells["right_base"] % 1.0, 0.0) & np.isclose(cells["right_run"] % 1.0, 0.0)
+    keys = ["num_base", "num_run", "num_choices"]
+    kept = cells[whole]
+    if kept.empty:
+        return None
+    sizes = kept.groupby(keys, dropna=False)["num_items"].sum()
+    num_base, num_run, num_choices = sizes.idxmax()
+    same = (kept["num_base"] == num_base) & (kept["num_run"] == num_run)
+    same &= kept["num_choices"].isna() if np.isnan(num_choices) else kept["num_choices"] == num_choices
+    kept = kept[same]
+    counts = np.zeros((int(num_base) + 1, int(num_run) + 1))
+    place = kept["right_base"].round().astype(int), kept["right_run"].round().astype(int)
+    np.add.at(counts, place, kept["num_items"].to_numpy(float))
+    inverse = 0.0 if np.isnan(num_choices) else 1.0 / float(num_choices)
+    return Counted(counts, inverse, float(counts.sum() / cells["num_items"].sum()))
+
+
+def _tables(
+    tasks: Float[Array, "D 3"], runs: Float[Array, "D 3"], base: Patterns, answers: Patterns
+) -> tuple[Float[Array, "D b r"], Float[Array, "D b r"]]:
+    """Return probabilities of all outcomes, and those of a run that is the base itself."""
+
+    def table(task_scores: Array, run_scores: Array) -> tuple[Array, Array]:
+        task = task_of(task_scores)
+        side = base_side(task, base)
+        of_base = log_base(task, base) + log_multiplicity(base)
+
+        def of(run: Run) -> Array:
+            law = drifted(side, run.drift, run.drift_spread)
+            outcome = answers_side(task.guess_share, run.mass_lost, answers)
+            of_run = log_conditional(side, law, outcome) + log_peak(answers) + log_multiplicity(answers)
+            return jnp.exp(of_base[:, None] + of_run)
+
+        zero = jnp.zeros(())
+        return of(run_of(run_scores)), of(Run(zero, zero, zero))
+
+    return jax.lax.map(lambda given: table(*given), (tasks, runs))
+
+
+_compiled_tables = compiled(_tables)
+
+
+def check(
+    cells: pd.DataFrame,
+    tasks: Float[np.ndarray, "D 3"],
+    runs: Float[np.ndarray, "D 3"],
+    rng: np.random.Generator,
+) -> Check:
+    """Return the deviations of one run's counts from what draws of its posterior predict.
+
+    Args:
+        cells: the run's rows of `Paired.repeats`.
+        tasks: scores of the task; the first `NUM_REPLICATES` draws are used.
+        runs: scores of the run.
+        rng: of the replicates.
+    """
+    found = counted(cells)
+    if found is None:
+        return Check(np.full(4, np.nan), np.nan, 0.0)
+    n_base, n_run = (size - 1 for size in found.counts.shape)
+    base, answers = (patterns_of(n, found.inverse_choices, coarse(n + 1)) for n in (n_base, n_run))
+    tables, null = (
+        table[:, : n_base + 1, : n_run + 1]
+        for table in _compiled_tables(tasks[:NUM_REPLICATES], runs[:NUM_REPLICATES], base, answers)
+    )
+    deviations = [
+        _deviation(part(found.counts), part(tables), rng)
+        for part in (_base_counts, _together, lambda t: t[..., -1, :], lambda t: t[..., 0, :])
+    ]
+    return Check(np.array(deviations), _deviation(_together(found.counts), _together(null), rng), found.share)
+
+
+def _base_counts(table: Float[np.ndarray, "*d b r"]) -> Float[np.ndarray, "*d b"]:
+    return table.sum(axis=-1)
+
+
+def _together(table: Float[np.ndarray, "*d b r"]) -> Float[np.ndarray, "*d c"]:
+    """Sum a table over coarse bins of the shares that are right: none, less than half, half, more, all."""
+    for axis in (-1, -2):
+        n = table.shape[axis] - 1
+        bins = np.searchsorted(_BINS, np.arange(n + 1) / max(n, 1), side="left")
+        member = (bins == np.arange(5)[:, None]).astype(float)
+        table = np.moveaxis(np.moveaxis(table, axis, -1) @ member.T, -1, axis)
+    return table.reshape(*table.shape[:-2], -1)
+
+
+def _deviation(
+    observed: Float[np.ndarray, "c"], probabilities: Float[np.ndarray, "D c"], rng: np.random.Generator
+) -> float:
+    """Return the deviation of counts given their total; NaN where there are too few items or cells."""
+    total = observed.sum()
+    probabilities = np.maximum(probabilities, 1e-12)
+    probabilities = probabilities / probabilities.sum(axis=-1, keepdims=True)
+    common = total * probabilities.mean(axis=0) >= _LEAST_EXPECTED
+    if total < 10.0 or common.sum() < 2:
+        return np.nan
+    rest = ~common
+
+    def grouped(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([values[..., common], values[..., rest].sum(axis=-1, keepdims=True)], axis=-1)
+
+    probabilities, observed = grouped(probabilities), grouped(observed)
+    probabilities = np.maximum(probabilities, 1e-9)
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    replicated = rng.multinomial(round(total), probabilities)
+    expected = total * probabilities
+    # Where hardly anything is expected one item must not decide.
+    distance = [
+        np.sum(np.square(counts - expected) / np.maximum(expected, 0.5), axis=-1)
+        for counts in (observed, replicated)
+    ]
+    freedom = max(len(observed) - 1.0, 1.0)
+    spread = max(float(np.std(distance[1])), np.sqrt(2.0 * freedom))
+    return float((distance[0].mean() - freedom) / spread)

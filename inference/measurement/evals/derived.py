@@ -1,0 +1,86 @@
+"""What a reader asks for, from the unknowns of a task and a run: accuracy, its change, lost and won.
+
+With p_b = g + (1-g) s(a) and p_r = g + (1-g) (1-m) s(b) all four follow from integrals over a and b without
+g: E s(a) of a normal a, and E max(s(a) - (1-m) s(b), 0).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float
+
+from inference.measurement.evals.item_integral import (
+    NODES,
+    STEP_WIDTH,
+    Run,
+    Task,
+    gaussian_weights,
+    step,
+)
+
+# Gauss-Legendre nodes of the logit's move, up to where the run is as good as the base, and their reach.
+_MOVES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
+_REACH = 5.5
+
+
+class Derived(NamedTuple):
+    """Of the items as a sample of the task.
+
+    Attributes:
+        accuracy: mean success of the run.
+        accuracy_change: that less the base's.
+        lost: E max(p_base - p_run, 0).
+        won: E max(p_run - p_base, 0).
+    """
+
+    accuracy: Float[Array, "*b"]
+    accuracy_change: Float[Array, "*b"]
+    lost: Float[Array, "*b"]
+    won: Float[Array, "*b"]
+
+
+def mean_logistic(mean: Array, sd: Array) -> Array:
+    """Return E s(a) for a ~ N(mean, sd²)."""
+    rest = jax.nn.sigmoid(NODES) - ndtr(NODES / STEP_WIDTH)
+    return gaussian_weights(mean, sd) @ rest + ndtr(mean / jnp.sqrt(STEP_WIDTH**2 + sd**2))
+
+
+def derive(task: Task, run: Run, inverse_choices: Array) -> Derived:
+    """Return the derived quantities of one run.
+
+    Args:
+        task: unknowns of the task.
+        run: unknowns of the run.
+        inverse_choices: mean over the items of 1/k.
+    """
+    guess = task.guess_share * inverse_choices
+    kept = 1.0 - run.mass_lost
+    base = mean_logistic(task.mean, task.sd)
+    after = kept * mean_logistic(task.mean + run.drift, jnp.hypot(task.sd, run.drift_spread))
+    # At the upper end of the grid and beyond, m is lost and a little of what moves back.
+    by_logit = jax.vmap(lambda a: _lost_at(a, run, kept))(jnp.asarray(NODES))
+    steps = step(jnp.asarray(NODES), STEP_WIDTH)
+    ends = jnp.array([0.0, run.mass_lost])
+    width = jnp.sqrt(STEP_WIDTH**2 + task.sd**2)
+    lost = gaussian_weights(task.mean, task.sd) @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
+    lost = jnp.maximum(lost, jnp.maximum(base - after, 0.0))
+    scale = 1.0 - guess
+    return Derived(guess + scale * after, scale * (after - base), scale * lost, scale * (lost + after - base))
+
+
+def _lost_at(a: Array, run: Run, kept: Array) -> Array:
+    """Return E max(s(a) - (1-m) s(b), 0) given the logit under the base."""
+    known = jax.nn.sigmoid(a)
+    # Where the run is as good as the base, in units of the move; nowhere if even a sure item is worse.
+    ratio = known / jnp.maximum(kept - known, 1e-12)
+    equal = jnp.where(known < kept, jnp.log(ratio), jnp.inf)
+    spread = jnp.maximum(run.drift_spread, 1e-6)
+    upper = jnp.clip((equal - a - run.drift) / spread, -_REACH, _REACH)
+    half = 0.5 * (upper + _REACH)
+    moves = half * (jnp.asarray(_MOVES) + 1.0) - _REACH
+    density = jnp.exp(-0.5 * moves**2) / jnp.sqrt(2.0 * jnp.pi)
+    worse = known - kept * jax.nn.sigmoid(a + run.drift + spread * moves)
+    return half * jnp.sum(_WEIGHTS * density * worse)

@@ -1,0 +1,94 @@
+"""The verdict in words: what a reader must know before quoting what a run has forgotten."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from inference.measurement.evals.checks import STATISTICS
+from inference.measurement.laplace import MOST_K_HAT
+
+#: Beyond this many standard deviations of the replicates a statistic is off.
+MOST_DEVIATION = 4.5
+
+#: An interval of the mass lost that is wider than this tells little of it.
+WIDE = 0.15
+
+# Of R̂ and the effective sample size, as in `inference.measurement.verdict`.
+_MOST_R_HAT, _LEAST_ESS = 1.02, 200.0
+
+# Share of items that may be left out, or not compared, without a word.
+_MOST_LEFT_OUT = 0.05
+
+_OFF = {
+    "base": "the base's pass rates (the guess rate or the spread of items is another)",
+    "together": "how base and run go together",
+    "always_right": "the run's answers to items that the base always solves (mass lost on some of them alone?)",
+    "never_right": "the run's answers to items that the base never solves (another guess rate?)",
+}
+
+
+def words_of(stats: Mapping[str, Any]) -> str:
+    """Return the verdict on one run: ``good``, ``weak: …`` or ``not to be trusted: …``.
+
+    ``good: …`` says what an interval that can be trusted is an interval of.
+
+    Args:
+        stats: the entries of ``/sample_stats`` of the run.
+    """
+    bad, weak, remarks = [], [], []
+    if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
+        bad.append(f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})")
+    if stats["method"] == "nuts":
+        if not stats["r_hat"] <= _MOST_R_HAT:
+            bad.append(f"the chains disagree (R-hat {stats['r_hat']:.3f})")
+        elif not stats["ess"] >= _LEAST_ESS:
+            weak.append(f"few independent draws (ESS {stats['ess']:.0f})")
+        if stats["divergences"] > 0:
+            weak.append(f"{stats['divergences']:.0f} divergent transitions")
+    off = [
+        _OFF[name]
+        for name in STATISTICS
+        if np.isfinite(stats[f"deviation_{name}"]) and stats[f"deviation_{name}"] > MOST_DEVIATION
+    ]
+    if off:
+        bad.append(f"the model does not describe the answers (off: {', '.join(off)})")
+    if stats["is_retest"] and stats["deviation_from_base"] > MOST_DEVIATION:
+        bad.append("a second evaluation of the base differs from the first by more than chance")
+    elif stats["retest_differs"]:
+        bad.append("the base, evaluated twice, differs by more than chance, and so may any run")
+    if stats["kind"] == "repeats":
+        weak += _mass(stats)
+        if stats["fractional"]:
+            weak.append(
+                "scores between 0 and 1 count as parts of right answers: intervals are too wide rather than "
+                "too narrow"
+            )
+    elif not stats["mean_choices"] > 2.0:
+        weak.append("with two choices, guesses that persist cannot be told from what is known")
+    share = stats["num_left_out"] / max(stats["num_left_out"] + stats["num_items"], 1.0)
+    if share > _MOST_LEFT_OUT:
+        weak.append(
+            f"{stats['num_left_out']:.0f} items ({100 * share:.2g} %) have no partner and are left out"
+        )
+    if stats["num_seeds"] == 1 and not stats["is_retest"]:
+        remarks.append("one training seed: the interval is of this run, not of the method")
+    for kind, reasons in (("not to be trusted", bad), ("weak", weak), ("good", remarks)):
+        if reasons:
+            later = {"not to be trusted": weak + remarks, "weak": remarks, "good": []}[kind]
+            return f"{kind}: " + "; ".join(reasons + later)
+    return "good"
+
+
+def _mass(stats: Mapping[str, Any]) -> list[str]:
+    """Return what is known of the mass lost, if it is little."""
+    if stats["num_answers"] <= 1.0:
+        text = "one answer an item cannot tell mass lost from drift, only how the accuracy has changed"
+    elif stats["mass_lost_width"] > WIDE:
+        text = f"the mass lost is known to {stats['mass_lost_width']:.2g} only (width of its interval)"
+    else:
+        return []
+    answers = stats["answers_wanted"]
+    if np.isfinite(answers):
+        return [f"{text}; {answers:.0f} answers an item of base and run would give it to {WIDE:g}"]
+    return [f"{text}; more items are needed, not only more answers"]
