@@ -487,12 +487,12 @@ def measure(
 
 
 @app.command()
+@writes()
 def evals(
     base: Annotated[
         list[str],
         typer.Argument(help="Logs of the base: folders, files or globs. Without --run, of the runs too."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist yet.")],
     run: Annotated[
         list[str] | None,
         typer.Option(help="NAME=PATH: logs of a run, as sft=logs/sft; may be repeated.", show_default=False),
@@ -530,29 +530,26 @@ def evals(
         str, typer.Option(help="laplace (fast), nuts, or auto: fast where it can be trusted.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
-    overwrite: _Overwrite = False,
-    quiet: _Quiet = False,
-) -> None:
+    quiet: Quiet = False,
+) -> Work:
     """Measure forgetting from evaluation logs: graded answers of a base and of what was trained from it."""
-    analyses.outputs.check(out, overwrite=overwrite)
-    tree = analyses.evals.run(
-        analyses.evals.logs_of(base, run or [], base_name),
-        base=base_name,
-        metric=metric or [],
-        filter=filter or [],
-        columns=analyses.evals.columns_of(column or []),
-        num_choices=num_choices,
-        new_tasks=new_task or [],
-        method=method,
-        seed=seed,
-        progress=not quiet,
+    analysis = analyses.evals
+    logs, columns = analysis.logs_of(base, run or [], base_name), analysis.columns_of(column or [])
+    return Work(
+        analysis,
+        lambda: analysis.run(
+            logs,
+            base=base_name,
+            metric=metric or [],
+            filter=filter or [],
+            columns=columns,
+            num_choices=num_choices,
+            new_tasks=new_task or [],
+            method=method,
+            seed=seed,
+            progress=not quiet,
+        ),
     )
-    with analyses.outputs.folder(out, overwrite=overwrite) as folder:
-        analyses.evals.write(tree, folder)
-    Console().print(analyses.evals.table(tree))
-    for remark in analyses.evals.remarks(tree):
-        print(remark)
-    print(f"Written to {out}: results.zarr, summary.csv and figures as PNG and SVG.")
 
 
 @app.command("compare-runs")
