@@ -33,7 +33,7 @@ NEEDED = {
     "compare-runs": ["nothing", "nowhere"],
 }
 
-BAD = {int: ["-1000000000000000000000000"], float: ["nan", "-inf", "1e400"], str: ["[/red]", "\n"]}
+BAD = {int: ["-1000000000000000000000000"], float: ["nan", "1e400"], str: ["[/red]", "\n"]}
 
 
 def bad_options():
@@ -308,7 +308,7 @@ def test_dimensions_that_must_all_be_simulated_fit_into_memory(monkeypatch):
     chosen = [objectives.sft(learner="single_mode")]
     settings = analyses.settings.Settings(dimension=10**8, batch_size=4)
     monkeypatch.setattr(memory, "free", lambda: 1e9)
-    with pytest.raises(InputError, match=r"the means of all modes must fit into memory; it takes 6.4 GB"):
+    with pytest.raises(InputError, match=r"the means of all modes must fit into memory; it takes 6\.4 GB"):
         settings.placed(chosen)
     with pytest.raises(InputError, match="batch_size times dimension"):
         analyses.settings.Settings(dimension=10**11).placed(chosen)

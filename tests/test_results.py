@@ -111,7 +111,7 @@ def test_bad_paths(runs, tmp_path):
 def test_foreign_and_unreadable_files_are_refused(tmp_path):
     garbage = tmp_path / "garbage.nc"
     garbage.write_bytes(b"not netCDF at all")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not: NetCDF"):
         inference.open(garbage)
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(InputError, match="massdrift result"):

@@ -84,9 +84,9 @@ def samples_of(name: str, source: Any) -> Samples:
         return _of_labelled(name, source)
     if isinstance(source, Mapping):
         return _of_mapping(name, source)
-    shape = _shape(name, source)
     if isinstance(source, list | tuple) and source and len(_shape(name, source[0])) == 2:
         return _listed(list(range(len(source))), list(source), None)
+    shape = _shape(name, source)
     if len(shape) == 3:
         return _stacked(list(range(shape[0])), source, None)
     if len(shape) == 2:
