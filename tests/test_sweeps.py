@@ -520,7 +520,7 @@ def test_the_command_writes_a_store_and_resumes_it(massdrift, tmp_path, trained)
         ("grid = 3", "grid must be a table; got 3"),
         (
             "[grid]\nlearning_rate = {count = 3}",
-            "learning_rate must have first, last, count and perhaps spacing",
+            "learning_rate must be a list, or have first, last, count and perhaps spacing",
         ),
         (
             "[grid]\nlearning_rate = {first = 0, last = 1, count = 3, spacing = 'log'}",
