@@ -179,7 +179,7 @@ def frame_of(array, **others):
         ({"samples": RUN, "checkpoint": ["x", "x"]}, OLD, "must have different names; got x twice"),
         ({"samples": RUN, "checkpoint": 3}, OLD, "1 checkpoints"),
         ({"samples": RUN[0], "checkpoint": np.zeros((30, 2))}, OLD, "must have one axis"),
-        ({"samples": None}, OLD, r"got shape \(\)"),
+        ({"samples": None}, OLD, "must be numeric, .*; got objects that are not: None"),
         (RUN, {"a": OLD, "b": OLD[:, :2]}, r"as many features each; got \[2, 3\]"),
         ([[[1, 2], [3]]], OLD, "rows of several lengths"),
         (np.zeros((0, 5, 3)), OLD, "at least one checkpoint"),
