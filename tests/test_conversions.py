@@ -195,7 +195,7 @@ def test_masked_scores_are_refused_and_masked_names_too():
         with pytest.raises(InputError, match="1 of checkpoint"):
             measure_scores(scores, {"a": [1.0, 0.0]} if isinstance(scores, dict) else [[1.0, 0.0]])
     names = np.ma.array(np.repeat([1, 2], 20), mask=[True] + 39 * [False])
-    with pytest.raises(InputError, match="1 names are masked"):
+    with pytest.raises(InputError, match="1 have none"):
         samples_of("samples", {"samples": OLD, "checkpoint": names})
 
 

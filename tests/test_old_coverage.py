@@ -176,10 +176,10 @@ def test_a_mode_of_another_width_covers_less():
 # In every engine
 
 SETTINGS = {
-    "num_steps": 30,
-    "batch_size": 16,
+    "num_steps": 50,
+    "batch_size": 8,
     "learning_rate": 0.1,
-    "num_replicates": 3,
+    "num_replicates": 4,
     "seed": 0,
     "progress": False,
 }
@@ -191,7 +191,7 @@ def test_every_engine_reports_it_of_its_own_params():
     trees = {
         "train": train(objectives.sft(), start, target, **SETTINGS)["final"],
         "flow": gradient_flow(objectives.sft(), start, target, times=[1.0, 3.0])["population"],
-        "descent": population_descent(objectives.sft(), start, target, num_steps=30, learning_rate=0.1)[
+        "descent": population_descent(objectives.sft(), start, target, num_steps=50, learning_rate=0.1)[
             "population"
         ],
     }
@@ -220,7 +220,7 @@ def test_in_the_span_it_has_the_law_of_the_whole_space():
     """Power: means of 200 trainings differ by less than 5 errors, about 0.01 of 0.6."""
     target = TwoMode.create(0.5, [0.0, 0.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0])
     start = target.replace(old_weight=0.8)
-    settings = SETTINGS | {"num_replicates": 200, "batch_size": 4, "learning_rate": 0.3}
+    settings = SETTINGS | {"num_replicates": 200, "batch_size": 4, "num_steps": 30, "learning_rate": 0.3}
     whole, spanned = (
         train(objectives.sft(replay=0.5), start, target, **settings | {"seed": seed}, dimension=dimension)[
             "final"
