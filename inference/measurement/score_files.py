@@ -1,6 +1,5 @@
 """Scores in files: two log-likelihoods a sample, a row each, in columns that the user names."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 class Scores(NamedTuple):
-    """Log-likelihoods of the samples of each checkpoint [nat], in the order in which checkpoints first appear.
+    """Log-likelihoods of the samples of each checkpoint [nat], checkpoints in the order of their first rows.
 
     Attributes:
         old: under the old-task reference, by checkpoint.
@@ -105,26 +104,15 @@ def _of_lines(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]
     """Read an object a line; all lines must have the columns of the first."""
     found: dict[str, list[Any]] = {}
     names: list[str] = []
-    with path.open(encoding="utf-8-sig") as lines:
-        for place, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                row = None
-            if not isinstance(row, dict):
-                raise InputError(f"every line of {path} must be a JSON object; line {place} is not")
-            if not names:
-                names = list(row)
-                found = {name: [] for name in wanted if name in row}
-            for name in wanted:
-                if (name in row) != (name in found):
-                    raise InputError(
-                        f"all lines of {path} must have {name}, or none; line {place} is not as those before"
-                    )
-            for name, values in found.items():
-                values.append(row[name])
+    for place, row in enumerate(reading.json_lines(path), start=1):
+        if not names:
+            names = list(row)
+            found = {name: [] for name in wanted if name in row}
+        for name in wanted:
+            if (name in row) != (name in found):
+                raise InputError(f"all lines of {path} must have {name}, or none; object {place} differs")
+        for name, values in found.items():
+            values.append(row[name])
     return found, names
 
 
