@@ -151,7 +151,7 @@ def remarks(tree: xr.DataTree) -> list[str]:
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figure ``runs``: weight and drift against the new gap; of scores, weight over checkpoints."""
+    """Return the figure ``runs``: weight and drift against the new gap; of scores, over checkpoints."""
     runs = {name: child["posterior"].to_dataset() for name, child in tree["runs"].children.items()}
     with figures.style():
         if "old_drift" not in tree["comparison"]:
