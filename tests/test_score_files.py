@@ -167,10 +167,8 @@ def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, k
             found = table.loc[step, ["old_weight", "old_weight_sd", "old_weight_lower", "old_weight_upper"]]
             exact = [law.mean(), law.std(), *law.ppf([0.055, 0.945])]
             np.testing.assert_allclose(found.to_numpy(float), exact, atol=1e-9)
-        again = massdrift(
-            "measure-scores", folder / f"{name}.jsonl", "--config", out / "settings.toml", "--out", folder / "x",
-            "--overwrite", "--quiet",
-        )  # fmt: skip
+        settings = ["--config", out / "settings.toml", "--out", folder / "x", "--overwrite", "--quiet"]
+        again = massdrift("measure-scores", folder / f"{name}.jsonl", *settings)
         assert again[0] == 0
         pd.testing.assert_frame_equal(
             table, pd.read_csv(folder / "x" / "summary.csv", index_col="checkpoint")
