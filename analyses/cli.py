@@ -601,7 +601,7 @@ def compare_runs(
     folders: Annotated[
         list[str],
         typer.Argument(
-            help="Outputs of massdrift measure, as FOLDER or NAME=FOLDER; the first is the reference.",
+            help="Outputs of measure or measure-scores, as FOLDER or NAME=FOLDER; the first is the base.",
             metavar="FOLDER...",
         ),
     ],

@@ -11,10 +11,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses import figures, outputs, tables
+from analyses import checkpoint_axis, figures, outputs, tables
 from inference import results
 from inference.intervals import interval, interval_probability
-from inference.run_comparison import COMPARED, compare_runs
+from inference.run_comparison import COMPARED, compare_runs, compared_draws, verdicts
 from mixture_models.validation import InputError
 
 
@@ -34,17 +34,14 @@ def run(given: Sequence[str | Path], **settings: Any) -> xr.DataTree:
     for folder in folders:
         if not (folder / outputs.MARKER).exists():
             raise InputError(
-                f"{folder} must be an output of massdrift measure; there is no {outputs.MARKER} in it"
+                f"{folder} must be an output of massdrift measure or measure-scores; there is no "
+                f"{outputs.MARKER} in it"
             )
     trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
     tree = compare_runs(trees, **settings)
     for name, measured in trees.items():
-        tree[f"runs/{name}/posterior"] = xr.DataTree(
-            measured["posterior"].to_dataset()[[*COMPARED, "new_gap"]]
-        )
-        tree[f"runs/{name}/sample_stats"] = xr.DataTree(
-            measured["sample_stats"].to_dataset()[["weight_words", "drift_words"]]
-        )
+        tree[f"runs/{name}/posterior"] = xr.DataTree(compared_draws(measured))
+        tree[f"runs/{name}/sample_stats"] = xr.DataTree(verdicts(measured))
     return tree
 
 
@@ -61,12 +58,13 @@ def named(given: str) -> tuple[str, Path]:
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a run: weight and drift with intervals, and how it compares with the first run.
 
-    ``X_equivalent``, the probability of practical equivalence, is there where a rope was given.
+    ``X_equivalent``, the probability of practical equivalence, is there where a rope was given, and drift
+    where runs were measured from samples.
     """
     data = tree["comparison"].to_dataset()
     against = data.isel(other=0, drop=True)
     columns: dict[str, Any] = {}
-    for name in COMPARED:
+    for name in _compared(tree):
         columns[name] = data[name]
         better = "larger" if name == "old_weight" else "smaller"
         columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
@@ -127,8 +125,13 @@ def table(tree: xr.DataTree) -> RenderableType:
             ("share of draws that reach the level", "reached", tables.plain),
         ],
         title=f"Which run forgot less? {where}",
-        caption=f"Mean and {100 * interval_probability():g} % interval of the posterior.",
+        caption=f"Mean and {100 * interval_probability():g} % interval of the posterior."
+        + ("" if "old_drift" in frame else " Scores see no drift: the old weight alone is compared."),
     )
+
+
+def _compared(tree: xr.DataTree) -> list[str]:
+    return [name for name in COMPARED if name in tree["comparison"]]
 
 
 def _kind(row: Any, name: str) -> str:
@@ -140,16 +143,19 @@ def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each run whose weight or drift is not measured well."""
     found = []
     for run, row in summary(tree).iterrows():
-        for name, words in (("weight", row["old_weight_words"]), ("drift", row["old_drift_words"])):
+        for name in _compared(tree):
+            words = row[f"{name}_words"]
             if words != "good":
-                found.append(f"The old {name} of {run} is {words}.")
+                found.append(f"The {name.replace('_', ' ')} of {run} is {words}.")
     return found
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figure ``runs``: weight and drift of every run against its new gap."""
+    """Return the figure ``runs``: weight and drift against the new gap; of scores, over checkpoints."""
     runs = {name: child["posterior"].to_dataset() for name, child in tree["runs"].children.items()}
     with figures.style():
+        if "old_drift" not in tree["comparison"]:
+            return {"runs": _plot_scores(runs)}
         figure, panels = plt.subplots(1, 2, figsize=(9.0, 4.4))
         for axes, variable in zip(panels, COMPARED, strict=True):
             for name, look in figures.line_style(list(runs)).items():
@@ -177,6 +183,30 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return {"runs": figure}
+
+
+def _plot_scores(runs: dict[str, xr.Dataset]) -> Figure:
+    """Draw the old weight of runs that were measured from scores over their checkpoints."""
+    figure, axes = plt.subplots(figsize=(7.0, 4.4))
+    labels = np.concatenate([posterior["checkpoint"].to_numpy() for posterior in runs.values()])
+    numeric = all(np.issubdtype(p["checkpoint"].dtype, np.number) for p in runs.values())
+    names = pd.unique(labels.astype(str))
+    for (name, look), posterior in zip(figures.line_style(list(runs)).items(), runs.values(), strict=True):
+        own = posterior["checkpoint"].to_numpy()
+        at = own.astype(float) if numeric else pd.Index(names).get_indexer(own.astype(str)).astype(float)
+        order = np.argsort(at)
+        weight = posterior["old_weight"]
+        low, high = (interval(weight).sel(ci_bound=bound).to_numpy() for bound in ("lower", "upper"))
+        axes.vlines(at, low, high, color=look["color"], alpha=0.5)
+        mean = weight.mean(["chain", "draw"]).to_numpy()
+        axes.plot(at[order], mean[order], label=figures.entry(name), markersize=4, linewidth=1.2, **look)
+    if not numeric:
+        checkpoint_axis.name_ticks(axes, names)
+    axes.set(xlabel="checkpoint", ylabel=figures.label(weight), ylim=(0.0, 1.0))
+    words = f"point: a checkpoint's mean, line: {100 * interval_probability():g} % interval"
+    axes.set_title(f"How much old behaviour is left, by scores?\n{words}", loc="left", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
 
 
 def _untrusted(run: xr.DataTree, variable: str) -> np.ndarray:

@@ -16,6 +16,9 @@ from mixture_models.validation import InputError, number
 #: What is compared: variables of ``/posterior``.
 COMPARED = ("old_weight", "old_drift")
 
+# What is compared of runs that were measured from scores, which see no drift.
+_OF_SCORES = ("old_weight",)
+
 # Whose verdict goes with a variable.
 _VERDICTS = {"old_weight": "weight", "old_drift": "drift"}
 
@@ -39,8 +42,12 @@ def compare_runs(
     its new gap first falls to a common level, a draw at a time, its weight and drift interpolated linearly
     between the checkpoints before and after.
 
+    Scores say nothing of drift and of the new gap: of runs that `inference.measure_scores` measured, the old
+    weight alone is compared, at a checkpoint. That their scores are of the same references is not checked.
+
     Args:
-        trees: measured runs by name; each the result of `inference.measure`.
+        trees: measured runs by name; each the result of `inference.measure`, or each of
+            `inference.measure_scores`.
         at: ``"final"``, the last checkpoint of each run; ``"matched_gain"``; or the name of a checkpoint that
             all runs have.
         gain: the new gap at which runs are matched [Mahalanobis]; None is the smallest that every run
@@ -57,7 +64,8 @@ def compare_runs(
 
     Raises:
         InputError: fewer than two runs, runs that were measured against different references or with other
-            features, no such checkpoint, a level that no draw reaches, or a negative rope.
+            features, some of samples and some of scores, no such checkpoint, a level that no draw reaches, or
+            a negative rope.
     """
     if not isinstance(trees, Mapping):
         raise InputError(f"trees must map names to measured runs; got {type(trees).__name__}")
@@ -65,11 +73,23 @@ def compare_runs(
         raise InputError(f"at least two runs must be compared; got {len(trees)}")
     names = [str(name) for name in trees]
     for name, tree in trees.items():
-        measured = isinstance(tree, xr.DataTree) and "posterior" in tree.children
-        if not measured or "old_drift" not in tree["posterior"]:
-            raise InputError(f"{name} must be a measured run (the result of inference.measure); it is not")
+        if not isinstance(tree, xr.DataTree) or not compared(tree):
+            raise InputError(
+                f"{name} must be a measured run (the result of inference.measure or "
+                "inference.measure_scores); it is not"
+            )
+    variables_of = {name: compared(tree) for name, tree in zip(names, trees.values(), strict=True)}
+    chosen = variables_of[names[0]]
+    if other := next((name for name, found in variables_of.items() if found != chosen), None):
+        of_scores, of_samples = (names[0], other) if chosen == _OF_SCORES else (other, names[0])
+        raise InputError(
+            f"runs must all be measured from samples or all from scores; {of_scores} was from scores and "
+            f"{of_samples} from samples"
+        )
+    if chosen == _OF_SCORES and (at == "matched_gain" or gain is not None):
+        raise InputError("runs that were measured from scores have no new gap and cannot be compared at one")
     _check_references(trees)
-    ropes = _ropes(rope)
+    ropes = _ropes(rope, chosen)
     posteriors = [_draws(tree) for tree in trees.values()]
     level = np.nan
     if at == "matched_gain":
@@ -88,11 +108,12 @@ def compare_runs(
             raise InputError(f"every run must reach a new gap of {level:.3g} in some draw; {name} does not")
     variables: dict[str, Any] = {"reached": ("run", reached)}
     same = len({_kind(tree) for tree in trees.values()}) == 1
-    groups = [p["reference_draw"].to_numpy() if same else None for p in posteriors]
-    for variable in COMPARED:
+    shared = same and chosen != _OF_SCORES
+    groups = [p["reference_draw"].to_numpy() if shared else None for p in posteriors]
+    for variable in chosen:
         variables |= _compare(variable, [v[variable] for v in values], groups, ropes[variable])
         words = [
-            _words(tree, f"{_VERDICTS[variable]}_words", where)
+            _words(verdicts(tree)[f"{_VERDICTS[variable]}_words"].to_numpy()[where])
             for tree, where in zip(trees.values(), read, strict=True)
         ]
         variables[f"{variable}_words"] = ("run", words)
@@ -104,6 +125,29 @@ def compare_runs(
     settings = {"at": str(at), "gain": level, "rope": ropes, "runs": names}
     root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "comparison of runs"})
     return xr.DataTree.from_dict({"/": root, "/comparison": _described(dataset)})
+
+
+def compared(tree: xr.DataTree) -> tuple[str, ...]:
+    """Return what can be compared of a run: of scores the old weight alone, of another tree nothing."""
+    if "posterior" not in tree.children:
+        return ()
+    found = tree["posterior"].to_dataset()
+    if "old_drift" in found:
+        return COMPARED
+    return _OF_SCORES if tree.attrs.get("kind") == "measurement of scores" else ()
+
+
+def compared_draws(tree: xr.DataTree) -> xr.Dataset:
+    """Return the posterior of what is compared, and of the new gap where there is one."""
+    names = compared(tree)
+    return tree["posterior"].to_dataset()[[*names, *([] if names == _OF_SCORES else ["new_gap"])]]
+
+
+def verdicts(tree: xr.DataTree) -> xr.Dataset:
+    """Return ``weight_words`` and, of samples, ``drift_words`` over the checkpoints of a measured run."""
+    if compared(tree) == _OF_SCORES:
+        return tree["summary"].to_dataset()[["words"]].rename(words="weight_words")
+    return tree["sample_stats"].to_dataset()[["weight_words", "drift_words"]]
 
 
 def _check_references(trees: Mapping[str, xr.DataTree]) -> None:
@@ -123,6 +167,8 @@ def _references(tree: xr.DataTree) -> Any:
 
 
 def _features(tree: xr.DataTree) -> list[str]:
+    if "constant_data" not in tree.children:
+        return []
     return [str(f) for f in tree["constant_data"]["source_feature"].to_numpy()]
 
 
@@ -131,26 +177,29 @@ def _kind(tree: xr.DataTree) -> tuple[Any, ...]:
     return tuple(tree.attrs.get(name) for name in ("covariance", "tails", "max_features"))
 
 
-def _words(tree: xr.DataTree, name: str, places: np.ndarray) -> str:
-    """Return the worst verdict on some checkpoints."""
-    words = [str(w) for w in tree["sample_stats"][name].to_numpy()[places]]
-    return max(words, key=lambda w: verdict.ORDER.index(w.partition(": ")[0]))
+def _words(words: np.ndarray) -> str:
+    """Return the worst of some verdicts; that of scores is of one checkpoint."""
+    if len(words) == 1:
+        return str(words[0])
+    return max(map(str, words), key=lambda w: verdict.ORDER.index(w.partition(": ")[0]))
 
 
-def _ropes(rope: Any) -> dict[str, float]:
-    given = dict(rope) if isinstance(rope, Mapping) else dict.fromkeys(COMPARED, rope)
+def _ropes(rope: Any, chosen: tuple[str, ...]) -> dict[str, float]:
+    given = dict(rope) if isinstance(rope, Mapping) else dict.fromkeys(chosen, rope)
     unknown = set(given) - set(COMPARED)
     if unknown:
         raise InputError(f"rope may name {', '.join(COMPARED)}; got {', '.join(sorted(unknown))}")
     widths = {name: number(f"rope of {name}", given.get(name, 0.0)) for name in COMPARED}
     if min(widths.values()) < 0.0:
         raise InputError(f"rope must be at least 0; got {min(widths.values()):g}")
-    return widths
+    if useless := [name for name in COMPARED if name not in chosen and widths[name] > 0.0]:
+        raise InputError(f"runs that were measured from scores have no {useless[0]}, and so no rope of it")
+    return {name: widths[name] for name in chosen}
 
 
 def _draws(tree: xr.DataTree) -> xr.Dataset:
-    """Return weight, drift and gap over (sample, checkpoint), at most 4,000 draws."""
-    posterior = tree["posterior"].to_dataset()[[*COMPARED, "new_gap"]]
+    """Return what `compared_draws` does over (sample, checkpoint), at most 4,000 draws."""
+    posterior = compared_draws(tree)
     stacked = posterior.stack(sample=("chain", "draw")).transpose("sample", "checkpoint")
     return stacked.isel(sample=slice(_MOST_DRAWS))
 
@@ -169,7 +218,7 @@ def _place(name: str, draws: xr.Dataset, at: Any) -> int:
 
 def _at_checkpoint(draws: xr.Dataset, place: int) -> dict[str, np.ndarray]:
     chosen = draws.isel(checkpoint=place)
-    return {variable: chosen[variable].to_numpy() for variable in COMPARED}
+    return {str(variable): values.to_numpy() for variable, values in chosen.data_vars.items()}
 
 
 def _checkpoints_at_level(draws: xr.Dataset, level: float) -> np.ndarray:
@@ -278,7 +327,7 @@ def _described(dataset: xr.Dataset) -> xr.Dataset:
         "difference_interval": ": difference, interval",
     }
     results.describe(dataset)
-    for variable in COMPARED:
+    for variable in (name for name in COMPARED if name in dataset):
         owner = dataset[variable].attrs
         dataset[f"{variable}_words"].attrs = {
             "long_name": f"what a reader must know of {owner['long_name']}",

@@ -110,4 +110,4 @@ def test_bad_input_is_one_sentence_and_writes_nothing(massdrift, files):
     assert not (files / "out").exists()
     code, _, error = massdrift("compare-runs", files, files / "out", "--out", files / "both")
     assert code == 2
-    assert "must be an output of massdrift measure" in error
+    assert "must be an output of massdrift measure or measure-scores" in error

@@ -29,6 +29,7 @@ COMMANDS = {
     "phase": [],
     "reproduce": ["chen2025"],
     "measure": ["a.npz", "--old-reference=b.npz", "--new-reference=c.npz"],
+    "measure-scores": ["a.csv"],
     "compare-runs": ["a", "b"],
 }
 
@@ -37,7 +38,7 @@ COMMANDS = {
 def nothing_computed(monkeypatch):
     for module in ("compare", "mass_forgetting", "drift", "geometry", "replay", "near_on_policy", "plan"):
         stub(monkeypatch, module)
-    for module in ("phase", "chen2025", "measure", "compare_runs", "sweep"):
+    for module in ("phase", "chen2025", "measure", "measure_scores", "compare_runs", "sweep"):
         stub(monkeypatch, module)
 
 
