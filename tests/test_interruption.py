@@ -62,11 +62,21 @@ def invented(monkeypatch):
     return done
 
 
-def test_finished_objectives_are_kept_and_the_same_command_goes_on(massdrift, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        # They differ in a number alone, and share what is compiled; neither exact side nor figures.
+        ["sft", "sft:replay=0.2", "sft:replay=0.3"],
+        pytest.param(["sft", "reverse_kl", "sdft"], marks=pytest.mark.slow),
+    ],
+    ids=["trainings", "all"],
+)
+def test_finished_objectives_are_kept_and_the_same_command_goes_on(massdrift, tmp_path, monkeypatch, chosen):
     monkeypatch.setattr("inference.chunks.num_threads", lambda: 1)
-    monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
-    # They differ in a number alone, and share what is compiled.
-    chosen = ["sft", "sft:replay=0.2", "sft:replay=0.3"]
+    whole_command = "sdft" in chosen
+    if not whole_command:
+        monkeypatch.setattr("analyses.compare.has_exact", lambda *a: False)
+        monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
     arguments = ["compare", *chosen, *SMALL, "--out", tmp_path / "deep" / "out"]
     with monkeypatch.context() as patch:
         done = counting(patch, stop_at=2)
@@ -87,7 +97,8 @@ def test_finished_objectives_are_kept_and_the_same_command_goes_on(massdrift, tm
     assert massdrift(*arguments[:-1], tmp_path / "whole")[0] == 0
     assert len(done) == 4
     first, whole = (inference.open(tmp_path / p / "results.zarr") for p in ("deep/out", "whole"))
-    for group in ("trajectory", "trajectory_stats", "population", "descent"):
+    groups = ["trajectory", "trajectory_stats", *(["population", "descent"] if whole_command else [])]
+    for group in groups:
         xr.testing.assert_identical(first[group].to_dataset(), whole[group].to_dataset())
 
 
