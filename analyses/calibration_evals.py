@@ -1,8 +1,8 @@
 """Do intervals of `inference.measure_evals` cover, and does its verdict say when they cannot?
 
-``python -m analyses.calibration_evals --num 200 --only TEXT --out FILE`` draws runs from the model, and from what
-is not the model, and prints a row a kind: coverage of 89 % intervals, their median width, the share of verdicts
-that say that the run is not to be trusted, and the share that McNemar's interval of the change of accuracy covers.
+``python -m analyses.calibration_evals --num 200 --only TEXT --out FILE`` draws runs from the model, and from
+what is not the model, and prints a row a kind: coverage of 89 % intervals, their median width, and the share
+of verdicts that say that the run is not to be trusted.
 """
 
 import argparse
@@ -217,7 +217,7 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
             seed=start,
             progress=False,
             num_log_likelihood_items=0,
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
         for label, case in zip(labels, cases, strict=True):
             where = {"task": label, "arm": label, "seed": "0", "checkpoint": 1}

@@ -66,7 +66,8 @@ def derive(task: Task, run: Run, inverse_choices: Array) -> Derived:
     steps = step(places, STEP_WIDTH)
     ends = jnp.array([0.0, run.mass_lost])
     width = jnp.sqrt(STEP_WIDTH**2 + task.sd**2)
-    lost = 2.0 * gaussian_weights(task.mean, task.sd)[::2] @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
+    weights = 2.0 * gaussian_weights(task.mean, task.sd)[::2]
+    lost = weights @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
     lost = jnp.maximum(lost, jnp.maximum(base - after, 0.0))
     scale = 1.0 - guess
     return Derived(guess + scale * after, scale * (after - base), scale * lost, scale * (lost + after - base))

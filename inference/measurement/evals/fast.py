@@ -304,7 +304,7 @@ def draw(
     chosen = systematic(special.softmax(log_weights)[None], lanes, rng)[0]
     each = NUM_DRAWS // lanes
     tasks = np.repeat(points.tasks[chosen], each, axis=0)
-    runs = np.stack([_draw_run(points, r, chosen, each, rng) for r in np.flatnonzero(real)])
+    runs = np.stack([_draw_run(points, int(r), chosen, each, rng) for r in np.flatnonzero(real)])
     order = rng.permutation(len(tasks))
     return Draws(tasks[order], runs[:, order], shapes, efficiency)
 
