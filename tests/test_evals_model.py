@@ -130,7 +130,7 @@ def test_draws_have_the_moments_of_a_grid_over_the_posterior():
     rng = np.random.default_rng(1)
     cells = task_cells(sim.repeats(rng, sim.Truth(60, 3, 3), [(0.25, -0.3, 0.8)]), np.arange(1))
     with ThreadPoolExecutor(1) as pool:
-        law, _ = fast.learn([cells], 256, rng, pool)
+        law = fast.learn([cells], 256, rng, pool)
         drawn = fast.draw([cells], law, None, 256, rng, pool)
 
     def log_likelihood(scores):

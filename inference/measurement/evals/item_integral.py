@@ -164,10 +164,11 @@ def gaussian_weights(mean: Numbers, sd: Numbers) -> Float[Array, "node"]:
     cut = _NODE_COSINES @ (jnp.cos(angle) * damped) + _NODE_SINES @ (jnp.sin(angle) * damped)
     # The cut kernel repeats: far from the mean it is 0.
     cut = jnp.where(jnp.abs(NODES - mean) < 30.0, cut, 0.0)
-    return jnp.where(sd < _WIDE, cut, _density(NODES - mean, jnp.maximum(sd, _WIDE)))
+    return jnp.where(sd < _WIDE, cut, density(NODES - mean, jnp.maximum(sd, _WIDE)))
 
 
-def _density(x: Numbers, sd: Numbers) -> Array:
+def density(x: Numbers, sd: Numbers) -> Array:
+    """Return a normal density times the spacing of the nodes."""
     return jnp.exp(-0.5 * (x / sd) ** 2) * (STEP / jnp.sqrt(2.0 * jnp.pi)) / sd
 
 
@@ -177,7 +178,7 @@ def _by_lag(drift: Numbers, spread: Numbers) -> Float[Array, "lag"]:
     damped = jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2)
     angle = drift * _FREQUENCIES
     cut = _COSINES @ (jnp.cos(angle) * damped) + _SINES @ (jnp.sin(angle) * damped)
-    return jnp.where(spread < _WIDE, cut, _density(_LAGS - drift, wide))
+    return jnp.where(spread < _WIDE, cut, density(_LAGS - drift, wide))
 
 
 def _toeplitz(by_lag: Float[Array, "lag"]) -> Float[Array, "node node"]:

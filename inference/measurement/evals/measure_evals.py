@@ -126,7 +126,8 @@ def measure_paired(
         DataTree with ``/posterior`` (dims chain, draw, task, arm, seed, checkpoint; NaN where there is no
         such run), ``/over_tasks``, the mean over the old tasks of each run, ``/over_seeds``, that over the
         training seeds of an arm, ``/sample_stats`` with diagnostics, older measures and the verdict in
-        ``words``, ``/observed_data``, the cells, and ``/log_likelihood`` of items; described in docs/evals.md.
+        ``words``, ``/observed_data``, the cells, ``/constant_data``, the new tasks, and ``/log_likelihood``
+        of items; described in docs/evals.md.
 
     Raises:
         InputError: an unusable setting, or a new task that is not there.
