@@ -46,7 +46,7 @@ class Derived(NamedTuple):
 
 
 def _weights(mean: Array, sd: Array) -> Float[Array, "node"]:
-    """Return the law of logits at the nodes; for what is smooth it need not be cut, wider than the spacing."""
+    """Return the law of logits at the nodes; what is smooth needs no cut kernel, as the cells do."""
     return density(NODES - mean, jnp.maximum(sd, _NARROWEST))
 
 

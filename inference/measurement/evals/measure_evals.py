@@ -149,7 +149,7 @@ def measure_paired(
             of_run = dict(list(paired.repeats.groupby("run")))
             settings = {"method": method, "seed": seed, "report": bar.update}
             for drawn in fit_repeats(paired.repeats, repeated, new_tasks, **settings):
-                _put(values, summaries.of_repeats(drawn, rng), drawn.runs, len(runs))
+                _put(values, summaries.of_repeats(drawn, len(repeated), rng), drawn.runs, len(runs))
                 for r, number in enumerate(drawn.runs):
                     is_retest = bool(runs["is_retest"][number])
                     stats[number] = _repeat_stats(drawn, r, of_run[number], rng, is_retest=is_retest)
