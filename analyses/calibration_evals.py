@@ -17,6 +17,7 @@ from scipy import special
 
 from inference.measurement.evals.measure_evals import measure_paired
 from inference.measurement.evals.model import CHOICE_CELLS
+from inference.measurement.evals.pairing import Paired
 
 #: Probabilities between which an interval of 89 % lies.
 TAILS = (0.055, 0.945)
@@ -181,13 +182,6 @@ KINDS: dict[str, tuple[bool, Callable[[np.random.Generator], Case]]] = {
 }
 
 
-class _Paired(NamedTuple):
-    runs: pd.DataFrame
-    repeats: pd.DataFrame
-    choices: pd.DataFrame
-    left_out: pd.DataFrame
-
-
 def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
     """Measure some cases of a kind; return a row a case and variable."""
     rows = []
@@ -211,7 +205,7 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
             pd.concat([getattr(c, part).assign(run=i) for i, c in enumerate(cases)], ignore_index=True)
             for part in ("repeats", "choices")
         )
-        paired = _Paired(runs, repeats, choices, pd.DataFrame())
+        paired = Paired(runs, repeats, choices, pd.DataFrame())
         tree = measure_paired(
             paired,
             seed=start,
