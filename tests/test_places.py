@@ -19,7 +19,7 @@ from inference import files, kept, results
 from mixture_models import InputError
 
 COMMANDS = {
-    "compare": ["sft", "--num-steps=4", "--batch-size=4", "--num-replicates=2"],
+    "compare": ["sft", "--num-steps=4", "--batch-size=8", "--num-replicates=4"],
     "mass-forgetting": ["4"],
     "drift": [],
     "geometry": ["4"],

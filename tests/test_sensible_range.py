@@ -122,17 +122,21 @@ def test_no_training_that_works_is_diverged(chosen):
         assert np.all(tree["trajectory_stats"]["diverged_step"] == -1)
 
 
-@pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_compare_says_how_many_diverged(massdrift, tmp_path, monkeypatch, drawn):
+@pytest.mark.parametrize(
+    ("chosen", "drawn"),
+    [(["sft"], False), pytest.param(["reverse_kl", "sft"], True, marks=pytest.mark.slow)],
+    ids=["table", "figures"],
+)
+def test_compare_says_how_many_diverged(massdrift, tmp_path, monkeypatch, chosen, drawn):
     if not drawn:
         monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
     settings = ["--num-steps=50", "--num-replicates=4", "--batch-size=8", "--learning-rate=50"]
     settings += ["--record-every=1", "--quiet"]
     out = tmp_path / "out"
-    code, printed, _ = massdrift("compare", "sft", "sft:replay=0.2", *settings, "--out", out)
+    code, printed, _ = massdrift("compare", *chosen, *settings, "--out", out)
     assert code == 0
     frame = pd.read_csv(out / "summary.csv")
-    assert frame["num_diverged"].tolist() == [4, 4]
+    assert frame["num_diverged"].tolist() == [4] * len(chosen)
     assert frame[["retention", "old_coverage", "old_weight", "peak_old_drift"]].isna().all(axis=None)
     assert any(out.glob("*.png")) == drawn
     assert "within 1000 times the reach" in " ".join(printed.split())
