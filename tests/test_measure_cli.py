@@ -38,7 +38,7 @@ def test_two_runs_are_measured_and_compared(massdrift, files):
         assert "verdict" in printed
         written = {path.name for path in (files / "out" / name).iterdir()}
         figures = {f"{f}.{s}" for f in ("old_weight", "drift", "samples") for s in ("png", "svg")}
-        assert written == {"results.zarr", "summary.csv"} | figures
+        assert written == {"results.zarr", "summary.csv", "settings.toml"} | figures
     assert {path.name for path in (files / "out").iterdir()} == {"sft", "rl"}
     table = pd.read_csv(files / "out" / "sft" / "summary.csv", index_col="checkpoint")
     assert list(table.index) == [0, 100]
@@ -58,7 +58,8 @@ def test_two_runs_are_measured_and_compared(massdrift, files):
     compared = pd.read_csv(both / "summary.csv", index_col="run")
     assert compared.loc["rl", "old_weight_better"] == 1.0
     assert compared.loc["rl", "old_weight_difference"] == pytest.approx(0.7, abs=0.12)
-    assert {path.name for path in both.iterdir()} == {"results.zarr", "summary.csv", "runs.png", "runs.svg"}
+    names = {"results.zarr", "summary.csv", "settings.toml", "runs.png", "runs.svg"}
+    assert {path.name for path in both.iterdir()} == names
 
 
 def test_a_checkpoint_that_takes_more_memory_is_streamed(massdrift, files):
