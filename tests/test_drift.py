@@ -96,7 +96,7 @@ def test_the_decay_rate_nears_one_eighth(tmp_path):
     peaks = trainings["peak_old_drift"].mean(["chain", "draw"]).sel(separation=8.0)
     np.testing.assert_allclose(peaks, trainings["noise_floor"], rtol=0.2)
     drift.write(tree, tmp_path)
-    names = {"results.zarr", "summary.csv", "settings.toml", "drift.png", "drift.svg"}
+    names = {"results.zarr", "summary.csv", "drift.png", "drift.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
     for group in ("population", "trainings", "posterior", "sample_stats", "observed_data"):
         dataset = tree[group].to_dataset()

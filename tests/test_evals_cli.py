@@ -62,6 +62,7 @@ def test_from_two_folders_to_the_answer(tmp_path, folders, monkeypatch, capsys):
         "forgetting.png",
         "forgetting.svg",
         "results.zarr",
+        "settings.toml",
         "summary.csv",
         "transitions.png",
         "transitions.svg",

@@ -47,7 +47,7 @@ def test_summary_table_and_files(tree, tmp_path):
         assert set(dataset.dims) <= set(dataset.coords)
         assert all({"long_name", "units"} <= set(v.attrs) for v in dataset.variables.values()), group
     geometry.write(tree, tmp_path)
-    names = {"results.zarr", "summary.csv", "settings.toml", "geometry.png", "geometry.svg"}
+    names = {"results.zarr", "summary.csv", "geometry.png", "geometry.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(geometry.table(tree))

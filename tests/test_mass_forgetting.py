@@ -105,7 +105,6 @@ def test_table_figure_and_layout(tree, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {
         "results.zarr",
         "summary.csv",
-        "settings.toml",
         "mass_forgetting.png",
         "mass_forgetting.svg",
     }

@@ -237,7 +237,7 @@ def test_table_figure_and_layout(tree, tmp_path):
             assert set(dataset.dims) <= set(dataset.coords), name
             assert all({"long_name", "units"} <= set(v.attrs) for v in dataset.variables.values()), name
     near_on_policy.write(tree, tmp_path)
-    names = {"results.zarr", "summary.csv", "settings.toml", "near_on_policy.png", "near_on_policy.svg"}
+    names = {"results.zarr", "summary.csv", "near_on_policy.png", "near_on_policy.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
     # The order of a file's groups is another; tables and figures are the same.
     again = inference.open(tmp_path / "results.zarr")
