@@ -25,6 +25,10 @@ TAILS = (0.055, 0.945)
 # Cases that are measured in one call.
 _TOGETHER = 20
 
+_NONE_LEFT_OUT = pd.DataFrame(
+    columns=["task", "arm", "seed", "checkpoint", "reason", "num_items", "examples"]
+)
+
 # Items by which the truth of a case is found.
 _MANY = 400_000
 
@@ -205,7 +209,7 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
             pd.concat([getattr(c, part).assign(run=i) for i, c in enumerate(cases)], ignore_index=True)
             for part in ("repeats", "choices")
         )
-        paired = Paired(runs, repeats, choices, pd.DataFrame())
+        paired = Paired(runs, repeats, choices, _NONE_LEFT_OUT)
         tree = measure_paired(
             paired,
             seed=start,
