@@ -14,6 +14,9 @@ from jaxtyping import Float
 
 from mixture_models.validation import InputError, finite_array
 
+# Variances whose inverses, times squares of distances, are floats.
+_LEAST, _MOST = 1e-200, 1e200
+
 #: A rank-0, rank-1 or rank-2 scale, see the module's docstring.
 Scale = Float[Any, "..."]
 
@@ -42,6 +45,9 @@ def scale_of(name: str, covariance: Any, dim: int) -> np.ndarray:
     if value.ndim < 2:
         if np.any(value <= 0.0):
             raise InputError(f"{name} must be positive definite; got a variance of {value.min():g}")
+        if not np.all((value >= _LEAST) & (value <= _MOST)):
+            worst = value.min() if value.min() < _LEAST else value.max()
+            raise InputError(f"variances of {name} must lie in [{_LEAST:g}, {_MOST:g}]; got {worst:g}")
         return np.sqrt(value)
     if not np.allclose(value, value.T, rtol=1e-8, atol=1e-12 * np.abs(value).max()):
         raise InputError(f"{name} must be symmetric; got a matrix that differs from its transpose")

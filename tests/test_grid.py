@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inference.sweeps.cuts import Geometry, _rectangle, blocks, geometry, positions
@@ -165,6 +165,7 @@ AXIS = st.sampled_from(
 )
 
 
+@example(axes={"target.covariance": [4.45e-308]}, name="sft")
 @settings(max_examples=80, deadline=None)
 @given(
     axes=st.dictionaries(AXIS, st.lists(ANY, min_size=0, max_size=3), max_size=3),

