@@ -12,6 +12,7 @@ from . import (
     outputs,
     phase,
     plan,
+    plan_evals,
     replay,
     sweep,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "outputs",
     "phase",
     "plan",
+    "plan_evals",
     "replay",
     "sweep",
 ]

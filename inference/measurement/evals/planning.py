@@ -49,7 +49,7 @@ _LEAST_SPREAD, _LEAST_MASS = 0.05, 1e-4
 _MOVE = 1e-3
 
 # Data sets that are averaged over, points of each posterior, and the largest τ on their grid.
-_NUM_DATA, _NUM_POINTS, _MOST_SPREAD = 256, 2048, 8.0
+_NUM_DATA, _NUM_POINTS, _MOST_SPREAD = 128, 1024, 8.0
 
 # Of a task: a guess rate of exactly 0 or 1/k is none that the prior holds likely.
 _MOST_SCORE = 3.0
