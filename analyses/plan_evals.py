@@ -1,6 +1,6 @@
 """How many items, answers an item and training seeds does it take to see what was forgotten?
 
-Without a simulation: from the expected information of the answers, see `inference.measurement.evals.planning`.
+Without a simulation, from the expected information of the answers: `inference.measurement.evals.planning`.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,15 @@ from analyses import outputs, tables
 from inference import results
 from inference.intervals import interval_probability
 from inference.measurement.evals.base_law import BaseLaw, base_law
-from inference.measurement.evals.designs import LEAST_ITEMS, MOST_ITEMS, MOST_SEEDS, Design, Question, cheapest
+from inference.measurement.evals.designs import (
+    LEAST_ITEMS,
+    MOST_ITEMS,
+    MOST_SEEDS,
+    Design,
+    Question,
+    cheapest,
+)
 from inference.measurement.evals.designs import plan as plan_designs
-from inference.measurement.evals.item_integral import Run
 from inference.measurement.evals.planning import MOST_ANSWERS, QUANTITIES, truth_of
 from mixture_models.validation import (
     InputError,
@@ -112,11 +118,11 @@ def run(
         if width is not None
         else open_interval("power", _POWER if power is None else power)
     )
-    supposed = Run(
-        np.asarray(fraction("mass_lost", mass_lost)),
-        np.asarray(closed_interval("drift", drift, -10.0, 10.0)),
-        np.asarray(closed_interval("drift_spread", drift_spread, 0.0, 5.0)),
-    )
+    supposed = {
+        "mass_lost": fraction("mass_lost", mass_lost),
+        "drift": closed_interval("drift", drift, -10.0, 10.0),
+        "drift_spread": closed_interval("drift_spread", drift_spread, 0.0, 5.0),
+    }
     rope = not_negative("rope", rope)
     tried = [integer("answers", num, at_most=MOST_ANSWERS) for num in answers or ANSWERS]
     if len(set(tried)) < len(tried):
@@ -128,21 +134,20 @@ def run(
         seed_sd = not_negative("seed_sd", seed_sd)
     if seeds is not None:
         if seed_sd is None:
-            raise InputError(f"seeds must come with seed_sd, the spread between them; got seeds {seeds} alone")
+            raise InputError(
+                f"seeds must come with seed_sd, the spread between them; got seeds {seeds} alone"
+            )
         seeds = integer("seeds", seeds, at_least=2, at_most=MOST_SEEDS)
     law = _law(base, task, metric, accuracy, item_sd, num_choices, guess_rate)
-    truth = truth_of(law.item_mean, law.item_sd, law.guess_rate, law.num_choices, supposed)
+    truth = truth_of(law.item_mean, law.item_sd, law.guess_rate, law.num_choices, *supposed.values())
     question = Question(truth, of, goal, wanted, rope, seed_sd, base_answers)
-    _check_loss(question)
     found = plan_designs(question, sorted(tried), seeds, max_items)
     best = cheapest(found.by_answers)
     settings = {
         "of": of,
         "goal": goal,
         "wanted": wanted,
-        "mass_lost": float(supposed.mass_lost),
-        "drift": float(supposed.drift),
-        "drift_spread": float(supposed.drift_spread),
+        **supposed,
         "rope": rope,
         "value": found.value,
         "base": None if base is None else [str(path) for path in base],
@@ -183,17 +188,6 @@ def _designs(designs: Sequence[Design], dim: str) -> xr.Dataset:
     return xr.Dataset(columns).set_coords(dim)
 
 
-def _check_loss(question: Question) -> None:
-    """Refuse to look for a loss where none is supposed; of `lost` any mass lost or drift is one."""
-    if question.goal == "width":
-        return
-    run, (of, rope) = question.truth.run, (question.quantity, question.rope)
-    size = {"old_weight": float(run.mass_lost), "drift": -float(run.drift)}.get(of, np.inf)
-    if size <= rope:
-        name = {"old_weight": "mass_lost", "drift": "the fall of the logits, -drift,"}[of]
-        raise InputError(f"{name} must be greater than rope, {rope:g}, to be seen as a loss; got {size:g}")
-
-
 def _law(
     base: Sequence[str] | None,
     task: str | None,
@@ -209,7 +203,7 @@ def _law(
         beside = [name for name, value in given.items() if value is not None]
         if beside:
             raise InputError(f"{beside[0]} must be given or read from the base's log, not both")
-        return base_law(list(base), task=task, metric=metric or (), progress=False)
+        return base_law(list(base), task=task, metric=metric or ())
     if task is not None or metric:
         raise InputError("task and metric belong to a log of the base; there is none")
     choices = None if num_choices is None else integer("num_choices", num_choices, at_least=2, at_most=1000)
@@ -259,9 +253,9 @@ def table(tree: xr.DataTree) -> RenderableType:
     counted += f"the {settings['seeds']} runs" if "seed_sd" in settings else "the run"
     caption = (
         f"{seen}Supposed: mass lost {settings['mass_lost']:g}, drift {settings['drift']:g}, drift spread "
-        f"{settings['drift_spread']:g}; base {_base_words(settings)} with accuracy {settings['accuracy']:.3g}, "
-        f"items' logits of mean {settings['item_mean']:.3g} and sd {settings['item_sd']:.3g}{guess}. {counted}. "
-        f"n/a: not with {settings['max_items']:,} items."
+        f"{settings['drift_spread']:g}; base {_base_words(settings)} with accuracy "
+        f"{settings['accuracy']:.3g}, items' logits of mean {settings['item_mean']:.3g} and sd "
+        f"{settings['item_sd']:.3g}{guess}. {counted}. n/a: not with {settings['max_items']:,} items."
     )
     shown = [
         ("items", "items", _whole),

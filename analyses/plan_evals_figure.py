@@ -10,6 +10,9 @@ from analyses import figures
 from inference.intervals import interval_probability
 from inference.measurement.evals.planning import QUANTITIES
 
+# How far the axis of costs goes beyond the dearest design.
+_BEYOND = 10.0
+
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return the figure ``plan``: width or probability against the cost, a curve a number of answers."""
@@ -21,16 +24,25 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         for colour, num in zip(colours, curve["answers"].to_numpy(), strict=True):
             one, design = curve.sel(answers=num), plan.sel(answers=num)
             label = f"{num} answer{'s' if num > 1 else ''} an item"
-            axes.plot(one["cost_tried"], one[f"{goal}_tried"], color=colour, label=label, linewidth=1.6)
+            line = np.stack([one["cost_tried"], one[f"{goal}_tried"]])
+            if np.isfinite(design["cost"]):
+                line = np.append(line, [[design["cost"]], [design[goal]]], axis=1)
+            axes.plot(*line[:, line[0].argsort()], color=colour, label=label, linewidth=1.6)
             axes.plot(design["cost"], design[goal], "o", color=colour, markersize=5)
             if num == settings["cheapest"]:
                 axes.plot(design["cost"], design[goal], "o", color="none", mec="0.2", markersize=11)
         axes.axhline(settings["wanted"], color="0.3", linestyle=":")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        reached = np.isfinite(plan["cost"])
+        if reached.any():
+            axes.set_xlim(float(curve["cost_tried"].min()), _BEYOND * float(plan["cost"].max()))
         percent = f"{100 * interval_probability():g} %"
         name = settings["of"].replace("_", " ")
         if goal == "width":
             axes.set_yscale("log")
+            for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                which(lambda y, _: f"{y:.2g}")
             axes.set_ylabel(f"expected width of the {percent} interval of {name}")
         else:
             size = abs(settings["value"] - QUANTITIES[settings["of"]][0])
@@ -39,8 +51,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             axes.yaxis.set_major_locator(MaxNLocator(6))
         whose = f"{settings['seeds']} runs" if "seed_sd" in settings else "run"
         axes.set_xlabel(f"generated answers of base and {whose}")
-        reached = np.isfinite(plan["cost"]).any()
-        words = "dotted: wanted; ring: cheapest" if reached else "dotted: wanted, not reached"
+        words = "dotted: wanted; ring: cheapest" if reached.any() else "dotted: wanted, not reached"
         axes.set_title(words, fontsize=10)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return {"plan": figure}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -43,18 +44,18 @@ class BaseLaw(NamedTuple):
     task: str
 
 
-def base_law(logs: Any, *, task: str | None = None, metric: Sequence[str] = (), **settings: Any) -> BaseLaw:
+def base_law(logs: Any, *, task: str | None = None, metric: Sequence[str] = ()) -> BaseLaw:
     """Return the law of the items of a task from logs of the base.
 
     Args:
         logs: of the base, as `readers.read` takes them.
         task: which, where the logs hold several.
-        metric: as in `readers.read`, like the other settings.
+        metric: as in `readers.read`.
 
     Raises:
         InputError: logs that cannot be read, or a task that is not named or not there.
     """
-    answers = read({"base": logs}, metric=metric, **settings)
+    answers = read({"base": logs}, metric=metric, progress=False)
     tasks = [str(name) for name in pd.unique(answers["task"])]
     if task is None and len(tasks) > 1:
         raise InputError(f"task must name one of {', '.join(tasks)}; got none")
@@ -69,7 +70,7 @@ def base_law(logs: Any, *, task: str | None = None, metric: Sequence[str] = (), 
     num_choices = round(float(np.mean(choices))) if len(choices) else None
     scores = _mode(items[:, 0], items[:, 1], 1.0 / num_choices if num_choices else 0.0)
     with jax.enable_x64(True):
-        found = [float(value) for value in task_of(np.asarray(scores))]
+        found = [float(value) for value in task_of(jnp.asarray(scores))]
     guess = found[2] / num_choices if num_choices else 0.0
     accuracy = float(items[:, 0].sum() / items[:, 1].sum())
     return BaseLaw(

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from scipy.special import gammaln, nctdtr, stdtrit
 
 from inference.intervals import interval_probability
-from inference.measurement.evals.item_integral import Run
-from inference.measurement.evals.planning import Expected, Surface, Truth, expected, surface
+from inference.measurement.evals.planning import Expected, Surface, Truth, expected, per_item, surface
+from mixture_models.validation import InputError
 
 #: What can be asked for: the width of the interval, or the probability to see a loss.
 GOALS = ("width", "power")
 
-#: Items that are planned with, and those at which the curves are computed.
-LEAST_ITEMS, MOST_ITEMS, NUM_CURVE = 10, 1_000_000, 16
+#: Items that are planned with: of fewer the law is not known. And points of a curve over them.
+LEAST_ITEMS, MOST_ITEMS, NUM_CURVE = 50, 1_000_000, 12
 
 #: Training seeds of an arm at most.
 MOST_SEEDS = 50
@@ -101,8 +101,17 @@ def plan(
         seeds: training seeds of an arm; None: the fewest that reach the goal if what a run is measured by is
             as uncertain as runs are different.
         most_items: that there are.
+
+    Raises:
+        InputError: a loss that is looked for, and supposed to be one that counts as none.
     """
     of = surface(question.truth, question.quantity)
+    effect = of.sign * (of.value - of.nothing)
+    if question.goal == "power" and effect <= question.rope * (1.0 + 1e-9):
+        raise InputError(
+            f"the supposed loss in {question.quantity} must be greater than rope, {question.rope:g}, to be "
+            f"seen; got {effect + 0.0:.3g}"
+        )
     seeds = 1 if question.seed_sd is None else seeds or _fewest_seeds(question, of)
     curves = {num: _Curve(question, of, num, most_items) for num in answers}
     by_answers = [curve.design(seeds) for curve in curves.values()]
@@ -110,11 +119,10 @@ def plan(
     if question.seed_sd is not None:
         tried = sorted({*range(max(2, seeds - 2), seeds + 3), 2 * seeds})
         by_seeds = [cheapest([curve.design(num) for curve in curves.values()]) for num in tried]
-    null = None
     if question.goal == "power" and question.seed_sd is None:
-        nothing = question.truth._replace(run=Run(*map(np.asarray, (0.0, 0.0, 0.0))))
-        null = nothing, surface(nothing, question.quantity)
-        by_answers = [_with_false_alarm(design, question, *null) for design in by_answers]
+        nothing = question.truth._replace(mass_lost=0.0, drift=0.0, drift_spread=0.0)
+        of_nothing = surface(nothing, question.quantity)
+        by_answers = [_with_false_alarm(design, question, nothing, of_nothing) for design in by_answers]
     at = [[_reached(question, of, seeds, e) for e in curve.expected] for curve in curves.values()]
     width, power = np.moveaxis(np.array(at), -1, 0)
     return Plan(of.value, seeds, by_answers, by_seeds, _items(most_items), width, power)
@@ -131,14 +139,14 @@ class _Curve:
     def __init__(self, question: Question, of: Surface, answers: int, most_items: int) -> None:
         self.question, self.of, self.answers = question, of, answers
         self.base = question.base_answers or answers
+        self.item = per_item(question.truth, self.base, answers)
         self.known: dict[float, Expected] = {}
         self.items = _items(most_items)
         self.expected = [self._at(items) for items in self.items]
 
     def _at(self, items: float) -> Expected:
         if items not in self.known:
-            truth, rope = self.question.truth, self.question.rope
-            self.known[items] = expected(truth, self.of, items, self.base, self.answers, rope)
+            self.known[items] = expected(self.item, self.of, items, self.question.rope)
         return self.known[items]
 
     def design(self, seeds: int) -> Design:
@@ -160,8 +168,8 @@ class _Curve:
                 middle = math.sqrt(low * high)
                 low, high = (middle, high) if lacks(middle) > 0.0 else (low, middle)
             items = high
+        width, power = _reached(self.question, self.of, seeds, self._at(items))
         items = math.ceil(items - 1e-9)
-        width, power = _reached(self.question, self.of, seeds, self._at(float(items)))
         cost = items * (self.base + seeds * self.answers)
         return Design(self.answers, seeds, items, cost, width, power, math.nan)
 
@@ -173,9 +181,8 @@ def _items(most_items: int) -> Float[np.ndarray, "n"]:
 def _with_false_alarm(design: Design, question: Question, nothing: Truth, of: Surface) -> Design:
     if math.isnan(design.items):
         return design
-    num_base = question.base_answers or design.answers
-    found = expected(nothing, of, design.items, num_base, design.answers, question.rope)
-    return design._replace(false_alarm=found.power)
+    item = per_item(nothing, question.base_answers or design.answers, design.answers)
+    return design._replace(false_alarm=expected(item, of, design.items, question.rope).power)
 
 
 def _fewest_seeds(question: Question, of: Surface) -> int:
