@@ -13,6 +13,7 @@ from . import (
     outputs,
     phase,
     plan,
+    plan_evals,
     replay,
     sweep,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "outputs",
     "phase",
     "plan",
+    "plan_evals",
     "replay",
     "sweep",
 ]

@@ -595,6 +595,72 @@ def measure_scores(
     )
 
 
+@app.command("plan-evals")
+@writes(optional=True)
+def plan_evals(
+    of: Annotated[
+        str, typer.Option(help="What shall be known: old_weight, drift, lost or accuracy_change.")
+    ] = "old_weight",
+    width: Annotated[
+        float | None, typer.Option(help="Wanted width of its interval.", show_default=False)
+    ] = None,
+    power: Annotated[
+        float | None,
+        typer.Option(help="Or wanted probability that its interval shows a loss.", show_default="0.9"),
+    ] = None,
+    mass_lost: Annotated[float, typer.Option(help="Supposed mass lost of a run, m.")] = 0.05,
+    drift: Annotated[float, typer.Option(help="Supposed drift of the items' logits.")] = 0.0,
+    drift_spread: Annotated[float, typer.Option(help="Supposed spread of it over items.")] = 0.0,
+    rope: Annotated[float, typer.Option(help="A loss of up to this much counts as none.")] = 0.01,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Log of the base, from which its items are known; may be repeated.", show_default=False
+        ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task of the log that is planned for.", show_default="its only one")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric of the log to read; may be repeated.", show_default="as evals"),
+    ] = None,
+    accuracy: Annotated[
+        float | None, typer.Option(help="The base's accuracy; or a log of it.", show_default="0.6")
+    ] = None,
+    item_sd: Annotated[
+        float | None,
+        typer.Option(help="Standard deviation of items' logits; or a log of the base.", show_default="6.0"),
+    ] = None,
+    num_choices: Annotated[
+        int | None, typer.Option(help="Answers that every item offers.", show_default="free answers")
+    ] = None,
+    guess_rate: Annotated[
+        float | None, typer.Option(help="Probability of a lucky guess.", show_default="1/choices")
+    ] = None,
+    answers: Annotated[
+        list[int] | None,
+        typer.Option(help="Answers an item to try; may be repeated.", show_default="1 2 4 8 16 32"),
+    ] = None,
+    base_answers: Annotated[
+        int | None, typer.Option(help="Answers of the base to each item.", show_default="as of the run")
+    ] = None,
+    max_items: Annotated[int, typer.Option(help="Items that there are.")] = 1_000_000,
+    seed_sd: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation between training seeds; plans for the arm.", show_default="one run"
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Training seeds of the arm.", show_default="enough")
+    ] = None,
+) -> Work:
+    """Plan an evaluation: how many items, answers and training seeds show a loss, or measure it so well."""
+    settings = locals().copy()
+    return Work(analyses.plan_evals, lambda: analyses.plan_evals.run(**settings), spins=True)
+
+
 @app.command("compare-runs")
 @writes("runs/compare-runs")
 def compare_runs(

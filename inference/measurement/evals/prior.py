@@ -19,7 +19,7 @@ from inference.measurement.evals.item_integral import Numbers, Run, Task
 LOG_SD, LOCATION_SCALE, DRIFT_SCALE = (jnp.log(4.0).item(), 0.7), 1.3, 0.6
 
 # Of the logistic law, (16√3/(15π))² less: what makes a probit of a logit's mean.
-_LOGISTIC_VARIANCE = 2.9
+LOGISTIC_VARIANCE = 2.9
 
 
 def task_of(scores: Float[Array, "*b 3"]) -> Task:
@@ -29,7 +29,7 @@ def task_of(scores: Float[Array, "*b 3"]) -> Task:
 
 
 def _mean(location: Array, sd: Array) -> Array:
-    return location * jnp.sqrt(sd**2 + _LOGISTIC_VARIANCE)
+    return location * jnp.sqrt(sd**2 + LOGISTIC_VARIANCE)
 
 
 def run_of(scores: Float[Array, "*b 3"]) -> Run:
