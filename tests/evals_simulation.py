@@ -78,7 +78,9 @@ def choices(
         "wrong_same": (before != 0) & (after == before),
         "wrong_other": (before != 0) & (after != 0) & (after != before),
     }
-    return pd.DataFrame({"run": [0], "num_choices": [float(k)]} | {n: [int(c.sum())] for n, c in counts.items()})
+    return pd.DataFrame(
+        {"run": [0], "num_choices": [float(k)]} | {n: [int(c.sum())] for n, c in counts.items()}
+    )
 
 
 def paired_choices(frame: pd.DataFrame, **labels: Any) -> Cells:
