@@ -83,7 +83,9 @@ def compare_evals(
     dataset.attrs = {"at": str(at), "level": read.level}
     settings = {"at": str(at), "gain": read.level, "rope": ropes, "runs": arms}
     root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "comparison of evaluation logs"})
-    return xr.DataTree.from_dict({"/": root, "/comparison": described(dataset, [v for v in variables if v in dataset])})
+    return xr.DataTree.from_dict(
+        {"/": root, "/comparison": described(dataset, [v for v in variables if v in dataset])}
+    )
 
 
 class _Reader:

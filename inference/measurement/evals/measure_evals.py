@@ -86,7 +86,8 @@ def measure_paired(
             for drawn in fit_repeats(paired.repeats, repeated, new_tasks, **settings):
                 _put(values, summaries.of_repeats(drawn, rng), drawn.runs, len(runs))
                 for r, number in enumerate(drawn.runs):
-                    stats[number] = _repeat_stats(drawn, r, of_run[number], rng)
+                    is_retest = bool(runs["is_retest"][number])
+                    stats[number] = _repeat_stats(drawn, r, of_run[number], rng, is_retest=is_retest)
                 if kept:
                     likelihoods += _item_likelihoods(drawn, kept, rng)
                 bar.update(len(drawn.runs))
@@ -121,7 +122,7 @@ def _put(
 
 
 def _repeat_stats(drawn: TaskDraws, r: int, cells: pd.DataFrame, rng: np.random.Generator) -> dict[str, Any]:
-    found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng)
+    found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng, is_retest=is_retest)
     items = cells["num_items"].to_numpy(float)
     right = cells[["right_base", "right_run"]].to_numpy(float)
     scores = np.concatenate([drawn.task_scores[r], drawn.run_scores[r]], axis=-1).mean(axis=0)
