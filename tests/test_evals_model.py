@@ -151,7 +151,7 @@ def test_fast_path_and_nuts_agree():
     rng = np.random.default_rng(2)
     frame = sim.repeats(rng, sim.Truth(300, 4, 4, guess=0.2, num_choices=4.0), [(0.1, -0.5, 0.8)])
     trees = [
-        measure_paired(sim.paired(frame), method=m, progress=False).posterior for m in ("laplace", "nuts")
+        measure_paired(sim.paired(frame), method=m, progress=False)["posterior"] for m in ("laplace", "nuts")
     ]
     for name in ("old_weight", "drift", "drift_spread", "accuracy_change", "lost", "won"):
         one, other = (tree[name].to_numpy().ravel() for tree in trees)
@@ -181,8 +181,8 @@ def test_choices_are_what_a_brute_force_over_guesses_says(k):
 
 def test_choices_have_the_moments_of_a_grid_over_the_posterior():
     rng = np.random.default_rng(3)
-    frame = sim.choices(rng, 400, 4, [0.4, 0.15, 0.1, 0.35], 0.5)
-    posterior = measure_paired(sim.paired_choices(frame), progress=False).posterior.squeeze()
+    frame = sim.choices(rng, 150, 4, [0.4, 0.15, 0.1, 0.35], 0.5)
+    posterior = measure_paired(sim.paired_choices(frame), progress=False)["posterior"].to_dataset()
     scores = special.ndtri(stats.qmc.Sobol(4, rng=rng).random(2**18))
     shares, persistence = choices.unknowns_of(scores)
     counts = frame[list(CHOICE_CELLS)].to_numpy(float)[None]

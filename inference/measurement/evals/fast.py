@@ -47,7 +47,7 @@ def num_lanes(num_runs: int) -> int:
 _REACH = 3.9
 
 # Points of the table that all runs share, and the least effective number of draws from which a law is learnt.
-_TABLE, _LEAST = 192, 40.0
+_TABLE, _LEAST = 256, 40.0
 
 # Order of scores in a joint law: the task's, then δ, τ, m.
 _TASK, _RUN = slice(0, 3), slice(3, 6)
