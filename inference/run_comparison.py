@@ -1,6 +1,6 @@
 """Did one real run forget less than another? Differences and probabilities between measured runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +73,15 @@ def compare_runs(
     posteriors = [_draws(tree) for tree in trees.values()]
     level = np.nan
     if at == "matched_gain":
-        level = _common_level(posteriors) if gain is None else number("gain", gain)
-        values = [_at_level(p, level) for p in posteriors]
+        level = (
+            common_level([p["new_gap"].to_numpy() for p in posteriors])
+            if gain is None
+            else number("gain", gain)
+        )
+        values = [
+            at_level(p["new_gap"].to_numpy(), {v: p[v].to_numpy() for v in COMPARED}, level)
+            for p in posteriors
+        ]
         read = [_checkpoints_at_level(p, level) for p in posteriors]
     elif gain is not None:
         raise InputError(f"gain belongs to at='matched_gain'; got at={at!r}")
@@ -90,7 +97,7 @@ def compare_runs(
     same = len({_kind(tree) for tree in trees.values()}) == 1
     groups = [p["reference_draw"].to_numpy() if same else None for p in posteriors]
     for variable in COMPARED:
-        variables |= _compare(variable, [v[variable] for v in values], groups, ropes[variable])
+        variables |= compare_draws(variable, [v[variable] for v in values], groups, ropes[variable])
         words = [
             _words(tree, f"{_VERDICTS[variable]}_words", where)
             for tree, where in zip(trees.values(), read, strict=True)
@@ -103,7 +110,7 @@ def compare_runs(
     )
     settings = {"at": str(at), "gain": level, "rope": ropes, "runs": names}
     root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "comparison of runs"})
-    return xr.DataTree.from_dict({"/": root, "/comparison": _described(dataset)})
+    return xr.DataTree.from_dict({"/": root, "/comparison": described(dataset, COMPARED)})
 
 
 def _check_references(trees: Mapping[str, xr.DataTree]) -> None:
@@ -180,33 +187,44 @@ def _checkpoints_at_level(draws: xr.Dataset, level: float) -> np.ndarray:
     return np.flatnonzero(needed >= 0.05 * len(first))
 
 
-def _common_level(posteriors: list[xr.Dataset]) -> float:
+def common_level(gaps: Sequence[Float[np.ndarray, "n checkpoint"]]) -> float:
+    """Return the smallest gap that every run reaches with the upper probability of an interval."""
     upper = 0.5 + 0.5 * interval_probability()
-    return max(float(np.quantile(p["new_gap"].min("checkpoint"), upper)) for p in posteriors)
+    return max(float(np.quantile(gap.min(axis=1), upper)) for gap in gaps)
 
 
-def _at_level(draws: xr.Dataset, level: float) -> dict[str, np.ndarray]:
-    """Read each draw where its new gap first is at or below the level, NaN where it never is."""
-    gap = draws["new_gap"].to_numpy()
+def at_level(
+    gap: Float[np.ndarray, "n checkpoint"],
+    values: Mapping[str, Float[np.ndarray, "n checkpoint"]],
+    level: float,
+) -> dict[str, Float[np.ndarray, "n"]]:
+    """Read each draw where its gap first is at or below the level, NaN where it never is."""
     below = gap <= level
     first, rows = below.argmax(axis=1), np.arange(len(gap))
     before = np.maximum(first - 1, 0)
     span = gap[rows, before] - gap[rows, first]
     share = np.where(first > 0, (gap[rows, before] - level) / np.where(span > 0.0, span, 1.0), 1.0)
     read = {}
-    for variable in COMPARED:
-        values = draws[variable].to_numpy()
-        between = (1.0 - share) * values[rows, before] + share * values[rows, first]
+    for variable, array in values.items():
+        between = (1.0 - share) * array[rows, before] + share * array[rows, first]
         read[variable] = np.where(below.any(axis=1), between, np.nan)
     return read
 
 
-def _compare(
+def compare_draws(
     variable: str,
     values: list[Float[np.ndarray, "n"]],
     groups: list[np.ndarray | None],
     rope: float,
 ) -> dict[str, Any]:
+    """Return the entries of ``/comparison`` of one variable.
+
+    Args:
+        variable: its name.
+        values: draws of each run, NaN where there is nothing to compare.
+        groups: of the draws of each run: those of two runs are paired within a group; None pairs all.
+        rope: half width of the region of practical equivalence.
+    """
     size = len(values)
     larger, smaller, equivalent, mean = (np.zeros((size, size)) for _ in range(4))
     bounds = np.zeros((size, size, 2))
@@ -267,7 +285,8 @@ def _bounds(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "2"]:
     return np.array([ordered[start], ordered[start + inside]])
 
 
-def _described(dataset: xr.Dataset) -> xr.Dataset:
+def described(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:
+    """Give what `compare_draws` has found of some variables its ``long_name`` and ``units``, in place."""
     words = {
         "": "",
         "interval": ", interval",
@@ -278,12 +297,13 @@ def _described(dataset: xr.Dataset) -> xr.Dataset:
         "difference_interval": ": difference, interval",
     }
     results.describe(dataset)
-    for variable in COMPARED:
+    for variable in variables:
         owner = dataset[variable].attrs
-        dataset[f"{variable}_words"].attrs = {
-            "long_name": f"what a reader must know of {owner['long_name']}",
-            "units": "1",
-        }
+        if f"{variable}_words" in dataset:
+            dataset[f"{variable}_words"].attrs = {
+                "long_name": f"what a reader must know of {owner['long_name']}",
+                "units": "1",
+            }
         for suffix, text in words.items():
             name = f"{variable}_{suffix}".rstrip("_")
             units = "1" if suffix.startswith("probability") else owner["units"]

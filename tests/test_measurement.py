@@ -469,7 +469,7 @@ def test_compared_runs_have_the_probabilities_of_their_laws():
 
 def test_without_a_region_of_equivalence_nothing_is_within_it():
     """Where 1 - 0.7 - 0.3 is not 0."""
-    found = run_comparison._compare("old_drift", [np.arange(10.0), np.array([2.5])], [None, None], 0.0)
+    found = run_comparison.compare_draws("old_drift", [np.arange(10.0), np.array([2.5])], [None, None], 0.0)
     assert found["old_drift_probability_larger"][1][0, 1] == 0.7
     assert np.all(found["old_drift_probability_equivalent"][1] == 0.0)
 
@@ -477,10 +477,10 @@ def test_without_a_region_of_equivalence_nothing_is_within_it():
 def test_ties_count_half():
     """Draws of what has not moved are 0 in both runs: neither has moved farther."""
     still, half = np.zeros(10), np.repeat([0.0, 1.0], 5)
-    found = run_comparison._compare("old_drift", [still, half], [None, None], 0.0)
+    found = run_comparison.compare_draws("old_drift", [still, half], [None, None], 0.0)
     assert found["old_drift_probability_larger"][1][0, 1] == 0.25
     assert found["old_drift_probability_larger"][1][1, 0] == 0.75
-    found = run_comparison._compare("old_drift", [still, half], [None, None], 0.5)
+    found = run_comparison.compare_draws("old_drift", [still, half], [None, None], 0.5)
     assert found["old_drift_probability_larger"][1][1, 0] == 0.5
     assert found["old_drift_probability_equivalent"][1][0, 1] == 0.5
 

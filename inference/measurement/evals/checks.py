@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 from inference.measurement.evals.cells import coarse
 from inference.measurement.evals.item_integral import (
     Patterns,
-    Run,
     answers_side,
     base_side,
     drifted,
@@ -34,6 +33,9 @@ STATISTICS = ("base", "together", "always_right", "never_right")
 
 #: Draws of the posterior that replicate the counts, and bounds of the coarse bins of the share that is right.
 NUM_REPLICATES, _BINS = 24, np.array([0.0, 0.4999, 0.5001, 1.0 - 1e-9])
+
+# Scores (δ, τ, m) of a run that is the base: δ is 0, τ and m are next to nothing.
+_UNCHANGED = np.array([0.0, -7.0, -7.0])
 
 # Cells of fewer expected items are put together.
 _LEAST_EXPECTED = 3.0
@@ -82,22 +84,17 @@ def counted(cells: pd.DataFrame) -> Counted | None:
 
 def _tables(
     tasks: Float[Array, "D 3"], runs: Float[Array, "D 3"], base: Patterns, answers: Patterns
-) -> tuple[Float[Array, "D b r"], Float[Array, "D b r"]]:
-    """Return probabilities of all outcomes, and those of a run that is the base itself."""
+) -> Float[Array, "D b r"]:
+    """Return probabilities of all outcomes."""
 
-    def table(task_scores: Array, run_scores: Array) -> tuple[Array, Array]:
-        task = task_of(task_scores)
+    def table(task_scores: Array, run_scores: Array) -> Array:
+        task, run = task_of(task_scores), run_of(run_scores)
         side = base_side(task, base)
         of_base = log_base(task, base) + log_multiplicity(base)
-
-        def of(run: Run) -> Array:
-            law = drifted(side, run.drift, run.drift_spread)
-            outcome = answers_side(task.guess_share, run.mass_lost, answers)
-            of_run = log_conditional(side, law, outcome) + log_peak(answers) + log_multiplicity(answers)
-            return jnp.exp(of_base[:, None] + of_run)
-
-        zero = jnp.zeros(())
-        return of(run_of(run_scores)), of(Run(zero, zero, zero))
+        law = drifted(side, run.drift, run.drift_spread)
+        outcome = answers_side(task.guess_share, run.mass_lost, answers)
+        of_run = log_conditional(side, law, outcome) + log_peak(answers) + log_multiplicity(answers)
+        return jnp.exp(of_base[:, None] + of_run)
 
     return jax.lax.map(lambda given: table(*given), (tasks, runs))
 
@@ -110,6 +107,8 @@ def check(
     tasks: Float[np.ndarray, "D 3"],
     runs: Float[np.ndarray, "D 3"],
     rng: np.random.Generator,
+    *,
+    is_retest: bool,
 ) -> Check:
     """Return the deviations of one run's counts from what draws of its posterior predict.
 
@@ -118,21 +117,25 @@ def check(
         tasks: scores of the task; the first `NUM_REPLICATES` draws are used.
         runs: scores of the run.
         rng: of the replicates.
+        is_retest: whether the run is the base itself, so that its distance from it means something.
     """
     found = counted(cells)
     if found is None:
         return Check(np.full(4, np.nan), np.nan, 0.0)
     n_base, n_run = (size - 1 for size in found.counts.shape)
     base, answers = (patterns_of(n, found.inverse_choices, coarse(n + 1)) for n in (n_base, n_run))
-    tables, null = (
-        table[:, : n_base + 1, : n_run + 1]
-        for table in _compiled_tables(tasks[:NUM_REPLICATES], runs[:NUM_REPLICATES], base, answers)
-    )
+    tables = _compiled_tables(tasks[:NUM_REPLICATES], runs[:NUM_REPLICATES], base, answers)
+    tables = tables[:, : n_base + 1, : n_run + 1]
     deviations = [
         _deviation(part(found.counts), part(tables), rng)
         for part in (_base_counts, _together, lambda t: t[..., -1, :], lambda t: t[..., 0, :])
     ]
-    return Check(np.array(deviations), _deviation(_together(found.counts), _together(null), rng), found.share)
+    from_base = np.nan
+    if is_retest:
+        unchanged = np.tile(_UNCHANGED, (len(tables), 1))
+        null = _compiled_tables(tasks[:NUM_REPLICATES], unchanged, base, answers)
+        from_base = _deviation(_together(found.counts), _together(null[:, : n_base + 1, : n_run + 1]), rng)
+    return Check(np.array(deviations), from_base, found.share)
 
 
 def _base_counts(table: Float[np.ndarray, "*d b r"]) -> Float[np.ndarray, "*d b"]:

@@ -37,12 +37,14 @@ class ChoiceDraws(NamedTuple):
         persistence: s.
         k_hat: Pareto shape of the last round's weights.
         efficiency: effective share of its proposals.
+        by_nuts: R̂, effective sample size and divergences of runs that NUTS has drawn, NaN of others.
     """
 
     shares: Float[np.ndarray, "R D 4"]
     persistence: Float[np.ndarray, "R D"]
     k_hat: Float[np.ndarray, "R"]
     efficiency: Float[np.ndarray, "R"]
+    by_nuts: Float[np.ndarray, "R 3"]
 
 
 def draw_choices(
@@ -84,7 +86,7 @@ def _draw(counts: np.ndarray, num_choices: np.ndarray, num: int, rng: np.random.
     shapes = np.where(power < 1.0, np.inf, shapes)
     chosen = rng.permuted(systematic(weights, num, rng), axis=1)
     taken = np.arange(size)[:, None], chosen
-    return ChoiceDraws(shares[taken], persistence[taken], shapes, efficiency)
+    return ChoiceDraws(shares[taken], persistence[taken], shapes, efficiency, np.full((size, 3), np.nan))
 
 
 def unknowns_of(

@@ -22,7 +22,7 @@ from inference.measurement.evals.item_integral import (
 )
 
 # Gauss-Legendre nodes of the logit's move, up to where the run is as good as the base, and their reach.
-_MOVES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
+_MOVES, _WEIGHTS = np.polynomial.legendre.leggauss(14)
 _REACH = 5.5
 
 
@@ -61,11 +61,12 @@ def derive(task: Task, run: Run, inverse_choices: Array) -> Derived:
     base = mean_logistic(task.mean, task.sd)
     after = kept * mean_logistic(task.mean + run.drift, jnp.hypot(task.sd, run.drift_spread))
     # At the upper end of the grid and beyond, m is lost and a little of what moves back.
-    by_logit = jax.vmap(lambda a: _lost_at(a, run, kept))(jnp.asarray(NODES))
-    steps = step(jnp.asarray(NODES), STEP_WIDTH)
+    places = jnp.asarray(NODES[::2])
+    by_logit = jax.vmap(lambda a: _lost_at(a, run, kept))(places)
+    steps = step(places, STEP_WIDTH)
     ends = jnp.array([0.0, run.mass_lost])
     width = jnp.sqrt(STEP_WIDTH**2 + task.sd**2)
-    lost = gaussian_weights(task.mean, task.sd) @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
+    lost = 2.0 * gaussian_weights(task.mean, task.sd)[::2] @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
     lost = jnp.maximum(lost, jnp.maximum(base - after, 0.0))
     scale = 1.0 - guess
     return Derived(guess + scale * after, scale * (after - base), scale * lost, scale * (lost + after - base))

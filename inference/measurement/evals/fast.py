@@ -32,7 +32,7 @@ from inference.measurement.evals.importance import (
 )
 
 # (δ, τ) a lane and call, nodes of m, rounds in which proposals are learnt, and calls in the last one.
-_PAIRS, _NODES, _ROUNDS, _LAST = 2, 8, 1, 2
+_PAIRS, _NODES, _ROUNDS, _LAST = 1, 8, 1, 3
 
 #: Draws of a task, and lanes they lie on: more where there are few runs to wait for.
 NUM_DRAWS = 1024
@@ -47,7 +47,7 @@ def num_lanes(num_runs: int) -> int:
 _REACH = 3.9
 
 # Points of the table that all runs share, and the least effective number of draws from which a law is learnt.
-_TABLE, _LEAST = 512, 40.0
+_TABLE, _LEAST = 256, 40.0
 
 # Order of scores in a joint law: the task's, then δ, τ, m.
 _TASK, _RUN = slice(0, 3), slice(3, 6)

@@ -42,8 +42,9 @@ def tempered(
 
 def uniform(num: int, dims: int, rng: np.random.Generator) -> Float[np.ndarray, "num d"]:
     """Return scrambled Sobol points, away from 0 and 1."""
-    points = stats.qmc.Sobol(dims, rng=rng).random(num)
-    return np.clip(points, 1e-9, 1.0 - 1e-9)
+    # They are balanced in powers of two.
+    points = stats.qmc.Sobol(dims, rng=rng).random_base2((num - 1).bit_length())
+    return np.clip(points[:num], 1e-9, 1.0 - 1e-9)
 
 
 def normal_draws(

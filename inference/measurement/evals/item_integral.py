@@ -31,6 +31,8 @@ _FREQUENCY_WEIGHTS = np.r_[0.5, np.ones(_NUM_FREQUENCIES - 1), 0.5] / _NUM_FREQU
 _LAGS = np.arange(-(NUM_NODES - 1), NUM_NODES) * STEP
 _COSINES = np.cos(np.outer(_LAGS, _FREQUENCIES)) * _FREQUENCY_WEIGHTS
 _SINES = np.sin(np.outer(_LAGS, _FREQUENCIES)) * _FREQUENCY_WEIGHTS
+_NODE_COSINES = np.cos(np.outer(NODES, _FREQUENCIES)) * _FREQUENCY_WEIGHTS
+_NODE_SINES = np.sin(np.outer(NODES, _FREQUENCIES)) * _FREQUENCY_WEIGHTS
 
 # A Gaussian this wide holds 1e-6 beyond the greatest frequency, and is evaluated as it stands.
 _WIDE = 1.0
@@ -153,8 +155,9 @@ def base_side(task: Task, patterns: Patterns) -> BaseSide:
 def gaussian_weights(mean: Array, sd: Array) -> Float[Array, "node"]:
     """Return the law of items' logits at the grid's nodes, times their spacing."""
     narrow = jnp.minimum(sd, _WIDE)
-    angles = (jnp.asarray(NODES) - mean)[:, None] * _FREQUENCIES
-    cut = jnp.sum(jnp.cos(angles) * _FREQUENCY_WEIGHTS * jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2), -1)
+    damped = jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2)
+    angle = mean * _FREQUENCIES
+    cut = _NODE_COSINES @ (jnp.cos(angle) * damped) + _NODE_SINES @ (jnp.sin(angle) * damped)
     # The cut kernel repeats: far from the mean it is 0.
     cut = jnp.where(jnp.abs(NODES - mean) < 30.0, cut, 0.0)
     return jnp.where(sd < _WIDE, cut, _density(NODES - mean, jnp.maximum(sd, _WIDE)))

@@ -88,7 +88,7 @@ def _table(
 
 
 # Steps of the climb, the lengths of each that are tried, and what scores are moved by for their slopes.
-_STEPS, _MOVE = 10, 1e-3
+_STEPS, _MOVE = 7, 1e-3
 _LENGTHS = np.array([0.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06, 0.03, 0.01, 0.002])
 
 

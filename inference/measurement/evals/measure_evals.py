@@ -150,14 +150,15 @@ def measure_paired(
             for drawn in fit_repeats(paired.repeats, repeated, new_tasks, **settings):
                 _put(values, summaries.of_repeats(drawn, rng), drawn.runs, len(runs))
                 for r, number in enumerate(drawn.runs):
-                    stats[number] = _repeat_stats(drawn, r, of_run[number], rng)
+                    is_retest = bool(runs["is_retest"][number])
+                    stats[number] = _repeat_stats(drawn, r, of_run[number], rng, is_retest=is_retest)
                 if kept:
                     likelihoods += _item_likelihoods(drawn, kept, rng)
                 bar.update(len(drawn.runs))
         for numbers, drawn, frame in _choice_draws(paired.choices, runs, method, seed, rng):
             _put(values, summaries.of_choices(drawn, frame, numbers), numbers, len(runs))
             for r, number in enumerate(numbers):
-                stats[number] = _choice_stats(drawn, r, frame[frame["run"] == number], method)
+                stats[number] = _choice_stats(drawn, r, frame[frame["run"] == number])
             if kept:
                 likelihoods += _choice_likelihoods(drawn, frame, numbers, kept, rng)
             bar.update(3 * len(numbers))
@@ -192,7 +193,7 @@ def _put(
 
 
 def _repeat_stats(drawn: TaskDraws, r: int, cells: pd.DataFrame, rng: np.random.Generator) -> dict[str, Any]:
-    found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng)
+    found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng, is_retest=is_retest)
     items = cells["num_items"].to_numpy(float)
     right = cells[["right_base", "right_run"]].to_numpy(float)
     scores = np.concatenate([drawn.task_scores[r], drawn.run_scores[r]], axis=-1).mean(axis=0)
@@ -250,20 +251,26 @@ def _choice_draws(
 def _choices_by_nuts(
     drawn: ChoiceDraws, counts: np.ndarray, num_choices: np.ndarray, method: str, seed: int
 ) -> ChoiceDraws:
+    """Draw anew, by NUTS, the runs of which importance sampling cannot be trusted."""
     bad = np.ones(len(counts), bool) if method == "nuts" else (drawn.k_hat > MOST_K_HAT) & (method == "auto")
     for r in np.flatnonzero(bad):
         found = nuts.sample_choices(num_choices, counts[r], fast.NUM_DRAWS, seed)
         drawn.shares[r], drawn.persistence[r] = found.sites["shares"], found.sites["persistence"]
+        drawn.by_nuts[r] = found.r_hat, found.ess, found.divergences
     return drawn
 
 
-def _choice_stats(drawn: ChoiceDraws, r: int, cells: pd.DataFrame, method: str) -> dict[str, Any]:
+def _choice_stats(drawn: ChoiceDraws, r: int, cells: pd.DataFrame) -> dict[str, Any]:
     items = cells[list(CHOICE_CELLS)].to_numpy(float).sum(axis=1)
+    r_hat, ess, divergences = drawn.by_nuts[r]
     stats = {
         "kind": "choices",
-        "method": "nuts" if method == "nuts" else "laplace",
+        "method": "nuts" if np.isfinite(r_hat) else "laplace",
         "k_hat": drawn.k_hat[r],
         "efficiency": drawn.efficiency[r],
+        "r_hat": r_hat,
+        "ess": ess,
+        "divergences": divergences,
         "num_items": items.sum(),
         "num_answers": 1.0,
         "mean_choices": float(np.average(cells["num_choices"], weights=items)),
@@ -358,6 +365,7 @@ def _tree(
         coords,
     )
     groups["observed_data"] = _observed(paired)
+    groups["constant_data"] = xr.Dataset({"new_task": ("new", np.array(settings["new_tasks"], dtype=str))})
     if likelihoods:
         of_item = np.concatenate([numbers for numbers, _ in likelihoods])
         log_p = np.concatenate([part for _, part in likelihoods], axis=1)

@@ -30,7 +30,7 @@ REPEATS = ("old_weight", "drift", "drift_spread", "retention", "accuracy", "accu
 CHOICES = ("known_kept", "forgotten", "acquired", "persistence", "accuracy", "accuracy_change", "lost", "won")
 
 # Draws at which the items that were asked are looked at one by one.
-_AT_ITEMS = 32
+_AT_ITEMS = 16
 
 
 def _summaries(

@@ -1,0 +1,218 @@
+"""Evaluation logs measured whole: the result's layout, pooling, verdicts and comparisons."""
+
+import arviz as az
+import evals_simulation as sim
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import special
+
+from inference import results
+from inference.measurement.evals.compare_evals import ALL, compare_evals
+from inference.measurement.evals.fit import groups_of
+from inference.measurement.evals.measure_evals import measure_paired
+from inference.measurement.evals.pooling import Groups, pool
+from mixture_models.validation import InputError
+
+FAST = {"progress": False, "method": "laplace"}
+
+#: Two arms with two seeds and two checkpoints, on two old tasks and a new one: (m, δ, τ).
+ARMS = {"a": [(0.05, 0.0, 0.2), (0.1, -0.1, 0.3)], "b": [(0.2, 0.0, 0.2), (0.4, -0.3, 0.3)]}
+
+
+def many(rng):
+    """Return what is measured of all runs of `ARMS`."""
+    frames, rows = [], []
+    for task in ("old one", "old two", "new"):
+        runs = []
+        for arm, checkpoints in ARMS.items():
+            for seed in ("0", "1"):
+                for step, unknowns in enumerate(checkpoints, start=1):
+                    runs.append((0.0, 1.0 * step, 0.3) if task == "new" else unknowns)
+                    rows.append((task, arm, seed, 100 * step))
+        frame = sim.repeats(rng, sim.Truth(num_items=400, num_base=4, num_run=4), runs)
+        frames.append(frame.assign(run=frame["run"] + len(rows) - len(runs)))
+    labels = dict(zip(("task", "arm", "seed", "checkpoint"), map(list, zip(*rows, strict=True)), strict=True))
+    return sim.paired(pd.concat(frames, ignore_index=True), **labels)
+
+
+@pytest.fixture(scope="module")
+def tree():
+    return measure_paired(many(np.random.default_rng(0)), new_tasks=["new"], num_log_likelihood_items=50, **FAST)
+
+
+def test_every_run_has_its_place(tree):
+    posterior = tree["posterior"].to_dataset()
+    assert dict(posterior.sizes) == {"chain": 4, "draw": 256, "task": 3, "arm": 2, "seed": 2, "checkpoint": 2}
+    for arm, checkpoints in ARMS.items():
+        for step, (mass_lost, *_) in enumerate(checkpoints, start=1):
+            for task in ("old one", "old two"):
+                draws = posterior["old_weight"].sel(task=task, arm=arm, seed="1", checkpoint=100 * step)
+                assert abs(float(draws.mean()) - 1.0 + mass_lost) < 5.0 * float(draws.std())
+    assert (posterior["drift"].sel(task="new").mean(["chain", "draw"]) > 0.3).all()
+    change = posterior["won"] - posterior["lost"]
+    np.testing.assert_allclose(change, posterior["accuracy_change"], atol=1e-9)
+    mean = posterior["lost"].sel(task=["old one", "old two"]).mean("task")
+    np.testing.assert_allclose(tree["over_tasks"]["lost"], mean)
+
+
+def test_every_variable_says_what_it_is(tree):
+    for group in ("posterior", "over_tasks", "over_seeds", "sample_stats"):
+        for name, variable in tree[group].data_vars.items():
+            assert variable.attrs.get("long_name"), (group, name)
+            assert variable.attrs.get("units"), (group, name)
+
+
+def test_arviz_works_unadapted(tree):
+    assert len(az.summary(tree, var_names=["old_weight", "lost"])) == 2 * 24
+    az.plot_forest(tree, var_names=["old_weight"])
+    assert np.isfinite(az.loo(tree).elpd)
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_a_result_is_written_and_read(tree, tmp_path, suffix):
+    again = results.open(results.save(tree, tmp_path / f"result.{suffix}"))
+    np.testing.assert_array_equal(again["posterior"]["lost"], tree["posterior"]["lost"])
+    assert again["sample_stats"]["words"].to_numpy().tolist() == tree["sample_stats"]["words"].to_numpy().tolist()
+
+
+def test_a_result_depends_on_the_seed_alone():
+    cells = sim.paired(sim.repeats(np.random.default_rng(1), sim.Truth(50, 2, 2), [(0.1, 0.0, 0.3)]))
+    one, two, other = (measure_paired(cells, seed=s, **FAST)["posterior"]["drift"] for s in (0, 0, 1))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_runs_of_a_task_share_what_is_not_known_of_it():
+    """Two runs that are alike: the draws of their drift go together, as the items' law is common."""
+    rng = np.random.default_rng(2)
+    frame = sim.repeats(rng, sim.Truth(300, 1, 1, sd=3.0), [(0.0, -1.5, 0.2)])
+    twice = pd.concat([frame, frame.assign(run=1)], ignore_index=True)
+    posterior = measure_paired(sim.paired(twice, arm=["a", "b"]), **FAST)["posterior"]["accuracy"]
+    draws = posterior.stack(sample=("chain", "draw")).squeeze().to_numpy()
+    assert np.corrcoef(draws)[0, 1] > 0.3
+
+
+def test_pooling_draws_runs_of_one_arm_together_and_not_those_of_another():
+    rng = np.random.default_rng(3)
+    arm = np.repeat([0, 1], 10)
+    true = np.where(arm == 0, -1.0, 1.0)[:, None] + np.zeros(3)
+    seen = true + rng.normal(size=true.shape)
+    # An observation of variance 1 under the prior N(0, I).
+    covariance = np.tile(0.5 * np.eye(3), (20, 1, 1))
+    found = pool(0.5 * seen, covariance, Groups(arm, np.arange(20)), 100, rng)
+    centre = found.mean.mean(axis=0)
+    assert np.square(centre - true).mean() < 0.4 * np.square(seen - true).mean()
+    assert np.all(np.sign(centre) == np.sign(true))
+    np.testing.assert_allclose(found.shares.sum(axis=-1), 1.0)
+
+
+def test_a_pooled_run_has_the_prior_of_one_that_is_not():
+    """Without answers the scores of a run are standard normal whatever it is grouped with."""
+    rng = np.random.default_rng(4)
+    covariance = np.tile(0.9999 * np.eye(3), (6, 1, 1))
+    found = pool(np.zeros((6, 3)), covariance, Groups(np.repeat([0, 1], 3), np.arange(6) // 2), 2000, rng)
+    drawn = found.mean + found.sd[:, None] * rng.normal(size=found.mean.shape)
+    assert abs(drawn.std() - 1.0) < 0.06
+    assert abs(drawn.mean()) < 0.1
+
+
+def test_new_tasks_and_retests_are_not_pooled_with_the_others():
+    runs = pd.DataFrame(
+        {"task": ["x", "y", "new"], "arm": ["a"] * 3, "seed": ["0"] * 3, "checkpoint": [1] * 3}
+    )
+    groups = groups_of(runs, ["new"])
+    assert groups.arm[0] == groups.arm[1] != groups.arm[2]
+
+
+def words_of(cells, **settings):
+    tree = measure_paired(cells, **(FAST | settings))
+    return tree["sample_stats"]["words"].to_numpy().ravel().tolist()
+
+
+def test_one_answer_an_item_is_said_to_tell_little():
+    cells = sim.paired(sim.repeats(np.random.default_rng(5), sim.Truth(500, 1, 1), [(0.2, 0.0, 0.3)]))
+    (words,) = words_of(cells)
+    assert words.startswith("weak: one answer an item cannot tell mass lost from drift")
+    assert "answers an item of base and run would give it to 0.15" in words
+    assert "one training seed" in words
+
+
+def test_a_base_that_differs_from_itself_is_not_trusted():
+    rng = np.random.default_rng(6)
+    frame = sim.repeats(rng, sim.Truth(500, 4, 4), [(0.0, 0.0, 0.0), (0.1, 0.0, 0.0)])
+    labels = {"arm": ["base", "a"], "is_retest": [True, False]}
+    alike, run = words_of(sim.paired(frame, **labels))
+    assert alike == "good"
+    assert run.startswith("good: one training seed")
+    frame = sim.repeats(rng, sim.Truth(500, 4, 4), [(0.1, -1.0, 1.0), (0.1, 0.0, 0.0)])
+    differs, run = words_of(sim.paired(frame, **labels))
+    assert "a second evaluation of the base differs" in differs
+    assert run.startswith("not to be trusted: the base, evaluated twice, differs")
+
+
+def test_mass_lost_on_half_of_the_items_is_seen():
+    rng = np.random.default_rng(7)
+    truth = sim.Truth(2000, 8, 8, mean=1.0, sd=4.0)
+    p = special.expit(rng.normal(truth.mean, truth.sd, truth.num_items))
+    kept = np.where(np.arange(truth.num_items) % 2, 0.6, 1.0)
+    frame = sim.cells_of(rng.binomial(8, p), rng.binomial(8, kept * p), truth)
+    assert words_of(sim.paired(frame))[0].startswith("not to be trusted: the model does not describe")
+    frame = sim.cells_of(rng.binomial(8, p), rng.binomial(8, 0.8 * p), truth)
+    assert words_of(sim.paired(frame))[0].startswith("good")
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_all_right_or_all_wrong_has_a_posterior_all_the_same(right):
+    frame = sim.cells_of(np.full(40, 2 * right), np.full(40, 2 * right), sim.Truth(40, 2, 2))
+    posterior = measure_paired(sim.paired(frame), **FAST)["posterior"].to_dataset()
+    assert np.isfinite(posterior.to_array()).all()
+    assert abs(float(posterior["accuracy"].mean()) - right) < 0.1
+
+
+def test_one_item_has_a_posterior_all_the_same():
+    frame = sim.cells_of([1], [0], sim.Truth(1, 1, 1))
+    posterior = measure_paired(sim.paired(frame), **FAST)["posterior"].to_dataset()
+    assert np.isfinite(posterior.to_array()).all()
+
+
+def test_fractional_scores_are_said_to_widen():
+    rng = np.random.default_rng(8)
+    frame = sim.cells_of(rng.uniform(size=200), rng.uniform(size=200), sim.Truth(200, 1, 1))
+    assert "scores between 0 and 1" in words_of(sim.paired(frame))[0]
+
+
+def test_comparison_finds_the_arm_that_forgot_less(tree):
+    found = compare_evals(tree, rope={"lost": 0.02})["comparison"].to_dataset()
+    assert found["task"].to_numpy().tolist() == ["old one", "old two", ALL]
+    pair = found.sel(run="a", other="b")
+    assert (pair["lost_probability_smaller"] > 0.99).all()
+    truth = pair["lost_difference_interval"].sel(task=ALL)
+    assert truth.sel(ci_bound="upper") < -0.1
+    total = sum(pair[f"lost_probability_{w}"] for w in ("smaller", "larger", "equivalent"))
+    np.testing.assert_allclose(total, 1.0)
+    same = found.sel(run="a", other="a")
+    np.testing.assert_allclose(same["lost_probability_equivalent"], 1.0)
+
+
+def test_comparison_at_matched_gain_reads_between_checkpoints(tree):
+    found = compare_evals(tree, at="matched_gain")["comparison"]
+    posterior = tree["posterior"].to_dataset()
+    last = posterior["accuracy_change"].sel(task="new", checkpoint=200)
+    assert 0.0 < found.attrs["level"] < float(last.max())
+    lost = found["lost"].sel(task="old one", run="b")
+    assert float(lost) < float(posterior["lost"].sel(task="old one", arm="b", checkpoint=200).mean())
+
+
+def test_comparison_refuses_what_it_cannot_compare(tree):
+    with pytest.raises(InputError, match="checkpoint"):
+        compare_evals(tree, at="999")
+    with pytest.raises(InputError, match="rope"):
+        compare_evals(tree, rope={"other": 0.1})
+    with pytest.raises(InputError, match="matched_gain"):
+        compare_evals(tree, gain=0.1)
+    one = sim.paired(sim.repeats(np.random.default_rng(9), sim.Truth(30, 2, 2), [(0.1, 0.0, 0.3)]))
+    with pytest.raises(InputError, match="two arms"):
+        compare_evals(measure_paired(one, **FAST))
+    with pytest.raises(InputError, match="new_tasks"):
+        measure_paired(one, new_tasks=["absent"], **FAST)
