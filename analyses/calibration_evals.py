@@ -1,8 +1,8 @@
 """Do intervals of `inference.measure_evals` cover, and does its verdict say when they cannot?
 
-``python -m analyses.calibration_evals --num 200 --only TEXT --out FILE`` draws runs from the model, and from what
-is not the model, and prints a row a kind: coverage of 89 % intervals, their median width, the share of verdicts
-that say that the run is not to be trusted, and the share that McNemar's interval of the change of accuracy covers.
+``python -m analyses.calibration_evals --num 200 --only TEXT --out FILE`` draws runs from the model, and from
+what is not the model, and prints a row a kind: coverage of 89 % intervals, their median width, and the share
+of verdicts that say that the run is not to be trusted.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from scipy import special
 
 from inference.measurement.evals.measure_evals import measure_paired
 from inference.measurement.evals.model import CHOICE_CELLS
+from inference.measurement.evals.pairing import Paired
 
 #: Probabilities between which an interval of 89 % lies.
 TAILS = (0.055, 0.945)
@@ -181,13 +182,6 @@ KINDS: dict[str, tuple[bool, Callable[[np.random.Generator], Case]]] = {
 }
 
 
-class _Paired(NamedTuple):
-    runs: pd.DataFrame
-    repeats: pd.DataFrame
-    choices: pd.DataFrame
-    left_out: pd.DataFrame
-
-
 def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
     """Measure some cases of a kind; return a row a case and variable."""
     rows = []
@@ -211,13 +205,13 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
             pd.concat([getattr(c, part).assign(run=i) for i, c in enumerate(cases)], ignore_index=True)
             for part in ("repeats", "choices")
         )
-        paired = _Paired(runs, repeats, choices, pd.DataFrame())
+        paired = Paired(runs, repeats, choices, pd.DataFrame())
         tree = measure_paired(
             paired,
             seed=start,
             progress=False,
             num_log_likelihood_items=0,
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
         for label, case in zip(labels, cases, strict=True):
             where = {"task": label, "arm": label, "seed": "0", "checkpoint": 1}

@@ -552,6 +552,49 @@ def evals(
     )
 
 
+@app.command()
+@writes()
+def measure_scores(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Scores, a row a sample: .jsonl, .csv or .parquet.", metavar="FILE..."),
+    ],
+    old_column: Annotated[
+        str, typer.Option(help="Column of the log-likelihoods under the old-task reference [nat].")
+    ] = "old_log_likelihood",
+    new_column: Annotated[
+        str, typer.Option(help="Column of the log-likelihoods under the new-task reference [nat].")
+    ] = "new_log_likelihood",
+    checkpoint_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the checkpoints.",
+            show_default="checkpoint; where there is none, each file is a checkpoint",
+        ),
+    ] = None,
+    weight_prior: Annotated[
+        tuple[float, float], typer.Option(help="Shapes of the Beta prior of the old weight, each at least 1.")
+    ] = (1.0, 1.0),
+    num_draws: Annotated[int, typer.Option(help="Draws of the posterior.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+) -> Work:
+    """Measure a real run by scores: its old weight, exactly, from two log-likelihoods a sample. No drift."""
+    analysis = analyses.measure_scores
+    return Work(
+        analysis,
+        lambda: analysis.run(
+            files,
+            old=old_column,
+            new=new_column,
+            checkpoint=checkpoint_column,
+            weight_prior=weight_prior,
+            num_draws=num_draws,
+            seed=seed,
+        ),
+        spins=True,
+    )
+
+
 @app.command("compare-runs")
 @writes("runs/compare-runs")
 def compare_runs(

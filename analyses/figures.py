@@ -1,5 +1,6 @@
 """How every figure looks: colours that colour-blind readers can tell apart, lines that print in grey."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,5 +88,8 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
     for form in outputs.formats():
         dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-        figure.savefig(folder / f"{name}.{form}", metadata=dateless)
+        with warnings.catch_warnings():
+            # A name may hold signs that the font lacks: they are drawn as boxes.
+            warnings.filterwarnings("ignore", message="Glyph")
+            figure.savefig(folder / f"{name}.{form}", metadata=dateless)
     plt.close(figure)

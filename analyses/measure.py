@@ -8,11 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses import figures, outputs, tables
+from analyses import checkpoint_axis, figures, outputs, tables
 from inference import results
 from inference.intervals import interval, interval_probability
 from inference.measurement import inputs
@@ -133,47 +132,14 @@ def write(tree: xr.DataTree, folder: Path) -> None:
         figures.save(figure, folder, name)
 
 
-def _places(tree: xr.DataTree) -> tuple[np.ndarray, bool]:
-    """Return where checkpoints stand on the axis: at their number where all are numbers."""
-    names = tree["posterior"]["checkpoint"].to_numpy()
-    numeric = np.issubdtype(names.dtype, np.number)
-    return (names.astype(float) if numeric else np.arange(len(names), dtype=float)), numeric
-
-
-def _over_checkpoints(axes: Axes, tree: xr.DataTree, names: list[str]) -> None:
-    posterior = tree["posterior"].to_dataset()
-    places, numeric = _places(tree)
-    order = np.argsort(places)
-    for name, look in figures.line_style(names).items():
-        limits = interval(posterior[name])
-        low, high = (limits.sel(ci_bound=bound).to_numpy()[order] for bound in ("lower", "upper"))
-        mean = posterior[name].mean(["chain", "draw"]).to_numpy()[order]
-        axes.vlines(places[order], low, high, color=look["color"], linewidth=2.0, alpha=0.6)
-        axes.plot(
-            places[order], mean, markersize=4, linewidth=1.2, label=figures.label(posterior[name]), **look
-        )
-    axes.set_xlabel("checkpoint")
-    if not numeric:
-        labels = [str(label) for label in tree["posterior"]["checkpoint"].to_numpy()]
-        axes.set_xticks(
-            places, labels, rotation=45 if len(labels) > 6 else 0, ha="right" if len(labels) > 6 else "center"
-        )
-    bad = np.char.startswith(tree["sample_stats"]["words"].to_numpy().astype(str), "not to be trusted")
-    if bad.any():
-        axes.plot(
-            places[bad],
-            np.full(bad.sum(), 0.02),
-            "x",
-            color="crimson",
-            transform=axes.get_xaxis_transform(),
-            label="not to be trusted (see the table)",
-            clip_on=False,
-        )
+def _untrusted(tree: xr.DataTree) -> np.ndarray:
+    """Return whether each checkpoint is not to be trusted."""
+    return np.char.startswith(tree["sample_stats"]["words"].to_numpy().astype(str), "not to be trusted")
 
 
 def _plot_weight(tree: xr.DataTree) -> Figure:
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
-    _over_checkpoints(axes, tree, ["old_weight"])
+    checkpoint_axis.draw(axes, tree["posterior"].to_dataset(), ["old_weight"], _untrusted(tree))
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
     words = f"point: mean, line: {100 * interval_probability():g} % interval"
@@ -185,8 +151,8 @@ def _plot_weight(tree: xr.DataTree) -> Figure:
 
 def _plot_drift(tree: xr.DataTree) -> Figure:
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
-    _over_checkpoints(axes, tree, ["old_drift", "new_gap"])
-    places, _ = _places(tree)
+    checkpoint_axis.draw(axes, tree["posterior"].to_dataset(), ["old_drift", "new_gap"], _untrusted(tree))
+    places, _ = checkpoint_axis.places(tree["posterior"]["checkpoint"].to_numpy())
     order = np.argsort(places)
     resolution = tree["sample_stats"]["old_resolution"].to_numpy()[order]
     top = axes.get_ylim()[1]

@@ -1,5 +1,6 @@
 """Where files are read: whatever a library raises on a damaged or foreign one becomes one sentence."""
 
+import json
 import tomllib
 import warnings
 import zipfile
@@ -70,6 +71,34 @@ def read_npz(path: Path, wanted: str) -> dict[str, np.ndarray]:
             check_size(path, sum(member.file_size for member in archive.infolist()))
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON Lines file, one held at a time.
+
+    Raises:
+        InputError: a line that is cut off or is no object, or no line at all.
+    """
+    found = False
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                raise InputError(
+                    f"{path} must have one JSON object a line; line {number} is cut off or is not JSON"
+                ) from None
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"{path} must have one JSON object a line; line {number} has a {type(row).__name__}"
+                )
+            found = True
+            yield row
+    if not found:
+        raise InputError(f"{path} must have one JSON object a line; it is empty")
 
 
 def check_size(path: Path, size: int) -> None:

@@ -109,8 +109,8 @@ _LONG_NAME_AND_UNITS = {
     "retest_differs": ("1: an evaluation of the base differs by more than chance", "1"),
     "fractional": ("1: scores between 0 and 1", "1"),
     "share_compared": ("share of the items that are checked", "1"),
-    "deviation_base": ("deviation of the base's counts from their prediction, in standard deviations", "1"),
-    "deviation_together": ("deviation of the joint counts from their prediction, in standard deviations", "1"),
+    "deviation_base": ("deviation of the base's counts from prediction, in standard deviations", "1"),
+    "deviation_together": ("deviation of the joint counts from prediction, in standard deviations", "1"),
     "deviation_always_right": (
         "deviation of the counts of items that the base always solves, in standard deviations",
         "1",

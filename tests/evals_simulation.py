@@ -6,14 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-
-class Cells(NamedTuple):
-    """What `pairing.pair` returns."""
-
-    runs: pd.DataFrame
-    repeats: pd.DataFrame
-    choices: pd.DataFrame
-    left_out: pd.DataFrame
+from inference.measurement.evals.pairing import Paired
 
 
 class Truth(NamedTuple):
@@ -50,7 +43,7 @@ def cells_of(base: Any, run: Any, truth: Truth, number: int = 0) -> pd.DataFrame
     return cells.assign(run=number, num_choices=truth.num_choices)
 
 
-def paired(frames: pd.DataFrame, **labels: Any) -> Cells:
+def paired(frames: pd.DataFrame, **labels: Any) -> Paired:
     """Return what is measured: cells of repeats, and what their runs are called (one value or one a run)."""
     size = int(frames["run"].max()) + 1
     names = {"task": "task", "arm": "arm", "seed": "0", "checkpoint": 1, "is_retest": False} | labels
@@ -58,7 +51,7 @@ def paired(frames: pd.DataFrame, **labels: Any) -> Cells:
     runs["num_items"] = frames.groupby("run")["num_items"].sum().to_numpy()
     runs["kind"] = "repeats"
     none = pd.DataFrame(columns=["task", "arm", "seed", "checkpoint", "reason", "num_items", "examples"])
-    return Cells(runs, frames, pd.DataFrame(columns=["run", "num_choices"]), none)
+    return Paired(runs, frames, pd.DataFrame(columns=["run", "num_choices"]), none)
 
 
 def choices(
@@ -83,7 +76,7 @@ def choices(
     )
 
 
-def paired_choices(frame: pd.DataFrame, **labels: Any) -> Cells:
+def paired_choices(frame: pd.DataFrame, **labels: Any) -> Paired:
     """Return what is measured of runs with one answer of several choices an item."""
     numbers = np.unique(frame["run"])
     names = {"task": "task", "arm": "arm", "seed": "0", "checkpoint": 1, "is_retest": False} | labels
@@ -91,4 +84,4 @@ def paired_choices(frame: pd.DataFrame, **labels: Any) -> Cells:
     runs["num_items"] = frame.drop(columns="num_choices").groupby("run").sum().sum(axis=1).to_numpy()
     runs["kind"] = "choices"
     none = pd.DataFrame(columns=["task", "arm", "seed", "checkpoint", "reason", "num_items", "examples"])
-    return Cells(runs, pd.DataFrame(columns=["run"]), frame, none)
+    return Paired(runs, pd.DataFrame(columns=["run"]), frame, none)

@@ -5,6 +5,8 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
@@ -108,8 +110,11 @@ def test_a_truncated_file_is_refused_by_name(good, tmp_path, kind):
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".nc"])
-def test_a_truncated_result_is_refused_by_name(runs, tmp_path, suffix):
-    path = inference.save(runs, tmp_path / f"result{suffix}")
+def test_a_truncated_result_is_refused_by_name(tmp_path, suffix):
+    final = xr.Dataset({"retention": (("chain", "draw"), RNG.uniform(size=(1, 50)))})
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(attrs={"massdrift_layout": 1}), "/final": final})
+    path = inference.save(tree, tmp_path / f"result{suffix}")
+    assert "final" in results.open(path)
     parts = [path] if path.is_file() else [p for p in path.rglob("zarr.json")][:1]
     for part in parts:
         part.write_bytes(part.read_bytes()[:40])
@@ -160,9 +165,94 @@ def frame_of(array, **others):
     return pd.DataFrame(array.reshape(-1, 3), columns=list("abc")).assign(**others)
 
 
+def embedded(lists, **others):
+    return pd.DataFrame({"embedding": pd.Series(list(lists), dtype=object)}).assign(**others)
+
+
+# Lists as they come: of a Python program, of NumPy, and of Arrow, of one length or of any.
+LISTS = {
+    "lists": lambda rows: embedded(row.tolist() for row in rows),
+    "arrays": embedded,
+    "single precision": lambda rows: embedded(row.astype("f4") for row in rows),
+    **{
+        name: lambda rows, kind=kind: pd.DataFrame(
+            {"embedding": pd.array(rows.tolist(), dtype=pd.ArrowDtype(kind))}
+        )
+        for name, kind in {"arrow": pa.list_(pa.float64()), "arrow, fixed": pa.list_(pa.float64(), 3)}.items()
+    },
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_column_of_embeddings_is_samples(tmp_path, kind, stored):
+    """Labels are mixed, so that a checkpoint's rows lie apart."""
+    labels = RNG.permuted(np.repeat(["a", "b"], 30))
+    frame = LISTS[kind](RUN.reshape(-1, 3)).assign(checkpoint=labels)
+    source = tmp_path / "run.parquet"
+    frame.to_parquet(source)
+    source = source if stored else frame
+    checked = inputs.check(source, LISTS[kind](OLD), NEW, drop_missing=False)
+    assert sorted(checked.samples.names) == ["a", "b"]
+    assert checked.features == ["0", "1", "2"]
+    rtol = 1e-6 if kind == "single precision" else 0.0
+    np.testing.assert_allclose(checked.old, OLD, rtol=rtol)
+    for index, name in enumerate(checked.samples.names):
+        found = np.concatenate(list(checked.pieces(index)))
+        np.testing.assert_allclose(found, RUN.reshape(-1, 3)[labels == name], rtol=rtol)
+
+
+def test_embeddings_without_checkpoints_are_of_one_and_missing_ones_can_be_dropped(tmp_path):
+    rows = [*RUN[0].tolist(), None, [1.0, None, 2.0]]
+    table = pa.table({"embedding": pa.array(rows, pa.list_(pa.float64()))})
+    pq.write_table(table, tmp_path / "run.parquet")
+    with pytest.raises(InputError, match=r"dropped explicitly \(drop_missing\); 2 rows are not"):
+        inputs.check(tmp_path / "run.parquet", OLD, NEW, drop_missing=False)
+    checked = inputs.check(tmp_path / "run.parquet", OLD, NEW, drop_missing=True)
+    assert checked.samples.names == [0]
+    np.testing.assert_array_equal(np.concatenate(list(checked.pieces(0))), RUN[0])
+
+
+def test_a_stored_index_is_no_feature(tmp_path):
+    frame_of(RUN[0]).set_index(np.arange(30)[::-1]).to_parquet(tmp_path / "run.parquet")
+    found = inputs.samples_of("samples", tmp_path / "run.parquet")
+    assert found.features == ["a", "b", "c"]
+    np.testing.assert_array_equal(found.load(0), RUN[0])
+
+
+def test_the_numbers_in_lists_count_in_the_size_of_a_file(tmp_path, monkeypatch):
+    embedded(RUN[0]).to_parquet(tmp_path / "run.parquet")
+    for free, refused in ((8 * 90 - 1, True), (8 * 90, False)):
+        memory_now = type("M", (), {"available": free})
+        monkeypatch.setattr(reading, "psutil", type("P", (), {"virtual_memory": memory_now}))
+        assert ("must fit into memory" in (read_or_refused(tmp_path / "run.parquet") or "")) == refused
+
+
 @pytest.mark.parametrize(
     ("samples", "old", "sentence"),
     [
+        (
+            embedded(RUN[0], prompt="x", id=1),
+            OLD,
+            "samples must have no column beside embedding and checkpoint; got prompt, id",
+        ),
+        (
+            embedded([[1.0, 2.0], [3.0]]),
+            OLD,
+            "must be lists of as many numbers each, at least one; got 1 and 2",
+        ),
+        (embedded([[], []]), OLD, "must be lists of as many numbers each, at least one; got 0"),
+        (embedded([None, None]), OLD, "must be lists of as many numbers each, at least one; got none"),
+        (embedded(["[1.0, 2.0, 3.0]"]), OLD, r"must be lists of numbers; got '\[1\.0, 2\.0, 3\.0\]'"),
+        (embedded([[True, 1.0, 2.0]]), OLD, "must be numeric, real numbers"),
+        (embedded([["x", "y", "z"]]), OLD, "must be numeric, real numbers"),
+        (embedded([[[1.0], [2.0], [3.0]]]), OLD, r"must be lists of numbers; got shape \(3, 1\)"),
+        (embedded(RUN[0][:, :2]), OLD, "samples and references must have the same features"),
+        (
+            embedded(RUN[0]).rename(columns={"embedding": "vector"}),
+            OLD,
+            "or a column embedding of lists and, optionally, a column checkpoint; not numeric: vector",
+        ),
         (frame_of(RUN, d=1.0), frame_of(OLD), "the same features; 'd' only in samples"),
         (frame_of(RUN, d=1.0), OLD, r"samples has 4 \(a, b, c, d\) and old_reference 3"),
         (
@@ -179,15 +269,13 @@ def frame_of(array, **others):
         ({"samples": RUN, "checkpoint": ["x", "x"]}, OLD, "must have different names; got x twice"),
         ({"samples": RUN, "checkpoint": 3}, OLD, "1 checkpoints"),
         ({"samples": RUN[0], "checkpoint": np.zeros((30, 2))}, OLD, "must have one axis"),
-        ({"samples": None}, OLD, r"got shape \(\)"),
+        ({"samples": None}, OLD, "must be numeric, .*; got objects that are not: None"),
         (RUN, {"a": OLD, "b": OLD[:, :2]}, r"as many features each; got \[2, 3\]"),
         ([[[1, 2], [3]]], OLD, "rows of several lengths"),
         (np.zeros((0, 5, 3)), OLD, "at least one checkpoint"),
-        (
-            RUN,
-            np.tile(OLD[:3], (20, 1)),
-            "at least 10 different samples for 3 features; got 3 different ones",
-        ),
+        # Copies of rows count once; of features with few values the different rows must be enough.
+        (RUN, np.tile(OLD[:3], (20, 1)), "the old reference must have at least 5 samples; got 3"),
+        (RUN, np.tile(np.eye(3), (20, 1)), "at least 10 different samples for 3 features; got 3 different"),
         (RUN * 1e200, OLD, "at most 1e\\+100 in size"),
         (RUN, OLD * [1.0, 1.0, 1e200], "units in which they range"),
         (RUN, OLD * 1e-200, "units in which they range"),

@@ -212,7 +212,7 @@ def test_scores_are_paired_by_name():
     np.testing.assert_array_equal(one["summary"]["old_weight_mean"], other["summary"]["old_weight_mean"])
 
 
-NAMES = ["[/step]", "[red]", "a\nb", "$\\frac$", "_x", ":warning:", "[inf, inf]", "\\[x]"]
+NAMES = ["[/step]", "🎉", "[red]", "a\nb", "$\\frac$", "_x", ":warning:", "[inf, inf]", "\\[x]"]
 
 
 def test_a_table_shows_names_as_they_are():

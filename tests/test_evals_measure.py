@@ -38,7 +38,9 @@ def many(rng):
 
 @pytest.fixture(scope="module")
 def tree():
-    return measure_paired(many(np.random.default_rng(0)), new_tasks=["new"], num_log_likelihood_items=50, **FAST)
+    return measure_paired(
+        many(np.random.default_rng(0)), new_tasks=["new"], num_log_likelihood_items=50, **FAST
+    )
 
 
 def test_every_run_has_its_place(tree):
@@ -73,7 +75,10 @@ def test_arviz_works_unadapted(tree):
 def test_a_result_is_written_and_read(tree, tmp_path, suffix):
     again = results.open(results.save(tree, tmp_path / f"result.{suffix}"))
     np.testing.assert_array_equal(again["posterior"]["lost"], tree["posterior"]["lost"])
-    assert again["sample_stats"]["words"].to_numpy().tolist() == tree["sample_stats"]["words"].to_numpy().tolist()
+    assert (
+        again["sample_stats"]["words"].to_numpy().tolist()
+        == tree["sample_stats"]["words"].to_numpy().tolist()
+    )
 
 
 def test_a_result_depends_on_the_seed_alone():

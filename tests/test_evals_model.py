@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import integrate, special, stats
 
-from inference.measurement.evals import classical, choices, fast, nuts, prior
+from inference.measurement.evals import choices, classical, fast, nuts, prior
 from inference.measurement.evals.cells import task_cells
 from inference.measurement.evals.derived import derive
 from inference.measurement.evals.item_integral import (
@@ -50,7 +50,9 @@ def exact_cell(task, run, inverse_choices, k_base, n_base, k_run, n_run):
         before = stats.binom.pmf(k_base, n_base, g + (1.0 - g) * special.expit(a))
         known = special.expit(a + run.drift + run.drift_spread * nodes)
         after = (1.0 - run.mass_lost) * (g + (1.0 - g) * known) + run.mass_lost * g
-        return stats.norm.pdf(a, task.mean, task.sd) * before * (weights @ stats.binom.pmf(k_run, n_run, after))
+        return (
+            stats.norm.pdf(a, task.mean, task.sd) * before * (weights @ stats.binom.pmf(k_run, n_run, after))
+        )
 
     ends = task.mean - 9.0 * task.sd, task.mean + 9.0 * task.sd
     points = [p for p in np.linspace(-12.0, 12.0, 13) if ends[0] < p < ends[1]]
@@ -95,7 +97,12 @@ def test_derived_quantities_are_those_of_many_items():
         after = g + (1.0 - g) * (1.0 - run.mass_lost) * special.expit(b)
         found = derive(task, run, jnp.asarray(inverse))
         change = after - before
-        expected = after.mean(), change.mean(), np.maximum(-change, 0.0).mean(), np.maximum(change, 0.0).mean()
+        expected = (
+            after.mean(),
+            change.mean(),
+            np.maximum(-change, 0.0).mean(),
+            np.maximum(change, 0.0).mean(),
+        )
         np.testing.assert_allclose([float(v) for v in found], expected, atol=1.5e-3)
 
 
@@ -123,7 +130,7 @@ def test_draws_have_the_moments_of_a_grid_over_the_posterior():
     rng = np.random.default_rng(1)
     cells = task_cells(sim.repeats(rng, sim.Truth(60, 3, 3), [(0.25, -0.3, 0.8)]), np.arange(1))
     with ThreadPoolExecutor(1) as pool:
-        law, _ = fast.learn([cells], 256, rng, pool)
+        law = fast.learn([cells], 256, rng, pool)
         drawn = fast.draw([cells], law, None, 256, rng, pool)
 
     def log_likelihood(scores):
@@ -222,7 +229,9 @@ def test_older_measures():
 
 def test_nuts_runs_the_program_of_repeats():
     """The unknowns' names and shapes are those that the fast path gives."""
-    cells = task_cells(sim.repeats(np.random.default_rng(4), sim.Truth(20, 1, 1), [(0.0, 0.0, 0.0)]), np.arange(1))
+    cells = task_cells(
+        sim.repeats(np.random.default_rng(4), sim.Truth(20, 1, 1), [(0.0, 0.0, 0.0)]), np.arange(1)
+    )
     tasks, runs = nuts.scores_of(nuts.sample_repeats(cells, 0, 40, seed=0))
     assert tasks.shape == runs.shape == (40, 3)
     assert np.isfinite(tasks).all()

@@ -1,6 +1,6 @@
 """`import massdrift`: the public names in one place."""
 
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -23,8 +23,10 @@ def test_an_unknown_name_is_an_attribute_error():
         massdrift.forget  # noqa: B018
 
 
-def test_the_package_is_the_command_too():
-    printed = subprocess.run(
-        [sys.executable, "-m", "massdrift", "--version"], capture_output=True, text=True, check=True
-    ).stdout
-    assert printed.startswith("massdrift ")
+def test_the_package_is_the_command_too(monkeypatch, capsys):
+    """As ``python -m massdrift --version``, in this process."""
+    monkeypatch.setattr(sys, "argv", ["massdrift", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("massdrift", run_name="__main__")
+    assert not stop.value.code
+    assert capsys.readouterr().out.startswith("massdrift ")

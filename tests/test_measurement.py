@@ -342,11 +342,16 @@ def _bad(kind):
     old, new = rng.normal(size=(50, 3)), rng.normal(size=(50, 3)) + 3.0
     y = rng.normal(size=(2, 40, 3))
     if kind == "features":
-        return y[..., :2], old, new, "3 features"
+        return y[..., :2], old, new, "old_reference has 3 and samples 2"
     if kind == "reference features":
         return y, old, new[:, :2], "same features"
     if kind == "names":
-        return pd.DataFrame(y[0], columns=list("abc")), pd.DataFrame(old, columns=list("abd")), new, "c, d"
+        return (
+            pd.DataFrame(y[0], columns=list("abc")),
+            pd.DataFrame(old, columns=list("abd")),
+            new,
+            "'d' only in old_reference",
+        )
     if kind == "few":
         return y, old[:4], new, "at least 5"
     if kind == "few for d":

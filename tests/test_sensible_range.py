@@ -10,7 +10,9 @@ from mixture_models.sensible_range import FARTHEST, LARGEST_LOGIT, has_left, rea
 
 TARGET = TwoMode.create(0.5, [0.0, 0.0], [4.0, 0.0])
 START = TARGET.replace(old_weight=0.9, new_mean=[2.5, 0.0])
-SETTINGS = {"num_steps": 50, "batch_size": 64, "num_replicates": 4, "seed": 0, "progress": False}
+CHOSEN = [objectives.reverse_kl(), objectives.sft()]
+# One batch size, one number of replicates and 64 records or fewer: all tests train by the same programs.
+SETTINGS = {"num_steps": 50, "batch_size": 8, "num_replicates": 4, "seed": 0, "progress": False}
 
 
 def left(start=START, target=TARGET, dimension=None, **params):
@@ -45,12 +47,16 @@ def test_the_range_is_in_units_of_the_problem():
             assert left(start, target, old_mean=mean) == (factor > 1.0)
 
 
-@pytest.mark.parametrize("dimension", [None, 1000])
+@pytest.mark.parametrize(
+    ("chosen", "dimension"),
+    [(CHOSEN, None), (CHOSEN[1:], 1000), pytest.param(CHOSEN, 1000, marks=pytest.mark.slow)],
+    ids=["coordinates", "span of sft", "span"],
+)
 @pytest.mark.parametrize("rate", [50.0, 1e8])
-def test_a_destroyed_training_is_diverged(rate, dimension):
+def test_a_destroyed_training_is_diverged(rate, chosen, dimension):
     """Not so where only what is not finite counted: retention 0.5 at an old drift of 10¹⁷."""
     tree = train(
-        [objectives.reverse_kl(), objectives.sft()],
+        chosen,
         START,
         TARGET,
         learning_rate=rate,
@@ -78,7 +84,7 @@ def test_between_two_records_it_is_noticed_at_its_step():
 
 def test_scales_that_grow_without_end_are_diverged():
     learner = TwoModeLearner(train_scales=True)
-    settings = SETTINGS | {"learning_rate": 20.0, "num_steps": 200}
+    settings = SETTINGS | {"learning_rate": 20.0, "num_steps": 200, "record_every": 4}
     tree = train(objectives.sft(replay=0.5, learner=learner), START, TARGET, **settings)
     kept = tree["trajectory_stats"]["diverged_step"] < 0
     assert np.all(tree["final"]["scale"].where(kept).fillna(0.0) < FARTHEST * 6.0)
@@ -107,20 +113,26 @@ def test_an_exact_descent_that_left_is_refused():
         population_descent(objectives.sft(), START, TARGET, num_steps=50, learning_rate=50.0)
 
 
-def test_no_training_that_works_is_diverged():
-    chosen = [objectives.parse(text) for text in objectives.by_default()]
+@pytest.mark.parametrize("chosen", [CHOSEN, pytest.param(None, marks=pytest.mark.slow)], ids=["two", "all"])
+def test_no_training_that_works_is_diverged(chosen):
+    chosen = chosen or [objectives.parse(text) for text in objectives.by_default()]
     for rate in (0.05, 0.5):
-        settings = SETTINGS | {"batch_size": 8, "num_steps": 200, "learning_rate": rate}
+        settings = SETTINGS | {"num_steps": 200, "record_every": 4, "learning_rate": rate}
         tree = train(chosen, START, TARGET, **settings)
         assert np.all(tree["trajectory_stats"]["diverged_step"] == -1)
 
 
-def test_compare_says_how_many_diverged(massdrift, tmp_path):
-    settings = ["--num-steps=50", "--num-replicates=3", "--learning-rate=50", "--quiet"]
+@pytest.mark.parametrize("drawn", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_compare_says_how_many_diverged(massdrift, tmp_path, monkeypatch, drawn):
+    if not drawn:
+        monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
+    settings = ["--num-steps=50", "--num-replicates=4", "--batch-size=8", "--learning-rate=50"]
+    settings += ["--record-every=1", "--quiet"]
     out = tmp_path / "out"
-    code, printed, _ = massdrift("compare", "reverse_kl", "sft", *settings, "--out", out)
+    code, printed, _ = massdrift("compare", "sft", "sft:replay=0.2", *settings, "--out", out)
     assert code == 0
     frame = pd.read_csv(out / "summary.csv")
-    assert frame["num_diverged"].tolist() == [3, 3]
+    assert frame["num_diverged"].tolist() == [4, 4]
     assert frame[["retention", "old_coverage", "old_weight", "peak_old_drift"]].isna().all(axis=None)
+    assert any(out.glob("*.png")) == drawn
     assert "within 1000 times the reach" in " ".join(printed.split())

@@ -10,7 +10,9 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
@@ -19,7 +21,7 @@ import zarr
 import inference
 from analyses import cli
 from inference import chunks, open_sweep, results, sweep, train
-from inference.sweeps import engine, layout
+from inference.sweeps import engine, layout, store
 from inference.sweeps.identity import _fingerprint
 from inference.sweeps.store import SweepStore
 from mixture_models import InputError, TwoMode, TwoModeLearner, objectives
@@ -127,19 +129,60 @@ def test_a_sweep_in_single_precision_is_trainings_in_single_precision(whole, tmp
         run(tmp_path / "half.zarr", precision="float16")
 
 
-def test_every_axis_is_a_labelled_dimension_and_nothing_is_in_memory(whole):
+def test_every_axis_is_a_labelled_dimension(whole):
     tree = open_sweep(whole)
     final = tree["final"]["old_weight"]
     assert final.dims == ("objective", *GRID, "chain", "draw")
     for name, values in GRID.items():
         np.testing.assert_array_equal(tree["final"][name], values)
         assert set(tree["final"][name].attrs) >= {"long_name", "units"}
-    assert all(final.chunks)
     assert tree["trajectory"]["step"].to_numpy().tolist() == [0, 3, 4, 6, 9]
     assert not np.isnan(final).any()
     # Readable by whoever has xarray alone, without a warning.
     with xr.open_datatree(whole) as bare:
         assert bare["final"]["old_weight"].attrs["units"] == "1"
+
+
+def test_numbers_are_read_when_they_are_asked_for(copy):
+    tree = open_sweep(copy)
+    for chunk in (copy / "final" / "old_weight" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"")
+    with pytest.raises(Exception, match=r"(?i)checksum|crc|byte|size"):
+        tree["final"]["old_weight"].to_numpy()
+    assert np.isfinite(tree["final"]["old_drift"]).all()
+
+
+def test_arviz_reads_a_sweep_as_it_is(whole):
+    at = {"target.separation": 2.0, "learning_rate": 0.1, "start.old_weight": GRID["start.old_weight"][:2]}
+    names = ["old_weight", "retention"]
+    summary = az.summary(open_sweep(whole).sel(at), group="final", var_names=names)
+    with xr.open_datatree(whole) as stored:
+        final = stored["final"].to_dataset().sel(at)[names].load()
+    for statistic, values in (
+        ("mean", final.mean(["chain", "draw"])),
+        ("sd", final.std(["chain", "draw"], ddof=1)),
+    ):
+        # ArviZ lists the points of a variable in their order in the array.
+        expected = np.concatenate([values[name].to_numpy().ravel() for name in names])
+        np.testing.assert_allclose(np.asarray(summary[statistic], float), expected, rtol=1e-9)
+    forest = az.plot_forest(open_sweep(whole).sel(at), group="final", var_names=["old_weight"])
+    assert "old_weight" in forest.viz["trunk"].data_vars
+
+
+def test_a_sweep_larger_than_memory_is_reduced_chunk_by_chunk(whole, monkeypatch):
+    in_memory = open_sweep(whole)
+    # Such that the trajectories are too large and their ends are not.
+    between = float(in_memory["trajectory"].nbytes + in_memory["final"].nbytes) / 2
+    free = SimpleNamespace(available=between / store._WHOLE)
+    monkeypatch.setattr(store, "psutil", SimpleNamespace(virtual_memory=lambda: free))
+    tree = open_sweep(whole)
+    assert tree["trajectory"]["loss"].chunks
+    assert max(map(len, tree["trajectory"]["loss"].chunks)) > 1
+    assert not tree["final"]["loss"].chunks
+    assert tree.attrs == in_memory.attrs
+    for group in GROUPS:
+        xr.testing.assert_identical(*(t[group].to_dataset().load() for t in (tree, in_memory)))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int32"])
@@ -520,7 +563,7 @@ def test_the_command_writes_a_store_and_resumes_it(massdrift, tmp_path, trained)
         ("grid = 3", "grid must be a table; got 3"),
         (
             "[grid]\nlearning_rate = {count = 3}",
-            "learning_rate must have first, last, count and perhaps spacing",
+            "learning_rate must be a list, or have first, last, count and perhaps spacing",
         ),
         (
             "[grid]\nlearning_rate = {first = 0, last = 1, count = 3, spacing = 'log'}",

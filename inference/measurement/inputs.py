@@ -26,6 +26,9 @@ _MOST_DIFFERENT = 10
 # Of a correlation: with a smaller eigenvalue features depend on one another.
 _LEAST_EIGENVALUE = 1e-10
 
+# The column of a table that may hold a sample's features as one list.
+_EMBEDDING = "embedding"
+
 #: The kinds of files that are read.
 SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
 
@@ -64,7 +67,8 @@ def samples_of(name: str, source: Any) -> Samples:
         name: what to call the source in an error.
         source: shape (checkpoint, sample, feature); or (sample, feature), which is one checkpoint; or a list
             or mapping of (sample, feature) arrays; or a DataArray, Dataset or DataFrame with a
-            ``checkpoint`` dimension, coordinate or column; or the path of a file that holds one of these.
+            ``checkpoint`` dimension, coordinate or column, the features of a DataFrame in a column each or as
+            lists in a column ``embedding``; or the path of a file that holds one of these.
 
     Raises:
         InputError: a source that is none of these, or holds nothing.
@@ -400,7 +404,7 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
         values = source["samples"]
         values = values if hasattr(values, "ndim") else real_array(name, values)
         features = [str(f) for f in np.atleast_1d(source["features"])] if "features" in source else None
-        labels = _labels(name, source["checkpoint"]) if "checkpoint" in source else None
+        labels = labels_of(name, source["checkpoint"]) if "checkpoint" in source else None
         if values.ndim == 2:
             rows = stored.of_array(name, values)
             return _grouped(name, np.zeros(len(values), int) if labels is None else labels, rows, features)
@@ -426,18 +430,54 @@ def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
     if twice:
         raise InputError(f"the columns of {name} must differ; got {', '.join(twice[:8])} twice")
     features = [c for c in columns if c != "checkpoint"]
+    labels = labels_of(name, frame["checkpoint"]) if "checkpoint" in frame else np.zeros(len(frame), int)
+    if _EMBEDDING in features and not pd.api.types.is_numeric_dtype(frame[_EMBEDDING]):
+        others = [c for c in features if c != _EMBEDDING]
+        if others:
+            raise InputError(
+                f"{name} must have no column beside {_EMBEDDING} and checkpoint; got {', '.join(others[:8])}"
+            )
+        embeddings = _embeddings(name, frame[_EMBEDDING])
+        return _grouped(name, labels, stored.of_array(name, embeddings), None)
     values = frame.drop(columns="checkpoint", errors="ignore")
     wrong = [str(c) for c in values.columns if not pd.api.types.is_numeric_dtype(values[c])]
     if wrong or not features:
         raise InputError(
-            f"{name} must have numeric feature columns and, optionally, a column checkpoint; "
+            f"{name} must have numeric feature columns or a column {_EMBEDDING} of lists and, optionally, a "
+            "column checkpoint; "
             + (f"not numeric: {', '.join(wrong[:8])}" if wrong else "got no feature column")
         )
-    labels = _labels(name, frame["checkpoint"]) if "checkpoint" in frame else np.zeros(len(frame), int)
     # A nullable column has its own kind of missing value.
     nullable = any(pd.api.types.is_extension_array_dtype(kind) for kind in values.dtypes)
     rows = values.to_numpy(np.float64, na_value=np.nan) if nullable else values.to_numpy()
     return _grouped(name, labels, stored.of_array(name, rows), features)
+
+
+def _embeddings(name: str, column: pd.Series) -> np.ndarray:
+    """Return the lists of a column as rows, NaN where there is none."""
+    what = f"the {_EMBEDDING} of {name}"
+    absent = column.isna()
+    rows = [
+        None if lacks else _row(what, cell)
+        for cell, lacks in zip(column.to_numpy(object), absent, strict=True)
+    ]
+    lengths = sorted({len(row) for row in rows if row is not None})
+    if len(lengths) != 1 or not lengths[0]:
+        found = " and ".join(map(str, lengths[:8])) or "none"
+        raise InputError(f"{what} must be lists of as many numbers each, at least one; got {found}")
+    missing = np.full(lengths[0], np.nan)
+    return np.stack([missing if row is None else row for row in rows])
+
+
+def _row(what: str, cell: Any) -> np.ndarray:
+    row = cell if isinstance(cell, np.ndarray) and cell.dtype.kind in "fiu" else None
+    if row is None and isinstance(cell, list | tuple | np.ndarray):
+        # A missing number in a list is None.
+        row = real_array(what, [np.nan if entry is None else entry for entry in cell])
+    if row is None or row.ndim != 1:
+        shown = repr(cell) if row is None else f"shape {row.shape}"
+        raise InputError(f"{what} must be lists of numbers; got {shown[:40]}")
+    return row
 
 
 def _of_labelled(name: str, array: xr.DataArray) -> Samples:
@@ -451,13 +491,13 @@ def _of_labelled(name: str, array: xr.DataArray) -> Samples:
         (sample,) = others
         rows = stored.of_labelled("checkpoint 0", array, sample)
         if "checkpoint" in array.coords and array["checkpoint"].dims == (sample,):
-            return _grouped(name, _labels(name, array["checkpoint"]), rows, features)
+            return _grouped(name, labels_of(name, array["checkpoint"]), rows, features)
         return Samples([0], features, lambda _: rows)
     if "checkpoint" not in others:
         raise InputError(f"{name} must have a dim checkpoint; got {array.dims}")
     (sample,) = (d for d in others if d != "checkpoint")
     size = array.sizes["checkpoint"]
-    labels = _labels(name, array["checkpoint"]) if "checkpoint" in array.coords else np.arange(size)
+    labels = labels_of(name, array["checkpoint"]) if "checkpoint" in array.coords else np.arange(size)
     names = _different(name, labels)
 
     def of_checkpoint(index: int) -> Stored:
@@ -476,7 +516,7 @@ def _shape(name: str, values: Any) -> tuple[int, ...]:
         ) from None
 
 
-def _labels(name: str, values: Any) -> np.ndarray:
+def labels_of(name: str, values: Any) -> np.ndarray:
     """Return the labels of checkpoints, shape (n,), or refuse what has another shape or lacks some."""
     labels = np.atleast_1d(as_array(name, values))
     if labels.ndim != 1:
@@ -526,6 +566,12 @@ def _variable(name: str, dataset: xr.Dataset) -> xr.DataArray:
     return dataset[found[0]]
 
 
+def _num_values(rows: pq.FileMetaData) -> int:
+    """Return how many values a file holds, those of lists one by one."""
+    groups = [rows.row_group(i) for i in range(rows.num_row_groups)]
+    return sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
+
+
 def _read(name: str, path: Path) -> Any:
     one_of(f"the suffix of {name}", path.suffix, SUFFIXES)
     wanted = f"{name} must be a readable {path.suffix} file"
@@ -541,9 +587,12 @@ def _read(name: str, path: Path) -> Any:
             return np.lib.format.open_memmap(path, mode="r")
         if path.suffix == ".parquet":
             if path.is_file():
-                rows = pq.read_metadata(path)
-                reading.check_size(path, 8 * rows.num_rows * rows.num_columns)
-            return pd.read_parquet(path)
+                reading.check_size(path, 8 * _num_values(pq.read_metadata(path)))
+            table = pq.read_table(path)
+            # pandas would look for the types that a frame had, and does not know those of lists.
+            index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+            stored_index = [c for c in index if isinstance(c, str)]
+            return table.drop_columns(stored_index).to_pandas(ignore_metadata=True)
         # Lazily: a checkpoint is read when it is its turn.
         if path.suffix == ".zarr":
             if not path.exists():

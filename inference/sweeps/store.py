@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import xarray as xr
 import zarr
 
@@ -28,6 +29,9 @@ from mixture_models.validation import InputError, path_of
 
 #: Added to a checksum of 32 bits: an entry of 0 is none.
 _PRESENT = 2**32
+
+# The share of free memory that a group's numbers may take without being cut into Dask's chunks.
+_WHOLE = 0.25
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,10 @@ class SweepStore:
 def open_sweep(path: str | Path, *, incomplete: bool = False) -> xr.DataTree:
     """Open a sweep lazily: nothing but coordinates is read before it is asked for.
 
+    What is read of a group that takes at most a quarter of the free memory stays in memory, and ArviZ, which
+    takes no Dask arrays, reads such a group as it is. A larger one is of Dask arrays, which are reduced chunk
+    by chunk.
+
     Args:
         path: the store.
         incomplete: whether a sweep that is not finished may be opened; what is missing is NaN, and
@@ -165,7 +173,9 @@ def open_sweep(path: str | Path, *, incomplete: bool = False) -> xr.DataTree:
     if not incomplete:
         array: Any = zarr.open_array(path, path=COMMITS, mode="r")
         results.check_complete(path, np.asarray(array[...]))
-    return xr.open_datatree(path, engine="zarr", chunks={})
+    tree, in_chunks = xr.open_datatree(path, engine="zarr"), xr.open_datatree(path, engine="zarr", chunks={})
+    limit = _WHOLE * psutil.virtual_memory().available
+    return tree.assign({name: group for name, group in in_chunks.children.items() if group.nbytes > limit})
 
 
 def _entry(block: Block) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """The cells of a task in arrays of one shape: distinct patterns of base and runs, and their items."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,7 @@ def padded(cells: TaskCells, num_base: int, num_answers: int, num_cells: int, nu
     )
 
 
-def _longer(array: np.ndarray, size: int) -> np.ndarray:
+def _longer(array: Any, size: int) -> np.ndarray:
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 

@@ -1,7 +1,7 @@
 """Are the cells as the model says? Observed counts against counts that the posterior predicts.
 
-Each statistic is a chi-squared distance of observed from expected counts under draws of the posterior, and its
-deviation is how far it lies from the same distance of replicated counts, in their standard deviations.
+Each statistic is a chi-squared distance of observed from expected counts under draws of the posterior, and
+its deviation is how far it lies from the same distance of replicated counts, in their standard deviations.
 """
 
 from typing import NamedTuple

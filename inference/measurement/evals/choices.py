@@ -81,7 +81,7 @@ def _draw(counts: np.ndarray, num_choices: np.ndarray, num: int, rng: np.random.
         efficiency = 1.0 / np.square(weights).sum(axis=1) / _PROPOSALS
         if power.min() == 1.0 and efficiency.min() > 0.25:
             break
-    shapes = [k_hat(row) for row in log_p - log_q]
+    shapes = np.array([k_hat(row) for row in log_p - log_q])
     # Those of a tempered round are not draws of the posterior.
     shapes = np.where(power < 1.0, np.inf, shapes)
     chosen = rng.permuted(systematic(weights, num, rng), axis=1)

@@ -31,8 +31,8 @@ def compare_evals(
     All arms were asked the items that the base was asked, and their draws belong together: differences are
     taken draw by draw. An arm is the mean over its training seeds; where some arm has several, the error of
     that mean, from the variance between seeds that is pooled over arms, is part of every interval: it is then
-    of the method, else of the runs. At matched gain a run is read where its mean change of accuracy on the new
-    tasks first reaches a common level, a draw at a time, between the checkpoints before and after.
+    of the method, else of the runs. At matched gain a run is read where its mean change of accuracy on the
+    new tasks first reaches a common level, a draw at a time, between the checkpoints before and after.
 
     Args:
         tree: the result of `inference.measure_evals`.
@@ -146,7 +146,7 @@ def _over_seeds(
 ) -> list[Float[np.ndarray, "n"]]:
     """Return each arm's mean over its seeds, with the error of that mean as a mean of the method.
 
-    Between seeds the variance is pooled over arms, so the error is Student-t with all their degrees of freedom.
+    The variance between seeds is pooled over arms, so the error is Student-t with all their freedom.
     """
     stacked = [np.stack(seeds) for seeds in values.values()]
     freedom = sum(len(s) - 1 for s in stacked)

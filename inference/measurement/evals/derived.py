@@ -17,13 +17,16 @@ from inference.measurement.evals.item_integral import (
     STEP_WIDTH,
     Run,
     Task,
-    gaussian_weights,
+    density,
     step,
 )
 
 # Gauss-Legendre nodes of the logit's move, up to where the run is as good as the base, and their reach.
 _MOVES, _WEIGHTS = np.polynomial.legendre.leggauss(14)
 _REACH = 5.5
+
+# A law of logits that is narrower is taken for one so narrow: its integral is exact to 1e-6.
+_NARROWEST = 0.5
 
 
 class Derived(NamedTuple):
@@ -42,10 +45,15 @@ class Derived(NamedTuple):
     won: Float[Array, "*b"]
 
 
+def _weights(mean: Array, sd: Array) -> Float[Array, "node"]:
+    """Return the law of logits at the nodes; what is smooth needs no cut kernel, as the cells do."""
+    return density(NODES - mean, jnp.maximum(sd, _NARROWEST))
+
+
 def mean_logistic(mean: Array, sd: Array) -> Array:
     """Return E s(a) for a ~ N(mean, sd²)."""
     rest = jax.nn.sigmoid(NODES) - ndtr(NODES / STEP_WIDTH)
-    return gaussian_weights(mean, sd) @ rest + ndtr(mean / jnp.sqrt(STEP_WIDTH**2 + sd**2))
+    return _weights(mean, sd) @ rest + ndtr(mean / jnp.sqrt(STEP_WIDTH**2 + sd**2))
 
 
 def derive(task: Task, run: Run, inverse_choices: Array) -> Derived:
@@ -61,12 +69,12 @@ def derive(task: Task, run: Run, inverse_choices: Array) -> Derived:
     base = mean_logistic(task.mean, task.sd)
     after = kept * mean_logistic(task.mean + run.drift, jnp.hypot(task.sd, run.drift_spread))
     # At the upper end of the grid and beyond, m is lost and a little of what moves back.
-    places = jnp.asarray(NODES[::2])
+    places = jnp.asarray(NODES)
     by_logit = jax.vmap(lambda a: _lost_at(a, run, kept))(places)
     steps = step(places, STEP_WIDTH)
     ends = jnp.array([0.0, run.mass_lost])
     width = jnp.sqrt(STEP_WIDTH**2 + task.sd**2)
-    lost = 2.0 * gaussian_weights(task.mean, task.sd)[::2] @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
+    lost = _weights(task.mean, task.sd) @ (by_logit - ends @ steps) + ends @ step(task.mean, width)
     lost = jnp.maximum(lost, jnp.maximum(base - after, 0.0))
     scale = 1.0 - guess
     return Derived(guess + scale * after, scale * (after - base), scale * lost, scale * (lost + after - base))

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import special
 from scipy.interpolate import CubicSpline
 
@@ -30,9 +30,13 @@ from inference.measurement.evals.importance import (
     tempered,
     uniform,
 )
+from inference.measurement.laplace import MOST_K_HAT
 
 # (δ, τ) a lane and call, nodes of m, rounds in which proposals are learnt, and calls in the last one.
-_PAIRS, _NODES, _ROUNDS, _LAST = 1, 8, 1, 3
+_PAIRS, _NODES, _ROUNDS, _LAST = 1, 8, 1, 2
+
+# How often a run is drawn, where k̂ is too large.
+_ATTEMPTS = 3
 
 #: Draws of a task, and lanes they lie on: more where there are few runs to wait for.
 NUM_DRAWS = 1024
@@ -51,6 +55,9 @@ _TABLE, _LEAST = 256, 40.0
 
 # Order of scores in a joint law: the task's, then δ, τ, m.
 _TASK, _RUN = slice(0, 3), slice(3, 6)
+
+# Products of two of a task's scores.
+_ROWS, _COLUMNS = np.triu_indices(3)
 
 
 class Prior(NamedTuple):
@@ -103,10 +110,8 @@ class Draws(NamedTuple):
     efficiency: Float[np.ndarray, "R"]
 
 
-def learn(
-    chunks: Sequence[TaskCells], lanes: int, rng: np.random.Generator, pool: ThreadPoolExecutor
-) -> tuple[Law, Points]:
-    """Return the law from which a task is proposed, and the last round's points.
+def learn(chunks: Sequence[TaskCells], lanes: int, rng: np.random.Generator, pool: ThreadPoolExecutor) -> Law:
+    """Return the law from which a task and its runs are proposed.
 
     Args:
         chunks: the runs of the task in parts of one shape; the base is the same in all.
@@ -118,15 +123,7 @@ def learn(
     for _ in range(_ROUNDS):
         points = propose(chunks, law, None, lanes, _PAIRS, rng, pool)
         law = _learnt(points, _real(chunks))
-    return law, points
-
-
-def learn_again(
-    chunks: Sequence[TaskCells], law: Law, lanes: int, rng: np.random.Generator, pool: ThreadPoolExecutor
-) -> Law:
-    """Return the law that a wider round under a law teaches."""
-    points = propose(chunks, law, None, lanes, _PAIRS * _LAST, rng, pool)
-    return _learnt(points, _real(chunks))
+    return law
 
 
 def _first(chunks: Sequence[TaskCells], rng: np.random.Generator, pool: ThreadPoolExecutor) -> Law:
@@ -167,11 +164,15 @@ def propose(
     num_pairs: int,
     rng: np.random.Generator,
     pool: ThreadPoolExecutor,
+    at: Points | None = None,
 ) -> Points:
-    """Draw lanes and what runs are on them, and weight both."""
+    """Draw lanes, or take those of other points, and what runs are on them, and weight both."""
     count = len(law.mean)
-    tasks, log_q = normal_draws(uniform(lanes, 4, rng), law.task_mean, law.task_covariance)
-    log_lane = likelihood.of_base(chunks[0], tasks) + log_standard(tasks) - log_q
+    if at is None:
+        tasks, log_q = normal_draws(uniform(lanes, 4, rng), law.task_mean, law.task_covariance)
+        log_lane = likelihood.of_base(chunks[0], tasks) + log_standard(tasks) - log_q
+    else:
+        tasks, log_lane = at.tasks, at.log_lane
     mean, covariance = _given_task(law, tasks, prior)
     u = (uniform(lanes * num_pairs, 3, rng) + rng.uniform(size=(count, 1, 3))) % 1.0
     u = rng.permuted(u.reshape(count, lanes, num_pairs, 3), axis=1)
@@ -299,20 +300,63 @@ def draw(
     """
     points = propose(chunks, law, prior, lanes, _PAIRS * _LAST, rng, pool)
     real = _real(chunks)
+    for _ in range(_ATTEMPTS - 1):
+        shapes, _ = _quality(points, real)
+        bad = np.flatnonzero(real)[shapes > MOST_K_HAT]
+        if not len(bad):
+            break
+        points, law = _improved(chunks, points, law, prior, bad, rng, pool)
     log_weights = _lane_log_weights(points, real)
     shapes, efficiency = _quality(points, real)
     chosen = systematic(special.softmax(log_weights)[None], lanes, rng)[0]
     each = NUM_DRAWS // lanes
     tasks = np.repeat(points.tasks[chosen], each, axis=0)
-    runs = np.stack([_draw_run(points, r, chosen, each, rng) for r in np.flatnonzero(real)])
+    runs = np.stack([_draw_run(points, int(r), chosen, each, rng) for r in np.flatnonzero(real)])
     order = rng.permutation(len(tasks))
     return Draws(tasks[order], runs[:, order], shapes, efficiency)
 
 
+def _improved(
+    chunks: Sequence[TaskCells],
+    points: Points,
+    law: Law,
+    prior: Prior | None,
+    bad: Int[np.ndarray, "b"],
+    rng: np.random.Generator,
+    pool: ThreadPoolExecutor,
+) -> tuple[Points, Law]:
+    """Learn the law of some runs anew, from a round of their own, and draw them anew on the same lanes."""
+    size, lanes = len(chunks[0].counts), len(points.tasks)
+    counts = np.concatenate([chunk.counts for chunk in chunks])[bad]
+    missing = -len(bad) % size
+    counts = np.concatenate([counts, np.zeros((missing, counts.shape[1]))])
+    few = [chunks[0]._replace(counts=counts[i : i + size]) for i in range(0, len(counts), size)]
+    places = np.concatenate([bad, np.repeat(bad[:1], missing)])
+    of_few = law._replace(mean=law.mean[places], covariance=law.covariance[places])
+    learnt = _learnt(propose(few, of_few, None, lanes, _PAIRS * _LAST, rng, pool), _real(few))
+    of_prior = None if prior is None else Prior(prior.mean[places], prior.sd[places])
+    found = propose(few, learnt, of_prior, lanes, _PAIRS * _LAST, rng, pool, at=points)
+    mean, covariance = law.mean.copy(), law.covariance.copy()
+    mean[bad], covariance[bad] = learnt.mean[: len(bad)], learnt.covariance[: len(bad)]
+    parts = [points.pairs.copy(), points.masses.copy(), points.log_weights.copy()]
+    for part, new in zip(parts, found[2:], strict=True):
+        part[bad] = new[: len(bad)]
+    return Points(points.tasks, points.log_lane, *parts), law._replace(mean=mean, covariance=covariance)
+
+
 def _quality(points: Points, real: Bool[np.ndarray, "R"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return k̂ and the efficiency of each run's weights, as if it were the only run."""
+    """Return k̂ and the efficiency of each run's weights.
+
+    Lanes are weighted by what all runs say of the task, so what one run says beyond that, as a quadratic in
+    the task's scores, does not count.
+    """
+    scores = points.tasks - points.tasks.mean(axis=0)
+    products = scores[:, _ROWS] * scores[:, _COLUMNS]
+    columns = np.column_stack([np.ones(len(scores)), scores, products])
+    evidence = _run_evidence(points)[real]
+    trend = (columns @ np.linalg.lstsq(columns, evidence.T, rcond=None)[0]).T
     log_weights = special.logsumexp(points.log_weights, axis=-1)[real] + points.log_lane[None, :, None]
-    flat = log_weights.reshape(len(log_weights), -1)
+    flat = (log_weights - (trend - trend.mean(axis=0))[:, :, None]).reshape(len(log_weights), -1)
     weights = special.softmax(flat, axis=1)
     efficiency = 1.0 / np.square(weights).sum(axis=1) / weights.shape[1]
     return np.array([k_hat(row) for row in flat]), efficiency

@@ -14,8 +14,8 @@ from inference.measurement.evals.cells import TaskCells, coarse, padded, task_ce
 from inference.measurement.evals.pooling import Groups, Pooled, pool
 from inference.measurement.laplace import MOST_K_HAT
 
-# Runs of a chunk, and how often a law is learnt anew where k̂ is too large.
-_CHUNKS, _ATTEMPTS = (1, 4, 16), 3
+# Runs of a chunk: the least of these that holds all of a task, or the last.
+_CHUNKS = (1, 4, 16)
 
 
 class TaskDraws(NamedTuple):
@@ -75,14 +75,14 @@ def fit_repeats(
     laws = []
     with ThreadPoolExecutor(num_threads()) as pool:
         for place, (_, numbers) in enumerate(by_task):
-            law, _ = fast.learn(chunks[place], lanes, rngs[place], pool)
+            law = fast.learn(chunks[place], lanes, rngs[place], pool)
             laws.append(law)
             report(len(numbers))
         pooled = _pooled(runs, laws, by_task, new_tasks, lanes, np.random.default_rng([seed, len(laws)]))
         found = []
         for place, (_, numbers) in enumerate(by_task):
             prior = None if pooled is None else _prior(pooled, runs, numbers, len(laws[place].mean))
-            drawn = _drawn(chunks[place], laws[place], prior, lanes, rngs[place], pool)
+            drawn = fast.draw(chunks[place], laws[place], prior, lanes, rngs[place], pool)
             found.append(_with_nuts(numbers, all_cells[place], drawn, method, seed))
             report(len(numbers))
     return found
@@ -101,25 +101,6 @@ def _of_few_shapes(cells: TaskCells) -> TaskCells:
     """Return cells of one of few shapes: what is compiled for a shape serves all tasks that have it."""
     base, answers, num = (coarse(len(a)) for a in (cells.base.num, cells.answers.num, cells.of_base))
     return padded(cells, base, answers, num, len(cells.counts))
-
-
-def _drawn(
-    chunks: Sequence[TaskCells],
-    law: fast.Law,
-    prior: fast.Prior | None,
-    lanes: int,
-    rng: np.random.Generator,
-    pool: ThreadPoolExecutor,
-) -> fast.Draws:
-    drawn = fast.draw(chunks, law, prior, lanes, rng, pool)
-    for _ in range(_ATTEMPTS - 1):
-        if drawn.k_hat.max() <= MOST_K_HAT:
-            break
-        law = fast.learn_again(chunks, law, lanes, rng, pool)
-        tried = fast.draw(chunks, law, prior, lanes, rng, pool)
-        if np.sum(tried.k_hat > MOST_K_HAT) <= np.sum(drawn.k_hat > MOST_K_HAT):
-            drawn = tried
-    return drawn
 
 
 def groups_of(runs: pd.DataFrame, new_tasks: Sequence[str]) -> Groups:

@@ -41,6 +41,10 @@ _WIDE = 1.0
 _FLOOR = 1e-11
 
 
+#: Arrays of NumPy and of JAX alike.
+Numbers = Array | np.ndarray
+
+
 class Patterns(NamedTuple):
     """Distinct outcomes of items: right answers out of some, and the reciprocal of the number of choices.
 
@@ -50,9 +54,9 @@ class Patterns(NamedTuple):
         inverse_choices: 1/k, 0 for free answers.
     """
 
-    right: Float[Array, "*p"]
-    num: Float[Array, "*p"]
-    inverse_choices: Float[Array, "*p"]
+    right: Float[Numbers, "*p"]
+    num: Float[Numbers, "*p"]
+    inverse_choices: Float[Numbers, "*p"]
 
 
 class Task(NamedTuple):
@@ -100,13 +104,13 @@ def patterns_of(num: int, inverse_choices: float, size: int) -> Patterns:
 
 def log_multiplicity(patterns: Patterns) -> Float[Array, "*p"]:
     """Return the log binomial coefficient of patterns."""
-    k, n = patterns.right, patterns.num
+    k, n = jnp.asarray(patterns.right), jnp.asarray(patterns.num)
     return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
 
 
 def log_peak(patterns: Patterns) -> Float[Array, "*p"]:
     """Return log of the largest value of p^k (1-p)^(n-k), by which patterns are divided."""
-    k, n = patterns.right, jnp.maximum(patterns.num, 1e-300)
+    k, n = jnp.asarray(patterns.right), jnp.maximum(patterns.num, 1e-300)
     return xlogy(k, k / n) + xlogy(patterns.num - k, 1.0 - k / n)
 
 
@@ -118,23 +122,23 @@ def _outcome(patterns: Patterns, right: Array, wrong: Array) -> Array:
     return jnp.exp(k * log_right + (n - k) * log_wrong - peak)
 
 
-def success(guess: Array, mass_lost: Array, x: Array) -> tuple[Array, Array]:
+def success(guess: Numbers, mass_lost: Numbers, x: Numbers) -> tuple[Array, Array]:
     """Return the probabilities of a right and of a wrong answer at logits.
 
     With probability m the run answers in its new behaviour, which is right as often as a guess:
     p = (1-m) (g + (1-g) s(x)) + m g.
     """
-    up, down = jax.nn.sigmoid(x), jax.nn.sigmoid(-x)
+    guess, up, down = jnp.asarray(guess), jax.nn.sigmoid(x), jax.nn.sigmoid(-x)
     return guess + (1.0 - guess) * (1.0 - mass_lost) * up, (1.0 - guess) * (down + mass_lost * up)
 
 
-def _limits(patterns: Patterns, guess: Array, mass_lost: Array) -> Float[Array, "p 2"]:
+def _limits(patterns: Patterns, guess: Numbers, mass_lost: Numbers) -> Float[Array, "p 2"]:
     """Return what an outcome's probability goes to where no item, and where every item, is known."""
     ends = jnp.array([-jnp.inf, jnp.inf])
     return _outcome(patterns, *success(guess, mass_lost, ends[None]))
 
 
-def step(x: Array, width: Array) -> Array:
+def step(x: Numbers, width: Numbers | float) -> Array:
     """Return the two sides of the step, first axis."""
     return jnp.stack([ndtr(-x / width), ndtr(x / width)])
 
@@ -152,7 +156,7 @@ def base_side(task: Task, patterns: Patterns) -> BaseSide:
     )
 
 
-def gaussian_weights(mean: Array, sd: Array) -> Float[Array, "node"]:
+def gaussian_weights(mean: Numbers, sd: Numbers) -> Float[Array, "node"]:
     """Return the law of items' logits at the grid's nodes, times their spacing."""
     narrow = jnp.minimum(sd, _WIDE)
     damped = jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2)
@@ -160,20 +164,21 @@ def gaussian_weights(mean: Array, sd: Array) -> Float[Array, "node"]:
     cut = _NODE_COSINES @ (jnp.cos(angle) * damped) + _NODE_SINES @ (jnp.sin(angle) * damped)
     # The cut kernel repeats: far from the mean it is 0.
     cut = jnp.where(jnp.abs(NODES - mean) < 30.0, cut, 0.0)
-    return jnp.where(sd < _WIDE, cut, _density(NODES - mean, jnp.maximum(sd, _WIDE)))
+    return jnp.where(sd < _WIDE, cut, density(NODES - mean, jnp.maximum(sd, _WIDE)))
 
 
-def _density(x: Array, sd: Array) -> Array:
+def density(x: Numbers, sd: Numbers) -> Array:
+    """Return a normal density times the spacing of the nodes."""
     return jnp.exp(-0.5 * (x / sd) ** 2) * (STEP / jnp.sqrt(2.0 * jnp.pi)) / sd
 
 
-def _by_lag(drift: Array, spread: Array) -> Float[Array, "lag"]:
+def _by_lag(drift: Numbers, spread: Numbers) -> Float[Array, "lag"]:
     """Return the law of an item's logit in the run less that under the base, at the grid's differences."""
     narrow, wide = jnp.minimum(spread, _WIDE), jnp.maximum(spread, _WIDE)
     damped = jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2)
     angle = drift * _FREQUENCIES
     cut = _COSINES @ (jnp.cos(angle) * damped) + _SINES @ (jnp.sin(angle) * damped)
-    return jnp.where(spread < _WIDE, cut, _density(_LAGS - drift, wide))
+    return jnp.where(spread < _WIDE, cut, density(_LAGS - drift, wide))
 
 
 def _toeplitz(by_lag: Float[Array, "lag"]) -> Float[Array, "node node"]:
@@ -182,7 +187,7 @@ def _toeplitz(by_lag: Float[Array, "lag"]) -> Float[Array, "node node"]:
     return rows.reshape(NUM_NODES, 2 * NUM_NODES - 1)[:, NUM_NODES - 1 :]
 
 
-def drifted(side: BaseSide, drift: Array, spread: Array) -> Float[Array, "p node+2"]:
+def drifted(side: BaseSide, drift: Numbers, spread: Numbers) -> Float[Array, "p node+2"]:
     """Return the law of the logits in the run, joint with the base's patterns: on the grid and at ±∞.
 
     The product with `answers_side` is the integral over items.
@@ -195,7 +200,7 @@ def drifted(side: BaseSide, drift: Array, spread: Array) -> Float[Array, "p node
     return jnp.concatenate([on_grid, limits - on_grid @ step(jnp.asarray(NODES), STEP_WIDTH).T], axis=-1)
 
 
-def answers_side(guess_share: Array, mass_lost: Array, patterns: Patterns) -> Float[Array, "p node+2"]:
+def answers_side(guess_share: Numbers, mass_lost: Numbers, patterns: Patterns) -> Float[Array, "p node+2"]:
     """Return the probability of a run's patterns at the grid's logits and at ±∞."""
     guess = (guess_share * patterns.inverse_choices)[:, None]
     on_grid = _outcome(patterns, *success(guess, mass_lost, jnp.asarray(NODES)[None]))
@@ -219,7 +224,12 @@ def log_conditional(side: BaseSide, law: Array, outcome: Array) -> Float[Array, 
 
 
 def log_cells(
-    task: Task, run: Run, base: Patterns, answers: Patterns, of_base: Int[Array, "c"], of_run: Int[Array, "c"]
+    task: Task,
+    run: Run,
+    base: Patterns,
+    answers: Patterns,
+    of_base: Int[Numbers, "c"],
+    of_run: Int[Numbers, "c"],
 ) -> Float[Array, "c"]:
     """Return log probabilities of a run's outcome given the base's, for each cell; no binomial coefficient.
 

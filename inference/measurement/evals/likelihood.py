@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.item_integral import (
+    Numbers,
     answers_side,
     base_side,
     drifted,
@@ -71,7 +72,7 @@ def _of_runs(
     def lane(given: tuple[Array, Array, Array]) -> Array:
         at_pair = _at_lane(cells, given[0])
 
-        def of_run(counts: Array, pairs: Array, masses: Array) -> Array:
+        def of_run(counts: Numbers, pairs: Array, masses: Array) -> Array:
             return jax.vmap(lambda p, m: at_pair(p, m) @ counts)(pairs, masses)
 
         return jax.vmap(of_run)(cells.counts, given[1], given[2])

@@ -107,9 +107,9 @@ def measure_paired(
 ) -> xr.DataTree:
     """Return the posterior of what every run has forgotten, from answers that are paired with the base's.
 
-    With repeats, item i of a task has the logit a_i ~ N(μ, σ²) under the base and b_i = a_i + δ + τ ε_i in the
-    run; the base is right with probability g + (1-g) s(a_i), the run with (1-m) (g + (1-g) s(b_i)) + m g. With
-    one answer of several choices an item is known or not before and after (KK, KU, UK, UU), and a guess
+    With repeats, item i of a task has the logit a_i ~ N(μ, σ²) under the base and b_i = a_i + δ + τ ε_i in
+    the run; the base is right with probability g + (1-g) s(a_i), the run with (1-m) (g + (1-g) s(b_i)) + m g.
+    With one answer of several choices an item is known or not before and after (KK, KU, UK, UU), and a guess
     persists with probability s.
 
     Args:
@@ -123,10 +123,11 @@ def measure_paired(
         progress: whether to show a progress bar.
 
     Returns:
-        DataTree with ``/posterior`` (dims chain, draw, task, arm, seed, checkpoint; NaN where there is no such
-        run), ``/over_tasks``, the mean over the old tasks of each run, ``/over_seeds``, that over the training
-        seeds of an arm, ``/sample_stats`` with diagnostics, older measures and the verdict in ``words``,
-        ``/observed_data``, the cells, and ``/log_likelihood`` of items; described in docs/evals.md.
+        DataTree with ``/posterior`` (dims chain, draw, task, arm, seed, checkpoint; NaN where there is no
+        such run), ``/over_tasks``, the mean over the old tasks of each run, ``/over_seeds``, that over the
+        training seeds of an arm, ``/sample_stats`` with diagnostics, older measures and the verdict in
+        ``words``, ``/observed_data``, the cells, ``/constant_data``, the new tasks, and ``/log_likelihood``
+        of items; described in docs/evals.md.
 
     Raises:
         InputError: an unusable setting, or a new task that is not there.
@@ -148,19 +149,19 @@ def measure_paired(
             of_run = dict(list(paired.repeats.groupby("run")))
             settings = {"method": method, "seed": seed, "report": bar.update}
             for drawn in fit_repeats(paired.repeats, repeated, new_tasks, **settings):
-                _put(values, summaries.of_repeats(drawn, rng), drawn.runs, len(runs))
+                _put(values, summaries.of_repeats(drawn, len(repeated), rng), drawn.runs, len(runs))
                 for r, number in enumerate(drawn.runs):
                     is_retest = bool(runs["is_retest"][number])
                     stats[number] = _repeat_stats(drawn, r, of_run[number], rng, is_retest=is_retest)
                 if kept:
                     likelihoods += _item_likelihoods(drawn, kept, rng)
                 bar.update(len(drawn.runs))
-        for numbers, drawn, frame in _choice_draws(paired.choices, runs, method, seed, rng):
-            _put(values, summaries.of_choices(drawn, frame, numbers), numbers, len(runs))
+        for numbers, of_choices, frame in _choice_draws(paired.choices, runs, method, seed, rng):
+            _put(values, summaries.of_choices(of_choices, frame, numbers), numbers, len(runs))
             for r, number in enumerate(numbers):
-                stats[number] = _choice_stats(drawn, r, frame[frame["run"] == number])
+                stats[number] = _choice_stats(of_choices, r, frame[frame["run"] == number])
             if kept:
-                likelihoods += _choice_likelihoods(drawn, frame, numbers, kept, rng)
+                likelihoods += _choice_likelihoods(of_choices, frame, numbers, kept, rng)
             bar.update(3 * len(numbers))
     _say(stats, runs, paired.left_out)
     settings = {
@@ -192,7 +193,9 @@ def _put(
         values.setdefault(name, np.full((num_runs, fast.NUM_DRAWS), np.nan))[numbers] = draws
 
 
-def _repeat_stats(drawn: TaskDraws, r: int, cells: pd.DataFrame, rng: np.random.Generator) -> dict[str, Any]:
+def _repeat_stats(
+    drawn: TaskDraws, r: int, cells: pd.DataFrame, rng: np.random.Generator, *, is_retest: bool
+) -> dict[str, Any]:
     found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng, is_retest=is_retest)
     items = cells["num_items"].to_numpy(float)
     right = cells[["right_base", "right_run"]].to_numpy(float)

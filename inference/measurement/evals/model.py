@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from inference.measurement.evals.cells import TaskCells
-from inference.measurement.evals.item_integral import log_base, log_cells
+from inference.measurement.evals.item_integral import Numbers, log_base, log_cells
 from inference.measurement.evals.prior import sample_run, sample_task
 
 #: The five cells of an item of several choices that is answered once before and once after.
@@ -46,8 +46,8 @@ def choices_model(num_choices: Any, counts: Any) -> None:
 
 
 def choice_probabilities(
-    shares: Float[Array, "*b 4"], persistence: Float[Array, "*b"], k: Float[Array, "group"]
-) -> Float[Array, "*b group 5"]:
+    shares: Float[Numbers, "*b 4"], persistence: Float[Numbers, "*b"], k: Float[Numbers, "group"]
+) -> Any:
     """Return the probabilities of `CHOICE_CELLS`; they sum to 1.
 
     Works on arrays of NumPy and of JAX alike.

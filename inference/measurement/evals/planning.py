@@ -28,7 +28,7 @@ _MOVE = 1e-3
 def _information(
     scores: Float[Array, "6"], base: Patterns, answers: Patterns, real: Float[Array, "b r"]
 ) -> tuple[Float[Array, "6 6"], Float[Array, "3 3"]]:
-    """Return the information of one item on scores of task and run, and the slopes of (δ, τ, m) on the run's."""
+    """Return the information of one item on all scores, and the slopes of (m, δ, τ) on those of the run."""
     of_base, of_run = (a.ravel() for a in jnp.indices(real.shape))
 
     def log_items(scores: Array) -> Array:

@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import log_ndtr, ndtr, ndtri
 from jaxtyping import Array, Float
 
-from inference.measurement.evals.item_integral import Run, Task
+from inference.measurement.evals.item_integral import Numbers, Run, Task
 
 LOG_SD, LOCATION_SCALE, DRIFT_SCALE = (jnp.log(4.0).item(), 0.7), 1.3, 0.6
 
@@ -42,7 +42,7 @@ def run_of(scores: Float[Array, "*b 3"]) -> Run:
     )
 
 
-def task_scores_of(location: Array, log_sd: Array, guess_share: Array) -> Float[Array, "*b 3"]:
+def task_scores_of(location: Numbers, log_sd: Numbers, guess_share: Numbers) -> Float[Array, "*b 3"]:
     """Return the scores of a task's unknowns, as `sample_task` names them."""
     return jnp.stack(
         [
@@ -54,7 +54,7 @@ def task_scores_of(location: Array, log_sd: Array, guess_share: Array) -> Float[
     )
 
 
-def run_scores_of(mass_lost: Array, drift: Array, drift_spread: Array) -> Float[Array, "*b 3"]:
+def run_scores_of(mass_lost: Numbers, drift: Numbers, drift_spread: Numbers) -> Float[Array, "*b 3"]:
     """Return the scores of a run's unknowns, of δ, τ and m in this order."""
     upper = [
         1.0 / (1.0 + jnp.exp(jnp.asarray(drift) / DRIFT_SCALE)),

@@ -29,8 +29,8 @@ from inference.measurement.evals.prior import run_of, task_of
 REPEATS = ("old_weight", "drift", "drift_spread", "retention", "accuracy", "accuracy_change", "lost", "won")
 CHOICES = ("known_kept", "forgotten", "acquired", "persistence", "accuracy", "accuracy_change", "lost", "won")
 
-# Draws at which the items that were asked are looked at one by one.
-_AT_ITEMS = 16
+# Draws at which the items that were asked are looked at one by one: fewer where there are many runs.
+_AT_ITEMS, _AT_ITEMS_OF_MANY, _MANY = 128, 16, 64
 
 
 def _summaries(
@@ -42,7 +42,7 @@ def _summaries(
         own = {"old_weight": kept, "drift": run.drift, "drift_spread": run.drift_spread, "retention": kept}
         return own | derive(task_of(given[0]), run, inverse_choices)._asdict()
 
-    return jax.lax.map(one, (tasks, runs), batch_size=64)
+    return jax.lax.map(one, (tasks, runs), batch_size=8)
 
 
 _compiled_summaries = compiled(_summaries)
@@ -84,23 +84,25 @@ def _of_items(
 _compiled_of_items = compiled(_of_items)
 
 
-def of_repeats(drawn: TaskDraws, rng: np.random.Generator) -> dict[str, Float[np.ndarray, "R D"]]:
+def of_repeats(
+    drawn: TaskDraws, num_runs: int, rng: np.random.Generator
+) -> dict[str, Float[np.ndarray, "R D"]]:
     """Return draws of `REPEATS`, and of the change of accuracy on the items that were asked."""
-    cells = drawn.cells
+    cells, at = drawn.cells, _AT_ITEMS if num_runs <= _MANY else _AT_ITEMS_OF_MANY
     inverse = [
         float(counts @ cells.answers.inverse_choices[cells.of_run] / counts.sum()) for counts in cells.counts
     ]
 
     def of_run(r: int) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         tasks, runs = drawn.task_scores[r], drawn.run_scores[r]
-        at_items = _compiled_of_items(cells, cells.counts[r], tasks[:_AT_ITEMS], runs[:_AT_ITEMS])
+        at_items = _compiled_of_items(cells, cells.counts[r], tasks[:at], runs[:at])
         return _compiled_summaries(tasks, runs, np.asarray(inverse[r])), at_items
 
     with ThreadPoolExecutor(num_threads()) as pool:
         found = list(pool.map(of_run, range(len(cells.counts))))
     values = {name: np.stack([run[name] for run, _ in found]) for name in REPEATS}
     num = drawn.run_scores.shape[1]
-    which = np.arange(num) % _AT_ITEMS
+    which = np.arange(num) % at
     values["accuracy_change_of_items"] = np.stack(
         [mean[which] + np.sqrt(variance[which]) * rng.standard_normal(num) for _, (mean, variance) in found]
     )

@@ -23,7 +23,7 @@ _MOST_LEFT_OUT = 0.05
 _OFF = {
     "base": "the base's pass rates (the guess rate or the spread of items is another)",
     "together": "how base and run go together",
-    "always_right": "the run's answers to items that the base always solves (mass lost on some of them alone?)",
+    "always_right": "the run's answers to items that the base always solves (mass lost on some alone?)",
     "never_right": "the run's answers to items that the base never solves (another guess rate?)",
 }
 

@@ -15,10 +15,10 @@ from inference.measurement.evals.readers.log import (
     Rows,
     choose,
     digest,
-    json_lines,
     numeric,
     place_of,
 )
+from inference.reading import json_lines
 from mixture_models.validation import InputError
 
 

@@ -25,8 +25,8 @@ from inference.measurement.evals.readers.log import (
     Rows,
     choose,
     json_file,
-    json_lines,
 )
+from inference.reading import json_lines
 from mixture_models.validation import InputError
 
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<time>\d{4}-\d{2}-\d{2}T[\d.:-]+))?$")

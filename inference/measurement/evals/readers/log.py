@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,34 +173,6 @@ def digest(*parts: Any) -> int:
     )
     raw = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(raw) or 1
-
-
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON Lines file, one held at a time.
-
-    Raises:
-        InputError: a line that is cut off or is no object, or no line at all.
-    """
-    found = False
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                raise InputError(
-                    f"{path} must have one JSON object a line; line {number} is cut off or is not JSON"
-                ) from None
-            if not isinstance(row, dict):
-                raise InputError(
-                    f"{path} must have one JSON object a line; line {number} has a {type(row).__name__}"
-                )
-            found = True
-            yield row
-    if not found:
-        raise InputError(f"a log must have answers; {path} is empty")
 
 
 def json_file(path: Path) -> Any:

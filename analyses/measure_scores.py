@@ -1,0 +1,147 @@
+"""How much old behaviour does a real run keep, by two log-likelihoods a sample? Table and figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from analyses import checkpoint_axis, figures, outputs, tables
+from inference import results
+from inference.intervals import interval, interval_kind, interval_probability
+from inference.measurement.score_files import read_scores
+from inference.measurement.scores import measure_scores
+
+# Checkpoints whose density is drawn.
+_MOST_DENSITIES = 8
+
+
+def run(
+    paths: Sequence[str | Path],
+    *,
+    old: str = "old_log_likelihood",
+    new: str = "new_log_likelihood",
+    checkpoint: str | None = None,
+    **settings: Any,
+) -> xr.DataTree:
+    """Measure the scores in some files.
+
+    Args:
+        paths: see `inference.measurement.score_files.read_scores`, also for the columns.
+        old: column of the log-likelihoods under the old-task reference.
+        new: column of those under the new-task reference.
+        checkpoint: column of the checkpoints.
+        settings: of `inference.measure_scores`.
+    """
+    return measure_scores(*read_scores(paths, old=old, new=new, checkpoint=checkpoint), **settings)
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a checkpoint: mean, sd and interval of the old weight, and the verdict in words."""
+    stats = tree["summary"].to_dataset()
+    lower, upper = _limits(tree)
+    columns = {
+        "num_samples": stats["num_samples"].to_numpy(),
+        "old_weight": stats["old_weight_mean"].to_numpy(),
+        "old_weight_lower": lower,
+        "old_weight_upper": upper,
+        "old_weight_sd": stats["old_weight_sd"].to_numpy(),
+        "information": stats["information"].to_numpy(),
+        "words": stats["words"].to_numpy(),
+    }
+    return pd.DataFrame(columns, index=pd.Index(stats["checkpoint"].to_numpy(), name="checkpoint"))
+
+
+def _limits(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
+    """Return the interval of every checkpoint: the exact one if it is asked for, or that of the draws."""
+    quantiles = tree["summary"].to_dataset()["old_weight_quantile"].isel(probability=[0, -1])
+    tail = 0.5 * (1.0 - interval_probability())
+    if interval_kind() == "eti" and np.allclose(quantiles["probability"], [tail, 1.0 - tail]):
+        lower, upper = quantiles.transpose("probability", "checkpoint").to_numpy()
+        return lower, upper
+    limits = interval(tree["posterior"].to_dataset()["old_weight"])
+    return limits.sel(ci_bound="lower").to_numpy(), limits.sel(ci_bound="upper").to_numpy()
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal, a checkpoint a row."""
+    caption = (
+        f"Mean and {100 * interval_probability():g} % interval. Both references are taken as they are: that "
+        "the old behaviour has moved is not seen, so there is no drift."
+    )
+    result = tables.new_table("What is left of the old task, by scores", caption)
+    result.add_column("checkpoint", justify="left")
+    for name in ("samples", "old weight", "information"):
+        result.add_column(name, justify="right")
+    result.add_column("verdict", justify="left")
+    for name, row in summary(tree).iterrows():
+        cells = [
+            name,
+            row["num_samples"],
+            tables.with_interval(dict(row), "old_weight"),
+            tables.number(row["information"]),
+            row["words"].partition(":")[0],
+        ]
+        result.add_row(*map(tables.shown, cells))
+    return result
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return one sentence for each checkpoint whose verdict is not ``good``."""
+    words = summary(tree)["words"]
+    return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``old_weight``, over checkpoints, and ``density``, of some of them."""
+    with figures.style():
+        return {"old_weight": _plot_weight(tree), "density": _plot_density(tree)}
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
+    results.save(tree, folder / outputs.MARKER)
+    summary(tree).to_csv(folder / "summary.csv")
+    for name, figure in plot(tree).items():
+        figures.save(figure, folder, name)
+
+
+def _plot_weight(tree: xr.DataTree) -> Figure:
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    posterior = tree["posterior"].to_dataset()
+    none = np.char.startswith(tree["summary"]["words"].to_numpy().astype(str), "not measured")
+    checkpoint_axis.draw(axes, posterior, ["old_weight"], none)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_ylabel(figures.label(posterior["old_weight"]))
+    words = f"point: mean, line: {100 * interval_probability():g} % interval"
+    axes.set_title(
+        f"Mass forgetting, by scores: how much old behaviour is left?\n{words}", loc="left", fontsize=10
+    )
+    if none.any():
+        axes.legend()
+    return figure
+
+
+def _plot_density(tree: xr.DataTree) -> Figure:
+    density = tree["density"].to_dataset()
+    count = density.sizes["checkpoint"]
+    chosen = np.unique(np.linspace(0, count - 1, min(_MOST_DENSITIES, count)).round().astype(int))
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    looks = figures.line_style([str(name) for name in density["checkpoint"].to_numpy()[chosen]])
+    for place, color in zip(chosen, figures.ordered_colours(len(chosen)), strict=True):
+        one = density.isel(checkpoint=place)
+        name = str(one["checkpoint"].item())
+        look = {"linestyle": looks[name]["linestyle"], "color": color}
+        axes.plot(one["node_old_weight"], one["old_weight_density"], label=figures.entry(name), **look)
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
+    axes.set_ylabel(figures.label(density["old_weight_density"]))
+    axes.set_title("Posterior of the old weight, by checkpoint", loc="left", fontsize=10)
+    figure.legend(loc="outside right upper", title="checkpoint")
+    return figure

@@ -1,0 +1,52 @@
+"""Imports point one way: analyses → inference → mixture_models, and no module needs itself."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "mixture_models": {"mixture_models"},
+    "inference": {"mixture_models", "inference"},
+    "analyses": {"mixture_models", "inference", "analyses"},
+    "massdrift": {"mixture_models", "inference", "analyses", "massdrift"},
+}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in MAY_IMPORT
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def imported(tree, *, whole):
+    """Return the modules of ours that are imported: in the whole file, or when it is loaded."""
+    found = set()
+    for node in ast.walk(tree) if whole else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return {name for name in found if name.partition(".")[0] in MAY_IMPORT}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_lies_below_it(package):
+    for name, path in MODULES.items():
+        if name.partition(".")[0] == package:
+            packages = {one.partition(".")[0] for one in imported(ast.parse(path.read_text()), whole=True)}
+            assert packages <= MAY_IMPORT[package], name
+
+
+def test_no_module_needs_itself_to_be_loaded():
+    graph = {
+        name: imported(ast.parse(path.read_text()), whole=False) & set(MODULES)
+        for name, path in MODULES.items()
+    }
+    assert len(graph) > 100
+    # A package loads its names when they are used: what matters are its modules.
+    lazy = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    TopologicalSorter({name: needed - lazy for name, needed in graph.items()}).prepare()
