@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.digits.evaluation import NEW_TASKS, NUM_TRUTH, TASKS, Evaluation
-from inference.intervals import interval_probability
+from inference.intervals import interval, interval_probability
 
 #: Variables of ``/evals`` that brute force knows.
 KNOWN = ("lost", "won", "accuracy_change")
@@ -67,8 +67,7 @@ def _truth(right: xr.DataArray, asked: Evaluation) -> xr.Dataset:
     each["accuracy"] = share.isel(checkpoint=slice(1, None)).mean("batch")
     of_items = xr.Dataset(each)
     tasks = [of_items.isel(item=np.flatnonzero(asked.of_task(task))).mean("item") for task in TASKS]
-    found = xr.concat(tasks, xr.Variable("task", list(TASKS)))
-    return found.assign(item_accuracy_change=whole.drop_vars("item", errors="ignore"))
+    return xr.concat(tasks, xr.Variable("task", list(TASKS)))
 
 
 def _halves(num: int) -> tuple[slice, slice]:
@@ -80,15 +79,45 @@ def old_tasks(data: xr.Dataset) -> xr.Dataset:
     return data.sel(task=[task for task in TASKS if task not in NEW_TASKS]).mean("task")
 
 
+def _columns(values: xr.DataArray, name: str, dims: Sequence[str]) -> dict[str, xr.DataArray]:
+    """Return mean and interval of the draws as columns."""
+    found = {name: values.mean(dims)}
+    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
+    for bound, tail in zip(("lower", "upper"), tails, strict=True):
+        found[f"{name}_{bound}"] = values.quantile(tail, dims).drop_vars("quantile")
+    return found
+
+
+def columns(tree: xr.DataTree, dims: Sequence[str]) -> dict[str, xr.DataArray]:
+    """Return what is measured of the answers to the old tasks, their mean, and of the new one.
+
+    Args:
+        tree: the result.
+        dims: over which draws are put together.
+    """
+    every = tree["evals"].to_dataset()
+    old, new = old_tasks(every), every.sel(task=list(NEW_TASKS)).mean("task")
+    kept = tree["posterior"]["old_weight"]
+    found: dict[str, xr.DataArray] = {}
+    for name in ("accuracy_change", "lost", "won", "old_weight"):
+        found |= _columns(old[name], f"answers_{name}", dims)
+    found |= _columns(new["accuracy_change"], "answers_gain", dims)
+    found |= _columns(kept / kept.isel(checkpoint=0), "kept_share", dims)
+    return found
+
+
 def coverage(tree: xr.DataTree) -> xr.Dataset:
-    """Return whether each interval holds what brute force says, over (objective, seed, checkpoint, task)."""
+    """Return whether each interval holds what brute force says, over (objective, seed, checkpoint, task).
+
+    Beside, how wide the intervals are and how far off their means.
+    """
     truth = tree["evals_truth"].to_dataset()
-    draws = tree["evals"].to_dataset().sel(checkpoint=truth["checkpoint"])
-    tails = 0.5 + 0.5 * interval_probability() * np.array([-1.0, 1.0])
+    draws = tree["evals"].to_dataset().sel({name: truth[name] for name in ("seed", "checkpoint")})
     found = {}
-    for name, true in ((*((n, n) for n in KNOWN), ("accuracy_change_of_items", "accuracy_change"))):
-        low, high = (draws[name].quantile(tail, ["chain", "draw"]).drop_vars("quantile") for tail in tails)
-        found[name] = (low <= truth[true]) & (truth[true] <= high)
+    for name in KNOWN:
+        limits = interval(draws[name])
+        low, high = (limits.sel(ci_bound=bound, drop=True) for bound in ("lower", "upper"))
+        found[name] = (low <= truth[name]) & (truth[name] <= high)
         found[f"{name}_width"] = high - low
-        found[f"{name}_error"] = draws[name].mean(["chain", "draw"]) - truth[true]
+        found[f"{name}_off"] = draws[name].mean(["chain", "draw"]) - truth[name]
     return xr.Dataset(found)

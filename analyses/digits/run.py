@@ -36,7 +36,7 @@ def run(settings: Settings, folder: Path, *, truth: bool = False, progress: bool
         settings: of the run.
         folder: in which every finished part is kept.
         truth: whether to find by brute force what the networks have lost and won of the evaluation's items,
-            at two checkpoints.
+            at the last checkpoint.
         progress: whether to show a progress bar.
 
     Returns:
@@ -206,9 +206,9 @@ def _brute_force(
     of: Any,
     bar: Any,
 ) -> xr.DataArray:
-    """Return of very many completions of each item those that are right: at the start, midway and at the end."""
+    """Return of very many completions of each item those that are right, at the start and at the end."""
     steps = settings.steps
-    places = sorted({0, len(steps) // 2, len(steps) - 1})
+    places = [0, len(steps) - 1]
     shape = (len(arrays), settings.num_seeds, len(places))
     right: dict[tuple[int, int, int], np.ndarray] = {}
     for seed, (c, place), (o, name) in itertools.product(
