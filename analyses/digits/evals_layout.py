@@ -18,7 +18,7 @@ _CHECKED = ("k_hat", "observed_change", "observed_change_error", "words")
 def evals_groups(
     trees: Sequence[xr.DataTree], right: xr.DataArray | None, asked: Evaluation
 ) -> dict[str, xr.Dataset]:
-    """Return the groups ``evals``, ``evals_stats`` and, where it is known, ``evals_truth``.
+    """Return the groups ``evals``, ``evals_stats`` and, by brute force, ``evals_truth`` and ``evals_items``.
 
     Args:
         trees: what `measure_evals` says of each network's answers.
@@ -31,7 +31,7 @@ def evals_groups(
         "evals_stats": _together(trees, "sample_stats", _CHECKED),
     }
     if right is not None:
-        groups["evals_truth"] = _truth(right, asked)
+        groups |= {"evals_truth": _truth(right, asked), "evals_items": _items(right, asked)}
     return groups
 
 
@@ -70,6 +70,15 @@ def _truth(right: xr.DataArray, asked: Evaluation) -> xr.Dataset:
     return xr.concat(tasks, xr.Variable("task", list(TASKS)))
 
 
+def _items(right: xr.DataArray, asked: Evaluation) -> xr.Dataset:
+    """Return the share of right completions of each item."""
+    share = right.mean("batch") / (NUM_TRUTH / right.sizes["batch"])
+    task = np.array([name for digit in asked.items.digits for name in TASKS if digit in TASKS[name]])
+    return xr.Dataset({"accuracy": share}).assign_coords(
+        item=np.arange(len(task)), item_task=("item", task), digit=("item", asked.items.digits)
+    )
+
+
 def _halves(num: int) -> tuple[slice, slice]:
     return slice(0, num // 2), slice(num // 2, num)
 
@@ -97,7 +106,7 @@ def columns(tree: xr.DataTree, dims: Sequence[str]) -> dict[str, xr.DataArray]:
     """
     every = tree["evals"].to_dataset()
     old, new = old_tasks(every), every.sel(task=list(NEW_TASKS)).mean("task")
-    kept = tree["posterior"]["old_weight"]
+    kept = tree["posterior"].to_dataset()["old_weight"]
     found: dict[str, xr.DataArray] = {}
     for name in ("accuracy_change", "lost", "won", "old_weight"):
         found |= _columns(old[name], f"answers_{name}", dims)

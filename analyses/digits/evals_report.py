@@ -157,7 +157,14 @@ def _against_truth(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
         )
         style = {name: value for name, value in look.items() if name != "linestyle"}
         axes.errorbar(
-            x, y, yerr=[y - below, above - y], linestyle="none", markersize=4, elinewidth=1.0, alpha=0.8, **style
+            x,
+            y,
+            yerr=[y - below, above - y],
+            linestyle="none",
+            markersize=4,
+            elinewidth=1.0,
+            alpha=0.8,
+            **style,
         )
     axes.axline((0.0, 0.0), slope=1.0, color="0.5", linestyle=":")
     axes.set(xlabel=f"lost, by brute force ({NUM_TRUTH:,} completions an item)", ylabel="lost, measured")

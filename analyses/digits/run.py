@@ -13,9 +13,9 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from analyses.digits import data, judges, training
+from analyses.digits.evals_layout import evals_groups
 from analyses.digits.evaluation import BASE, Evaluation, evaluation, now, write_log
 from analyses.digits.evaluation import measured as measured_answers
-from analyses.digits.evals_layout import evals_groups
 from analyses.digits.layout import assembled, checkpoint_name, image_sets
 from analyses.digits.objectives import Choice, Task, choices, network_of, params_of
 from analyses.digits.settings import Settings, Store
@@ -169,7 +169,9 @@ def _evaluated(
         bar.set_description(f"evaluating {name}")
         places = [0] if name == BASE else list(range(1, len(settings.steps)))
 
-        def compute(name: str = name, index: int = index, places: list[int] = places) -> dict[str, np.ndarray]:
+        def compute(
+            name: str = name, index: int = index, places: list[int] = places
+        ) -> dict[str, np.ndarray]:
             drawn = []
             for place in places:
                 network = networks if name == BASE else _checkpoint(arrays[name], place, networks)
@@ -219,7 +221,9 @@ def _brute_force(
             continue
         bar.set_description(f"brute force, network {seed + 1}, {checkpoint_name(name, steps[place])}")
 
-        def compute(seed: int = seed, place: int = place, o: int = o, name: str = name) -> dict[str, np.ndarray]:
+        def compute(
+            seed: int = seed, place: int = place, o: int = o, name: str = name
+        ) -> dict[str, np.ndarray]:
             every = networks if place == 0 else _checkpoint(arrays[name], place, networks)
             network = jax.tree.map(lambda leaf: leaf[seed], every)
             key = jax.random.fold_in(jax.random.fold_in(of(_TRUTH), seed), place + len(steps) * o)
