@@ -1,7 +1,7 @@
 """Do intervals of `inference.measure_evals` hold what networks have lost, over many evaluations of them?
 
-``python -m analyses.digits.coverage FOLDER --num 20`` takes a run of ``massdrift digits --truth``, which knows
-by brute force what its networks' chances are at each item. Evaluations are drawn anew from these chances: items
+``python -m analyses.digits.coverage FOLDER --num 20`` takes a run of ``massdrift digits --truth``, which
+knows by brute force what its networks' chances are at each item. Evaluations are drawn anew from these: items
 of a task with replacement, so that the run's items are the whole task, and answers to each. A row a quantity
 and task is printed: how often the interval holds the truth, its median width, and how far off means are.
 """

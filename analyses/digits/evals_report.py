@@ -43,8 +43,8 @@ def table(tree: xr.DataTree) -> RenderableType:
         final(tree),
         rows,
         title="What the answers say: digits of which the upper half is given",
-        caption=f"Last checkpoint against the start; mean and {100 * interval_probability():g} % interval over "
-        "the draws of all networks. Old tasks: their mean.",
+        caption=f"Last checkpoint against the start; mean and {100 * interval_probability():g} % interval "
+        "over the draws of all networks. Old tasks: their mean.",
     )
 
 
