@@ -706,6 +706,10 @@ def digits(
         int | None, typer.Option(help="Images of a checkpoint.", show_default="1000; 500 if quick")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.", show_default="0")] = None,
+    truth: Annotated[
+        bool,
+        typer.Option("--truth", help="Find what answers have lost by brute force too (takes twice as long)."),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="settings.toml of an earlier run; options given here win.")
     ] = None,
@@ -714,7 +718,7 @@ def digits(
 ) -> None:
     """Post-train small transformers on real digits by each objective, measure them, and test the theory."""
     # Here, as scikit-learn and Equinox take seconds to import.
-    from analyses.digits import figures, report, run
+    from analyses.digits import evals_report, figures, report, run
     from analyses.digits.settings import Settings as DigitsSettings
 
     given = {"num_seeds": num_seeds, "num_samples": num_samples, "seed": seed}
@@ -724,10 +728,11 @@ def digits(
     settings = DigitsSettings.quick(**changes) if quick else DigitsSettings(**changes)
     chosen = analyses.outputs.formats_of(formats)
     with analyses.outputs.resumed(out, formats=chosen):
-        tree = run.run(settings, out, progress=not quiet)
+        tree = run.run(settings, out, truth=truth, progress=not quiet)
         figures.write(tree, out)
     console = Console()
     console.print(report.agreement(tree))
     console.print(report.table(tree))
-    print(f"{report.words(tree)}\n")
+    console.print(evals_report.table(tree))
+    print("\n".join(filter(None, (report.words(tree), evals_report.words(tree)))), end="\n\n")
     say_written(out, chosen)

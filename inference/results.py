@@ -93,6 +93,8 @@ _LONG_NAME_AND_UNITS = {
     "accuracy_change_of_items": ("change of the mean success on these items alone", "1"),
     "lost": ("success lost, E max(p_base - p_run, 0)", "1"),
     "won": ("success won, E max(p_run - p_base, 0)", "1"),
+    "lost_uncertainty": ("half the range in which brute force puts what is lost", "1"),
+    "won_uncertainty": ("half the range in which brute force puts what is won", "1"),
     "known_kept": ("share of items known before and after", "1"),
     "forgotten": ("share of items known before and not after", "1"),
     "acquired": ("share of items known after and not before", "1"),

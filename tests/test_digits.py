@@ -11,11 +11,23 @@ import pytest
 import xarray as xr
 
 from analyses import cli
-from analyses.digits import data, judges, objectives, report, run, training
+from analyses.digits import (
+    coverage,
+    data,
+    evals_layout,
+    evaluation,
+    judges,
+    objectives,
+    report,
+    run,
+    training,
+)
 from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
 from analyses.digits.settings import Settings, Store
 from analyses.digits.transformer import Transformer
 from inference import results
+from inference.measurement.evals.pairing import pair
+from inference.measurement.evals.readers import read
 from mixture_models.validation import InputError
 
 # Every image of three pixels with three levels.
@@ -46,6 +58,98 @@ def test_samples_with_the_cache_follow_the_likelihood(network, log_probs):
     standard_error = np.sqrt(exact * (1.0 - exact) / count)
     # Of 27 images; a cache that is off by one pixel shifts shares by tens of standard errors.
     assert np.all(np.abs(shares - exact) < 4.5 * standard_error)
+
+
+def test_completions_follow_the_likelihood_given_what_is_given(network, log_probs):
+    given, count = jnp.array([[2], [0]]), 20_000
+    networks = jax.tree.map(lambda leaf: leaf[None], network)
+    drawn = np.asarray(training.complete(networks, given, jax.random.key(2), count))[0]
+    joint = np.exp(np.asarray(log_probs, np.float64)).reshape(3, 9)
+    for first, of_item in zip((2, 0), drawn, strict=True):
+        exact = joint[first] / joint[first].sum()
+        shares = np.bincount(of_item @ np.array([3, 1]), minlength=9) / count
+        standard_error = np.sqrt(exact * (1.0 - exact) / count)
+        # Of 9 images; those of the other first pixel are 10 standard errors away and more.
+        assert np.all(np.abs(shares - exact) < 4.5 * standard_error)
+    apart = np.abs(joint[0] / joint[0].sum() - joint[2] / joint[2].sum())
+    assert apart.max() > 10 * np.sqrt(0.25 / count)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    digits = data.load(num_levels=5, seed=0)
+    return evaluation.evaluation(digits, 5, 3, jax.random.key(0))
+
+
+def test_items_are_unseen_and_real_ones_are_right(asked):
+    seen = {image.tobytes() for image in data.load(num_levels=5, seed=0).networks.pixels}
+    assert not seen & {image.tobytes() for image in asked.items.pixels}
+    np.testing.assert_array_equal(np.bincount(asked.items.digits), np.full(10, 3))
+    assert asked.right(asked.items.pixels[:, None, 32:]).mean() >= 0.9
+    # The lower half of another digit is not right.
+    assert asked.right(np.roll(asked.items.pixels, 15, axis=0)[:, None, 32:]).mean() < 0.6
+
+
+def test_logs_are_read_as_they_were_graded(asked, tmp_path):
+    small = jax.vmap(lambda key: Transformer(64, 5, width=8, num_blocks=1, num_heads=1, key=key))
+    networks = small(jax.random.split(jax.random.key(0), 3))
+    drawn = asked.completions(networks, 4, jax.random.key(1))
+    names = ["base", "sft/checkpoint-20", "sft/checkpoint-40"]
+    for name, completions in zip(names, drawn, strict=True):
+        evaluation.write_log(asked, completions, tmp_path / name, evaluation.now(), {"network": 0})
+    answers = read(tmp_path, progress=False)
+    paired = pair(answers)
+    assert len(paired.runs) == 2 * len(evaluation.TASKS)
+    assert not len(paired.left_out)
+    right = asked.right(drawn).sum(axis=-1)
+    assert 0 < right.sum() < drawn[..., 0].size  # an untrained network is right now and then
+    for number, row in paired.runs.iterrows():
+        place, cells = names.index(f"{row['arm']}/checkpoint-{row['checkpoint']}"), paired.repeats
+        cells = cells[cells["run"] == number]
+        found = np.repeat(cells[["right_base", "right_run"]].to_numpy(int), cells["num_items"], axis=0)
+        expected = right[[0, place]][:, asked.of_task(row["task"])].T
+        np.testing.assert_array_equal(
+            found[np.lexsort(found.T)], expected[np.lexsort(expected.T)], err_msg=str(row["task"])
+        )
+        assert set(cells["num_base"]) == set(cells["num_run"]) == {4}
+
+
+def test_brute_force_brackets_what_is_lost_and_won(asked):
+    rng, num = np.random.default_rng(0), evaluation.NUM_TRUTH // 4
+    before = np.full(30, 0.5)
+    for shift in (0.0, -0.2, 0.03):
+        chances = np.stack([before, before + shift])
+        right = rng.binomial(num, chances[:, None], (2, 4, 30))
+        counted = xr.DataArray(
+            right[None, None],
+            {"objective": ["x"], "seed": [0], "checkpoint": [0, 5]},
+            ("objective", "seed", "checkpoint", "batch", "item"),
+        )
+        truth = evals_layout._truth(counted, asked).squeeze()
+        error = np.sqrt(2 * 0.25 / (4 * num) / asked.of_task("digits_5_to_9").sum())
+        of_new = truth.sel(task="digits_5_to_9")
+        assert abs(float(of_new["accuracy_change"]) - shift) < 4 * error
+        for name, exact in (("lost", max(-shift, 0.0)), ("won", max(shift, 0.0))):
+            reach = float(of_new[f"{name}_uncertainty"]) + 4 * error
+            assert abs(float(of_new[name]) - exact) < reach
+        # Where nothing is lost, the mean of max(p - q, 0) alone is 0.4 of an item's noise; the middle is half.
+        assert float(of_new["lost_uncertainty"]) < 0.3 * np.sqrt(2 * 0.25 / (4 * num))
+
+
+def test_simulated_evaluations_pair_each_item_with_itself():
+    rng = np.random.default_rng(0)
+    base = [rng.uniform(size=40) for _ in evaluation.TASKS]
+    # The first run is the base again with certainty at each item, the second never right.
+    base = [np.round(chances) for chances in base]
+    runs = [np.stack([chances, np.zeros(40)]) for chances in base]
+    paired = coverage.evaluated(base, runs, 8, rng)
+    same, none = (paired.repeats[paired.repeats["run"] % 2 == place] for place in (0, 1))
+    assert (same["right_base"] == same["right_run"]).all()
+    assert (none["right_run"] == 0).all()
+    assert paired.repeats.groupby("run")["num_items"].sum().tolist() == [40] * 6
+    true = coverage.truths(base, runs)
+    np.testing.assert_allclose(true["lost"][:, 1], [chances.mean() for chances in base])
+    np.testing.assert_array_equal(true["lost"][:, 0], 0.0)
 
 
 def test_the_empirical_law_counts_equal_images_together():
@@ -203,6 +307,8 @@ TINY = {
     "batch_size": 8,
     "num_seeds": 2,
     "num_samples": 60,
+    "num_items": 2,
+    "num_completions": 2,
 }
 
 
@@ -226,17 +332,17 @@ def test_a_run_that_was_interrupted_equals_one_that_was_not(tmp_path, monkeypatc
                 run.run(settings, tmp_path / "parts", progress=False)
         else:
             resumed = run.run(settings, tmp_path / "parts", progress=False)
-        stored = [path for path in (tmp_path / "parts" / "parts").glob("*.npz") if path.stem != "pretraining"]
-        assert len(stored) == kept
+        stored = {path.stem for path in (tmp_path / "parts" / "parts").glob("*.npz")}
+        assert len(stored & set(uninterrupted["posterior"]["objective"].to_numpy())) == kept
     assert len(calls) == 4  # two of six were not trained again
-    for group in ("posterior", "count", "theory", "comparison", "shown"):
+    for group in ("posterior", "count", "theory", "comparison", "shown", "evals", "evals_stats"):
         xr.testing.assert_identical(uninterrupted[group].to_dataset(), resumed[group].to_dataset())
 
 
 @pytest.mark.slow
 def test_the_quick_run_measures_what_is_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        sys, "argv", ["massdrift", "digits", "--quick", "--quiet", "--out", str(tmp_path / "run")]
+        sys, "argv", ["massdrift", "digits", "--quick", "--quiet", "--truth", "--out", str(tmp_path / "run")]
     )
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -246,7 +352,7 @@ def test_the_quick_run_measures_what_is_counted(tmp_path, monkeypatch, capsys):
     # The tables fit a terminal of 80 columns: nothing of them is cut off.
     assert "…" not in printed
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"results.zarr", "summary.csv", "images.png", "training.png", "lens.png"} <= names
+    assert {"results.zarr", "summary.csv", "images.png", "training.png", "lens.png", "answers.png"} <= names
     tree = results.open(tmp_path / "run" / "results.zarr")
     agree, total = report.agreements(tree)
     assert total == 2 * (1 + 6 * 2)
@@ -256,3 +362,15 @@ def test_the_quick_run_measures_what_is_counted(tmp_path, monkeypatch, capsys):
     weights = report.final(tree)["old_weight"]
     assert weights.idxmin() == "sft"
     assert weights["sft"] < 0.6 * weights["sdft"]
+    # Of 36 intervals each, of two networks: 89 % and more, as the truth is that of the log's own items.
+    assert "Brute force (1,000 completions an item)" in printed
+    found = evals_layout.coverage(tree)
+    for name in evals_layout.KNOWN:
+        assert found[name].size == 2 * 6 * 3
+        assert float(found[name].mean()) >= 0.8, name
+    # It is told apart from a run that has kept all: the truth itself is not 0.
+    lost = tree["evals_truth"]["lost"].sel(task="digits_0_to_2").mean(["seed", "checkpoint"])
+    assert str(lost.idxmax("objective").item()) == "sft"
+    # Logs of a run are logs as any others.
+    again = read(tmp_path / "run" / "evals" / "network-0", progress=False)
+    assert set(again["arm"].unique()) == {"base", *weights.index}

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analyses import figures as house
 from analyses import outputs
+from analyses.digits import evals_report
 from analyses.digits.layout import summary
 from analyses.digits.report import final
 from inference import files, results
@@ -20,9 +21,14 @@ _COLUMNS, _ROWS = 8, 5
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``images``, ``training`` and ``lens``."""
+    """Return the figures ``images``, ``training``, ``lens`` and ``answers``."""
     with house.style():
-        return {"images": _images(tree), "training": _training(tree), "lens": _lens(tree)}
+        return {
+            "images": _images(tree),
+            "training": _training(tree),
+            "lens": _lens(tree),
+            "answers": evals_report.plot(tree),
+        }
 
 
 def write(tree: xr.DataTree, folder: Path) -> None:

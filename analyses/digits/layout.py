@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.digits import data
+from analyses.digits.evals_layout import columns
 from analyses.digits.judges import Count, Panel, panel_draws
 from analyses.digits.objectives import Choice
 from analyses.digits.settings import Settings
@@ -197,7 +198,7 @@ def _shown(arrays: Arrays, axes: Mapping[str, Any], digits: data.Digits) -> xr.D
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row an objective, seed and checkpoint: measured and counted old weight, drift and gap."""
+    """Return one row an objective, seed and checkpoint: old weight, drift and gap, the count, the answers."""
     posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
     tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
     rows = xr.Dataset()
@@ -212,6 +213,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         rows[f"difference_{bound}"] = count["difference_interval"].sel(ci_bound=bound, drop=True)
     for kind in count["classifier"].to_numpy():
         rows[f"counted by {kind}"] = count["counted_by_kind"].sel(classifier=kind, drop=True)
+    rows = rows.merge(xr.Dataset(columns(tree, ["chain", "draw"])), join="outer")
     rows = rows.merge(tree["sample_stats"].to_dataset(), join="outer")
     return rows.to_dataframe().reset_index()
 

@@ -1,5 +1,7 @@
-"""The run: pre-train, post-train by every objective, sample, embed, measure and count."""
+"""The run: pre-train, post-train by every objective, sample, embed, measure, count and evaluate."""
 
+import itertools
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,22 +13,30 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from analyses.digits import data, judges, training
-from analyses.digits.layout import assembled, image_sets
+from analyses.digits.evals_layout import evals_groups
+from analyses.digits.evaluation import BASE, Evaluation, evaluation, now, write_log
+from analyses.digits.evaluation import measured as measured_answers
+from analyses.digits.layout import assembled, checkpoint_name, image_sets
 from analyses.digits.objectives import Choice, Task, choices, network_of, params_of
 from analyses.digits.settings import Settings, Store
 from analyses.digits.transformer import Transformer
-from inference import measure
+from inference import files, measure, results
 
 # What the random numbers of each part are folded with.
-_VERIFIER, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES = range(5)
+_VERIFIER, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES, _GRADER, _COMPLETIONS, _TRUTH = range(8)
+
+# Where the logs of evaluations stand in the folder of a run.
+_LOGS = "evals"
 
 
-def run(settings: Settings, folder: Path, *, progress: bool = True) -> xr.DataTree:
+def run(settings: Settings, folder: Path, *, truth: bool = False, progress: bool = True) -> xr.DataTree:
     """Return the result of a run; finished parts in the folder are not computed again.
 
     Args:
         settings: of the run.
         folder: in which every finished part is kept.
+        truth: whether to find by brute force what the networks have lost and won of the evaluation's items,
+            at the last checkpoint.
         progress: whether to show a progress bar.
 
     Returns:
@@ -37,10 +47,10 @@ def run(settings: Settings, folder: Path, *, progress: bool = True) -> xr.DataTr
     """
     store = Store(folder, settings)
     with jax.enable_x64(False), tqdm(disable=None if progress else True, unit="step") as bar:
-        return _run(settings, store, bar)
+        return _run(settings, store, truth, bar)
 
 
-def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
+def _run(settings: Settings, store: Store, truth: bool, bar: Any) -> xr.DataTree:
     key = jax.random.key(settings.seed)
     of = partial(jax.random.fold_in, key)
     digits = data.load(settings.num_levels, settings.seed)
@@ -58,8 +68,7 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
         arrays[name] = store.arrays(name, whole)
         if name == "sft_replay":
             # The demonstrations of SDFT: what SFT on both tasks made of each network.
-            last = {n: jnp.asarray(arrays[name][f"param.{n}"][-1]) for n in params_of(networks)}
-            targets = _task(settings, digits, network_of(last, networks), verifier)
+            targets = _task(settings, digits, _checkpoint(arrays[name], -1, networks), verifier)
     old, new = digits.networks.old, digits.networks.new
     panel = judges.Panel(digits.judges, digits.networks, settings.num_levels, settings.seed)
     trees, counts = [], []
@@ -69,7 +78,14 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
         measured = partial(_measured, images, old, new, embed, settings.seed, store.path(f"measuring-{seed}"))
         trees.append(store.tree(f"measured-{seed}", measured))
         counts.append({name: panel.count(each) for name, each in images.items()})
-    return assembled(settings, chosen, arrays, trees, counts, digits)
+    asked = evaluation(digits, settings.num_levels, settings.num_items, of(_GRADER))
+    evaluated = _evaluated(settings, store, asked, networks, arrays, of, bar)
+    right = _brute_force(settings, store, asked, networks, arrays, of, bar) if truth else None
+    found = assembled(settings, chosen, arrays, trees, counts, digits)
+    groups = evals_groups(evaluated, right, asked)
+    return xr.DataTree.from_dict(
+        found.to_dict() | {f"/{name}": results.describe(group) for name, group in groups.items()}
+    )
 
 
 def _choices(settings: Settings) -> dict[str, Choice]:
@@ -136,6 +152,100 @@ def _trained(
         bar.update(checkpoint.step - before)
         before = checkpoint.step
     return {name: np.stack([one[name] for one in kept]) for name in kept[0]}
+
+
+def _evaluated(
+    settings: Settings,
+    store: Store,
+    asked: Evaluation,
+    networks: Transformer,
+    arrays: Mapping[str, Mapping[str, np.ndarray]],
+    of: Any,
+    bar: Any,
+) -> list[xr.DataTree]:
+    """Let every checkpoint answer, write the logs, and return what is measured of each network's."""
+    answers = {}
+    for index, name in enumerate([BASE, *arrays]):
+        bar.set_description(f"evaluating {name}")
+        places = [0] if name == BASE else list(range(1, len(settings.steps)))
+
+        def compute(
+            name: str = name, index: int = index, places: list[int] = places
+        ) -> dict[str, np.ndarray]:
+            drawn = []
+            for place in places:
+                network = networks if name == BASE else _checkpoint(arrays[name], place, networks)
+                key = jax.random.fold_in(of(_COMPLETIONS), place + len(settings.steps) * index)
+                drawn.append(asked.completions(network, settings.num_completions, key))
+            return {"completions": np.stack(drawn), "time": np.array(now())}
+
+        answers[name] = store.arrays(f"completions-{name}", compute)
+    trees = []
+    for seed in range(settings.num_seeds):
+        bar.set_description(f"measuring the answers of network {seed + 1} of {settings.num_seeds}")
+        logs = store.folder / _LOGS / f"network-{seed}"
+        logs.parent.mkdir(exist_ok=True)
+        with files.folder_beside(logs) as part:
+            for name, stored in answers.items():
+                for step, drawn in zip(
+                    (0,) if name == BASE else settings.steps[1:], stored["completions"], strict=True
+                ):
+                    folder = part / name if name == BASE else part / name / f"checkpoint-{step}"
+                    model = {"network": seed, "objective": name, "step": step}
+                    write_log(asked, drawn[seed], folder, str(stored["time"]), model)
+            files.replace(part, logs)
+        measuring = partial(measured_answers, logs, list(arrays), settings.seed)
+        trees.append(store.tree(f"evals-{seed}", measuring))
+    return trees
+
+
+def _brute_force(
+    settings: Settings,
+    store: Store,
+    asked: Evaluation,
+    networks: Transformer,
+    arrays: Mapping[str, Mapping[str, np.ndarray]],
+    of: Any,
+    bar: Any,
+) -> xr.DataArray:
+    """Return of very many completions of each item those that are right, at the start and at the end."""
+    steps = settings.steps
+    places = [0, len(steps) - 1]
+    shape = (len(arrays), settings.num_seeds, len(places))
+    right: dict[tuple[int, int, int], np.ndarray] = {}
+    for seed, (c, place), (o, name) in itertools.product(
+        range(settings.num_seeds), enumerate(places), enumerate(arrays)
+    ):
+        if place == 0 and o > 0:
+            right[o, seed, c] = right[0, seed, c]
+            continue
+        bar.set_description(f"brute force, network {seed + 1}, {checkpoint_name(name, steps[place])}")
+
+        def compute(
+            seed: int = seed, place: int = place, o: int = o, name: str = name
+        ) -> dict[str, np.ndarray]:
+            every = networks if place == 0 else _checkpoint(arrays[name], place, networks)
+            network = jax.tree.map(lambda leaf: leaf[seed], every)
+            key = jax.random.fold_in(jax.random.fold_in(of(_TRUTH), seed), place + len(steps) * o)
+            return {"right": asked.right_of_many(network, key)}
+
+        part = f"truth-{seed}-{checkpoint_name(name, steps[place]).replace('/', '-')}"
+        right[o, seed, c] = store.arrays(part, compute)["right"]
+    counts = np.stack([right[where] for where in np.ndindex(shape)])
+    return xr.DataArray(
+        counts.reshape(*shape, *counts.shape[1:]),
+        {
+            "objective": list(arrays),
+            "seed": np.arange(settings.num_seeds),
+            "checkpoint": [steps[place] for place in places],
+        },
+        ("objective", "seed", "checkpoint", "batch", "item"),
+    )
+
+
+def _checkpoint(arrays: Mapping[str, np.ndarray], place: int, networks: Transformer) -> Transformer:
+    params = {name: jnp.asarray(arrays[f"param.{name}"][place]) for name in params_of(networks)}
+    return network_of(params, networks)
 
 
 def _measured(

@@ -22,6 +22,9 @@ from mixture_models.validation import (
 
 _FILE, _PARTS = "settings.toml", "parts"
 
+# There are about seventy images of a digit that no network sees.
+_MOST_ITEMS = 60
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -47,6 +50,8 @@ class Settings:
         learning_rate: of post-training.
         num_seeds: networks, each pre-trained and post-trained by itself.
         num_samples: images of a checkpoint.
+        num_items: of each digit, in the evaluation.
+        num_completions: of each item by a checkpoint.
         seed: of all random numbers.
     """
 
@@ -69,6 +74,8 @@ class Settings:
     learning_rate: float = 0.001
     num_seeds: int = 3
     num_samples: int = 1000
+    num_items: int = 24
+    num_completions: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +90,8 @@ class Settings:
             "pretraining_steps": integer("pretraining_steps", self.pretraining_steps, at_least=2),
             "batch_size": integer("batch_size", self.batch_size, at_least=2),
             "num_samples": integer("num_samples", self.num_samples, at_least=50),
+            "num_items": integer("num_items", self.num_items, at_least=1, at_most=_MOST_ITEMS),
+            "num_completions": integer("num_completions", self.num_completions),
             "steps": tuple(integer("a step", step, at_least=0) for step in self.steps),
         }
         for name in ("pretraining_rate", "kl_weight", "beta", "learning_rate"):
@@ -106,6 +115,7 @@ class Settings:
             "lag": 20,
             "num_seeds": 2,
             "num_samples": 500,
+            "num_items": 12,
         }
         return cls(**(small | changes))
 

@@ -188,6 +188,32 @@ def sample(networks: Transformer, key: PRNGKeyArray, num_samples: int) -> Int[Ar
     return jax.vmap(lambda network, key: NetworkLaw(network).sample(key, (num_samples,)))(networks, keys)
 
 
+@partial(jax.jit, static_argnums=3)
+def complete(
+    networks: Transformer, given: Int[Array, "item given"], key: PRNGKeyArray, num_completions: int
+) -> Int[Array, "network item n rest"]:
+    """Return what every network draws below the upper pixels of images.
+
+    Args:
+        networks: with a leading axis.
+        given: the first pixels of each image.
+        key: of all completions.
+        num_completions: of each image by each network.
+    """
+
+    def of_item(given: Array, key: Array) -> Array:
+        def of_network(network: Transformer, key: Array) -> Array:
+            draw = partial(network.complete, network.read(given))
+            return jax.vmap(draw)(jax.random.split(key, num_completions))
+
+        return jax.vmap(of_network)(networks, jax.random.split(key, num_networks))
+
+    num_networks = jax.tree.leaves(networks)[0].shape[0]
+    # One image after the other: all caches at once fit no processor's memory near it, which is twice as slow.
+    found = jax.lax.map(lambda one: of_item(*one), (given, jax.random.split(key, len(given))))
+    return jnp.moveaxis(found, 1, 0)
+
+
 def _over_networks(task: Task) -> Task:
     """Return the axes of ``vmap`` over a task's networks alone."""
     axes: dict[str, Any] = {"old_images": None, "new_images": None, "old_logit": None, "verifier": None}

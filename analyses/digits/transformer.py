@@ -20,6 +20,20 @@ class Cache(NamedTuple):
     values: tuple[Float[Array, "pixel head k"], ...]
 
 
+class Start(NamedTuple):
+    """The first pixels of an image, read by a network.
+
+    Attributes:
+        given: the pixels.
+        last: what stands before the next one.
+        cache: of all before ``last``.
+    """
+
+    given: Int[Array, "given"]
+    last: Int[Array, ""]
+    cache: Cache
+
+
 class Block(eqx.Module):
     """Causal self-attention and a two-layer perceptron, each on a normalised input and added to it.
 
@@ -123,8 +137,22 @@ class Transformer(eqx.Module):
 
     def sample(self, key: Array) -> Int[Array, "pixel"]:
         """Return one image, pixel by pixel; what the blocks need of earlier pixels is kept in a cache."""
+        return self.complete(self.read(jnp.zeros(0, jnp.int32)), key)
+
+    def read(self, given: Int[Array, "given"]) -> Start:
+        """Return what the first pixels of an image, in reading order, leave behind for those that follow."""
         shape = (self.num_pixels, self.blocks[0].num_heads, -1)
         empty = tuple(jnp.zeros_like(self.positions).reshape(shape) for _ in self.blocks)
+        first = jnp.concatenate([jnp.full(1, self.num_levels, jnp.int32), given.astype(jnp.int32)])
+
+        def following(cache: Cache, step: tuple[Array, Array]) -> tuple[Cache, None]:
+            return self._next(*step, cache)[1], None
+
+        steps = first[:-1], jnp.arange(len(given))
+        return Start(given, first[-1], lax.scan(following, Cache(empty, empty), steps)[0])
+
+    def complete(self, start: Start, key: Array) -> Int[Array, "rest"]:
+        """Return one draw of the pixels that follow the given ones, from their law given these."""
 
         def following(
             carry: tuple[Array, Cache], step: tuple[Array, Array]
@@ -135,9 +163,9 @@ class Transformer(eqx.Module):
             pixel = jax.random.categorical(key, logits).astype(jnp.int32)
             return (pixel, cache), pixel
 
-        steps = jnp.arange(self.num_pixels), jax.random.split(key, self.num_pixels)
-        first = jnp.asarray(self.num_levels, jnp.int32), Cache(empty, empty)
-        return lax.scan(following, first, steps)[1]
+        positions = jnp.arange(len(start.given), self.num_pixels)
+        steps = positions, jax.random.split(key, len(positions))
+        return lax.scan(following, (start.last, start.cache), steps)[1]
 
     def _next(
         self, before: Int[Array, ""], position: Int[Array, ""], cache: Cache
