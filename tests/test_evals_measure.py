@@ -100,19 +100,32 @@ def test_runs_of_a_task_share_what_is_not_known_of_it():
     assert np.corrcoef(draws)[0, 1] > 0.3
 
 
-def test_pooling_draws_runs_of_one_arm_together_and_not_those_of_another():
+def exact_pooling(seen, arm, rng):
+    """Return means of A + B and of ρ: in closed form given ρ, which is drawn from its prior and weighted."""
+    same, ones = (arm[:, None] == arm).astype(float), np.eye(len(arm))
+    rho = rng.dirichlet([1.0, 1.0, 2.0], 4000)
+    log_weights, means = [], []
+    for common, of_task, of_seed in rho:
+        covariance = common * same + (of_task + of_seed + 1.0) * ones
+        pulled = np.linalg.solve(covariance, seen)
+        log_weights.append(-0.5 * np.linalg.slogdet(covariance)[1] - 0.5 * seen @ pulled)
+        means.append((common * same + of_task * ones) @ pulled)
+    weights = special.softmax(log_weights)
+    return weights @ np.array(means), weights @ rho
+
+
+def test_pooling_is_what_closed_forms_say():
+    """Runs of two arms, each seen with variance 1, of one task and seed each."""
     rng = np.random.default_rng(3)
     arm = np.repeat([0, 1], 10)
-    true = np.where(arm == 0, -1.0, 1.0)[:, None] + np.zeros(3)
-    seen = true + rng.normal(size=true.shape)
-    # An observation of variance 1 under the prior N(0, I).
-    covariance = np.tile(0.5 * np.eye(3), (20, 1, 1))
-    found = pool(0.5 * seen, covariance, Groups(arm, np.arange(20)), 100, rng)
-    centre = found.mean.mean(axis=0)
-    assert np.square(centre - true).mean() < 0.4 * np.square(seen - true).mean()
-    for place in (0, 1):
-        np.testing.assert_allclose(centre[arm == place].mean(axis=0), true[arm == place][0], atol=0.6)
-    np.testing.assert_allclose(found.shares.sum(axis=-1), 1.0)
+    seen = np.where(arm == 0, -1.0, 1.0)[:, None] + rng.normal(size=(20, 3))
+    # Under the prior N(0, 1) an observation of variance 1 is halved, and so is the variance.
+    found = pool(0.5 * seen, np.tile(0.5 * np.eye(3), (20, 1, 1)), Groups(arm, np.arange(20)), 500, rng)
+    for place in range(3):
+        centre, shares = exact_pooling(seen[:, place], arm, rng)
+        # Draws have a standard deviation of 0.5, and some 100 of them are independent.
+        np.testing.assert_allclose(found.mean[..., place].mean(axis=0), centre, atol=0.2)
+        np.testing.assert_allclose(found.shares[:, place].mean(axis=0), shares, atol=0.12)
 
 
 def test_a_pooled_run_has_the_prior_of_one_that_is_not():
