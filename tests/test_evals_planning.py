@@ -209,7 +209,7 @@ def test_the_command_plans_seeds(massdrift, monkeypatch):
             ["--base=nowhere", "--accuracy=0.5"],
             "accuracy must be given or read from",
         ),
-        (["--base=nowhere"], "nowhere does not exist"),
+        (["--base=nowhere"], "a path of logs must exist; nowhere does not"),
     ],
 )
 def test_bad_input_is_one_sentence(massdrift, tmp_path, arguments, sentence):
