@@ -134,9 +134,7 @@ def run(
         seed_sd = not_negative("seed_sd", seed_sd)
     if seeds is not None:
         if seed_sd is None:
-            raise InputError(
-                f"seeds must come with seed_sd, the spread between them; got seeds {seeds} alone"
-            )
+            raise InputError(f"seeds must come with seed_sd, their spread; got seeds {seeds} alone")
         seeds = integer("seeds", seeds, at_least=2, at_most=MOST_SEEDS)
     law = _law(base, task, metric, accuracy, item_sd, num_choices, guess_rate)
     truth = truth_of(law.item_mean, law.item_sd, law.guess_rate, law.num_choices, *supposed.values())

@@ -53,6 +53,25 @@ def test_information_by_sums(run, k):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("quantity", ["lost", "accuracy_change"])
+def test_surfaces_by_sums(quantity):
+    truth = truth_of(0.05, -0.1, 0.0, guess=0.2, k=4)
+    of = planning.surface(truth, quantity)
+    z = np.linspace(-8.0, 8.0, 2001)
+    weights = stats.norm.pdf(z) / stats.norm.pdf(z).sum()
+    a = 1.0 + 3.0 * z
+
+    def by_sums(mass_lost, drift, drift_spread):
+        after = (1.0 - mass_lost) * special.expit(a[:, None] + drift + drift_spread * z)
+        change = 0.8 * (after - special.expit(a)[:, None])
+        return weights @ (np.maximum(-change, 0.0) if quantity == "lost" else change) @ weights
+
+    assert of.value == pytest.approx(by_sums(0.05, -0.1, 0.0), abs=1e-4)
+    for run in ((0.03, 0.15, 0.3), (0.0, 0.0, 0.9), (0.2, -1.2, 2.5)):
+        found = of.at(np.array([run[0] ** 0.5]), np.array([run[2]]), np.array([run[1]]))
+        assert found == pytest.approx(by_sums(*run), abs=1e-3)
+
+
 def test_many_items_far_from_bounds_are_normal():
     truth = truth_of(0.3, -0.2, 1.0)
     item, num_items = planning.per_item(truth, 8, 8), 200_000.0
@@ -209,7 +228,7 @@ def test_the_command_plans_seeds(massdrift, monkeypatch):
             ["--base=nowhere", "--accuracy=0.5"],
             "accuracy must be given or read from",
         ),
-        (["--base=nowhere"], "nowhere does not exist"),
+        (["--base=nowhere"], "a path of logs must exist; nowhere does not"),
     ],
 )
 def test_bad_input_is_one_sentence(massdrift, tmp_path, arguments, sentence):

@@ -77,13 +77,15 @@ class Truth(NamedTuple):
     drift_spread: float = 0.0
 
 
-def truth_of(item_mean: float, item_sd: float, guess_rate: float, num_choices: int | None, run: Run) -> Truth:
-    """Return what is supposed from the law of the items' logits N(μ, σ²) and the guess rate."""
+def truth_of(
+    item_mean: float, item_sd: float, guess_rate: float, num_choices: int | None, *run: float
+) -> Truth:
+    """Return what is supposed of the items' logits, N(μ, σ²), of the guess rate and of the run, (m, δ, τ)."""
     inverse_choices = 1.0 / num_choices if num_choices else 0.0
     share = guess_rate * num_choices if num_choices else 1.0
     location = item_mean / np.hypot(item_sd, np.sqrt(LOGISTIC_VARIANCE))
     with jax.enable_x64(True):
-        scores = np.asarray(task_scores_of(location, np.log(item_sd), share))
+        scores = np.asarray(task_scores_of(*map(jnp.asarray, (location, np.log(item_sd), share))))
     return Truth(np.clip(scores, -_MOST_SCORE, _MOST_SCORE), inverse_choices, *run)
 
 
@@ -202,9 +204,17 @@ def surface(truth: Truth, quantity: str) -> Surface:
     return Surface(float(values[-1]), *QUANTITIES[quantity], at, slopes)
 
 
-# Where the scale of m is known, and where its information is computed.
-_MASSES = np.linspace(0.0, 1.0, 1025) ** 3
+class Scale(NamedTuple):
+    """Values from 0 on, and where they lie on a scale from the truth on."""
+
+    values: Float[np.ndarray, "n"]
+    places: Float[np.ndarray, "n"]
+
+
+# Values of m and of τ² at which their scales are known, and those at which the information is computed.
+_MASSES, _SQUARES = np.linspace(0.0, 1.0, 1025) ** 3, np.linspace(0.0, _MOST_SPREAD ** (2.0 / 3.0), 1025) ** 3
 _MASS_NODES = np.array([1e-4, 1e-3, 4e-3, 1e-2, 2e-2, 4e-2, 8e-2, 0.16, 0.3, 0.5, 0.8, 0.97])
+_SQUARE_NODES = np.array([_LEAST_SPREAD, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0, _MOST_SPREAD]) ** 2
 
 
 class PerItem(NamedTuple):
@@ -213,20 +223,22 @@ class PerItem(NamedTuple):
     Attributes:
         truth: at which it does.
         information: of it.
-        stretched: `_MASSES` on a scale on which the information on m is everywhere that of the truth, from
-            the truth on.
+        mass: m on a scale on which the information on it is everywhere that of the truth.
+        square: τ² on such a scale.
     """
 
     truth: Truth
     information: Float[np.ndarray, "6 6"]
-    stretched: Float[np.ndarray, "n"]
+    mass: Scale
+    square: Scale
 
 
 def per_item(truth: Truth, num_base: int, num_run: int) -> PerItem:
     """Return what one item tells.
 
     A sure item's wrong answers are few where little is lost, so that the information on m falls steeply with
-    m. On the scale ∫ sqrt(I(m) / I(m₀)) dm the log-likelihood is close to a parabola.
+    m, and that on τ² falls with τ². On the scale ∫ sqrt(I(m) / I(m₀)) dm the log-likelihood is close to a
+    parabola.
 
     Args:
         truth: what is supposed.
@@ -234,17 +246,33 @@ def per_item(truth: Truth, num_base: int, num_run: int) -> PerItem:
         num_run: answers of the run.
     """
 
-    def log_information(mass: float) -> float:
-        there = truth._replace(mass_lost=mass)
-        return float(np.log(information(there, num_base, num_run)[5, 5]))
+    def on_mass(mass: float) -> float:
+        return float(information(truth._replace(mass_lost=mass), num_base, num_run)[5, 5])
 
-    mass = truth.mass_lost
-    logs = np.array([log_information(node) for node in _MASS_NODES]) - log_information(mass)
-    middle = 0.5 * (_MASSES[1:] + _MASSES[:-1])
-    slopes = np.exp(0.5 * np.interp(np.log(middle), np.log(_MASS_NODES), logs))
-    stretched = np.concatenate([[0.0], np.cumsum(slopes * np.diff(_MASSES))])
-    stretched -= np.interp(mass, _MASSES, stretched)
-    return PerItem(truth, information(truth, num_base, num_run), stretched)
+    def on_square(square: float) -> float:
+        there = truth._replace(drift_spread=float(np.sqrt(square)))
+        return float(information(there, num_base, num_run)[4, 4])
+
+    return PerItem(
+        truth,
+        information(truth, num_base, num_run),
+        _scale(on_mass, truth.mass_lost, _MASS_NODES, _MASSES),
+        _scale(on_square, truth.drift_spread**2, _SQUARE_NODES, _SQUARES),
+    )
+
+
+def _scale(
+    information_at: Callable[[float], float],
+    here: float,
+    nodes: Float[np.ndarray, "k"],
+    values: Float[np.ndarray, "n"],
+) -> Scale:
+    """Return the scale of one unknown from the information on it at some nodes."""
+    logs = np.log([information_at(float(node)) for node in nodes]) - np.log(information_at(here))
+    middle = 0.5 * (values[1:] + values[:-1])
+    slopes = np.exp(0.5 * np.interp(np.log(middle), np.log(nodes), logs))
+    places = np.concatenate([[0.0], np.cumsum(slopes * np.diff(values))])
+    return Scale(values, places - np.interp(here, values, places))
 
 
 def expected(item: PerItem, of: Surface, num_items: float, rope: float = 0.0) -> Expected:
@@ -270,7 +298,7 @@ class _Posterior:
     """The posteriors of many data sets: points of (√m, τ) with weights, and the normal law of the rest."""
 
     def __init__(self, item: PerItem, num_items: float) -> None:
-        truth, answers, stretched = item.truth, num_items * item.information, item.stretched
+        truth, answers, scales = item.truth, num_items * item.information, (item.square, item.mass)
         gradient = ndtri(_uniform(_NUM_DATA, 6)) @ _root(answers).T
         uniform = _uniform(_NUM_POINTS, 4)
         self.drift = truth.drift
@@ -286,11 +314,13 @@ class _Posterior:
         bounded = answers[4:, 4:] - answers[4:, :4] @ onto
         # Points lie where the answers, and bounds, let the posteriors be.
         reach = _REACH * np.sqrt(np.diag(np.linalg.inv(bounded + np.diag([1e-3, 1.0]))))
-        square = truth.drift_spread**2
-        low = np.sqrt([max(square - reach[0], 0.0), np.interp(-reach[1], stretched, _MASSES)])
-        high = np.sqrt([min(square + reach[0], _MOST_SPREAD**2), np.interp(reach[1], stretched, _MASSES)])
+        low, high = (
+            np.sqrt([np.interp(sign * r, *reversed(scale)) for r, scale in zip(reach, scales, strict=True)])
+            for sign in (-1.0, 1.0)
+        )
         self.spread, self.root = (low + (high - low) * uniform[:, :2]).T
-        away = np.stack([self.spread**2 - square, np.interp(self.root**2, _MASSES, stretched)], axis=-1)
+        squares = (self.spread**2, self.root**2)
+        away = np.stack([np.interp(x, *scale) for x, scale in zip(squares, scales, strict=True)], axis=-1)
         pull = gradient[:, 4:] - rest @ onto
         log_prior = np.log1p(-self.root) - self.spread
         log_density = log_prior - 0.5 * np.sum(away @ bounded * away, axis=-1) + pull @ away.T
@@ -323,9 +353,8 @@ class _Posterior:
 def _limits(values: Float[np.ndarray, "n"], weights: Float[np.ndarray, "d n"]) -> Float[np.ndarray, "2 d"]:
     """Return the limits of the intervals of weighted values, which are in order."""
     probability = interval_probability()
-    tails = (
-        np.linspace(0.0, 1.0 - probability, 41) if interval_kind() == "hdi" else [0.5 * (1.0 - probability)]
-    )
+    outside = 1.0 - probability
+    tails = np.linspace(0.0, outside, 41) if interval_kind() == "hdi" else np.array([0.5 * outside])
     found = np.empty((2, len(weights)))
     for number, of_data in enumerate(weights):
         below = np.cumsum(of_data) - 0.5 * of_data
