@@ -132,7 +132,7 @@ def test_brute_force_brackets_what_is_lost_and_won(asked):
         for name, exact in (("lost", max(-shift, 0.0)), ("won", max(shift, 0.0))):
             reach = float(of_new[f"{name}_uncertainty"]) + 4 * error
             assert abs(float(of_new[name]) - exact) < reach
-        # Where nothing is lost, the mean of max(p - q, 0) alone is 0.4 of an item's noise; the middle is half.
+        # Where nothing is lost, the mean of max(p - q, 0) alone is 0.4 of an item's noise; the middle half.
         assert float(of_new["lost_uncertainty"]) < 0.3 * np.sqrt(2 * 0.25 / (4 * num))
 
 
