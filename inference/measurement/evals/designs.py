@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln, nctdtr, stdtrit
 
+from inference.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.evals.planning import Expected, Surface, Truth, expected, per_item, surface
 from mixture_models.validation import InputError
@@ -90,6 +91,7 @@ class Plan(NamedTuple):
     power: Float[np.ndarray, "a n"]
 
 
+@on_one_thread
 def plan(
     question: Question, answers: Sequence[int], seeds: int | None = None, most_items: int = MOST_ITEMS
 ) -> Plan:

@@ -77,6 +77,9 @@ class Truth(NamedTuple):
     drift_spread: float = 0.0
 
 
+_compiled_scores = compiled(task_scores_of)
+
+
 def truth_of(
     item_mean: float, item_sd: float, guess_rate: float, num_choices: int | None, *run: float
 ) -> Truth:
@@ -84,8 +87,7 @@ def truth_of(
     inverse_choices = 1.0 / num_choices if num_choices else 0.0
     share = guess_rate * num_choices if num_choices else 1.0
     location = item_mean / np.hypot(item_sd, np.sqrt(LOGISTIC_VARIANCE))
-    with jax.enable_x64(True):
-        scores = np.asarray(task_scores_of(*map(jnp.asarray, (location, np.log(item_sd), share))))
+    scores = _compiled_scores(*map(np.asarray, (location, np.log(item_sd), share)))
     return Truth(np.clip(scores, -_MOST_SCORE, _MOST_SCORE), inverse_choices, *run)
 
 
@@ -340,25 +342,26 @@ class _Posterior:
         of_task = of_task + self.normal[..., 1] * np.sqrt(max(of.slopes @ left @ of.slopes, 0.0))
         places = [np.broadcast_to(x, drift.shape) for x in (self.root, self.spread)]
         values = (of.at(*places, drift) + of_task).ravel()
-        weights = np.tile(self.weights, (1, len(drift))) / len(drift)
         # By how much data move δ, a quantity is moved in proportion, with the mean slope over that distance.
         moved = of.at(*places, drift + sd) - of.at(*places, drift - sd)
         slope = self.weights.mean(axis=0) @ moved.mean(axis=0) / (2.0 * sd)
         shift = self.shift @ np.append(of.slopes, slope)
         order = np.argsort(values)
-        lower, upper = _limits(values[order], weights[:, order])
-        return lower + shift, upper + shift, weights @ values + shift
+        # Rows of points are copied faster than columns.
+        weights = self.weights.T[order % _NUM_POINTS] / len(drift)
+        lower, upper = _limits(values[order], weights)
+        return lower + shift, upper + shift, values[order] @ weights + shift
 
 
-def _limits(values: Float[np.ndarray, "n"], weights: Float[np.ndarray, "d n"]) -> Float[np.ndarray, "2 d"]:
+def _limits(values: Float[np.ndarray, "n"], weights: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "2 d"]:
     """Return the limits of the intervals of weighted values, which are in order."""
     probability = interval_probability()
     outside = 1.0 - probability
     tails = np.linspace(0.0, outside, 41) if interval_kind() == "hdi" else np.array([0.5 * outside])
-    found = np.empty((2, len(weights)))
-    for number, of_data in enumerate(weights):
-        below = np.cumsum(of_data) - 0.5 * of_data
-        lower, upper = (np.interp(tails + p, below, values) for p in (0.0, probability))
+    below = np.cumsum(weights, axis=0) - 0.5 * weights
+    found = np.empty((2, weights.shape[1]))
+    for number, of_data in enumerate(below.T):
+        lower, upper = (np.interp(tails + p, of_data, values) for p in (0.0, probability))
         found[:, number] = min(zip(lower, upper, strict=True), key=lambda pair: pair[1] - pair[0])
     return found
 
