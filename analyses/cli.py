@@ -708,7 +708,7 @@ def digits(
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.", show_default="0")] = None,
     truth: Annotated[
         bool,
-        typer.Option("--truth", help="Find what answers have lost by brute force too (takes twice as long)."),
+        typer.Option("--truth", help="Find what answers have lost by brute force too; slow."),
     ] = False,
     config: Annotated[
         Path | None, typer.Option(help="settings.toml of an earlier run; options given here win.")

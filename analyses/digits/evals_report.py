@@ -16,6 +16,9 @@ from analyses.digits.evals_layout import KNOWN, columns, coverage, old_tasks
 from analyses.digits.evaluation import NUM_TRUTH
 from inference.intervals import interval, interval_probability
 
+# Of logarithmic axes, as probabilities are written.
+_TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+
 _POOLED = ["seed", "chain", "draw"]
 
 
@@ -114,7 +117,7 @@ def _over_training(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
             )
     axes.set(xlabel="post-training step", ylabel="success lost, E max(p_base - p_run, 0)")
     axes.set_ylim(bottom=0.0)
-    title = "Lost of the old tasks, mean of all networks"
+    title = "Lost of the old tasks"
     axes.set_title(title + (" (bar: brute force)" if truth is not None else ""), loc="left", fontsize=9)
 
 
@@ -166,6 +169,11 @@ def _against_truth(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
             alpha=0.8,
             **style,
         )
-    axes.axline((0.0, 0.0), slope=1.0, color="0.5", linestyle=":")
-    axes.set(xlabel=f"lost, by brute force ({NUM_TRUTH:,} completions an item)", ylabel="lost, measured")
+    ends = [0.6 * float(truth["lost"].min()), 1.5 * float(mean.max())]
+    axes.plot(ends, ends, color="0.5", linestyle=":")
+    axes.set(xscale="log", yscale="log", xlabel="lost, by brute force", ylabel="lost, measured")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
+        axis.set_ticks([], minor=True)
+    axes.set(xlim=ends, ylim=(0.2 * ends[0], ends[1]))
     axes.set_title("Each network and task, last checkpoint", loc="left", fontsize=9)
