@@ -5,13 +5,15 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-import xarray as xr
 from rich.console import Console
 
 from analyses import config, outputs
+
+if TYPE_CHECKING:  # a command loads only what it needs
+    import xarray as xr
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
@@ -34,7 +36,7 @@ class Work(NamedTuple):
     """
 
     analysis: Any
-    run: Callable[[], xr.DataTree]
+    run: "Callable[[], xr.DataTree]"
     spins: bool = False
 
 

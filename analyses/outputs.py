@@ -8,13 +8,12 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-import xarray as xr
-
-from inference import files, kept, results
+from inference import files
 from mixture_models.validation import one_of
 
-if TYPE_CHECKING:  # matplotlib takes a second to load, and most of what is checked here draws nothing
+if TYPE_CHECKING:  # these take seconds to load, and what is checked here needs none of them
+    import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
 
 #: Every output folder holds this file; a folder without it is never overwritten.
@@ -47,6 +46,8 @@ def end() -> None:
 
 def words_of_kept() -> str:
     """Say what is kept of a command that is stopped."""
+    from inference import kept
+
     for keep in _keeping:
         if kept.any_in(keep):
             return f"what was finished is kept in {keep}, and the same command goes on from there"
@@ -90,6 +91,8 @@ def folder(path: Path, *, overwrite: bool, formats: tuple[str, ...] = DEFAULT_FO
         InputError: something stands there that may not be replaced, or nothing can be written there.
         OSError: the disk is full, or fails; what was finished is kept.
     """
+    from inference import kept
+
     path = files.place(path)
     files.check_new(path, foreign, overwrite=overwrite)
     keep = kept_beside(path)
@@ -119,6 +122,8 @@ def _nothing_empty(keep: Path) -> Iterator[None]:
 
 def clean(*folders: Path) -> None:
     """Delete folders of finished parts in which there is none."""
+    from inference import kept
+
     for keep in folders:
         if not kept.any_in(keep):
             shutil.rmtree(keep, ignore_errors=True)
@@ -156,6 +161,8 @@ def kept_beside(path: Path) -> Path:
 
 def foreign(path: Path) -> str | None:
     """Say what in a folder is not of an earlier output, or None."""
+    from inference import results
+
     if not path.is_dir():
         return "it is a file"
     if not (path / MARKER).exists():
@@ -186,9 +193,10 @@ def _written(folder: Path) -> set[str]:
         return set()
 
 
-def write(tree: xr.DataTree, summary: pd.DataFrame, drawn: "Mapping[str, Figure]", folder: Path) -> None:
+def write(tree: "xr.DataTree", summary: "pd.DataFrame", drawn: "Mapping[str, Figure]", folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv`` and the figures, by name, into a folder."""
     from analyses import figures
+    from inference import results
 
     results.save(tree, folder / MARKER)
     summary.to_csv(folder / "summary.csv", index=False)

@@ -148,7 +148,7 @@ KNOWN = {
     "only a value": ("sft:0.2", "the argument of sft must be one of replay, learner; got '0.2'"),
     "replay of 1": ("sft:replay=1", "replay must lie in [0, 1); got 1"),
     "negative replay": ("reverse_kl:replay=-0.1", "replay must lie in [0, 1); got -0.1"),
-    "nan": ("sft:replay=nan", "replay must be finite"),
+    "nan": ("sft:replay=nan", "replay must be a number; got 'nan'"),
     "text": ("sft:replay=some", "replay must be a number; got 'some'"),
     "empty": ("sft:replay=", "replay must be a number; got ''"),
     "an unknown estimator": (

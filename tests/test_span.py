@@ -320,7 +320,7 @@ def run(objective="sft", **changes):
 def test_a_result_holds_what_does_not_depend_on_coordinates():
     tree = run()
     assert set(tree["trajectory"].data_vars) == {
-        "old_weight", "old_logit", "retention", "old_drift", "new_gap", "loss",
+        "old_weight", "old_logit", "retention", "old_coverage", "old_drift", "new_gap", "loss",
     }  # fmt: skip
     first = tree["trajectory"].to_dataset().isel(step=0, objective=0, chain=0, draw=0)
     start, target = mixtures(2)

@@ -487,6 +487,7 @@ def test_the_single_mode_learner_is_recorded_with_its_overlaps():
         "mean",
         "scale",
         "retention",
+        "old_coverage",
         "old_drift",
         "new_gap",
         "old_overlap",
