@@ -256,6 +256,7 @@ def test_replicates_that_diverge_are_counted_and_left_out(massdrift, tmp_path):
     assert pd.read_csv(out / "summary.csv")["num_diverged"].tolist() == [4]
 
 
+@pytest.mark.slow
 def test_one_replicate_and_one_step_make_a_table(massdrift, tmp_path):
     code, printed, _ = massdrift(
         "compare",

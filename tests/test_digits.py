@@ -270,6 +270,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(arguments, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_between_change_no_number():
     small = Transformer(3, 3, width=4, num_blocks=1, num_heads=1, key=jax.random.key(0))
     one = jax.tree.map(lambda leaf: leaf[None], small)

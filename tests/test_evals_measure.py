@@ -90,6 +90,7 @@ def test_a_result_depends_on_the_seed_alone():
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_runs_of_a_task_share_what_is_not_known_of_it():
     """Two runs that are alike: the draws of their drift go together, as the items' law is common."""
     rng = np.random.default_rng(2)
@@ -159,6 +160,7 @@ def test_one_answer_an_item_is_said_to_tell_little():
     assert "one training seed" in words
 
 
+@pytest.mark.slow
 def test_a_base_that_differs_from_itself_is_not_trusted():
     rng = np.random.default_rng(6)
     frame = sim.repeats(rng, sim.Truth(500, 4, 4), [(0.0, 0.0, 0.0), (0.1, 0.0, 0.0)])
@@ -172,6 +174,7 @@ def test_a_base_that_differs_from_itself_is_not_trusted():
     assert run.startswith("not to be trusted: the base, evaluated twice, differs")
 
 
+@pytest.mark.slow
 def test_mass_lost_on_half_of_the_items_is_seen():
     rng = np.random.default_rng(7)
     truth = sim.Truth(2000, 8, 8, mean=1.0, sd=4.0)
@@ -183,6 +186,7 @@ def test_mass_lost_on_half_of_the_items_is_seen():
     assert words_of(sim.paired(frame))[0].startswith("good")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", [0, 1])
 def test_all_right_or_all_wrong_has_a_posterior_all_the_same(right):
     frame = sim.cells_of(np.full(40, 2 * right), np.full(40, 2 * right), sim.Truth(40, 2, 2))

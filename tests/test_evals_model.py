@@ -125,6 +125,7 @@ def test_scores_have_the_prior_that_numpyro_samples():
     np.testing.assert_allclose(back, np.stack([score] * 3, axis=-1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_draws_have_the_moments_of_a_grid_over_the_posterior():
     """A run of 60 items, its scores on a grid of 6 dimensions by brute force: importance from the prior."""
     rng = np.random.default_rng(1)
@@ -227,6 +228,7 @@ def test_older_measures():
     assert found.observed_change_error == pytest.approx(change.std(ddof=1) / 20.0)
 
 
+@pytest.mark.slow
 def test_nuts_runs_the_program_of_repeats():
     """The unknowns' names and shapes are those that the fast path gives."""
     cells = task_cells(

@@ -174,6 +174,7 @@ def test_reverse_kl_ends_at_the_target_however_long_it_is_followed():
     assert float(end["new_gap"][0]) < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("separation", "weight", "end"), [(1.0, 0.9999, 1e5), (1.0, 0.9999, 1e8), (2.0, 1e-4, 1e8)]
 )
@@ -188,6 +189,7 @@ def test_a_flow_that_has_arrived_stays(separation, weight, end):
     np.testing.assert_allclose(there["new_gap"], 0.0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_slow_flow_is_not_taken_for_a_rest():
     """At β = 1e-12 the weight's velocity is 3e-11, and after 1e8 has moved the logit by 0.3 %."""
     target = TwoMode.create(0.5, 0.0, 8.0)

@@ -129,6 +129,7 @@ def test_the_rarer_of_two_modes_that_did_not_move_has_not_drifted_more():
     assert 0.3 < np.mean(probabilities) < 0.7
 
 
+@pytest.mark.slow
 def test_draws_of_two_runs_under_one_draw_of_the_references_go_together():
     """Runs in trees of their own are paired as the checkpoints of one run are."""
     rng = np.random.default_rng(3)

@@ -324,6 +324,7 @@ def test_means_across_the_axis_are_the_regressions_and_their_posterior_its_close
     np.testing.assert_allclose(flat.var(axis=0), np.diag(covariance), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_what_has_moved_across_the_axis_alone_has_moved():
     """Half a Mahalanobis across, 0 along, 8 of its standard errors: seen whatever the kind of modes."""
     rng, apart = np.random.default_rng(4), np.array([4.0, 0.0, 0.0])
@@ -352,6 +353,7 @@ def test_nuts_along_the_axis_keeps_what_is_across_it():
     assert sds[1] == pytest.approx(sds[0], rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_reference_that_holds_some_of_the_other_task_is_noticed():
     """5 % of 500 samples, 3 apart, ten times; and not once where there are none, however skewed."""
     shares = []

@@ -244,6 +244,7 @@ def compared(objective, dim, replicates, **changes):
     return two_samples.compared(*both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", walk("sft"))
 def test_the_law_is_that_of_the_training_in_all_coordinates(objective):
     """Means, variances, covariances within five standard errors, and KS tests of variables and of pairs."""

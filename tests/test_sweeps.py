@@ -119,6 +119,7 @@ def test_points_of_a_sweep_are_trainings(whole):
         assert_agrees(tree, point(GRID, CHOSEN, **at), at)
 
 
+@pytest.mark.slow
 def test_a_sweep_in_single_precision_is_trainings_in_single_precision(whole, tmp_path):
     tree = run(tmp_path / "single.zarr", precision="float32")
     at = {name: values[-1] for name, values in GRID.items()}
@@ -382,6 +383,7 @@ def committed(store):
     return sum(path.is_file() for path in (store / "commits" / "checksum").glob("c/**/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, trained):
     store = tmp_path / "killed.zarr"

@@ -155,6 +155,7 @@ def unit(rng):
     return np.array([np.cos(angle), np.sin(angle)])
 
 
+@pytest.mark.slow
 def test_bound_of_the_drift_is_close_to_its_peak_and_ends_with_it():
     targets = [TwoMode.create(0.5, 0.0, separation) for separation in (3.0, 4.0, 5.0, 6.0, 8.0, 10.0)]
     for gap in (0.0, 1.5):
