@@ -15,7 +15,7 @@ from inference.measurement.evals import checks, classical, fast, nuts, planning,
 from inference.measurement.evals.choices import ChoiceDraws, draw_choices
 from inference.measurement.evals.fit import TaskDraws, fit_repeats
 from inference.measurement.evals.model import CHOICE_CELLS, choice_probabilities
-from inference.measurement.evals.pairing import PARTLY, Paired, pair
+from inference.measurement.evals.pairing import PARTLY, Paired, order_of, pair
 from inference.measurement.evals.readers import read
 from inference.measurement.laplace import MOST_K_HAT
 from mixture_models.validation import InputError, integer, one_of
@@ -343,10 +343,12 @@ def _tree(
     settings: dict[str, Any],
 ) -> xr.DataTree:
     coords = {name: pd.unique(runs[name]) for name in RUN_DIMS}
+    # Arms may have different ones: by their order in one arm those of another could go back and forth.
+    coords["checkpoint"] = np.array(sorted(coords["checkpoint"], key=order_of), dtype=object)
+    places = tuple(pd.Index(coords[name]).get_indexer(runs[name]) for name in RUN_DIMS)
     if not all(isinstance(c, int | np.integer) for c in coords["checkpoint"]):
         coords["checkpoint"] = np.array([str(c) for c in coords["checkpoint"]])
     coords = {name: np.array(list(labels)) for name, labels in coords.items()}
-    places = tuple(pd.factorize(runs[name])[0] for name in RUN_DIMS)
     shape = tuple(len(coords[name]) for name in RUN_DIMS)
     per_chain = fast.NUM_DRAWS // _CHAINS
     sample = {"chain": np.arange(_CHAINS), "draw": np.arange(per_chain)}

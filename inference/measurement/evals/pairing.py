@@ -143,7 +143,7 @@ def _groups(answers: pd.DataFrame, base: str | int) -> tuple[np.ndarray, pd.Data
     by_arm = (table["arm"] == name_of(base)).to_numpy()
     evaluations = sorted(
         {(row.seed, row.checkpoint) for row in table[by_arm].itertuples()},
-        key=lambda run: (run[1] != called, _order(run[1]), _order(run[0])),
+        key=lambda run: (run[1] != called, order_of(run[1]), order_of(run[0])),
     )
     is_first = np.array(
         [run == evaluations[0] for run in zip(table["seed"], table["checkpoint"], strict=True)]
@@ -163,7 +163,7 @@ def _groups(answers: pd.DataFrame, base: str | int) -> tuple[np.ndarray, pd.Data
     return rank[groups], table
 
 
-def _order(name: Any) -> tuple[bool, float, str]:
+def order_of(name: Any) -> tuple[bool, float, str]:
     """Return the place of a name among others: numbers first, as numbers."""
     text = str(name)
     is_number = text.isascii() and text.isdigit()
@@ -174,7 +174,7 @@ def _in_order(members: pd.DataFrame, table: pd.DataFrame) -> list[int]:
     """Return groups by arm and seed as they first appear, and by checkpoint."""
     arms, seeds = (list(table[name].unique()) for name in ("arm", "seed"))
     rows = members.reset_index().itertuples()
-    key = {row.index: (arms.index(row.arm), seeds.index(row.seed), _order(row.checkpoint)) for row in rows}
+    key = {row.index: (arms.index(row.arm), seeds.index(row.seed), order_of(row.checkpoint)) for row in rows}
     return sorted(key, key=key.__getitem__)
 
 
