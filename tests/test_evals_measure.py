@@ -8,8 +8,9 @@ import pytest
 from scipy import special
 
 from inference import results
+from inference.measurement.evals import fast
 from inference.measurement.evals.compare_evals import ALL, compare_evals
-from inference.measurement.evals.fit import groups_of
+from inference.measurement.evals.fit import _pooled, groups_of
 from inference.measurement.evals.measure_evals import measure_paired
 from inference.measurement.evals.pooling import Groups, pool
 from mixture_models.validation import InputError
@@ -56,6 +57,17 @@ def test_every_run_has_its_place(tree):
     np.testing.assert_allclose(change, posterior["accuracy_change"], atol=1e-9)
     mean = posterior["lost"].sel(task=["old one", "old two"]).mean("task")
     np.testing.assert_allclose(tree["over_tasks"]["lost"], mean)
+    # The base is one: each draw of its accuracy belongs to all runs of the task.
+    base = posterior["accuracy"] - posterior["accuracy_change"]
+    np.testing.assert_allclose(base, base.isel(arm=0, seed=0, checkpoint=0).broadcast_like(base), atol=1e-9)
+    assert (base.std(["chain", "draw"]) > 0.005).all()
+    # What was asked, and how it was answered, is what is drawn; the model describes its own answers.
+    stats = tree["sample_stats"].to_dataset()
+    for name, error in (("accuracy_change", 3.0), ("accuracy_change_of_items", 3.0)):
+        draws = posterior[name]
+        away = np.abs(draws.mean(["chain", "draw"]) - stats["observed_change"])
+        assert (away < error * stats["observed_change_error"]).all(), name
+    assert {words.partition(":")[0] for words in stats["words"].to_numpy().ravel()} <= {"good", "weak"}
 
 
 def test_every_variable_says_what_it_is(tree):
@@ -145,6 +157,35 @@ def test_new_tasks_and_retests_are_not_pooled_with_the_others():
     )
     groups = groups_of(runs, ["new"])
     assert groups.arm[0] == groups.arm[1] != groups.arm[2]
+    assert len(set(groups.task)) == 3
+    # Two seeds of a task are one group of it, another arm or checkpoint is not.
+    runs = pd.DataFrame(
+        {"task": ["x"] * 4, "arm": list("aaab"), "seed": list("0100"), "checkpoint": [1, 1, 2, 1]}
+    )
+    groups = groups_of(runs, [])
+    for of in groups:
+        assert of[0] == of[1]
+        assert len(set(of[1:])) == 3
+
+
+def test_a_pooled_law_belongs_to_its_run():
+    """Runs that say 3 and -3 by task, of which retests are left out; rows are not in the order of tasks."""
+    runs = pd.DataFrame({"task": list("xyxyxy"), "arm": ["base"] * 2 + ["a"] * 4, "seed": list("000011")})
+    runs = runs.assign(checkpoint=1, is_retest=runs["arm"] == "base").set_index(np.arange(10, 16))
+    by_task = [(task, frame.index.to_numpy()) for task, frame in runs.groupby("task")]
+    # A chunk is padded by a run of no items.
+    laws = [
+        fast.Law(np.zeros(3), np.eye(3), np.full((4, 6), at), np.tile(0.01 * np.eye(6), (4, 1, 1)))
+        for at in (3.0, -3.0)
+    ]
+    found = _pooled(runs, laws, by_task, [], 400, np.random.default_rng(5))
+    assert (found.mean[:, :2] == 0.0).all()
+    assert (found.sd[:, :2] == 1.0).all()
+    of_runs = found.mean[:, 2:].mean(axis=0)
+    assert (of_runs * np.array([1.0, -1.0, 1.0, -1.0])[:, None] > 2.0).all()
+    assert (found.sd[:, 2:] < 1.0).all()
+    # What differs by task and not by seed is put down to the task.
+    assert (found.shares[..., 1].mean(axis=0) > found.shares[..., 2].mean(axis=0)).all()
 
 
 def words_of(cells, **settings):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import integrate, special, stats
 
-from inference.measurement.evals import choices, classical, fast, nuts, prior
+from inference.measurement.evals import choices, classical, fast, nuts, prior, summaries
 from inference.measurement.evals.cells import task_cells
 from inference.measurement.evals.derived import derive
 from inference.measurement.evals.item_integral import (
@@ -226,6 +226,84 @@ def test_older_measures():
     assert found.forgotten_beyond_guessing == 0.0
     change = np.repeat([0.0, -1.0, 1.0], [145 + 161 + 28, 37, 29])
     assert found.observed_change_error == pytest.approx(change.std(ddof=1) / 20.0)
+
+
+def test_older_measures_tell_lost_from_won_and_weigh_items():
+    """What is beyond guessing, of two numbers of choices; the error of the mean, from items one by one."""
+    groups = [(160, 70, 20, 100, 10, 4.0), (60, 30, 16, 30, 4, 3.0)]
+    rows = pd.DataFrame([dict(zip((*CHOICE_CELLS, "num_choices"), row, strict=True)) for row in groups])
+    found = classical.of_choices(rows)
+    right_before, right_after = 320 / 500, 256 / 500
+    by_guess = (1.0 - right_before) * (1.0 - right_after) * (360 / 3 + 140 / 2) / 500
+    assert (found.observed_base_accuracy, found.observed_accuracy) == (right_before, right_after)
+    assert found.forgotten_share == 0.2
+    assert found.forgotten_beyond_guessing == pytest.approx(0.2 - by_guess)
+    assert found.acquired_beyond_guessing == pytest.approx(36 / 500 - by_guess)
+    assert 0.0 < found.acquired_beyond_guessing < found.forgotten_beyond_guessing
+    # The same answers as repeats of one.
+    cells = [
+        (b, 1, r, 1, k, n)
+        for *ns, k in groups
+        for (b, r), n in zip(((1, 1), (1, 0), (0, 1)), ns[:3], strict=True)
+    ]
+    cells += [(0, 1, 0, 1, k, ns[3] + ns[4]) for *ns, k in groups]
+    names = ["right_base", "num_base", "right_run", "num_run", "num_choices", "num_items"]
+    np.testing.assert_allclose(classical.of_repeats(pd.DataFrame(cells, columns=names)), found)
+    several = pd.DataFrame(
+        [(1, 4, 3, 4, np.nan, 5), (4, 4, 1, 2, np.nan, 3), (0, 2, 4, 4, np.nan, 2)], columns=names
+    )
+    found = classical.of_repeats(several)
+    change = np.repeat([0.5, -0.5, 1.0], [5, 3, 2])
+    assert found.observed_change == pytest.approx(change.mean())
+    assert found.observed_change_error == pytest.approx(stats.sem(change))
+    assert np.isnan([found.mcnemar_p, found.forgotten_share, found.acquired_beyond_guessing]).all()
+
+
+def test_what_is_asked_of_choices_follows_from_shares():
+    """Of items with 2 and with 4 choices, unlike in two runs; an unknown item is right by a guess."""
+    cells = dict.fromkeys(CHOICE_CELLS, 0)
+    frame = pd.DataFrame(
+        [
+            cells | {"run": r, "num_choices": k, "right_right": n}
+            for r, k, n in ((3, 2, 30), (3, 4, 10), (5, 4, 8))
+        ]
+    )
+    shares = np.array([[[0.5, 0.2, 0.1, 0.2]], [[0.1, 0.05, 0.6, 0.25]]])
+    nan = np.full(2, np.nan)
+    drawn = choices.ChoiceDraws(shares, np.full((2, 1), 0.3), nan, nan, np.full((2, 3), np.nan))
+    found = summaries.of_choices(drawn, frame, np.array([3, 5]))
+    for r, counts in enumerate(({2: 30, 4: 10}, {4: 8})):
+        items = [(k, n / sum(counts.values())) for k, n in counts.items()]
+        expected = dict.fromkeys(("accuracy", "lost", "won"), 0.0)
+        for k, share in items:
+            guess = 1.0 / k
+            change = shares[r, 0] * (np.array([1.0, guess, 1.0, guess]) - np.array([1.0, 1.0, guess, guess]))
+            expected["accuracy"] += share * shares[r, 0] @ np.array([1.0, guess, 1.0, guess])
+            expected["lost"] -= share * change[change < 0.0].sum()
+            expected["won"] += share * change[change > 0.0].sum()
+        expected["accuracy_change"] = expected["won"] - expected["lost"]
+        for name, value in expected.items():
+            assert found[name][r, 0] == pytest.approx(value), name
+
+
+def test_a_run_that_is_given_thrice_says_of_the_task_what_it_says_once():
+    """And runs that pad a chunk say nothing."""
+    rng = np.random.default_rng(5)
+    lanes, pairs, nodes = 32, 2, 8
+    of_runs = [rng.normal(size=(n, lanes, pairs, *of)) for n, of in ((2, (2,)), (2, (nodes,)), (2, (nodes,)))]
+
+    def weights(places, real):
+        parts = [part[places] for part in of_runs]
+        points = fast.Points(tasks, log_lane, *parts)
+        return fast._lane_log_weights(points, np.array(real)), fast._learnt(points, np.array(real))
+
+    tasks, log_lane = rng.normal(size=(lanes, 3)), rng.normal(size=lanes)
+    once, law = weights([0], [True])
+    thrice, law_of_thrice = weights([0, 0, 0, 1], [True, True, True, False])
+    np.testing.assert_allclose(thrice, once)
+    np.testing.assert_allclose(law_of_thrice.task_covariance, law.task_covariance)
+    likelihood = np.exp(of_runs[2][0]).sum(axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(once, log_lane + np.log(likelihood))
 
 
 @pytest.mark.slow

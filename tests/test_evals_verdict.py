@@ -69,13 +69,13 @@ RETEST = BAD + "a second evaluation of the base differs from the first by more t
         ),
         (
             {"mass_lost_width": 0.2, "answers_wanted": 16.0},
-            "weak: the mass lost is known to 0.2 only (width of its interval); 16 answers an item of base and "
-            "run would give it to 0.15",
+            "weak: the mass lost is known to 0.2 only (width of its interval); 16 answers an item of base "
+            "and run would give it to 0.15",
         ),
         (
             {"fractional": 1},
-            "weak: scores between 0 and 1 count as parts of right answers: intervals are too wide rather than "
-            "too narrow",
+            "weak: scores between 0 and 1 count as parts of right answers: intervals are too wide rather "
+            "than too narrow",
         ),
         (
             BY_CHOICE | {"mean_choices": 2.0},

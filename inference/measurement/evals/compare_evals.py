@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from inference import results
 from inference.measurement import verdict
@@ -44,10 +44,12 @@ def compare_evals(
     Returns:
         DataTree with ``/comparison`` over (task, run, other), a task being an old one or the mean of all, a
         run an arm: the variables of `inference.compare_runs`, and over (task, run) ``words``, the worst
-        verdict on what was read, and ``reached``, the share of draws that reach the level.
+        verdict on what was read (at matched gain on any checkpoint), and ``reached``, the share of draws that
+        reach the level. A task that some run was not asked is in no mean, and NaN by itself.
 
     Raises:
-        InputError: fewer than two arms, no old task, no such checkpoint, or no new task to match the gain.
+        InputError: fewer than two arms, no old task that all were asked, a checkpoint that some run has not,
+            or no new task to match the gain.
     """
     if "posterior" not in tree.children or "lost" not in tree["posterior"]:
         raise InputError("the result of measure_evals must be given; this is another one")
@@ -62,7 +64,10 @@ def compare_evals(
     if not old:
         raise InputError("an old task is needed to compare what was forgotten; all tasks are new")
     ropes = _ropes(rope)
-    draws = posterior[variables].stack(sample=("chain", "draw")).transpose("sample", ...)
+    draws = posterior[variables].sel(arm=arms).stack(sample=("chain", "draw")).transpose("sample", ...)
+    draws = draws.where(_asked_of_all(draws))
+    if not draws["lost"].sel(task=old).notnull().any():
+        raise InputError("an old task that all arms were asked is needed to compare them; there is none")
     read = _Reader(draws, new, at, gain, arms)
     groups = [np.arange(draws.sizes["sample"])] * len(arms)
     parts = []
@@ -77,7 +82,7 @@ def compare_evals(
             if usable:
                 entries |= compare_draws(variable, values, list(groups), ropes[variable])
                 entries["reached"] = ("run", [float(np.isfinite(v).mean()) for v in values])
-        entries["words"] = ("run", [_words(stats, arm, old if task == ALL else [task]) for arm in arms])
+        entries["words"] = ("run", [_words(stats, read, arm, old if task == ALL else [task]) for arm in arms])
         parts.append(xr.Dataset(entries, {"run": arms, "other": arms, "ci_bound": ["lower", "upper"]}))
     dataset = xr.concat(parts, xr.DataArray([*old, ALL], dims="task", name="task"), join="outer")
     dataset.attrs = {"at": str(at), "level": read.level}
@@ -124,13 +129,24 @@ class _Reader:
                     + ", ".join(labels[:8])
                 )
             self.place = labels.index(str(at))
+            for (arm, seed), places in self.places.items():
+                if len(places) and self.place not in places:
+                    raise InputError(
+                        f"at must be a checkpoint that all have; arm {arm}, seed {seed} has no {at}"
+                    )
+
+    def read_at(self, arm: str, seed: Any) -> Int[np.ndarray, "c"]:
+        """Return the places of the checkpoints that a run is read at or between."""
+        places = self.places[arm, seed]
+        if self.at == "matched_gain":
+            return places
+        return places[-1:] if self.at == "final" else np.array([self.place])
 
     def __call__(self, arm: str, seed: Any, tasks: list[Any]) -> dict[str, Float[np.ndarray, "n"]]:
         chosen = self.draws.sel(arm=arm, seed=seed, task=tasks).mean("task", skipna=len(tasks) > 1)
-        places = self.places[arm, seed]
+        places = self.read_at(arm, seed)
         if self.at != "matched_gain":
-            place = places[-1] if self.at == "final" else self.place
-            return {str(name): array.to_numpy()[:, place] for name, array in chosen.items()}
+            return {str(name): array.to_numpy()[:, places[0]] for name, array in chosen.items()}
         # The base, at which nothing is gained and nothing lost, comes before the first checkpoint.
         gap = self.gaps[arm, seed]
         start = {"lost": 0.0, "old_weight": 1.0, "accuracy_change": 0.0}
@@ -173,7 +189,20 @@ def _new_tasks(tree: xr.DataTree) -> list[str]:
     return [str(task) for task in np.atleast_1d(tree["constant_data"]["new_task"].to_numpy())]
 
 
-def _words(stats: xr.Dataset, arm: str, tasks: list[Any]) -> str:
-    """Return the worst verdict on an arm's runs on some tasks."""
-    words = [w for w in stats["words"].sel(arm=arm, task=tasks).to_numpy().astype(str).ravel() if w]
-    return max(words, key=lambda w: verdict.ORDER.index(w.partition(": ")[0]))
+def _asked_of_all(draws: xr.Dataset) -> xr.Dataset:
+    """Return of which tasks every run has draws, a variable at a time: means are over the same tasks."""
+    there = draws.notnull().any(["sample", "checkpoint"])
+    is_run = there["lost"].any("task")
+    return (there | ~is_run).all(["arm", "seed"])
+
+
+def _words(stats: xr.Dataset, read: _Reader, arm: str, tasks: list[Any]) -> str:
+    """Return the worst verdict on what is read of an arm's runs on some tasks; none of tasks it has not."""
+    of_arm = stats["words"].sel(arm=arm, task=tasks)
+    words = [
+        str(word)
+        for seed in read.seeds[arm]
+        for word in of_arm.sel(seed=seed).isel(checkpoint=read.read_at(arm, seed)).to_numpy().ravel()
+        if word
+    ]
+    return max(words, key=lambda w: verdict.ORDER.index(w.partition(": ")[0]), default="")
