@@ -16,8 +16,7 @@ import pandas as pd
 from scipy import special
 
 from inference.measurement.evals.measure_evals import measure_paired
-from inference.measurement.evals.model import CHOICE_CELLS
-from inference.measurement.evals.pairing import Paired
+from inference.measurement.evals.pairing import CELLS, Paired
 
 #: Probabilities between which an interval of 89 % lies.
 TAILS = (0.055, 0.945)
@@ -155,9 +154,7 @@ def choices_case(rng: np.random.Generator, k: int) -> Case:
         both_wrong & (before == after),
         both_wrong & (before != after),
     ]
-    row = {"num_choices": [float(k)]} | {
-        name: [int(c.sum())] for name, c in zip(CHOICE_CELLS, counts, strict=True)
-    }
+    row = {"num_choices": [float(k)]} | {name: [int(c.sum())] for name, c in zip(CELLS, counts, strict=True)}
     names = ("known_kept", "forgotten", "acquired")
     truth = dict(zip(names, map(float, shares[:3]), strict=True)) | {"persistence": persistence}
     return Case(pd.DataFrame(), pd.DataFrame(row), truth)
@@ -197,9 +194,7 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
         # Each is an arm of its own, so that nothing is pooled.
         labels = [str(i) for i in range(len(cases))]
         items = [
-            float(
-                (c.repeats["num_items"] if len(c.repeats) else c.choices[list(CHOICE_CELLS)]).to_numpy().sum()
-            )
+            float((c.repeats["num_items"] if len(c.repeats) else c.choices[list(CELLS)]).to_numpy().sum())
             for c in cases
         ]
         kinds = ["repeats" if len(c.repeats) else "choices" for c in cases]

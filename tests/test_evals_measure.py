@@ -8,6 +8,7 @@ import pytest
 from scipy import special
 
 from inference import results
+from inference.intervals import interval
 from inference.measurement.evals import fast
 from inference.measurement.evals.compare_evals import ALL, compare_evals
 from inference.measurement.evals.fit import _pooled, groups_of
@@ -100,6 +101,10 @@ def test_a_result_depends_on_the_seed_alone():
     one, two, other = (measure_paired(cells, seed=s, **FAST)["posterior"]["drift"] for s in (0, 0, 1))
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)
+    with az.rc_context({"stats.ci_prob": 0.5, "stats.ci_kind": "hdi"}):
+        found = measure_paired(cells, **FAST)
+        width = interval(found["posterior"]["old_weight"]).diff("ci_bound").item()
+        assert found["sample_stats"]["mass_lost_width"].item() == pytest.approx(width)
 
 
 @pytest.mark.slow

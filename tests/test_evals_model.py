@@ -24,7 +24,8 @@ from inference.measurement.evals.item_integral import (
     patterns_of,
 )
 from inference.measurement.evals.measure_evals import measure_paired
-from inference.measurement.evals.model import CHOICE_CELLS, choice_probabilities
+from inference.measurement.evals.model import choice_probabilities
+from inference.measurement.evals.pairing import CELLS
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +171,7 @@ def test_fast_path_and_nuts_agree():
 @pytest.mark.parametrize("k", [2, 3, 10])
 def test_choices_are_what_a_brute_force_over_guesses_says(k):
     shares, persistence = np.array([0.4, 0.2, 0.1, 0.3]), 0.3
-    expected = dict.fromkeys(CHOICE_CELLS, 0.0)
+    expected = dict.fromkeys(CELLS, 0.0)
     for state, share in enumerate(shares):
         for first in range(k):
             for second in range(k):
@@ -193,7 +194,7 @@ def test_choices_have_the_moments_of_a_grid_over_the_posterior():
     posterior = measure_paired(sim.paired_choices(frame), progress=False)["posterior"].to_dataset()
     scores = special.ndtri(stats.qmc.Sobol(4, rng=rng).random(2**18))
     shares, persistence = choices.unknowns_of(scores)
-    counts = frame[list(CHOICE_CELLS)].to_numpy(float)[None]
+    counts = frame[list(CELLS)].to_numpy(float)[None]
     weights = special.softmax(
         choices.log_likelihood(counts, shares[None], persistence[None], np.array([4.0]))[0]
     )
@@ -217,7 +218,7 @@ def test_a_dirichlet_prior_lies_under_the_scores_of_shares():
 
 
 def test_older_measures():
-    row = dict(zip(CHOICE_CELLS, (145, 37, 29, 161, 28), strict=True))
+    row = dict(zip(CELLS, (145, 37, 29, 161, 28), strict=True))
     found = classical.of_choices(pd.DataFrame([row | {"num_choices": 4.0}]))
     assert found.observed_change == pytest.approx(-8 / 400)
     assert found.mcnemar_p == pytest.approx(2.0 * stats.binom.cdf(29, 66, 0.5))
@@ -231,7 +232,7 @@ def test_older_measures():
 def test_older_measures_tell_lost_from_won_and_weigh_items():
     """What is beyond guessing, of two numbers of choices; the error of the mean, from items one by one."""
     groups = [(160, 70, 20, 100, 10, 4.0), (60, 30, 16, 30, 4, 3.0)]
-    rows = pd.DataFrame([dict(zip((*CHOICE_CELLS, "num_choices"), row, strict=True)) for row in groups])
+    rows = pd.DataFrame([dict(zip((*CELLS, "num_choices"), row, strict=True)) for row in groups])
     found = classical.of_choices(rows)
     right_before, right_after = 320 / 500, 256 / 500
     by_guess = (1.0 - right_before) * (1.0 - right_after) * (360 / 3 + 140 / 2) / 500
@@ -261,7 +262,7 @@ def test_older_measures_tell_lost_from_won_and_weigh_items():
 
 def test_what_is_asked_of_choices_follows_from_shares():
     """Of items with 2 and with 4 choices, unlike in two runs; an unknown item is right by a guess."""
-    cells = dict.fromkeys(CHOICE_CELLS, 0)
+    cells = dict.fromkeys(CELLS, 0)
     frame = pd.DataFrame(
         [
             cells | {"run": r, "num_choices": k, "right_right": n}

@@ -56,7 +56,7 @@ def draw_choices(
     """Return draws of each run.
 
     Args:
-        counts: items of each number of choices in the cells of `model.CHOICE_CELLS`.
+        counts: items of each number of choices in the cells of `pairing.CELLS`.
         num_choices: k of each group.
         num: draws a run.
         rng: of all that is random.

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from inference.measurement.evals.pairing import CELLS
+
 
 class Classical(NamedTuple):
     """Of the items of one run, as they were answered.
@@ -43,8 +45,7 @@ def of_repeats(cells: pd.DataFrame) -> Classical:
 
 def of_choices(cells: pd.DataFrame) -> Classical:
     """Return the measures of a run from its rows of `Paired.choices`."""
-    names = ["right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other"]
-    counts = cells[names].to_numpy(float)
+    counts = cells[list(CELLS)].to_numpy(float)
     before, after = np.array([1.0, 1.0, 0.0, 0.0, 0.0]), np.array([1.0, 0.0, 1.0, 0.0, 0.0])
     rows = len(counts)
     choices = np.repeat(cells["num_choices"].to_numpy(float), 5)

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import special
+from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from inference import results
+from inference.intervals import SAMPLE_DIMS, interval
 from inference.measurement.evals import checks, classical, fast, nuts, planning, summaries, verdict
 from inference.measurement.evals.choices import ChoiceDraws, draw_choices
 from inference.measurement.evals.fit import TaskDraws, fit_repeats
-from inference.measurement.evals.model import CHOICE_CELLS, choice_probabilities
-from inference.measurement.evals.pairing import PARTLY, Paired, order_of, pair
+from inference.measurement.evals.model import choice_probabilities
+from inference.measurement.evals.pairing import CELLS, PARTLY, Paired, order_of, pair
 from inference.measurement.evals.readers import read
 from inference.measurement.laplace import MOST_K_HAT
 from mixture_models.validation import InputError, integer, one_of
@@ -149,10 +150,14 @@ def measure_paired(
             of_run = dict(list(paired.repeats.groupby("run")))
             settings = {"method": method, "seed": seed, "report": bar.update}
             for drawn in fit_repeats(paired.repeats, repeated, new_tasks, **settings):
-                _put(values, summaries.of_repeats(drawn, len(repeated), rng), drawn.runs, len(runs))
+                found = summaries.of_repeats(drawn, len(repeated), rng)
+                _put(values, found, drawn.runs, len(runs))
                 for r, number in enumerate(drawn.runs):
                     is_retest = bool(runs["is_retest"][number])
-                    stats[number] = _repeat_stats(drawn, r, of_run[number], rng, is_retest=is_retest)
+                    kept_weight = found["old_weight"][r]
+                    stats[number] = _repeat_stats(
+                        drawn, r, kept_weight, of_run[number], rng, is_retest=is_retest
+                    )
                 if kept:
                     likelihoods += _item_likelihoods(drawn, kept, rng)
                 bar.update(len(drawn.runs))
@@ -194,13 +199,19 @@ def _put(
 
 
 def _repeat_stats(
-    drawn: TaskDraws, r: int, cells: pd.DataFrame, rng: np.random.Generator, *, is_retest: bool
+    drawn: TaskDraws,
+    r: int,
+    old_weight: Float[np.ndarray, "D"],
+    cells: pd.DataFrame,
+    rng: np.random.Generator,
+    *,
+    is_retest: bool,
 ) -> dict[str, Any]:
     found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng, is_retest=is_retest)
     items = cells["num_items"].to_numpy(float)
     right = cells[["right_base", "right_run"]].to_numpy(float)
     scores = np.concatenate([drawn.task_scores[r], drawn.run_scores[r]], axis=-1).mean(axis=0)
-    low, high = np.quantile(_mass_lost(drawn.run_scores[r]), [0.055, 0.945])
+    low, high = interval(xr.DataArray(old_weight[None], dims=SAMPLE_DIMS)).to_numpy()
     choices = cells["num_choices"].to_numpy(float)
     stats = {
         "kind": "repeats",
@@ -228,10 +239,6 @@ def _repeat_stats(
     return stats | classical.of_repeats(cells)._asdict()
 
 
-def _mass_lost(run_scores: np.ndarray) -> np.ndarray:
-    return (1.0 - np.sqrt(special.ndtr(-run_scores[:, 2]))) ** 2
-
-
 def _choice_draws(
     choices: pd.DataFrame, runs: pd.DataFrame, method: str, seed: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, ChoiceDraws, pd.DataFrame]]:
@@ -245,7 +252,7 @@ def _choice_draws(
         place = {number: i for i, number in enumerate(numbers)}
         of_run = frame["run"].map(place).to_numpy()
         of_group = np.searchsorted(num_choices, frame["num_choices"].to_numpy(float))
-        np.add.at(counts, (of_run, of_group), frame[list(CHOICE_CELLS)].to_numpy(float))
+        np.add.at(counts, (of_run, of_group), frame[list(CELLS)].to_numpy(float))
         drawn = draw_choices(counts, num_choices, fast.NUM_DRAWS, rng)
         found.append((numbers, _choices_by_nuts(drawn, counts, num_choices, method, seed), frame))
     return found
@@ -264,7 +271,7 @@ def _choices_by_nuts(
 
 
 def _choice_stats(drawn: ChoiceDraws, r: int, cells: pd.DataFrame) -> dict[str, Any]:
-    items = cells[list(CHOICE_CELLS)].to_numpy(float).sum(axis=1)
+    items = cells[list(CELLS)].to_numpy(float).sum(axis=1)
     r_hat, ess, divergences = drawn.by_nuts[r]
     stats = {
         "kind": "choices",
@@ -327,7 +334,7 @@ def _choice_likelihoods(
         p = choice_probabilities(
             drawn.shares[r], drawn.persistence[r], rows["num_choices"].to_numpy(float)
         ).reshape(fast.NUM_DRAWS, -1)
-        counts = rows[list(CHOICE_CELLS)].to_numpy(float).ravel()
+        counts = rows[list(CELLS)].to_numpy(float).ravel()
         places = np.repeat(np.arange(len(counts)), counts.astype(int))
         chosen = places if len(places) <= most else np.sort(rng.choice(places, most, replace=False))
         found.append((np.full(len(chosen), number), np.log(np.maximum(p, 1e-300))[:, chosen]))

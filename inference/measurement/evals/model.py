@@ -12,9 +12,6 @@ from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.item_integral import Numbers, log_base, log_cells
 from inference.measurement.evals.prior import sample_run, sample_task
 
-#: The five cells of an item of several choices that is answered once before and once after.
-CHOICE_CELLS = ("right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other")
-
 
 def repeats_model(cells: TaskCells, counts: Any) -> None:
     """The answers of one run and of the base to the items of a task.
@@ -37,7 +34,7 @@ def choices_model(num_choices: Any, counts: Any) -> None:
 
     Args:
         num_choices: k of each group of items, shape (group,).
-        counts: items of each group in the cells of `CHOICE_CELLS`, shape (group, 5).
+        counts: items of each group in the cells of `pairing.CELLS`, shape (group, 5).
     """
     shares = numpyro.sample("shares", dist.Dirichlet(jnp.ones(4)))
     persistence = numpyro.sample("persistence", dist.Uniform(0.0, 1.0))
@@ -48,7 +45,7 @@ def choices_model(num_choices: Any, counts: Any) -> None:
 def choice_probabilities(
     shares: Float[Numbers, "*b 4"], persistence: Float[Numbers, "*b"], k: Float[Numbers, "group"]
 ) -> Any:
-    """Return the probabilities of `CHOICE_CELLS`; they sum to 1.
+    """Return the probabilities of `pairing.CELLS`; they sum to 1.
 
     Works on arrays of NumPy and of JAX alike.
 

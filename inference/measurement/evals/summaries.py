@@ -23,6 +23,7 @@ from inference.measurement.evals.item_integral import (
     success,
 )
 from inference.measurement.evals.likelihood import compiled
+from inference.measurement.evals.pairing import CELLS
 from inference.measurement.evals.prior import run_of, task_of
 
 #: Variables of ``/posterior`` of runs with repeats, and of runs with one answer of several choices.
@@ -111,8 +112,7 @@ def of_repeats(
 
 def of_choices(drawn: ChoiceDraws, choices: pd.DataFrame, runs: np.ndarray) -> dict[str, np.ndarray]:
     """Return draws of `CHOICES`: an item that is not known is right with probability 1/k."""
-    names = ["right_right", "right_wrong", "wrong_right", "wrong_same", "wrong_other"]
-    items = choices[names].sum(axis=1)
+    items = choices[list(CELLS)].sum(axis=1)
     guesses = (items / choices["num_choices"]).groupby(choices["run"]).sum()
     guess = (guesses / items.groupby(choices["run"]).sum()).loc[runs].to_numpy()[:, None]
     kept, forgotten, acquired, _ = np.moveaxis(drawn.shares, -1, 0)
