@@ -9,9 +9,10 @@ from scipy import special
 
 from inference import results
 from inference.intervals import interval
-from inference.measurement.evals import fast
+from inference.measurement.evals import fast, summaries
+from inference.measurement.evals.cells import task_cells
 from inference.measurement.evals.compare_evals import ALL, compare_evals
-from inference.measurement.evals.fit import _pooled, groups_of
+from inference.measurement.evals.fit import _of_few_shapes, _pooled, groups_of
 from inference.measurement.evals.measure_evals import measure_paired
 from inference.measurement.evals.pooling import Groups, pool
 from mixture_models.validation import InputError
@@ -54,6 +55,7 @@ def test_every_run_has_its_place(tree):
                 draws = posterior["old_weight"].sel(task=task, arm=arm, seed="1", checkpoint=100 * step)
                 assert abs(float(draws.mean()) - 1.0 + mass_lost) < 5.0 * float(draws.std())
     assert (posterior["drift"].sel(task="new").mean(["chain", "draw"]) > 0.3).all()
+    np.testing.assert_array_equal(posterior["retention"], posterior["old_weight"])
     change = posterior["won"] - posterior["lost"]
     np.testing.assert_allclose(change, posterior["accuracy_change"], atol=1e-9)
     mean = posterior["lost"].sel(task=["old one", "old two"]).mean("task")
@@ -69,6 +71,19 @@ def test_every_run_has_its_place(tree):
         away = np.abs(draws.mean(["chain", "draw"]) - stats["observed_change"])
         assert (away < error * stats["observed_change_error"]).all(), name
     assert {words.partition(":")[0] for words in stats["words"].to_numpy().ravel()} <= {"good", "weak"}
+
+
+def test_the_likelihood_of_an_item_is_of_its_count_of_right_answers():
+    """Given the base's, the probabilities of all counts add up to 1; the shapes are those of `tree`."""
+    base, run = (side.ravel() for side in np.indices((5, 5)))
+    frame = sim.cells_of(base, run, sim.Truth(25, 4, 4))
+    cells = task_cells(pd.concat([frame.assign(run=r) for r in range(8)]), np.arange(8))
+    tasks, runs = np.random.default_rng(0).normal(size=(2, 1024, 3))
+    log_p = summaries.log_likelihood(_of_few_shapes(cells), tasks, runs)[:, :25]
+    for pattern in range(5):
+        total = np.exp(log_p[:, cells.of_base == pattern]).sum(axis=1)
+        # What the base itself hardly ever answers is known to rounding alone.
+        assert np.median(np.abs(total - 1.0)) < 1e-6, pattern
 
 
 def test_every_variable_says_what_it_is(tree):
