@@ -15,7 +15,7 @@ import xarray as xr
 from jax.tree_util import Partial
 from rich.table import Table
 
-from analyses import chen2025_figures, figures, outputs, tables
+from analyses import chen2025_figures, outputs, tables
 from inference import results
 from inference.intervals import interval, interval_probability
 from inference.training import scale_by_name, train
@@ -198,11 +198,8 @@ def conclusion(tree: xr.DataTree) -> str:
 
 def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv``, ``conclusion.txt`` and the figures into a folder."""
-    results.save(tree, folder / outputs.MARKER)
-    summary(tree).to_csv(folder / "summary.csv")
+    outputs.write(tree, summary(tree).reset_index(), chen2025_figures.plot(tree), folder)
     (folder / "conclusion.txt").write_text(conclusion(tree) + "\n")
-    for name, figure in chen2025_figures.plot(tree).items():
-        figures.save(figure, folder, name)
 
 
 def published_steps(learning_rate: float, factor: float) -> optax.GradientTransformation:

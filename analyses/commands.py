@@ -71,7 +71,7 @@ def writes(
                     with outputs.folder(out, overwrite=overwrite, formats=formats) as folder:
                         tree = work.run()
                         work.analysis.write(tree, folder)
-                        config.write(context, folder)
+                        config.write_of(context, folder)
             console.print(work.analysis.table(tree))
             for remark in getattr(work.analysis, "remarks", lambda _: [])(tree):
                 print(remark)

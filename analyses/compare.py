@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from rich.console import RenderableType
 
-from analyses import figures, outputs, tables
+from analyses import config, outputs, tables
 from analyses.compare_figures import plot
 from analyses.settings import Settings
 from inference import comparison, results
@@ -240,8 +240,5 @@ def _against_noise(row: Mapping[str, Any], name: str) -> str:
 
 def write(tree: xr.DataTree, settings: Settings, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv``, ``settings.toml`` and the figures into a folder."""
-    results.save(tree, folder / outputs.MARKER)
-    summary(tree).to_csv(folder / "summary.csv", index_label="objective")
-    settings.write(folder / "settings.toml")
-    for name, figure in plot(tree).items():
-        figures.save(figure, folder, name)
+    outputs.write(tree, summary(tree).rename_axis("objective").reset_index(), plot(tree), folder)
+    settings.write(folder / config.FILE)

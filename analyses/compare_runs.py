@@ -217,7 +217,4 @@ def _untrusted(run: xr.DataTree, variable: str) -> np.ndarray:
 
 def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    results.save(tree, folder / outputs.MARKER)
-    summary(tree).to_csv(folder / "summary.csv")
-    for name, figure in plot(tree).items():
-        figures.save(figure, folder, name)
+    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)

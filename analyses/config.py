@@ -4,6 +4,7 @@ The file holds the options and arguments of the command by name, without those t
 how it prints.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,11 +54,15 @@ def read(path: Path, names: list[str]) -> dict[str, Any]:
     return stored
 
 
-def write(context: typer.Context, folder: Path) -> None:
+def write(settings: Mapping[str, Any], path: Path) -> None:
+    """Write settings, from which `read` returns them."""
+    files.write(path, tomli_w.dumps(settings).encode())
+
+
+def write_of(context: typer.Context, folder: Path) -> None:
     """Write the settings of the command that runs into a folder; those that are not set are left out."""
     settings = {name: _plain(context.params[name]) for name in _names(context)}
-    text = tomli_w.dumps({name: value for name, value in settings.items() if value not in (None, [])})
-    files.write(folder / FILE, text.encode())
+    write({name: value for name, value in settings.items() if value not in (None, [])}, folder / FILE)
 
 
 def _names(context: typer.Context) -> list[str]:

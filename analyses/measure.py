@@ -14,7 +14,7 @@ from rich.table import Table
 from analyses import checkpoint_axis, figures, outputs, tables
 from inference import results
 from inference.intervals import interval, interval_probability
-from inference.measurement import inputs
+from inference.measurement import sources
 from inference.measurement.checkpoints import measure
 from inference.measurement.stored import take
 
@@ -111,8 +111,7 @@ def table(tree: xr.DataTree) -> Table:
 
 def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each checkpoint whose verdict is not ``good``."""
-    words = summary(tree)["words"]
-    return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
+    return tables.remarks(summary(tree)["words"])
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -126,10 +125,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 
 def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
-    results.save(tree, folder / outputs.MARKER)
-    summary(tree).to_csv(folder / "summary.csv")
-    for name, figure in plot(tree).items():
-        figures.save(figure, folder, name)
+    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)
 
 
 def _untrusted(tree: xr.DataTree) -> np.ndarray:
@@ -182,22 +178,22 @@ def _shown(tree: xr.DataTree, samples: Any, old_reference: Any, new_reference: A
     features = [str(f) for f in constant["source_feature"].to_numpy()]
     numbers = tree["sample_stats"]["num_samples"].to_numpy()
 
-    def finite(source: inputs.Samples, index: int) -> Iterator[np.ndarray]:
+    def finite(source: sources.Samples, index: int) -> Iterator[np.ndarray]:
         for y in source.pieces(index, features):
             yield y[np.isfinite(y).all(axis=1)]
 
-    def framed(source: inputs.Samples, index: int, num: int) -> np.ndarray:
+    def framed(source: sources.Samples, index: int, num: int) -> np.ndarray:
         places = np.random.default_rng(index).choice(num, min(_POINTS, num), replace=False)
         y = take(finite(source, index), places)
         out = np.full((_POINTS, forward.shape[0]), np.nan)
         out[: len(y)] = (y @ matrix - origin) @ forward.T
         return out[:, :2]
 
-    source = inputs.samples_of("samples", samples)
+    source = sources.samples_of("samples", samples)
     chosen = np.unique(
         np.linspace(0, len(source.names) - 1, min(_PANELS, len(source.names))).round().astype(int)
     )
-    references = [inputs.samples_of(n, s) for n, s in (("old", old_reference), ("new", new_reference))]
+    references = [sources.samples_of(n, s) for n, s in (("old", old_reference), ("new", new_reference))]
     plane = np.arange(min(2, forward.shape[0]))
     return results.describe(
         xr.Dataset(

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from analyses import checkpoint_axis, figures, outputs, tables
-from inference import results
 from inference.intervals import interval, interval_kind, interval_probability
 from inference.measurement.score_files import read_scores
 from inference.measurement.scores import measure_scores
@@ -93,8 +92,7 @@ def table(tree: xr.DataTree) -> Table:
 
 def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each checkpoint whose verdict is not ``good``."""
-    words = summary(tree)["words"]
-    return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
+    return tables.remarks(summary(tree)["words"])
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -105,10 +103,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 
 def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
-    results.save(tree, folder / outputs.MARKER)
-    summary(tree).to_csv(folder / "summary.csv")
-    for name, figure in plot(tree).items():
-        figures.save(figure, folder, name)
+    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)
 
 
 def _plot_weight(tree: xr.DataTree) -> Figure:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import tomli_w
 
 import mixture_models
 from analyses import config
@@ -107,7 +106,7 @@ class Settings:
 
     def write(self, path: Path) -> None:
         """Write ``settings.toml``, from which `read` restores exactly these settings."""
-        path.write_text(tomli_w.dumps(asdict(self)))
+        config.write(asdict(self), path)
 
     def placed(self, chosen: "Sequence[Objective]") -> "tuple[TwoMode, TwoMode, int | None]":
         """Return the start, the target and the ``dimension`` that `inference.train` and ``sweep`` take.

@@ -10,8 +10,8 @@ import xarray as xr
 from rich.console import RenderableType
 
 from analyses import tables
+from analyses.config import read
 from analyses.settings import Settings
-from inference.reading import read_toml
 from inference.sweeps import sweep
 from mixture_models import objectives
 from mixture_models.two_mode import TwoMode
@@ -90,15 +90,11 @@ def run(
 
 def _read(path: Path) -> tuple[Settings, dict[str, Any], dict[str, float], int | None]:
     """Return settings, axes, learning rate factors, and the steps between two records where given."""
-    stored = read_toml(path)
+    stored = read(path, [*Settings.names(), "grid", "learning_rate_factors"])
     axes, factors = stored.pop("grid", {}), stored.pop("learning_rate_factors", {})
     for name, table in (("grid", axes), ("learning_rate_factors", factors)):
         if not isinstance(table, Mapping):
             raise InputError(f"{name} must be a table; got {table!r}")
-    unknown = sorted(set(stored) - set(Settings.names()))
-    if unknown:
-        known = ", ".join([*Settings.names(), "grid", "learning_rate_factors"])
-        raise InputError(f"{path} may set {known}; got {', '.join(unknown)}")
     record_every = stored.get("record_every")
     return Settings(**stored), dict(_flat(axes)), dict(factors), record_every
 

@@ -62,6 +62,11 @@ def shown(cell: Any) -> Text:
     return Text(str(cell))
 
 
+def remarks(words: pd.Series) -> list[str]:
+    """Return one sentence for each checkpoint whose verdict in words is not ``good``."""
+    return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
+
+
 def new_table(title: str | None, caption: str | None, **options: Any) -> Table:
     """Return an empty table whose title and caption may hold names; ``options`` are those of rich's table."""
     title, caption = (None if text is None else markup.escape(text) for text in (title, caption))

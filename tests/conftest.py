@@ -24,6 +24,13 @@ from mixture_models import TwoMode, objectives
 matplotlib.use("Agg")
 
 
+@pytest.fixture
+def x64():
+    """Arithmetic in float64 while a test runs."""
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.fixture(scope="session")
 def runs():
     """A small comparison of two objectives, for tests of what is done with a result."""

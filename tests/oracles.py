@@ -17,6 +17,11 @@ _POINTS = {1: 3001, 2: 301}
 _REACH = 9.0
 
 
+# Two covariances that do not commute.
+MATRIX = np.array([[2.0, 0.6], [0.6, 0.5]])
+OTHER = np.array([[0.7, -0.3], [-0.3, 1.1]])
+
+
 class Mixture(NamedTuple):
     """Weights (K,), means (K, d) and dense covariances (K, d, d)."""
 

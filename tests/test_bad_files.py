@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import inference
 from analyses.settings import Settings
 from inference import memory, reading, results
-from inference.measurement import inputs
+from inference.measurement import inputs, sources
 from mixture_models import InputError
 
 KINDS = (".npz", ".npy", ".parquet", ".nc", ".zarr")
@@ -215,7 +215,7 @@ def test_embeddings_without_checkpoints_are_of_one_and_missing_ones_can_be_dropp
 
 def test_a_stored_index_is_no_feature(tmp_path):
     frame_of(RUN[0]).set_index(np.arange(30)[::-1]).to_parquet(tmp_path / "run.parquet")
-    found = inputs.samples_of("samples", tmp_path / "run.parquet")
+    found = sources.samples_of("samples", tmp_path / "run.parquet")
     assert found.features == ["a", "b", "c"]
     np.testing.assert_array_equal(found.load(0), RUN[0])
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import estimate_setting, gradient_flow, measure, measure_scores, train
-from inference.measurement.inputs import reference_of, samples_of
+from inference.measurement.sources import reference_of, samples_of
 from mixture_models import InputError, SingleModeLearner, TwoMode, TwoModeLearner, objectives
 from mixture_models.validation import finite_array, flag, integer, number, real_array
 

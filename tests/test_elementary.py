@@ -9,11 +9,7 @@ from mixture_models.elementary import exp, log, log1p, total, total_log
 
 EPS = np.finfo(float).eps
 
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def assert_close(ours, exact, ulps):

@@ -10,7 +10,7 @@ import inference
 from analyses import calibration
 from inference import compare_runs, measure, run_comparison
 from inference.measurement import anchors as anchoring
-from inference.measurement import checkpoints, climb, inputs, laplace, law, posterior
+from inference.measurement import checkpoints, climb, laplace, law, posterior, sources
 from inference.measurement.anchors import Kind
 from inference.measurement.prior import Prior
 from mixture_models import InputError
@@ -328,13 +328,13 @@ def test_every_form_of_input_is_the_same(data, tmp_path):
         array,
         *(tmp_path / f for f in ("runs.parquet", "runs.nc", "runs.zarr", "named.npz", "rows.npz")),
     ):
-        found = inputs.samples_of("samples", source)
+        found = sources.samples_of("samples", source)
         assert found.names == [10, 20, 30]
         for i, expected in enumerate(runs):
             np.testing.assert_array_equal(found.load(i), expected)
-    assert inputs.samples_of("samples", tmp_path / "runs.npy").names == [0, 1, 2]
-    assert [len(inputs.samples_of("samples", ragged).load(i)) for i in range(3)] == [500, 7, 500]
-    assert len(inputs.reference_of("old_reference", old)[0]) == 600
+    assert sources.samples_of("samples", tmp_path / "runs.npy").names == [0, 1, 2]
+    assert [len(sources.samples_of("samples", ragged).load(i)) for i in range(3)] == [500, 7, 500]
+    assert len(sources.reference_of("old_reference", old)[0]) == 600
 
 
 def _bad(kind):

@@ -13,7 +13,7 @@ import xarray as xr
 import zarr
 
 from inference import measure
-from inference.measurement import checkpoints, inputs, law, nuts, pieces, stored, verdict
+from inference.measurement import checkpoints, inputs, law, nuts, pieces, sources, stored, verdict
 from mixture_models import InputError
 
 QUIET = {
@@ -110,7 +110,7 @@ SOURCES = ["npy", "zarr", "nc", "labelled rows", "dask", "labelled dask", "list 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_pieces_of_every_source_are_its_rows(kind, tmp_path, monkeypatch):
     y = simulated(10_000, 0.5)
-    source = inputs.samples_of("samples", written(kind, tmp_path, y))
+    source = sources.samples_of("samples", written(kind, tmp_path, y))
     for most in (3 * 700, 3 * 5_000, 1 << 20):
         monkeypatch.setattr(stored, "_NUMBERS", most)
         for index, expected in enumerate([y, y[: len(y) // 3]][: len(source.names)]):

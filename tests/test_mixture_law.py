@@ -46,12 +46,6 @@ def parts(case):
     return np.log(WEIGHTS[k]), MEANS[:k], scales, exact
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def law_of(exact, **kwargs):
     """Return the law of an oracle's mixture, every mode with its own matrix."""
     scales = [np.linalg.cholesky(c) for c in exact.covariances]

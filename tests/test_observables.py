@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from oracles import MATRIX, OTHER
 from scipy import integrate
 from scipy.special import expit
 from scipy.stats import norm
@@ -16,14 +17,7 @@ from mixture_models.logistic_normal import sigmoid_mean
 from mixture_models.observables import drift, expected_old_responsibility, retention
 from mixture_models.overlap import overlap_area, single_mode_overlaps, two_mode_overlaps
 
-MATRIX = np.array([[2.0, 0.6], [0.6, 0.5]])
-OTHER = np.array([[0.7, -0.3], [-0.3, 1.1]])
-
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @jax.jit

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import MATRIX, OTHER
 from scipy import integrate
 from scipy.stats import multivariate_normal, norm
 
@@ -14,14 +15,7 @@ from mixture_models.companions import params_at
 from mixture_models.learners import two_mode_observables
 from mixture_models.observables import old_coverage
 
-MATRIX = np.array([[2.0, 0.6], [0.6, 0.5]])
-OTHER = np.array([[0.7, -0.3], [-0.3, 1.1]])
-
-
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @jax.jit

@@ -8,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from oracles import MATRIX, OTHER
 from scipy.special import expit
 
 from mixture_models import InputError, TwoMode, bhattacharyya, mahalanobis, responsibilities
 
 FIELDS = ("old_logit", "old_mean", "new_mean", "scale", "new_scale")
-
-MATRIX = np.array([[2.0, 0.6], [0.6, 0.5]])
-OTHER = np.array([[0.7, -0.3], [-0.3, 1.1]])
 
 #: One covariance in every form that states it, its dense matrix and the rank of the scale that is kept.
 STRUCTURES = {

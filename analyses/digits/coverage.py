@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analyses import outputs
 from analyses.digits.evals_layout import KNOWN
 from analyses.digits.evaluation import NEW_TASKS, TASKS
 from inference import results
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--num-answers", type=int, default=8, help="to each item")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    tree = results.open(options.folder / "results.zarr")
+    tree = results.open(options.folder / outputs.MARKER)
     if "evals_items" not in tree.children:
         raise SystemExit(f"{options.folder} must be a run of massdrift digits --truth; it has no brute force")
     items = tree["evals_items"].to_dataset()

@@ -88,8 +88,8 @@ def old_tasks(data: xr.Dataset) -> xr.Dataset:
     return data.sel(task=[task for task in TASKS if task not in NEW_TASKS]).mean("task")
 
 
-def _columns(values: xr.DataArray, name: str, dims: Sequence[str]) -> dict[str, xr.DataArray]:
-    """Return mean and interval of the draws as columns."""
+def mean_and_interval(values: xr.DataArray, name: str, dims: Sequence[str]) -> dict[str, xr.DataArray]:
+    """Return mean and equal-tailed interval of the draws as columns ``name``, ``_lower`` and ``_upper``."""
     found = {name: values.mean(dims)}
     tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
     for bound, tail in zip(("lower", "upper"), tails, strict=True):
@@ -109,9 +109,9 @@ def columns(tree: xr.DataTree, dims: Sequence[str]) -> dict[str, xr.DataArray]:
     kept = tree["posterior"].to_dataset()["old_weight"]
     found: dict[str, xr.DataArray] = {}
     for name in ("accuracy_change", "lost", "won", "old_weight"):
-        found |= _columns(old[name], f"answers_{name}", dims)
-    found |= _columns(new["accuracy_change"], "answers_gain", dims)
-    found |= _columns(kept / kept.isel(checkpoint=0), "kept_share", dims)
+        found |= mean_and_interval(old[name], f"answers_{name}", dims)
+    found |= mean_and_interval(new["accuracy_change"], "answers_gain", dims)
+    found |= mean_and_interval(kept / kept.isel(checkpoint=0), "kept_share", dims)
     return found
 
 

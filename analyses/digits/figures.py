@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from analyses import figures as house
 from analyses import outputs
 from analyses.digits import evals_report
+from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.layout import summary
 from analyses.digits.report import final
 from inference import files, results
@@ -74,17 +75,15 @@ def _images(tree: xr.DataTree) -> Figure:
 def _training(tree: xr.DataTree) -> Figure:
     posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
     looks = house.line_style([str(n) for n in posterior["objective"].to_numpy()])
-    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
     steps = posterior["checkpoint"].to_numpy().astype(float)
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.6))
     for axes, name in zip(panels, ("old_weight", "old_drift"), strict=True):
         for number, (objective, look) in enumerate(looks.items()):
             values = posterior[name].sel(objective=objective)
-            low, high = (values.quantile(t, ["seed", "chain", "draw"]).to_numpy() for t in tails)
+            mean, low, high = mean_and_interval(values, name, ["seed", "chain", "draw"]).values()
             # A little apart, so that intervals do not hide one another.
             at = steps + (number - 0.5 * len(looks)) * 0.006 * steps[-1]
             axes.vlines(at, low, high, color=look["color"], alpha=0.5, linewidth=1.5)
-            mean = values.mean(["seed", "chain", "draw"])
             axes.plot(at, mean, label=objective, markersize=4, linewidth=1.2, **look)
             if name == "old_weight":
                 counted = count["counted_old_weight"].sel(objective=objective).mean("seed")

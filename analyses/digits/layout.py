@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from analyses.digits import data
-from analyses.digits.evals_layout import columns
+from analyses.digits.evals_layout import columns, mean_and_interval
 from analyses.digits.judges import Count, Panel, panel_draws
 from analyses.digits.objectives import Choice
 from analyses.digits.settings import Settings
@@ -200,12 +200,9 @@ def _shown(arrays: Arrays, axes: Mapping[str, Any], digits: data.Digits) -> xr.D
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective, seed and checkpoint: old weight, drift and gap, the count, the answers."""
     posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
-    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
     rows = xr.Dataset()
     for name in ("old_weight", "old_drift", "new_gap"):
-        rows[name] = posterior[name].mean(["chain", "draw"])
-        for bound, tail in zip(("lower", "upper"), tails, strict=True):
-            rows[f"{name}_{bound}"] = posterior[name].quantile(tail, ["chain", "draw"]).drop_vars("quantile")
+        rows = rows.assign(mean_and_interval(posterior[name], name, ["chain", "draw"]))
     for name in ("counted_old_weight", "difference", "agrees", "distinct"):
         rows[name] = count[name]
     for bound in ("lower", "upper"):

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from analyses import tables
+from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.layout import order_agreement
 from inference.intervals import interval_probability
 
@@ -19,13 +20,11 @@ _COMPARED_WITH = "sft"
 def final(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: its last checkpoint, the seeds' draws put together."""
     posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
-    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
     last, dims = posterior.isel(checkpoint=-1), ["seed", "chain", "draw"]
     columns: dict[str, Any] = {}
     for name in ("old_weight", "old_drift", "new_gap"):
-        columns[name] = last[name].mean(dims).to_numpy()
-        for bound, tail in zip(("lower", "upper"), tails, strict=True):
-            columns[f"{name}_{bound}"] = last[name].quantile(tail, dims).to_numpy()
+        found = mean_and_interval(last[name], name, dims)
+        columns |= {column: values.to_numpy() for column, values in found.items()}
     columns["start_old_weight"] = posterior["old_weight"].isel(checkpoint=0).mean(dims).to_numpy()
     columns["start_old_drift"] = posterior["old_drift"].isel(checkpoint=0).mean(dims).to_numpy()
     columns["counted"] = count["counted_old_weight"].isel(checkpoint=-1).mean("seed").to_numpy()

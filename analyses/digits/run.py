@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,8 +79,9 @@ def _run(settings: Settings, store: Store, truth: bool, bar: Any) -> xr.DataTree
         trees.append(store.tree(f"measured-{seed}", measured))
         counts.append({name: panel.count(each) for name, each in images.items()})
     asked = evaluation(digits, settings.num_levels, settings.num_items, of(_GRADER))
-    evaluated = _evaluated(settings, store, asked, networks, arrays, of, bar)
-    right = _brute_force(settings, store, asked, networks, arrays, of, bar) if truth else None
+    checkpoints = _Checkpoints(settings, networks, arrays)
+    evaluated = _evaluated(checkpoints, store, asked, of, bar)
+    right = _brute_force(checkpoints, store, asked, of, bar) if truth else None
     found = assembled(settings, chosen, arrays, trees, counts, digits)
     groups = evals_groups(evaluated, right, asked)
     return xr.DataTree.from_dict(
@@ -154,16 +155,23 @@ def _trained(
     return {name: np.stack([one[name] for one in kept]) for name in kept[0]}
 
 
+class _Checkpoints(NamedTuple):
+    """The networks of a run: at the start, and what every objective has made of them."""
+
+    settings: Settings
+    start: Transformer
+    arrays: Mapping[str, Mapping[str, np.ndarray]]
+
+    def at(self, name: str, place: int) -> Transformer:
+        """Return the networks of an objective at a checkpoint by its place; all begin with the start."""
+        return self.start if place == 0 else _checkpoint(self.arrays[name], place, self.start)
+
+
 def _evaluated(
-    settings: Settings,
-    store: Store,
-    asked: Evaluation,
-    networks: Transformer,
-    arrays: Mapping[str, Mapping[str, np.ndarray]],
-    of: Any,
-    bar: Any,
+    checkpoints: _Checkpoints, store: Store, asked: Evaluation, of: Any, bar: Any
 ) -> list[xr.DataTree]:
     """Let every checkpoint answer, write the logs, and return what is measured of each network's."""
+    settings, arrays = checkpoints.settings, checkpoints.arrays
     answers = {}
     for index, name in enumerate([BASE, *arrays]):
         bar.set_description(f"evaluating {name}")
@@ -174,9 +182,8 @@ def _evaluated(
         ) -> dict[str, np.ndarray]:
             drawn = []
             for place in places:
-                network = networks if name == BASE else _checkpoint(arrays[name], place, networks)
                 key = jax.random.fold_in(of(_COMPLETIONS), place + len(settings.steps) * index)
-                drawn.append(asked.completions(network, settings.num_completions, key))
+                drawn.append(asked.completions(checkpoints.at(name, place), settings.num_completions, key))
             return {"completions": np.stack(drawn), "time": np.array(now())}
 
         answers[name] = store.arrays(f"completions-{name}", compute)
@@ -200,16 +207,10 @@ def _evaluated(
 
 
 def _brute_force(
-    settings: Settings,
-    store: Store,
-    asked: Evaluation,
-    networks: Transformer,
-    arrays: Mapping[str, Mapping[str, np.ndarray]],
-    of: Any,
-    bar: Any,
+    checkpoints: _Checkpoints, store: Store, asked: Evaluation, of: Any, bar: Any
 ) -> xr.DataArray:
     """Return of very many completions of each item those that are right, at the start and at the end."""
-    steps = settings.steps
+    settings, arrays, steps = checkpoints.settings, checkpoints.arrays, checkpoints.settings.steps
     places = [0, len(steps) - 1]
     shape = (len(arrays), settings.num_seeds, len(places))
     right: dict[tuple[int, int, int], np.ndarray] = {}
@@ -224,8 +225,7 @@ def _brute_force(
         def compute(
             seed: int = seed, place: int = place, o: int = o, name: str = name
         ) -> dict[str, np.ndarray]:
-            every = networks if place == 0 else _checkpoint(arrays[name], place, networks)
-            network = jax.tree.map(lambda leaf: leaf[seed], every)
+            network = jax.tree.map(lambda leaf: leaf[seed], checkpoints.at(name, place))
             key = jax.random.fold_in(jax.random.fold_in(of(_TRUTH), seed), place + len(steps) * o)
             return {"right": asked.right_of_many(network, key)}
 

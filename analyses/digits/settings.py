@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import tomli_w
 
+from analyses import config
 from inference import files, results
 from inference.reading import read_npz, read_toml
 from mixture_models.validation import (
@@ -20,7 +21,7 @@ from mixture_models.validation import (
     positive,
 )
 
-_FILE, _PARTS = "settings.toml", "parts"
+_PARTS = "parts"
 
 # There are about seventy images of a digit that no network sees.
 _MOST_ITEMS = 60
@@ -133,14 +134,14 @@ class Store:
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
-        stored = folder / _FILE
+        stored = folder / config.FILE
         if stored.exists():
             _same(folder, stored, settings)
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(
                 f"{folder} must be a new folder or that of an earlier run of digits; it is neither"
             )
-        files.write(stored, tomli_w.dumps(asdict(settings)).encode())
+        config.write(asdict(settings), stored)
         (folder / _PARTS).mkdir(exist_ok=True)
         files.clean_within(folder / _PARTS)
 

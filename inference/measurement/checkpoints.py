@@ -108,7 +108,7 @@ def measure(
 
     Args:
         samples: of the checkpoints: shape (checkpoint, sample, feature), a list or mapping of (sample,
-            feature) arrays, a labelled array or table, or a file; see `inference.measurement.inputs`.
+            feature) arrays, a labelled array or table, or a file; see `sources.samples_of`.
         old_reference: samples of the old task, shape (sample, feature), or a file.
         new_reference: samples of the new task, likewise.
         seed: of all random numbers.

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from inference import reading
-from inference.measurement.inputs import labels_of
+from inference.measurement.sources import labels_of
 from mixture_models.validation import InputError, one_of, path_of, real_array
 
 #: The kinds of files that are read.
