@@ -9,8 +9,10 @@ SETUP := pyproject.toml constraints.txt
 
 # Tests of numbers and of files, which hold on the oldest versions that pyproject.toml admits too. What is newer than
 # those versions warns of what they do, so that here warnings are no errors.
-LOWEST := $(addprefix tests/test_,elementary.py noise.py programs.py precision.py mixture_law.py observables.py \
-  results.py separation.py measurement_law.py grid.py sweeps.py docs.py)
+LOWEST := tests/test_docs.py \
+  $(addprefix tests/mixture_models/test_,elementary.py noise.py precision.py mixture_law.py observables.py) \
+  $(addprefix tests/inference/test_,programs.py results.py grid.py sweeps.py) \
+  $(addprefix tests/inference/measurement/test_,separation.py measurement_law.py)
 
 .PHONY: demo test lowest slow bench check format clean
 .DELETE_ON_ERROR:
@@ -28,7 +30,7 @@ slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/.installed-dev
-	JAX_ENABLE_COMPILATION_CACHE=false $(BIN)/python -m pytest -n 0 -m benchmark -s
+	JAX_ENABLE_COMPILATION_CACHE=false $(BIN)/python -m pytest -n 0 -m benchmark -s benchmarks
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

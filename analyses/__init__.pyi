@@ -1,5 +1,4 @@
 from . import (
-    calibration,
     chen2025,
     compare,
     compare_runs,
@@ -10,7 +9,6 @@ from . import (
     measure,
     measure_scores,
     near_on_policy,
-    outputs,
     phase,
     plan,
     plan_evals,
@@ -19,7 +17,6 @@ from . import (
 )
 
 __all__ = [
-    "calibration",
     "chen2025",
     "compare",
     "compare_runs",
@@ -30,7 +27,6 @@ __all__ = [
     "measure",
     "measure_scores",
     "near_on_policy",
-    "outputs",
     "phase",
     "plan",
     "plan_evals",

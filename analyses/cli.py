@@ -18,10 +18,10 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 import analyses
-from analyses import interruption
-from analyses.commands import Formats, Overwrite, Quiet, Work, say_written, writes
-from analyses.config import read
-from analyses.settings import Settings
+from analyses.compare.settings import Settings
+from analyses.core import interruption, outputs
+from analyses.core.commands import Formats, Overwrite, Quiet, Work, say_written, writes
+from analyses.core.config import read
 from mixture_models.validation import InputError
 
 
@@ -137,8 +137,8 @@ def compare(
     given = {name: value for name, value in locals().items() if name in Settings.names()}
     changes = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**changes) if config is None else Settings.read(config, **changes)
-    chosen = analyses.outputs.formats_of(formats)
-    with analyses.outputs.folder(out, overwrite=overwrite, formats=chosen) as folder:
+    chosen = outputs.formats_of(formats)
+    with outputs.folder(out, overwrite=overwrite, formats=chosen) as folder:
         tree = analyses.compare.run(settings, progress=not quiet)
         analyses.compare.write(tree, settings, folder)
     Console().print(analyses.compare.table(tree))
@@ -351,7 +351,7 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Train over a grid of settings, in chunks that an interruption cannot lose; run again to go on."""
-    with analyses.outputs.resumed(out):
+    with outputs.resumed(out):
         tree = analyses.sweep.run(
             grid,
             out,
@@ -410,7 +410,7 @@ def phase(
             learning_rate=learning_rate,
             num_replicates=num_replicates,
             seed=seed,
-            keep=analyses.outputs.kept_beside(out),
+            keep=outputs.kept_beside(out),
             workers=workers,
             progress=not quiet,
         ),
@@ -726,8 +726,8 @@ def digits(
     if config is not None:
         changes = read(config, [field.name for field in fields(DigitsSettings)]) | changes
     settings = DigitsSettings.quick(**changes) if quick else DigitsSettings(**changes)
-    chosen = analyses.outputs.formats_of(formats)
-    with analyses.outputs.resumed(out, formats=chosen):
+    chosen = outputs.formats_of(formats)
+    with outputs.resumed(out, formats=chosen):
         tree = run.run(settings, out, truth=truth, progress=not quiet)
         figures.write(tree, out)
     console = Console()

@@ -11,10 +11,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses import checkpoint_axis, figures, outputs, tables
+from analyses.core import checkpoint_axis, figures, outputs, tables
 from inference import results
+from inference.comparison.runs import COMPARED, compare_runs, compared_draws, verdicts
 from inference.intervals import interval, interval_probability
-from inference.run_comparison import COMPARED, compare_runs, compared_draws, verdicts
 from mixture_models.validation import InputError
 
 

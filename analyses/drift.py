@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from analyses import figures, outputs, tables
+from analyses.core import figures, outputs, tables
 from inference import results
-from inference.decay import check_windows, decay_posterior
-from inference.flow import gradient_flow
+from inference.comparison.decay import check_windows, decay_posterior
+from inference.exact.flow import gradient_flow
 from inference.intervals import interval, interval_probability
-from inference.training import train
+from inference.training.train import train
 from mixture_models import objectives
-from mixture_models.two_mode import TwoMode
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import flag, increasing_array, integer, open_interval
 
 #: Separations of the flows, of the trainings and of the windows that are regressed [Mahalanobis].

@@ -15,10 +15,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analyses import figures, outputs
+from analyses.core import figures, outputs
 from inference.intervals import interval, interval_probability
-from inference.measurement.evals.long_form import FINAL
 from inference.measurement.evals.measure_evals import measure_evals
+from inference.measurement.evals.readers.long_form import FINAL
 from mixture_models.validation import InputError
 
 _RUN = ["task", "arm", "seed", "checkpoint"]

@@ -15,11 +15,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses import figures, outputs, tables
+from analyses.core import figures, outputs, tables
 from inference import results
-from inference.flow import gradient_flow
+from inference.exact.flow import gradient_flow
 from mixture_models import objectives, theory
-from mixture_models.two_mode import TwoMode
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import increasing_array
 
 #: Separations [Mahalanobis] and target's weights that are measured unless others are given.

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.table import Table
 
-from analyses import figures, outputs, tables
+from analyses.core import figures, outputs, tables
 from inference import results
-from inference.flow import gradient_flow
+from inference.exact.flow import gradient_flow
 from mixture_models import objectives, theory
-from mixture_models.two_mode import TwoMode
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import closed_interval, increasing_array, integer, open_interval
 
 #: Separations shown unless others are given [Mahalanobis].

@@ -11,12 +11,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses import checkpoint_axis, figures, outputs, tables
+from analyses.core import checkpoint_axis, figures, outputs, tables
 from inference import results
 from inference.intervals import interval, interval_probability
-from inference.measurement import sources
 from inference.measurement.checkpoints import measure
-from inference.measurement.stored import take
+from inference.measurement.samples import sources
+from inference.measurement.samples.stored import take
 
 # Samples of a checkpoint that a figure shows, and checkpoints that it has panels for.
 _POINTS, _PANELS = 400, 6

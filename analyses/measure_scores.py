@@ -11,10 +11,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses import checkpoint_axis, figures, outputs, tables
+from analyses.core import checkpoint_axis, figures, outputs, tables
 from inference.intervals import interval, interval_kind, interval_probability
-from inference.measurement.score_files import read_scores
-from inference.measurement.scores import measure_scores
+from inference.measurement.scores.files import read_scores
+from inference.measurement.scores.measure_scores import measure_scores
 
 # Checkpoints whose density is drawn.
 _MOST_DENSITIES = 8
@@ -31,7 +31,7 @@ def run(
     """Measure the scores in some files.
 
     Args:
-        paths: see `inference.measurement.score_files.read_scores`, also for the columns.
+        paths: see `inference.measurement.scores.files.read_scores`, also for the columns.
         old: column of the log-likelihoods under the old-task reference.
         new: column of those under the new-task reference.
         checkpoint: column of the checkpoints.

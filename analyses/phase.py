@@ -22,12 +22,12 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from scipy.optimize import brentq
 
-from analyses import figures, outputs, tables
+from analyses.core import figures, outputs, tables
 from inference import results
 from inference.sweeps import sweep
 from mixture_models import objectives, theory
-from mixture_models.observables import retention
-from mixture_models.two_mode import TwoMode
+from mixture_models.metrics import retention
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import (
     InputError,
     folder_of,

@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from rich.console import RenderableType
 from scipy import stats
 
-from analyses import figures, outputs, tables
+from analyses.core import figures, outputs, tables
 from inference import results
-from inference.flow import gradient_flow
+from inference.exact.flow import gradient_flow
 from inference.intervals import interval, interval_probability
-from inference.training import train
+from inference.training.train import train
 from mixture_models import objectives, theory
-from mixture_models.two_mode import TwoMode
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import increasing_array, integer, open_interval, positive
 
 #: Replayed shares of the trainings and of the drawn batches.

@@ -9,12 +9,12 @@ import pandas as pd
 import xarray as xr
 from rich.console import RenderableType
 
-from analyses import tables
-from analyses.config import read
-from analyses.settings import Settings
+from analyses.compare.settings import Settings
+from analyses.core import tables
+from analyses.core.config import read
 from inference.sweeps import sweep
 from mixture_models import objectives
-from mixture_models.two_mode import TwoMode
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, one_of, positive
 
 _SPACINGS = ("linear", "log")
@@ -35,7 +35,7 @@ def run(
 ) -> xr.DataTree:
     """Run the sweep that a file describes, or what is missing of it.
 
-    The file holds settings as those of `analyses.settings.Settings` (start and end are recorded unless
+    The file holds those of `analyses.compare.settings.Settings` (start and end are recorded unless
     ``record_every`` is given), a table ``learning_rate_factors``, and a table ``grid`` of axes (see
     `inference.sweeps.grid`): a list of values each, or a table with ``first``, ``last``, ``count`` and
     ``spacing`` (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and

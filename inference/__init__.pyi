@@ -1,11 +1,11 @@
-from .descent import population_descent
-from .flow import gradient_flow
+from .comparison.runs import compare_runs
+from .exact.descent import population_descent
+from .exact.flow import gradient_flow
+from .exact.population import Parameters, Population, population, population_value_and_grad
 from .measurement import EstimatedSetting, estimate_setting, measure, measure_evals, measure_scores
-from .population import Parameters, Population, population, population_value_and_grad
 from .results import open, save
-from .run_comparison import compare_runs
 from .sweeps import open_sweep, sweep
-from .training import train
+from .training.train import train
 
 __all__ = [
     "EstimatedSetting",

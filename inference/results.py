@@ -4,8 +4,6 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from inference import files
-from inference.reading import reading
-from mixture_models.two_mode import TwoMode
+from inference.storage import files
+from inference.storage.reading import reading
+from inference.storage.versions import version_of
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import InputError, one_of, path_of
 
 #: Version of the layout that `open` reads.
@@ -590,12 +589,3 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return str(value)
-
-
-@cache
-def version_of(package: str) -> str:
-    """Return the installed version of a package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -1,14 +1,16 @@
-from . import companions, objectives, precision, rewards, theory
-from .advantage_regression import AdvantageRegression
-from .divergences import ForwardKL, ReverseKL
-from .entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
-from .expectations import MonteCarlo, Quadrature
-from .jensen_shannon import JensenShannon, OnPolicyForwardKL
+from . import objectives, rewards, theory
 from .learners import SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
-from .mixture_law import MixtureLaw
-from .objective import Objective
-from .prediction import Knob, Prediction
-from .two_mode import TwoMode, bhattacharyya, mahalanobis, responsibilities
+from .losses import precision
+from .losses.advantage_regression import AdvantageRegression
+from .losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
+from .losses.expectations import MonteCarlo, Quadrature
+from .losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
+from .losses.kl import ForwardKL, ReverseKL
+from .mixture.law import MixtureLaw
+from .mixture.two_mode import TwoMode, bhattacharyya, mahalanobis, responsibilities
+from .objectives import companions
+from .objectives.objective import Objective
+from .theory.prediction import Knob, Prediction
 from .validation import InputError
 
 __all__ = [

@@ -10,11 +10,11 @@ import numpyro
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
-from mixture_models.divergences import BEHAVIOUR
-from mixture_models.mixture_law import MixtureLaw
-from mixture_models.observables import drift, old_coverage, retention
-from mixture_models.overlap import single_mode_overlaps
-from mixture_models.two_mode import TwoMode, expit
+from mixture_models.losses.kl import BEHAVIOUR
+from mixture_models.metrics import drift, old_coverage, retention
+from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.overlap import single_mode_overlaps
+from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.validation import flag, one_of
 
 _CONSTRAINTS = (

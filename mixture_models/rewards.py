@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from mixture_models import covariance as cov
-from mixture_models.mixture_law import MixtureLaw
-from mixture_models.two_mode import TwoMode, expit
+from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.validation import InputError, number, one_of
 
 # Samples at which a user's reward is looked at before a training.

@@ -39,8 +39,15 @@ def test_every_function_and_test_that_the_derivations_name_exists():
     assert functions == {f"theory.{name}" for name in mixture_models.theory.__all__ if name.islower()}
     for name in functions:
         assert callable(attrgetter(name)(mixture_models))
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in tests, name
-    for path in re.findall(r"`(tests/\w+\.py)`", text):
-        assert (ROOT / path).exists(), path
+
+
+def test_every_file_that_the_docs_name_exists():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        for path in re.findall(
+            r"(?:tests|benchmarks|mixture_models|inference|analyses)/[\w/]*\.py", page.read_text()
+        ):
+            assert (ROOT / path).exists(), (page.name, path)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses import figures as house
-from analyses import tables
+from analyses.core import figures as house
+from analyses.core import tables
 from analyses.digits.evals_layout import KNOWN, columns, coverage, old_tasks
 from analyses.digits.evaluation import NUM_TRUTH
 from inference.intervals import interval, interval_probability

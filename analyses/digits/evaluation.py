@@ -22,7 +22,8 @@ from analyses.digits import training
 from analyses.digits.data import OLD_DIGITS, SIDE, Digits, Images
 from analyses.digits.judges import Perceptron, perceptron
 from analyses.digits.transformer import Transformer
-from inference import files, measure_evals
+from inference import measure_evals
+from inference.storage import files
 
 #: Tasks, by the digits that are to be drawn.
 TASKS: dict[str, tuple[int, ...]] = {

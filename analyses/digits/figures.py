@@ -8,14 +8,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses import figures as house
-from analyses import outputs
+from analyses.core import figures as house
+from analyses.core import outputs
 from analyses.digits import evals_report
 from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.layout import summary
 from analyses.digits.report import final
-from inference import files, results
+from inference import results
 from inference.intervals import interval_probability
+from inference.storage import files
 
 # Images in a row and rows of a grid.
 _COLUMNS, _ROWS = 8, 5

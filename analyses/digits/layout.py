@@ -14,8 +14,8 @@ from analyses.digits.judges import Count, Panel, panel_draws
 from analyses.digits.objectives import Choice
 from analyses.digits.settings import Settings
 from inference import results
+from inference.comparison.runs import compare_runs
 from inference.intervals import interval_probability
-from inference.run_comparison import compare_runs
 
 #: What the images of a network before post-training are called; they are the same for all objectives.
 START = "start"

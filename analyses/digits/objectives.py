@@ -21,9 +21,9 @@ from scipy.special import expit
 from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
 from analyses.digits.transformer import Transformer
 from mixture_models import objectives, theory
-from mixture_models.companions import Reference
-from mixture_models.divergences import BEHAVIOUR, ReverseKL, behaviour_law
+from mixture_models.losses.kl import BEHAVIOUR, ReverseKL, behaviour_law
 from mixture_models.objectives import Objective
+from mixture_models.objectives.companions import Reference
 from mixture_models.rewards import mode_reward
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 from rich.console import RenderableType
 from rich.table import Table
 
-from analyses import tables
+from analyses.core import tables
 from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.layout import order_agreement
 from inference.intervals import interval_probability

@@ -20,7 +20,8 @@ from analyses.digits.layout import assembled, checkpoint_name, image_sets
 from analyses.digits.objectives import Choice, Task, choices, network_of, params_of
 from analyses.digits.settings import Settings, Store
 from analyses.digits.transformer import Transformer
-from inference import files, measure, results
+from inference import measure, results
+from inference.storage import files
 
 # What the random numbers of each part are folded with.
 _VERIFIER, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES, _GRADER, _COMPLETIONS, _TRUTH = range(8)

@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 import tomli_w
 
-from analyses import config
-from inference import files, results
-from inference.reading import read_npz, read_toml
+from analyses.core import config
+from inference import results
+from inference.storage import files
+from inference.storage.reading import read_npz, read_toml
 from mixture_models.validation import (
     InputError,
     closed_interval,

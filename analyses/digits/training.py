@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from analyses.digits.laws import NetworkLaw
 from analyses.digits.objectives import Task, network_of, params_of
 from analyses.digits.transformer import Transformer
-from inference.programs import traced_alone
-from mixture_models.divergences import weighted_log_prob
+from inference.engine.programs import traced_alone
+from mixture_models.losses.kl import weighted_log_prob
 from mixture_models.objectives import Objective
 
 # Of pre-training: steps of a call, share of steps in which the learning rate rises, largest gradient norm.

@@ -14,30 +14,23 @@ import xarray as xr
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from inference import kept, results
-from inference import memory as memory_of
-from inference.blas import on_one_thread
-from inference.measurement import (
-    across,
-    checks,
-    climb,
-    inputs,
-    laplace,
-    law,
-    nuts,
-    pieces,
-    posterior,
-    stored,
-    verdict,
-)
-from inference.measurement.anchors import COVARIANCES as KINDS
-from inference.measurement.anchors import NUM_DRAWS, References, anchor
-from inference.measurement.choice import choose_kind
-from inference.measurement.contamination import Contamination, contamination_of
-from inference.measurement.prior import Prior
-from inference.measurement.projection import Projection, project
-from inference.measurement.scales import ScalePosterior, scale_posterior
-from inference.measurement.scores import prior_shapes
+from inference import results
+from inference.engine import memory as memory_of
+from inference.engine.blas import on_one_thread
+from inference.measurement.posterior import across, climb, laplace, law, nuts, pieces
+from inference.measurement.posterior import derived as posterior
+from inference.measurement.posterior.choice import choose_kind
+from inference.measurement.posterior.prior import Prior
+from inference.measurement.posterior.scales import ScalePosterior, scale_posterior
+from inference.measurement.references.anchors import COVARIANCES as KINDS
+from inference.measurement.references.anchors import NUM_DRAWS, References, anchor
+from inference.measurement.references.contamination import Contamination, contamination_of
+from inference.measurement.references.projection import Projection, project
+from inference.measurement.samples import inputs, stored
+from inference.measurement.scores.measure_scores import prior_shapes
+from inference.measurement.verdict import checks
+from inference.measurement.verdict import words as verdict
+from inference.storage import kept
 from mixture_models.validation import InputError, flag, folder_of, integer, one_of, positive
 
 #: How the posterior is computed.
@@ -124,7 +117,7 @@ def measure(
         displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
         num_draws: of the posterior, over four chains; rounded up to a multiple of 100.
         max_features: with more features than this, samples are projected to this many coordinates; see
-            `inference.measurement.projection`.
+            `inference.measurement.references.projection`.
         drop_missing: whether rows with a value that is not finite are left out instead of refused.
         num_log_likelihood_rows: samples of each checkpoint whose log-likelihood is kept, for ``az.loo``, at
             most as many as the smallest checkpoint has; 0 keeps none.

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import chdtrc, ncfdtr
 
-from inference.blas import on_one_thread
+from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
-from inference.measurement import inputs
-from inference.measurement.weight_posterior import weight_posterior
+from inference.measurement.posterior.weight_posterior import weight_posterior
+from inference.measurement.samples import inputs
 from mixture_models.validation import InputError, flag
 
 # Least samples of a half of both references beyond the features, for a discriminant that is one.

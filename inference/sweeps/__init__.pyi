@@ -1,4 +1,4 @@
-from .engine import sweep
+from .run import sweep
 from .store import open_sweep
 
 __all__ = ["open_sweep", "sweep"]

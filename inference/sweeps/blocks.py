@@ -16,10 +16,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpyro.infer.svi import SVIState
 
-from inference.programs import Program, compiler_options, traced_alone
+from inference.engine.programs import Program, compiler_options, traced_alone
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
-from inference.training import (
+from inference.training.train import (
     State,
     advance,
     arithmetic,

@@ -7,7 +7,7 @@ from typing import Any
 
 import cloudpickle
 
-from inference.blas import on_one_thread
+from inference.engine.blas import on_one_thread
 from inference.sweeps.blocks import train_block
 from inference.sweeps.cuts import Block
 from inference.sweeps.grid import Grid

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from inference.programs import Program
+from inference.engine.programs import Program
 from inference.sweeps.grid import Grid, Position, Training
-from inference.training import arithmetic, training_program
+from inference.training.train import arithmetic, training_program
 
 # Behaviours that a call sees in a step, trainings in a call, and how far a small grid's calls are smaller.
 _BEHAVIOURS, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8

@@ -23,8 +23,8 @@ from typing import Any, Self
 import numpy as np
 
 from inference import results
-from inference.span import check_span, in_span
-from inference.training import (
+from inference.training.span import check_span, in_span
+from inference.training.train import (
     MOST_NUMBERS,
     MOST_STEPS,
     check_factors,
@@ -32,9 +32,9 @@ from inference.training import (
     check_rewards,
     check_setting,
 )
+from mixture_models.losses.precision import PRECISIONS
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
-from mixture_models.precision import PRECISIONS
-from mixture_models.two_mode import TwoMode
 from mixture_models.validation import InputError, flag, integer, number, one_of, positive
 
 #: A start, or what makes one of a target.
@@ -76,7 +76,7 @@ _LABELS = {
 class Training:
     """The settings of one point of a grid that `inference.training.train` takes beside the seed.
 
-    With a ``dimension`` objective, start and target are those of `inference.span.in_span`.
+    With a ``dimension`` objective, start and target are those of `inference.training.span.in_span`.
     """
 
     objective: Objective

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from inference import results
+from inference.storage import versions
 from inference.sweeps.grid import Grid
 
 # Versions that can change a number.
@@ -28,7 +29,7 @@ def identity(grid: Grid) -> dict[str, Any]:
             mixtures[f"{name}.{field}"] = None if value is None else np.asarray(value).tolist()
     facts = {
         "layout": results.LAYOUT,
-        **{f"version of {package}": results.version_of(package) for package in _VERSIONS},
+        **{f"version of {package}": versions.version_of(package) for package in _VERSIONS},
         "backend": jax.default_backend(),
         "objectives": [objective.name for objective in grid.objectives],
         "parts of the objectives": [_fingerprint(objective) for objective in grid.objectives],

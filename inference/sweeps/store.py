@@ -19,7 +19,8 @@ import psutil
 import xarray as xr
 import zarr
 
-from inference import files, results
+from inference import results
+from inference.storage import files
 from inference.sweeps.blocks import Trained
 from inference.sweeps.cuts import Block, Geometry, blocks
 from inference.sweeps.grid import Grid

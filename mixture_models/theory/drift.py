@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.theory.mass import sigmoid_mean
-from mixture_models.two_mode import TwoMode, expit
 from mixture_models.validation import InputError
 
 

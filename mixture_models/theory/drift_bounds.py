@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mixture_models import covariance as cov
+from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.theory.drift import check_one_covariance
 from mixture_models.theory.mass import sigmoid_mean, sigmoid_mean_bound, sigmoid_slope_mean
-from mixture_models.two_mode import TwoMode, expit
 from mixture_models.validation import InputError, finite_array
 
 # Gauss-Legendre rule on [0, 1], for the way between two mixtures.

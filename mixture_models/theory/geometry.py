@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mixture_models import covariance as cov
+from mixture_models.integrals.line import Line, along_line, log_expit, logit_of, separation_of
+from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.theory.drift import check_one_covariance
-from mixture_models.theory.line import Line, along_line, log_expit, logit_of, separation_of
-from mixture_models.two_mode import TwoMode
 from mixture_models.validation import finite_array
 
 

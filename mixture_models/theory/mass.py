@@ -12,8 +12,8 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float
 
-from mixture_models import logistic_normal
-from mixture_models.theory.line import Line, along_line, log_expit, logit_of, separation_of
+from mixture_models.integrals import logistic_normal
+from mixture_models.integrals.line import Line, along_line, log_expit, logit_of, separation_of
 from mixture_models.validation import InputError, bounded_array, finite_array
 
 _sigmoid_mean = jax.jit(logistic_normal.sigmoid_mean)

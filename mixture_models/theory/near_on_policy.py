@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import expit
 
+from mixture_models.integrals.line import Line, along_line, logit_of, separation_of
 from mixture_models.theory.geometry import local_rates, weight_pull
-from mixture_models.theory.line import Line, along_line, logit_of, separation_of
 from mixture_models.theory.rounds import (
     HALVINGS,
     after_rounds,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 
-from mixture_models.theory.grid import TINY, Grid, gradient, reaching
+from mixture_models.integrals.grid import TINY, Grid, gradient, reaching
 from mixture_models.validation import InputError
 
 #: Most updates that are taken one by one; longer trainings follow the gradient flow, their limit.
@@ -34,7 +34,7 @@ class Path(NamedTuple):
     Attributes:
         time: steps times learning rate.
         old_weight: β.
-        retention: old behaviour that is left, see `mixture_models.observables.retention`.
+        retention: old behaviour that is left, see `mixture_models.metrics.retention`.
         old_drift: δ(m_o, μ_o).
         sampled_weight: old mass of the law that batches are drawn from.
         effective_fraction: effective sample fraction of a batch, 1 where nothing is weighted.

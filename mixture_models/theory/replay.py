@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from mixture_models.theory.line import Line, along_line, logit_of, separation_of
+from mixture_models.integrals.line import Line, along_line, logit_of, separation_of
 from mixture_models.validation import InputError, bounded_array, finite_array
 
 

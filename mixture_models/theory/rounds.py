@@ -10,7 +10,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 from scipy.special import expit
 
-from mixture_models.theory.line import Line, along_line, log_expit
+from mixture_models.integrals.line import Line, along_line, log_expit
 from mixture_models.validation import InputError
 
 # Halvings of an interval, to rounding error.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from mixture_models.theory.grid import TINY, Grid
+from mixture_models.integrals.grid import TINY, Grid
 from mixture_models.theory.paths import Beside, Path, Setting, follow, knob_values
 
 #: Most rounds of OAPL whose flow is worth following.

@@ -8,8 +8,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from inference import results
-from inference.measurement import verdict
-from inference.run_comparison import at_level, common_level, compare_draws, described
+from inference.comparison.runs import at_level, common_level, compare_draws, described
+from inference.measurement.verdict import words as verdict
 from mixture_models.validation import InputError, not_negative, number
 
 #: What is compared, where the logs tell it: `lost` is known of every kind of answers.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln, nctdtr, stdtrit
 
-from inference.blas import on_one_thread
+from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.evals.planning import Expected, Surface, Truth, expected, per_item, surface
 from mixture_models.validation import InputError

@@ -30,7 +30,7 @@ from inference.measurement.evals.importance import (
     tempered,
     uniform,
 )
-from inference.measurement.laplace import MOST_K_HAT
+from inference.measurement.posterior.laplace import MOST_K_HAT
 
 # (δ, τ) a lane and call, nodes of m, rounds in which proposals are learnt, and calls in the last one.
 _PAIRS, _NODES, _ROUNDS, _LAST = 1, 8, 1, 2

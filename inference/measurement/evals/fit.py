@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from inference.chunks import num_threads
+from inference.engine.chunks import num_threads
 from inference.measurement.evals import fast, nuts
 from inference.measurement.evals.cells import TaskCells, coarse, padded, task_cells
 from inference.measurement.evals.pooling import Groups, Pooled, pool
-from inference.measurement.laplace import MOST_K_HAT
+from inference.measurement.posterior.laplace import MOST_K_HAT
 
 # Runs of a chunk: the least of these that holds all of a task, or the last.
 _CHUNKS = (1, 4, 16)

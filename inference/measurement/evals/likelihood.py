@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from inference.engine.programs import compiler_options, traced_alone
 from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.item_integral import (
     Numbers,
@@ -21,7 +22,6 @@ from inference.measurement.evals.item_integral import (
     log_peak,
 )
 from inference.measurement.evals.prior import run_of, task_of
-from inference.programs import compiler_options, traced_alone
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

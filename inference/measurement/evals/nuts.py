@@ -10,10 +10,10 @@ import numpyro
 from jaxtyping import Float
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
+from inference.engine.programs import traced_alone
 from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.model import choices_model, repeats_model
 from inference.measurement.evals.prior import run_scores_of, task_scores_of
-from inference.programs import traced_alone
 
 _CHAINS, _WARMUP = 4, 400
 

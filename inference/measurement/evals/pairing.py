@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from inference.measurement.evals.long_form import answer_codes, checkpoint_of, ensure, name_of, run_name
+from inference.measurement.evals.readers.long_form import (
+    answer_codes,
+    checkpoint_of,
+    ensure,
+    name_of,
+    run_name,
+)
 from mixture_models.validation import InputError
 
 #: The cells of an item with one answer of several choices: right or wrong before and after.

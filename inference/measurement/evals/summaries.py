@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 
-from inference.chunks import num_threads
+from inference.engine.chunks import num_threads
 from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.choices import ChoiceDraws
 from inference.measurement.evals.derived import derive

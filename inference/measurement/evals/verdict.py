@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from inference.measurement.evals.checks import STATISTICS
-from inference.measurement.laplace import MOST_K_HAT
+from inference.measurement.posterior.laplace import MOST_K_HAT
 
 #: Beyond this many standard deviations of the replicates a statistic is off.
 MOST_DEVIATION = 4.5
@@ -14,7 +14,7 @@ MOST_DEVIATION = 4.5
 #: An interval of the mass lost that is wider than this tells little of it.
 WIDE = 0.15
 
-# Of R̂ and the effective sample size, as in `inference.measurement.verdict`.
+# Of R̂ and the effective sample size, as in `inference.measurement.verdict.words`.
 _MOST_R_HAT, _LEAST_ESS = 1.02, 200.0
 
 # Share of items that may be left out, or not compared, without a word.

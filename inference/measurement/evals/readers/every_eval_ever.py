@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from inference.measurement.evals import long_form
-from inference.measurement.evals.long_form import name_of
+from inference.measurement.evals.readers import long_form
 from inference.measurement.evals.readers.log import (
     METRICS,
     Log,
@@ -18,7 +17,8 @@ from inference.measurement.evals.readers.log import (
     numeric,
     place_of,
 )
-from inference.reading import json_lines
+from inference.measurement.evals.readers.long_form import name_of
+from inference.storage.reading import json_lines
 from mixture_models.validation import InputError
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from inference.measurement.evals.readers import every_eval_ever, helm, inspect_ai, lighteval, lm_eval, table
 from inference.measurement.evals.readers.log import Labels, Log, Options
-from inference.reading import json_lines
+from inference.storage.reading import json_lines
 from mixture_models.validation import InputError
 
 #: Files of a folder that are looked into.

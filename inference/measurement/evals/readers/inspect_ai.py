@@ -12,7 +12,6 @@ from typing import Any
 
 import zstandard
 
-from inference.measurement.evals.long_form import name_of, score_of
 from inference.measurement.evals.readers.log import (
     METRICS,
     NONE_OF_THEM,
@@ -24,6 +23,7 @@ from inference.measurement.evals.readers.log import (
     json_file,
     place_of_letter,
 )
+from inference.measurement.evals.readers.long_form import name_of, score_of
 from mixture_models.validation import InputError
 
 _ZSTD = (93, 20)

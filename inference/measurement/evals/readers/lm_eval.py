@@ -26,7 +26,7 @@ from inference.measurement.evals.readers.log import (
     choose,
     json_file,
 )
-from inference.reading import json_lines
+from inference.storage.reading import json_lines
 from mixture_models.validation import InputError
 
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<time>\d{4}-\d{2}-\d{2}T[\d.:-]+))?$")

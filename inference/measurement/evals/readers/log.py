@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from inference.measurement.evals import long_form
+from inference.measurement.evals.readers import long_form
 from mixture_models.validation import InputError
 
 #: Metrics that say right or wrong, those first that are taken where a log has several.

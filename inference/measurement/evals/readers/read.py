@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from inference.measurement.evals import long_form
-from inference.measurement.evals.long_form import checkpoint_of, name_of
-from inference.measurement.evals.readers import formats
+from inference.measurement.evals.readers import formats, long_form
 from inference.measurement.evals.readers.log import Labels, Log, Options
+from inference.measurement.evals.readers.long_form import checkpoint_of, name_of
 from inference.measurement.evals.readers.sources import Source, named, sources
 from mixture_models.validation import InputError
 

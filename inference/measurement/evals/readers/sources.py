@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from inference.measurement.evals.long_form import checkpoint_of
 from inference.measurement.evals.readers import formats
+from inference.measurement.evals.readers.long_form import checkpoint_of
 from mixture_models.validation import InputError
 
 _SEED = re.compile(r"(?:^|[-_.])seed[-_=]?(\d+)(?=$|[-_.])", re.IGNORECASE)

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from inference.measurement.evals import long_form
+from inference.measurement.evals.readers import long_form
 from inference.measurement.evals.readers.log import Labels, Log, Options, json_file
-from inference.reading import json_lines
+from inference.storage.reading import json_lines
 from mixture_models.validation import InputError
 
 

@@ -1,0 +1,165 @@
+"""The figures of a comparison: a small panel an objective over training, and the frontier of all of them."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analyses.core import figures
+from inference import results
+from inference.intervals import interval, interval_probability
+
+# Drifts below this are not drawn: reverse KL has no noise at its optimum and falls without end.
+_LEAST_DRIFT = 1e-4
+
+# Panels side by side.
+_COLUMNS = 4
+
+# How a variable beside the one that a figure is of is drawn.
+_BESIDE: Any = {"color": "black", "linestyle": (0, (6, 2)), "linewidth": 1.0}
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``old_drift``, ``frontier`` and, where learners have one, ``old_weight``."""
+    kept = tree["trajectory"].to_dataset().where(results.converged(tree))
+    styles = figures.line_style([str(name) for name in kept["objective"].to_numpy()])
+    with figures.style():
+        drawn = {"old_drift": _plot_drift(tree, kept, styles), "frontier": _plot_frontier(kept, styles)}
+        if "old_weight" in kept:
+            drawn["old_weight"] = _plot_weight(tree, kept, styles)
+    return drawn
+
+
+def _over_steps(
+    tree: xr.DataTree,
+    values: xr.DataArray,
+    styles: figures.Styles,
+    title: str,
+    beside: xr.DataArray | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Draw each objective's trainings over steps in a panel of its own, the others' means in grey behind.
+
+    On top are the exact flow and its bound, where theory has one, and the mean of a variable ``beside``. The
+    panel after the last holds the legend.
+    """
+    columns = min(_COLUMNS, len(styles) + 1)
+    rows = -(-(len(styles) + 1) // columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(2.4 * columns, 1.0 + 2.1 * rows),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    panels, empty = list(grid.flat[: len(styles)]), list(grid.flat[len(styles) :])
+    means, limits = values.mean(["chain", "draw"], skipna=True), interval(values)
+    step, name = values["step"], str(values.name)
+    bounded = False
+    for axes, (objective, look) in zip(panels, styles.items(), strict=True):
+        for other in styles:
+            if other != objective:
+                axes.plot(step, means.sel(objective=other), color="0.85", linewidth=0.8, zorder=1)
+        band = [limits.sel(objective=objective, ci_bound=bound) for bound in ("lower", "upper")]
+        axes.fill_between(step, *band, color=look["color"], alpha=0.3, linewidth=0, zorder=2)
+        axes.plot(step, means.sel(objective=objective), color=look["color"], linewidth=1.8, zorder=3)
+        for curve in _exact(tree, "population", name, objective):
+            axes.plot(curve["step"], curve, linestyle=":", color="black", linewidth=1.2, zorder=4)
+        for curve in _exact(tree, "theory", f"{name}_bound", objective):
+            bounded = True
+            axes.plot(curve["step"], curve, linestyle="--", color="black", linewidth=0.8, zorder=4)
+        if beside is not None:
+            mean = beside.sel(objective=objective).mean(["chain", "draw"], skipna=True)
+            axes.plot(step, mean, **_BESIDE, zorder=5)
+        axes.set_title(objective, loc="left", fontsize=9)
+    panels[0].set_xlim(0, float(step.max()))
+    figure.supxlabel("training step", fontsize=10)
+    figure.supylabel(figures.label(values), fontsize=10)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    for axes in empty:
+        axes.set_axis_off()
+    for axes in panels[-columns:]:
+        axes.tick_params(labelbottom=True)
+    figure.get_layout_engine().set(rect=(0.015, 0.0, 0.985, 1.0))  # type: ignore[union-attr, call-arg]
+    handles = _legend(tree, bounded)
+    if beside is not None:
+        handles.insert(2, Line2D([], [], label=f"{beside.name}, mean", **_BESIDE))
+    empty[0].legend(handles=handles, loc="center", fontsize=8)
+    return figure, panels
+
+
+def _legend(tree: xr.DataTree, bounded: bool) -> list[Line2D | Patch]:
+    percent = f"{100 * interval_probability():g} %"
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color="0.3", linewidth=1.8, label="mean of the replicates"),
+        Patch(color="0.3", alpha=0.3, linewidth=0, label=f"their {percent} interval"),
+    ]
+    if "population" in tree.children:
+        handles.append(Line2D([], [], color="black", linestyle=":", linewidth=1.2, label="exact flow"))
+    if bounded:
+        words = "bound of the flow"
+        handles.append(Line2D([], [], color="black", linestyle="--", linewidth=0.8, label=words))
+    return [*handles, Line2D([], [], color="0.85", linewidth=0.8, label="the other objectives")]
+
+
+def _exact(tree: xr.DataTree, group: str, variable: str, objective: str) -> list[xr.DataArray]:
+    """Return an objective's curve of a group, or none where it has none."""
+    if group not in tree.children or variable not in tree[group].data_vars:
+        return []
+    values = tree[group].to_dataset()[variable].dropna("objective", how="all")
+    if objective not in values["objective"]:
+        return []
+    curve = values.sel(objective=objective)
+    return [curve.where(curve > 0.0)]
+
+
+def _plot_weight(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
+    target_weight = results.two_mode(tree, "target").old_weight
+    title = f"Mass forgetting: does the old weight survive? (grey line: the target's, {target_weight:g})"
+    # Where the means move the weight can lie, and retention tells.
+    figure, panels = _over_steps(tree, kept["old_weight"], styles, title, kept["retention"])
+    for axes in panels:
+        axes.axhline(target_weight, color="0.5", linewidth=0.8)
+    panels[0].set_ylim(0.0, 1.0)
+    return figure
+
+
+def _plot_drift(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
+    drift = kept["old_drift"]
+    # A log axis cannot show the drift of zero at which an old mode that is right starts.
+    figure, panels = _over_steps(
+        tree, drift.where(drift > 0.0), styles, "Old-component drift: does the old mode move?"
+    )
+    panels[0].set_yscale("log")
+    panels[0].set_ylim(bottom=max(_LEAST_DRIFT, panels[0].get_ylim()[0]))
+    return figure
+
+
+def _plot_frontier(kept: xr.Dataset, styles: figures.Styles) -> Figure:
+    shown = [name for name in ("retention", "old_coverage", "old_drift") if name in kept]
+    figure, panels = plt.subplots(1, len(shown), figsize=(4.5 * len(shown), 4.4), squeeze=False)
+    for axes, name in zip(panels[0], shown, strict=True):
+        for objective, look in styles.items():
+            x, y = (kept[variable].sel(objective=objective) for variable in ("new_gap", name))
+            path = [values.mean(["chain", "draw"], skipna=True) for values in (x, y)]
+            axes.plot(*path, color=look["color"], linestyle=look["linestyle"], alpha=0.6, linewidth=1.2)
+            end = [float(values[-1]) for values in path]
+            spans = [
+                np.abs(interval(values.isel(step=-1)).to_numpy() - mean)[:, None]
+                for values, mean in zip((x, y), end, strict=True)
+            ]
+            marker = {"fmt": look["marker"], "color": look["color"], "markersize": 5, "capsize": 3}
+            axes.errorbar(*end, xerr=spans[0], yerr=spans[1], label=objective, **marker)
+        axes.set(xlabel=figures.label(kept["new_gap"]) + "\nlearnt →", ylabel=figures.label(kept[name]))
+        # Behaviour can be newer than the new task's own: retention is then below 0.
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), None if name == "old_drift" else 1.0)
+        axes.invert_xaxis()
+    words = f"path: mean over training, point: end with {100 * interval_probability():g} % interval"
+    figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    return figure

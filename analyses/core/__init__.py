@@ -1,0 +1,1 @@
+"""What all analyses share: commands, settings, outputs, tables, figures, Ctrl-C."""

@@ -1,0 +1,51 @@
+"""What is drawn over checkpoints: at their number where all are numbers, in their order otherwise."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+
+from analyses.core import figures
+from inference.intervals import interval
+
+
+def places(checkpoints: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return where checkpoints stand on the axis, and whether that is at their number."""
+    numeric = np.issubdtype(checkpoints.dtype, np.number)
+    return (checkpoints.astype(float) if numeric else np.arange(len(checkpoints), dtype=float)), numeric
+
+
+def draw(axes: Axes, posterior: xr.Dataset, names: list[str], untrusted: np.ndarray) -> None:
+    """Draw mean and interval of some variables at every checkpoint, and mark the checkpoints of no trust."""
+    checkpoints = posterior["checkpoint"].to_numpy()
+    at, numeric = places(checkpoints)
+    order = np.argsort(at)
+    for name, look in figures.line_style(names).items():
+        limits = interval(posterior[name])
+        low, high = (limits.sel(ci_bound=bound).to_numpy()[order] for bound in ("lower", "upper"))
+        mean = posterior[name].mean(["chain", "draw"]).to_numpy()[order]
+        axes.vlines(at[order], low, high, color=look["color"], linewidth=2.0, alpha=0.6)
+        axes.plot(at[order], mean, markersize=4, linewidth=1.2, label=figures.label(posterior[name]), **look)
+    axes.set_xlabel("checkpoint")
+    if not numeric:
+        name_ticks(axes, checkpoints)
+    if untrusted.any():
+        axes.plot(
+            at[untrusted],
+            np.full(untrusted.sum(), 0.02),
+            "x",
+            color="crimson",
+            transform=axes.get_xaxis_transform(),
+            label="not to be trusted (see the table)",
+            clip_on=False,
+        )
+
+
+def name_ticks(axes: Axes, checkpoints: np.ndarray) -> None:
+    """Write the names of checkpoints below the axis, turned where there are many."""
+    many = len(checkpoints) > 6
+    axes.set_xticks(
+        range(len(checkpoints)),
+        [str(name) for name in checkpoints],
+        rotation=45 if many else 0,
+        ha="right" if many else "center",
+    )

@@ -1,0 +1,238 @@
+"""What will each objective leave of old behaviour, and how much replay, anchor or KL weight does it need?
+
+Without a training, in seconds: the exact descent of an objective's own `Prediction` from right means, which
+are free to move, and what batches of a finite size miss. ``check`` trains and compares. This module and what
+it imports load quickly; drawing and training are imported where they are asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.table import Table
+
+from analyses.core import outputs, tables
+from analyses.plan.rows import NUM_CURVE, RANGED, SHOWN, check_knob, row_of, times_of
+from analyses.plan.samples import (
+    corners_of,
+    estimated_words,
+    estimates,
+    in_reach,
+    told_apart,
+)
+from inference import results
+from inference.intervals import interval, interval_probability
+from inference.measurement.separation import EstimatedSetting, estimate_setting
+from mixture_models import objectives
+from mixture_models.theory.paths import Setting
+from mixture_models.validation import InputError, flag, integer, open_interval, positive
+
+# Of the plan, where they are neither given nor estimated.
+_SEPARATION, _START_OLD_WEIGHT = 4.0, 0.7
+
+
+def estimate(
+    old_samples: Any, new_samples: Any, learner_samples: Any = None, drop_missing: bool = False
+) -> EstimatedSetting | None:
+    """Return what samples say of the setting, see `inference.estimate_setting`, or None without any.
+
+    Raises:
+        InputError: samples of one task only, or samples that cannot be used.
+    """
+    given = [source is not None for source in (old_samples, new_samples, learner_samples)]
+    if not any(given):
+        return None
+    if not all(given[:2]):
+        raise InputError("a plan from samples needs those of the old and of the new task; got one of them")
+    return estimate_setting(old_samples, new_samples, learner_samples, drop_missing=drop_missing)
+
+
+def run(
+    chosen: Sequence[str] | None = None,
+    *,
+    separation: float | None = None,
+    old_weight: float = 0.5,
+    start_old_weight: float | None = None,
+    num_steps: int = 500,
+    batch_size: int = 64,
+    learning_rate: float = 0.05,
+    keep: float = 0.9,
+    estimated: EstimatedSetting | None = None,
+    check: bool = False,
+    seed: int = 0,
+) -> xr.DataTree:
+    """Predict what every objective leaves, and the smallest knob that keeps enough old behaviour.
+
+    Args:
+        chosen: texts such as ``"sft:replay=0.2"``, None for all registered objectives with their variants.
+        separation: δ of the modes, in [0.1, 26]; 4 unless it is estimated.
+        old_weight: α of the target.
+        start_old_weight: β₀, the learner's now, and its retention, as its means are taken as right; 0.7
+            unless it is estimated.
+        num_steps: updates.
+        batch_size: behaviours in a batch, at least 2.
+        learning_rate: of plain SGD.
+        keep: share of the old behaviour now that shall be left: a final retention of at least keep × β₀.
+        estimated: from samples; its separation and, where it has one, its old weight are planned with, and
+            predictions get a range over its intervals.
+        check: also train every objective, with free means, and compare.
+        seed: of the trainings.
+
+    Returns:
+        DataTree with ``/plan`` over objective, ``/path`` over (objective, time), ``/curve`` over (objective,
+        knob_index), ``/estimated`` where estimated and ``/simulated`` where checked. An objective without a
+        prediction has NaN.
+
+    Raises:
+        InputError: an argument out of range, samples whose tasks cannot be told apart, or a value beside the
+            samples that it would be estimated from.
+    """
+    if estimated is not None:
+        if separation is not None:
+            raise InputError(
+                f"separation must be given or estimated from samples, not both; got {separation}"
+            )
+        separation = told_apart(estimated)
+        if estimated.old_weight is not None:
+            if start_old_weight is not None:
+                raise InputError(
+                    "start_old_weight must be given or estimated from the learner's samples, not both; got "
+                    f"{start_old_weight}"
+                )
+            start_old_weight = estimated.old_weight.value
+    separation = _SEPARATION if separation is None else separation
+    start_old_weight = _START_OLD_WEIGHT if start_old_weight is None else start_old_weight
+    flag("check", check)
+    setting = Setting(
+        in_reach("separation", separation),
+        open_interval("old_weight", old_weight),
+        open_interval("start_old_weight", start_old_weight),
+        integer("num_steps", num_steps),
+        positive("learning_rate", learning_rate),
+    )
+    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
+    size = integer("batch_size", batch_size, at_least=2)
+    wanted = open_interval("keep", keep, 0.0, 1.0 / setting.start_weight) * setting.start_weight
+    texts = tuple(chosen or objectives.by_default())
+    planned = [objectives.parse(text) for text in texts]
+    if len(set(texts)) < len(texts):
+        raise InputError(f"objectives must have different names; got {', '.join(texts)}")
+    for objective in planned:
+        check_knob(objective, setting)
+    corners = corners_of(estimated, setting)
+    rows, paths, curves = zip(*(row_of(o, setting, size, wanted, corners) for o in planned), strict=True)
+    names = {"objective": [objective.name for objective in planned]}
+    plan = xr.Dataset({key: ("objective", [row[key] for row in rows]) for key in rows[0]}, names)
+    if estimated is None:
+        plan = plan.drop_vars([f"{name}_{end}" for name in RANGED for end in ("lower", "upper")])
+    path = xr.Dataset(
+        {
+            field: (("objective", "time"), np.stack([path[i] for path in paths]))
+            for i, field in enumerate(SHOWN)
+        },
+        names | {"time": times_of(setting)},
+    )
+    curve = xr.Dataset(
+        {
+            field: (("objective", "knob_index"), np.stack([c[i] for c in curves]))
+            for i, field in enumerate(("knob_value", "final_old_weight", "final_retention"))
+        },
+        names | {"knob_index": np.arange(NUM_CURVE)},
+    )
+    settings = {
+        "objectives": list(texts),
+        "separation": setting.separation,
+        "old_weight": setting.target_weight,
+        "start_old_weight": setting.start_weight,
+        "num_steps": setting.num_steps,
+        "batch_size": size,
+        "learning_rate": setting.learning_rate,
+        "keep": float(keep),
+        "check": check,
+        "seed": seed,
+    }
+    groups = {"plan": plan, "path": path, "curve": curve}
+    attrs = results.provenance(settings)
+    if estimated is not None:
+        groups["estimated"], attrs["estimated"] = estimates(estimated), estimated_words(estimated)
+    if check:
+        from analyses.plan.check import simulate
+
+        groups["simulated"] = simulate(planned, setting, size, seed)
+    return xr.DataTree.from_dict(
+        {"/": xr.Dataset(attrs=attrs)}
+        | {f"/{name}": results.describe(group) for name, group in groups.items()}
+    )
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row an objective: prediction, the smallest knob with words, batches, and any check."""
+    plan = tree["plan"].to_dataset()
+    columns: dict[str, Any] = {name: plan[name] for name in ("objective", *plan.data_vars)}
+    if "simulated" in tree:
+        for name, values in tree["simulated"].to_dataset().data_vars.items():
+            limits = interval(values)
+            columns[f"simulated_{name}"] = values.mean(["chain", "draw"], skipna=True)
+            for bound in ("lower", "upper"):
+                columns[f"simulated_{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+    return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal."""
+    frame, settings = summary(tree), tree.attrs
+    wanted = settings["keep"] * settings["start_old_weight"]
+    checked = (
+        f" Trained: mean and {100 * interval_probability():g} % interval over "
+        f"{tree['simulated'].sizes['draw']} replicates."
+        if "simulated" in tree
+        else ""
+    )
+    estimated = f" {settings['estimated']}" if "estimated" in settings else ""
+    return tables.listed(
+        frame,
+        [
+            ("objective", "objective", _broken),
+            ("final\nold weight", "final_old_weight", tables.with_trained("simulated_old_weight")),
+            ("final\nretention", "final_retention", tables.with_trained("simulated_retention")),
+            ("peak\ndrift", "peak_old_drift", tables.with_trained("simulated_peak_old_drift")),
+            (f"smallest that\nretains {wanted:.3g}", "answer", _words),
+            ("starved\nbatch", "starvation_largest", _starved),
+            ("eff.", "effective_fraction", tables.plain),
+        ],
+        title=f"Plan: from old weight {settings['start_old_weight']:.4g}, retain {settings['keep']:g} of it",
+        caption=(
+            f"Separation {settings['separation']:.4g}, target's old weight {settings['old_weight']:g}, "
+            f"{settings['num_steps']} steps of rate {settings['learning_rate']:g}, batches of "
+            f"{settings['batch_size']}. Exact descent from right means that are free to move, without the "
+            "batches' noise. Retention: old behaviour that is left, whatever the weight of the mode called "
+            "old. Smallest: it and all larger values retain that much, unless said. Starved batch: largest "
+            "probability on the path of a batch without samples of the old mode, and of at least one such "
+            f"batch. Eff.: smallest effective sample fraction.{checked}{estimated}"
+        ),
+    )
+
+
+def _starved(row: Mapping[str, Any], name: str) -> str:
+    """Return the probability of a starved batch, above that of any on the path."""
+    once, ever = tables.number(row[name]), tables.number(row["starvation_ever"])
+    return once if ever == tables.MISSING else f"{once}\never {ever}"
+
+
+def _broken(row: Mapping[str, Any], name: str) -> str:
+    """Return an objective's name in lines that a narrow table holds."""
+    return _words(row, name).replace("_", "_\n")
+
+
+def _words(row: Mapping[str, Any], name: str) -> str:
+    return str(row[name]).replace(":", ":\n").replace(",", ",\n").replace("; ", ";\n")
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
+    from analyses.plan.figure import plot
+
+    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -1,0 +1,1 @@
+"""Which objective or run forgets less; trainings held against theory."""

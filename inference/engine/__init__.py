@@ -1,0 +1,1 @@
+"""What every loop shares: compiled programs, chunks on the cores, threads, memory, fewer dimensions."""

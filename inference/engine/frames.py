@@ -1,0 +1,83 @@
+"""Fewer dimensions: the affine span of the means, which an exact flow never leaves.
+
+A population gradient lies in the span of the differences of the means (whitened gradients in the whitened
+span). So a flow in the whitened metric, and one in the Euclidean metric where Σ is a multiple of the
+identity, is a flow in a few dimensions whatever d is: three for a learner and a target, two more for every
+mixture besides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.two_mode import TwoMode
+
+METRICS = ("euclidean", "whitened")
+
+
+class Frame(NamedTuple):
+    """Coordinates u of behaviours y = origin + basis u; basis None stands for y = u.
+
+    ``dual`` takes gradients back: that of a function of the means is ``dual`` times the one in u.
+    """
+
+    origin: Float[np.ndarray, "d"]
+    basis: Float[np.ndarray, "d k"] | None
+    dual: Float[np.ndarray, "d k"] | None
+
+    def embed(self, u: Any) -> Any:
+        """Return y for coordinates u of shape (..., k)."""
+        return u if self.basis is None else self.origin + u @ self.basis.T
+
+    def gradient(self, g: Any) -> Any:
+        """Return the gradient in y for one in the coordinates u, of shape (..., k)."""
+        return g if self.dual is None else g @ self.dual.T
+
+
+def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
+    """Return a frame in which the flow wanted is the Euclidean one, and a pytree with its mixtures in it.
+
+    Args:
+        things: pytree whose `TwoMode` nodes have one dimension and one covariance Σ.
+        metric: ``"euclidean"`` in the user's coordinates, or ``"whitened"``.
+    """
+    mixtures = mixtures_in(things)
+    scale = mixtures[0].scale
+    whitened = metric == "whitened"
+    if scale.ndim and not whitened:
+        return Frame(np.zeros(mixtures[0].dim), None, None), things
+    means = np.stack([mean for m in mixtures for mean in (m.old_mean, m.new_mean)])
+    origin = means[-1]
+    points = cov.whiten(scale, means - origin) if whitened else means - origin
+    # As many rows as the mixtures can span, also where they span less: settings then share a program.
+    rank = min(points.shape[1], len(points) - 1)
+    basis = np.linalg.svd(points, full_matrices=False)[2][:rank].T
+    inner_scale = np.ones(()) if whitened else scale
+
+    def reduced(thing: Any) -> Any:
+        if not isinstance(thing, TwoMode):
+            return thing
+        old, new = (
+            (cov.whiten(scale, m - origin) if whitened else m - origin) @ basis
+            for m in (thing.old_mean, thing.new_mean)
+        )
+        return replace(thing, old_mean=old, new_mean=new, scale=inner_scale)
+
+    outer, dual = basis, basis
+    if whitened:
+        outer, dual = (place(scale, basis.T).T for place in (cov.colour, cov.whiten_transposed))
+    return Frame(origin, outer, dual), jax.tree.map(reduced, things, is_leaf=_is_mixture)
+
+
+def mixtures_in(things: Any) -> Sequence[TwoMode]:
+    """Return the mixtures among the nodes of a pytree."""
+    return [node for node in jax.tree.leaves(things, is_leaf=_is_mixture) if _is_mixture(node)]
+
+
+def _is_mixture(node: Any) -> bool:
+    return isinstance(node, TwoMode)

@@ -1,0 +1,1 @@
+"""The population's value, gradient, flow and descent, without a batch."""

@@ -1,0 +1,327 @@
+"""What exact dynamics share: objectives at settings, in few dimensions, solved in chunks and observed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import lax
+from jaxtyping import Array
+
+from inference import results
+from inference.engine import memory
+from inference.engine.blas import on_one_thread
+from inference.engine.chunks import run_together
+from inference.engine.frames import METRICS, Frame, in_frame
+from inference.engine.programs import Program, compiled, program_of
+from inference.exact.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
+from inference.storage import kept
+from inference.training.train import check_factors, check_objectives, check_setting
+from mixture_models.mixture.sensible_range import FARTHEST, has_left
+from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.objectives import Objective
+from mixture_models.objectives.companions import params_at
+from mixture_models.validation import InputError, one_of, positive
+
+# Settings that one call solves together: enough to fill vector registers, few enough to wait for.
+_CHUNK = 64
+
+# Of the integrals along the way; what is reported of the states is computed at the finest.
+RESOLUTION = 0
+
+
+# Of what is found of a chunk.
+_PARTS = ("observed", "unmet", "params", "left")
+
+
+class Problem(NamedTuple):
+    """What is solved: objectives at settings; ``batched`` where sequences of settings were given."""
+
+    objectives: list[Objective]
+    starts: list[TwoMode]
+    targets: list[TwoMode]
+    batched: bool
+    metric: str
+    factors: dict[str, float]
+    learning_rate: float | None
+
+
+class State(NamedTuple):
+    """The params of the learner and those of its companion, None without one."""
+
+    learner: dict[str, Array]
+    companion: dict[str, Array] | None
+
+
+def problem_of(
+    objectives: Any, start: Any, target: Any, metric: str, factors: Any, learning_rate: float | None
+) -> Problem:
+    """Check the arguments that `gradient_flow` and `population_descent` share."""
+    chosen = check_objectives(objectives)
+    one_of("metric", metric, METRICS)
+    starts, targets = (_listed(name, m) for name, m in (("start", start), ("target", target)))
+    batched = not (isinstance(start, TwoMode) and isinstance(target, TwoMode))
+    if not (starts and targets) or len({len(starts), len(targets), 1}) > 2:
+        raise InputError(
+            f"start and target must be one mixture or as many settings; got {len(starts)} and {len(targets)}"
+        )
+    count = max(len(starts), len(targets))
+    starts, targets = starts * (count // len(starts)), targets * (count // len(targets))
+    for one_start, one_target in zip(starts, targets, strict=True):
+        check_setting(one_start, one_target)
+    shapes = {(m.dim, m.scale.shape) for m in targets}
+    if len(shapes) > 1:
+        raise InputError("all settings must have one dimension and one form of covariance; got several")
+    for objective in chosen:
+        for one_start, one_target in zip(starts, targets, strict=True):
+            check_exact(objective, one_start, one_target)
+    if learning_rate is not None:
+        learning_rate = positive("learning_rate", learning_rate)
+    elif any(o.companion is not None and o.companion.paced for o in chosen):
+        raise InputError("learning_rate must be given for an objective whose companion has a pace in steps")
+    return Problem(chosen, starts, targets, batched, metric, check_factors(factors), learning_rate)
+
+
+def check_records(problem: Problem, count: int) -> None:
+    """Refuse to record more states of every objective and setting than fit into memory."""
+    # Of learner and companion, of what is reported and of its error; as computed, joined and stacked.
+    floats = 3 * (4 * problem.targets[0].dim + 16)
+    states = float(len(problem.objectives) * len(problem.targets) * count)
+    memory.check_fits("what is recorded", 8.0 * floats * states, "record fewer states or settings")
+
+
+def _listed(name: str, mixtures: Any) -> list[TwoMode]:
+    """Return one mixture or several as a list, or refuse anything else."""
+    if not isinstance(mixtures, TwoMode | Sequence) or isinstance(mixtures, str | bytes):
+        raise InputError(f"{name} must be a TwoMode or a list of them; got {type(mixtures).__name__}")
+    return [mixtures] if isinstance(mixtures, TwoMode) else list(mixtures)
+
+
+@on_one_thread
+def solved(
+    problem: Problem, solve: Callable[..., State], coords: Mapping[str, Any], settings: dict[str, Any]
+) -> xr.DataTree:
+    """Solve every objective at all settings, in chunks side by side on the cores, and assemble the result."""
+    with _arithmetic():
+        batches = [_batch_of(problem, objective) for objective in problem.objectives]
+        tasks = [
+            partial(
+                _kept,
+                batch,
+                problem.targets[0].dim,
+                rows,
+                partial(solve, objective=objective, problem=problem),
+                kept.folder(),
+            )
+            for objective, batch in zip(problem.objectives, batches, strict=True)
+            for rows in batch.chunks
+        ]
+        # First one chunk of every program, so that no two threads compile the same.
+        programs = [batch.program for batch in batches for _ in batch.chunks]
+        leading = [programs.index(program) == i for i, program in enumerate(programs)]
+        done: dict[int, Any] = {}
+        for turn in (True, False):
+            numbers = [i for i, leads in enumerate(leading) if leads == turn]
+            if numbers:
+                ended = run_together([tasks[i] for i in numbers], _arithmetic, lambda _: None)
+                done |= dict(zip(numbers, ended, strict=True))
+    parts = iter([done[i] for i in range(len(tasks))])
+    populations = [
+        _joined(objective, batch, [next(parts) for _ in batch.chunks])
+        for objective, batch in zip(problem.objectives, batches, strict=True)
+    ]
+    return results.population_tree(
+        problem.objectives,
+        populations,
+        coords,
+        {"start": problem.starts, "target": problem.targets},
+        {"objectives": [o.name for o in problem.objectives], **settings},
+        batched=problem.batched,
+    )
+
+
+def _arithmetic() -> Any:
+    """Return the context of exact arithmetic, which is that of a thread."""
+    return jax.enable_x64(True)
+
+
+class _Batch(NamedTuple):
+    """One objective at all settings, each in its frame; ``chunks`` are rows of settings, of equal length."""
+
+    program: Program
+    guide: Program
+    frames: list[Frame]
+    numbers: list[Any]
+    guide_numbers: list[Any]
+    states: list[State]
+    mixtures: list[tuple[TwoMode, TwoMode]]
+    chunks: Any
+
+
+def _batch_of(problem: Problem, objective: Objective) -> _Batch:
+    # In its exact form an objective is rid of what concerns its batches, and shares programs with others.
+    divergence = objective.divergence.exact(RESOLUTION)
+    parts = (objective.model, objective.guide, divergence, objective.companion)
+    frames, programs, guides, states, mixtures = [], [], [], [], []
+    for start, target in zip(problem.starts, problem.targets, strict=True):
+        frame, (inner, *pair) = in_frame((parts, start, target), problem.metric)
+        _, guide, _, companion = inner
+        learner = params_at(guide, *pair)
+        unknown = sorted(set(problem.factors) - set(learner))
+        if unknown:
+            raise InputError(
+                f"learning_rate_factors must name params of the learner ({', '.join(sorted(learner))}); "
+                f"got {', '.join(unknown)}"
+            )
+        frames.append(frame)
+        programs.append(program_of((*inner, problem.factors)))
+        guides.append(program_of(guide))
+        states.append(State(learner, None if companion is None else companion.initial(guide, *pair)))
+        mixtures.append((pair[0], pair[1]))
+    count = len(states)
+    size = min(_CHUNK, count)
+    chunks = np.minimum(np.arange(-(-count // size) * size), count - 1).reshape(-1, size)
+    numbers, guide_numbers = ([p.numbers for p in several] for several in (programs, guides))
+    return _Batch(
+        programs[0].static, guides[0].static, frames, numbers, guide_numbers, states, mixtures, chunks
+    )
+
+
+def _kept(
+    batch: _Batch,
+    dimension: int,
+    rows: np.ndarray,
+    solve: Callable[..., State],
+    folder: Path | None,
+    report: Callable[[int], None],
+) -> Any:
+    """Return a chunk that is kept, or solve it now and keep it."""
+
+    def compute() -> dict[str, np.ndarray]:
+        parts = zip(_PARTS, _solve_chunk(batch, dimension, rows, solve, report), strict=True)
+        return {f"{part}.{name}": np.asarray(a) for part, arrays in parts for name, a in arrays.items()}
+
+    found = kept.arrays(("exact dynamics", solve, rows), compute, folder=folder)
+    return tuple(
+        {name.removeprefix(f"{part}."): a for name, a in found.items() if name.startswith(f"{part}.")}
+        for part in _PARTS
+    )
+
+
+def _solve_chunk(
+    batch: _Batch,
+    dimension: int,
+    rows: np.ndarray,
+    solve: Callable[..., State],
+    report: Callable[[int], None],
+) -> Any:
+    """Return what is observed at some settings, what is unmet there, the params, and if they left."""
+    numbers, guide_numbers, states, mixtures = (
+        jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *[one[i] for i in rows])
+        for one in (batch.numbers, batch.guide_numbers, batch.states, batch.mixtures)
+    )
+    reached = solve(batch.program, numbers, states, mixtures)
+    report(1)
+    seen, left = _observe(batch.guide, guide_numbers, reached.learner, mixtures, dimension)
+    exact, unmet = _judge(batch.program, numbers, reached, mixtures)
+    return jax.device_get((seen | exact, unmet, reached.learner, {"left": left}))
+
+
+def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, np.ndarray]:
+    """Return the variables of one objective, each of shape (setting, time, *event)."""
+    count = len(batch.states)
+    observed, unmet, params, left = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
+    if np.any(left["left"]) or not all(np.all(np.isfinite(value)) for value in params.values()):
+        raise InputError(
+            f"the exact dynamics of {objective.name} must stay finite, and within {FARTHEST:g} times the "
+            "reach of start and target; they do not"
+        )
+    warn_of(objective, unmet)
+    # A gradient by a mean, and with it its error, is in units of one over a behaviour's.
+    steepest = max(1.0 / smallest_deviation(target) for _, target in batch.mixtures)
+    check_error(float(observed["integration_error"].max()), steepest)
+    embedded = {
+        name: np.stack([frame.embed(u) for frame, u in zip(batch.frames, value, strict=True)])
+        for name, value in params.items()
+        if value.ndim > 2
+    }
+    return observed | embedded
+
+
+@compiled
+def _observe(
+    guide: Program, numbers: Any, params: dict[str, Array], mixtures: Any, dimension: Any
+) -> tuple[dict[str, Array], Array]:
+    """Return what a learner reports at params (setting, time, ...), and where it left the sensible range."""
+    # A program by itself, which objectives with the same learner share.
+
+    def one(numbers: Any, params: dict[str, Array], mixtures: Any) -> tuple[dict[str, Array], Array]:
+        learner = guide.parts(numbers)
+        return lax.map(
+            lambda at: (
+                learner.observables(at, *mixtures),
+                has_left(at, mixtures[0], mixtures[1], dimension),
+            ),
+            params,
+        )
+
+    return over_settings(one, numbers, params, mixtures)
+
+
+@compiled
+def _judge(program: Program, numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
+    """Return the loss and its error at states (setting, time, ...), and what it cannot fulfil there."""
+
+    def one(numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
+        model, guide, divergence, *_ = program.parts(numbers)
+
+        def at(state: State) -> tuple[Any, Any]:
+            def by_resolution(resolution: Array) -> Any:
+                return value_and_grad(program, numbers, state, mixtures, resolution)
+
+            value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
+            errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
+            unmet = unmet_of(divergence, FINE, state.learner, model, guide, mixtures, state.companion)
+            return {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}, unmet
+
+        # One state after the other: batched once more, this would be the longest of all programs to compile.
+        return lax.map(at, states)
+
+    return over_settings(one, numbers, states, mixtures)
+
+
+def value_and_grad(
+    program: Program, numbers: Any, state: State, mixtures: Any, resolution: Any = RESOLUTION
+) -> tuple[Array, dict[str, Array]]:
+    """Return the exact loss and its gradient in the learner's params."""
+    return _value_and_grad(program, numbers, state, mixtures, jnp.asarray(resolution, int))
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_grad(
+    program: Program, numbers: Any, state: State, mixtures: Any, resolution: Array
+) -> tuple[Array, dict[str, Array]]:
+    # A program by itself, so that JAX traces it once for all dynamics and every stage of their solvers.
+    model, guide, divergence, *_ = program.parts(numbers)
+    return loss_and_grad(divergence, resolution, state.learner, model, guide, mixtures, state.companion)
+
+
+def over_settings[T](function: Callable[..., T], *settings: Any) -> T:
+    """Return a function's values at all settings of a chunk, along the first axis.
+
+    One setting alone is not batched, which would make its program longer to compile.
+    """
+    if len(jax.tree.leaves(settings)[0]) > 1:
+        return jax.vmap(function)(*settings)
+    value = function(*jax.tree.map(lambda x: x[0], settings))
+    return jax.tree.map(lambda x: x[None], value)
+
+
+def smallest_deviation(mixture: TwoMode) -> float:
+    """Return the smallest standard deviation of behaviours within a mode, in any direction."""
+    scale = np.asarray(mixture.scale)
+    return float(np.linalg.svd(scale, compute_uv=False)[-1] if scale.ndim == 2 else scale.min())

@@ -1,0 +1,213 @@
+"""The population's objective: its exact value and gradient, without a batch."""
+
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from inference.engine.blas import on_one_thread
+from inference.engine.frames import in_frame
+from inference.engine.programs import Program, program_of, traced_alone
+from mixture_models.integrals.logistic_normal import FINEST
+from mixture_models.losses.kl import behaviour_law
+from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.objectives import Objective
+from mixture_models.validation import InputError
+
+#: Two resolutions of the integrals; what they differ by is the estimate of the coarser one's error.
+FINE, COARSE = FINEST, FINEST - 1
+
+# Relative to the largest entry of the gradient and to 1; the finer resolution is far better.
+_TOLERANCE = 1e-9
+
+
+class Parameters(NamedTuple):
+    """The coordinates of a two-mode learner, or a gradient in them."""
+
+    old_logit: Float[np.ndarray, ""]
+    old_mean: Float[np.ndarray, "d"]
+    new_mean: Float[np.ndarray, "d"]
+
+
+class Population(NamedTuple):
+    """An exact value [nat], its gradient, and the estimated error of both, the largest of any entry."""
+
+    value: float
+    gradient: Parameters
+    error: float
+
+
+def population_value_and_grad(
+    objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode
+) -> tuple[float, Parameters]:
+    """Return the exact value L(θ) of an objective and its gradient ∂L/∂θ, θ = (φ, m_o, m_n), at a learner.
+
+    The divergence's expectation becomes integrals in few dimensions whatever d is, in the span of the means,
+    evaluated in float64 whatever the caller's setting, at two resolutions. `population` also returns the
+    estimated error.
+
+    Args:
+        objective: one of `mixture_models.objectives` with the two-mode learner.
+        learner: where to evaluate; its covariance must be the target's.
+        target: the true target.
+        companion: the policy beside the learner, under the name of the objective's companion: ``teacher``,
+            ``reference`` or ``lagged``. Left out, it is the learner itself.
+
+    Returns:
+        The value in nats (that of the loss which training minimises), and the gradient, Euclidean in the
+        user's coordinates.
+
+    Raises:
+        InputError: covariances that differ, a companion of another name, a divergence or a reward without an
+            exact form, or an estimated error above 1e-9.
+
+    Warns:
+        UserWarning: an adaptive temperature that cannot meet its budget.
+
+    Source: derivation in docs/theory.md.
+    """
+    return population(objective, learner, target, **companion)[:2]
+
+
+@on_one_thread
+def population(objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode) -> Population:
+    """Return what `population_value_and_grad` does, and the estimated error, by comparing two resolutions."""
+    if not isinstance(objective, Objective):
+        raise InputError(f"objective must be an Objective; got {type(objective).__name__}")
+    for name, given in {"learner": learner, "target": target, **companion}.items():
+        if not isinstance(given, TwoMode):
+            raise InputError(f"{name} must be a TwoMode; got {type(given).__name__}")
+        if given.dim != target.dim:
+            raise InputError(f"{name} must have the target's dimension {target.dim}; got {given.dim}")
+    known = [] if objective.companion is None else [objective.companion.name]
+    if not set(companion) <= set(known):
+        expected = known[0] if known else "left out, for it has none"
+        raise InputError(f"the companion of {objective.name} must be {expected}; got {', '.join(companion)}")
+    for mixture in (learner, *companion.values()):
+        check_exact(objective, mixture, target)
+    parts = (objective.model, objective.guide, objective.divergence.exact(FINE))
+    frame, (parts, *inside, beside) = in_frame(
+        (parts, learner, target, list(companion.values())), metric="whitened"
+    )
+    with jax.enable_x64(True):
+        program = program_of(parts)
+        # A companion that is left out is the learner itself.
+        params = _params(*beside or inside[:1]) if known else None
+        (*fine, unmet), (*coarse, _) = (
+            _at_resolution(program.static, program.numbers, *inside, params, resolution)
+            for resolution in (FINE, COARSE)
+        )
+    warn_of(objective, unmet)
+    # Not Python's max, which passes over a NaN.
+    error = float(
+        np.max([np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True)])
+    )
+    value, gradient = jax.tree.map(np.asarray, fine)
+    check_error(error, max(np.abs(g).max() for g in gradient.values()))
+    by_mean = (frame.gradient(gradient[name]) for name in ("old_mean", "new_mean"))
+    return Population(float(value), Parameters(gradient["old_logit"], *by_mean), error)
+
+
+def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None:
+    """Refuse an objective without an exact form, and mixtures of more than one covariance."""
+    if target.new_scale is not None or learner.new_scale is not None:
+        raise InputError("the exact population needs one covariance for both modes; got a new_covariance")
+    if not np.array_equal(learner.scale, target.scale):
+        raise InputError("learner and target must have the same covariance; got two")
+    if not hasattr(objective.divergence, "exact"):
+        kind = type(objective.divergence).__name__
+        raise InputError(f"the divergence of {objective.name} must have an exact form; got {kind}")
+    if not getattr(objective.guide, "fixed_covariance", False):
+        raise InputError(
+            f"the exact population needs a learner of fixed covariance; that of {objective.name} trains it"
+        )
+    objective.divergence.exact(FINE)  # which refuses a reward that has none
+
+
+def has_exact(objective: Objective, start: TwoMode, target: TwoMode) -> bool:
+    """Return whether the population of an objective can be had exactly in a setting."""
+    try:
+        check_exact(objective, start, target)
+    except InputError:
+        return False
+    return True
+
+
+def check_error(error: float, largest: float) -> None:
+    """Refuse an estimated error above the tolerance, given the largest entry of the gradient."""
+    if not error <= _TOLERANCE * max(1.0, largest):
+        found = f"the estimated error is {error:.1e}"
+        if np.isnan(error):
+            found = "here they have no value, or take more nodes than the means' span allows"
+        raise InputError(f"the integrals must be accurate to {_TOLERANCE:g}; {found}")
+
+
+def warn_of(objective: Objective, unmet: Mapping[str, Any]) -> None:
+    """Warn of what an exact loss could not fulfil, see `Divergence.unmet`, given where it did not."""
+    for sentence, where in unmet.items():
+        places = np.ravel(where)
+        if places.any():
+            count = f"in {places.sum()} of {places.size} states" if places.size > 1 else "here"
+            warnings.warn(f"{sentence}; that of {objective.name} does not {count}", UserWarning, stacklevel=4)
+
+
+def loss_and_grad(
+    divergence: Any,
+    resolution: Any,
+    params: dict[str, Array],
+    model: Any,
+    guide: Any,
+    mixtures: tuple[TwoMode, TwoMode],
+    companion: dict[str, Array] | None,
+) -> tuple[Array, dict[str, Array]]:
+    """Return the exact loss at params of the learner and its derivatives in them.
+
+    Args:
+        divergence: with a method ``exact``.
+        resolution: of the integrals.
+        params: the learner's.
+        model: the law that the learner is pulled toward.
+        guide: the learner.
+        mixtures: start and target.
+        companion: the companion's params, None without one.
+    """
+    loss = partial(divergence.exact(resolution).loss, jax.random.key(0))
+    return jax.value_and_grad(loss)(params, _beside(model, companion), guide, *mixtures)
+
+
+def unmet_of(
+    divergence: Any,
+    resolution: Any,
+    params: dict[str, Array],
+    model: Any,
+    guide: Any,
+    mixtures: tuple[TwoMode, TwoMode],
+    companion: dict[str, Array] | None,
+) -> dict[str, Array]:
+    """Return what the exact loss at params of the learner cannot fulfil; arguments of `loss_and_grad`."""
+    target = behaviour_law(_beside(model, companion), params, *mixtures)
+    learner = behaviour_law(guide, params, *mixtures)
+    return divergence.exact(resolution).unmet(target, learner, mixtures)
+
+
+def _beside(model: Any, companion: dict[str, Array] | None) -> Any:
+    """Return a model that knows its companion's params."""
+    return model if companion is None else partial(model, companion=companion)
+
+
+@partial(jax.jit, static_argnums=0)
+@traced_alone
+def _at_resolution(
+    program: Program, numbers: Any, learner: TwoMode, target: TwoMode, companion: Any, resolution: Any
+) -> tuple[Array, dict[str, Array], dict[str, Array]]:
+    model, guide, divergence = program.parts(numbers)
+    place = (divergence, resolution, _params(learner), model, guide, (learner, target), companion)
+    return *loss_and_grad(*place), unmet_of(*place)
+
+
+def _params(mixture: TwoMode) -> dict[str, Any]:
+    return {name: getattr(mixture, name) for name in Parameters._fields}

@@ -1,0 +1,1 @@
+"""The posterior of a checkpoint: its law, the fast path and NUTS."""

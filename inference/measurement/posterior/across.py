@@ -1,0 +1,154 @@
+"""Means across the axis, where the axis alone tells which mode a sample belongs to.
+
+Modes with their own shape along the axis make no claim on how they are spread across it. So the samples'
+places across the axis say nothing of the weight, only of the means: with the responsibilities r_i of a draw
+along the axis, and the references' slopes γ_k of the coordinates across it on the axis,
+
+    y_ip = Σ_k r_ik (m_kp + γ_k (u_i - m_k1)) + e_i,    Cov e_i = Σ_k r_ik Σ_k,
+
+whose least-squares estimate of (m_o, m_n) is Gaussian with covariance C = Σ_k (M⁻¹ Q_k M⁻¹) ⊗ Σ_k, where
+M = Σ_i r_i r_iᵀ and Q_k = Σ_i r_ik r_i r_iᵀ. The posterior of the means is then Gaussian in closed form.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+from inference.measurement.posterior import law
+from inference.measurement.posterior.law import Rows, Unknowns
+from inference.measurement.posterior.pieces import total
+from inference.measurement.posterior.scales import Gaussian
+from inference.measurement.references.anchors import Anchors, References
+
+#: Draws for each draw of the anchors whose responsibilities are summed over all samples.
+SETS = 4
+
+# Numbers of the matrices of draws that are held at once, over four.
+_NUMBERS = 1 << 20
+
+# What keeps the estimate of a mode without samples finite.
+_LEAST_MASS = 1e-6
+
+
+class Estimates(NamedTuple):
+    """Least-squares estimates of the means across the axis, for each of S sets of responsibilities.
+
+    Attributes:
+        means: of the old and of the new mode, shape (S, 2, p).
+        covariances: C, shape (S, 2, p, 2, p).
+    """
+
+    means: Float[np.ndarray, "S 2 p"]
+    covariances: Float[np.ndarray, "S 2 p 2 p"]
+
+
+def estimate(references: References, sets: list[tuple[Anchors, Unknowns]], rows: Iterable[Rows]) -> Estimates:
+    """Return the estimates for sets of responsibilities, in one pass over the samples.
+
+    Args:
+        references: what they say.
+        sets: S pairs of anchors and unknowns along the axis, unbatched.
+        rows: the samples, all coordinates.
+    """
+    mass, third, turned, sums = total(lambda piece: _sums(sets, piece), rows)
+    mass = np.asarray(mass) + _LEAST_MASS * np.eye(2)
+    inverse = np.linalg.inv(mass)
+    seen = np.asarray(sums) - np.einsum("sjk,kp->sjp", turned, references.slopes)
+    means = inverse @ seen
+    apart = means[:, 0] - means[:, 1]
+    covariances = np.einsum(
+        "skab,kpq->sapbq",
+        inverse[:, None] @ np.asarray(third)[:, :2] @ inverse[:, None],
+        references.residuals,
+    )
+    covariances += np.einsum("sab,sp,sq->sapbq", inverse @ np.asarray(third)[:, 2] @ inverse, apart, apart)
+    return Estimates(means, covariances)
+
+
+def _sums(sets: list[tuple[Anchors, Unknowns]], piece: Rows) -> tuple[Any, ...]:
+    """Return M, then (Q_o, Q_n, Σ r_o r_n r rᵀ), Σ r_j r_k (u - m_k1) and Σ r_j y_p, of every set."""
+    y = np.asarray(piece.y).reshape(-1, piece.y.shape[-1])
+    weights = np.asarray(piece.weights).ravel()
+    y, line = y[weights > 0.0], y[weights > 0.0][:, :1]
+    found = []
+    for anchors, unknowns in sets:
+        at = law.coordinates(anchors, unknowns, law.Squares.of_rows(anchors, line))
+        held = special.softmax(np.stack(law.log_densities(anchors, law.Settled.of(unknowns), at)), axis=0)
+        from_mean = line[:, 0] - np.stack([unknowns.old_mean, unknowns.new_mean])
+        factors = [held[0], held[1], held[0] * held[1]]
+        found.append(
+            (
+                held @ held.T,
+                np.stack([(f * held) @ held.T for f in factors]),
+                held @ (held * from_mean).T,
+                held @ y[:, 1:],
+            )
+        )
+    return tuple(np.stack(part) for part in zip(*found, strict=True))
+
+
+def draw_means(
+    references: References,
+    estimates: Estimates,
+    which: Float[np.ndarray, "N"],
+    scales: Float[np.ndarray, "N 2"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "N 2 p"]:
+    """Draw the means across the axis given the scales of displacement, each by one of the estimates.
+
+    With a draw m' of the prior N(μ̂, V + T) and ε of N(0, C), m' + (V + T) (V + T + C)⁻¹ (m̂ + ε - m') is one
+    of the posterior.
+
+    Args:
+        references: what they say.
+        estimates: S of them.
+        which: the estimate that each draw goes by.
+        scales: τ_p of the old and of the new mode.
+        rng: of all that is random.
+    """
+    count, p = len(which), references.old.shape[1] - 1
+    noise = references.mean_covariances[:, 1:, 1:]
+    roots = np.linalg.cholesky(noise)
+    reference = references.means[:, 1:]
+    prior = reference + np.einsum("kij,nkj->nki", roots, rng.standard_normal((count, 2, p)))
+    prior += scales[:, :, None] * rng.standard_normal((count, 2, p))
+    covariances = estimates.covariances.reshape(-1, 2 * p, 2 * p)
+    eigenvalues, vectors = np.linalg.eigh(covariances)
+    spread = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[:, None, :]
+    fixed = np.zeros((2 * p, 2 * p))
+    fixed[:p, :p], fixed[p:, p:] = noise
+    found = prior.reshape(count, 2 * p)
+    noises = rng.standard_normal((count, 2 * p))
+    for some in np.array_split(np.arange(count), max(1, count * p * p // _NUMBERS)):
+        of = which[some]
+        variances = np.repeat(scales[some] ** 2, p, axis=1)
+        total_prior = fixed + variances[:, :, None] * np.eye(2 * p)
+        seen = estimates.means[of].reshape(-1, 2 * p) + (spread[of] @ noises[some][..., None])[..., 0]
+        away = np.linalg.solve(total_prior + covariances[of], (seen - found[some])[..., None])
+        found[some] += (total_prior @ away)[..., 0]
+    return found.reshape(count, 2, p)
+
+
+def summary_of(references: References, estimates: Estimates) -> Gaussian:
+    """Return what the first of some estimates says of the scales."""
+    p = references.old.shape[1] - 1
+    mean = np.einsum("apbp->ab", estimates.covariances[0]) / p
+    precision = np.linalg.inv(mean)
+    noise = np.trace(references.mean_covariances[:, 1:, 1:], axis1=1, axis2=2) / p
+    return Gaussian(precision, precision @ (estimates.means[0] - references.means[:, 1:]), noise)
+
+
+def sets_of(anchors: Anchors, unknowns: Unknowns, num: int) -> list[tuple[Anchors, Unknowns]]:
+    """Return the first draws for each of a batch of anchors, unbatched; that of draw r and j at r num + j."""
+    return [
+        (
+            jax.tree.map(lambda a, r=r: a[r], anchors),
+            jax.tree.map(lambda a, r=r, j=j: np.asarray(a)[r, j], unknowns),
+        )
+        for r in range(len(anchors.axis_precision))
+        for j in range(num)
+    ]

@@ -1,0 +1,197 @@
+"""The same posterior by NUTS: a chain for each draw of the anchors, started by the fast path."""
+
+from functools import partial
+from typing import Any
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import xarray as xr
+from jax.scipy.special import logit
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+from scipy import special
+
+from inference.measurement.posterior import law
+from inference.measurement.posterior.laplace import Draws
+from inference.measurement.posterior.law import CheckpointLaw, Neither, Unknowns
+from inference.measurement.posterior.prior import (
+    NEITHER_LOG_SCALE,
+    NEITHER_SHARE,
+    NEITHER_SPREAD,
+    SCALE_DOF,
+    Prior,
+    log_sides,
+    mean_covariance,
+)
+from inference.measurement.references.anchors import Anchors
+
+_WARMUP, _MOST_DEPTH = 300, 7
+
+
+def model(anchors: Anchors, prior: Prior, rows: law.Rows, moved: Any, *, neither: bool = False) -> None:
+    """The samples of one checkpoint under one draw of the anchors, in their frame.
+
+    The reference means are integrated out: m ~ N(μ̂, V + T), see `prior`. Which modes have moved is given:
+    the fast path has drawn it.
+
+    Args:
+        anchors: one draw, unbatched.
+        prior: the numbers of the prior.
+        rows: the samples.
+        moved: 1 for a mode that has moved, else 0, shape (2,).
+        neither: whether there is a third component.
+    """
+    d = anchors.means.shape[1]
+    share = numpyro.sample("old_share", dist.Beta(*prior.weight_shapes))
+    half_t = dist.FoldedDistribution(dist.StudentT(SCALE_DOF, 0.0, prior.displacement_scale))
+    rate = 0.5 * SCALE_DOF * prior.displacement_scale**2
+    along = numpyro.sample("axis_variance", dist.InverseGamma(0.5 * SCALE_DOF, rate).expand([2]).to_event(1))
+    across = numpyro.sample("across_scale", half_t.expand([2]).to_event(1))
+    scales = jnp.stack([jnp.sqrt(along), across], axis=-1) * jnp.asarray(moved)[:, None]
+    means = []
+    for k, name in enumerate(("old", "new")):
+        covariance = mean_covariance(anchors, k, scales[k])
+        means.append(numpyro.sample(f"{name}_mean", dist.MultivariateNormal(anchors.means[k], covariance)))
+    shape = (anchors.tilt_dof.shape[0], d - 1)
+    spread = jnp.broadcast_to(1.0 / jnp.sqrt(anchors.tilt_dof)[:, None], shape)
+    tilt = numpyro.sample("tilt", dist.Normal(0.0, spread).to_event(2)) if d > 1 else jnp.zeros(shape)
+    third = None
+    if neither:
+        third = Neither(
+            logit(numpyro.sample("neither_share", dist.Beta(*NEITHER_SHARE))),
+            numpyro.sample("neither_mean", dist.Normal(anchors.means.mean(0), NEITHER_SPREAD).to_event(1)),
+            numpyro.sample("neither_log_scale", dist.Normal(*NEITHER_LOG_SCALE)),
+        )
+    unknowns = Unknowns(logit(share), means[0], means[1], tilt, third)
+    numpyro.factor("sides", log_sides(anchors, unknowns))
+    with numpyro.plate("samples", rows.weights.size), numpyro.handlers.mask(mask=rows.weights.ravel() > 0.0):
+        numpyro.sample("y", CheckpointLaw(anchors, unknowns), obs=rows.y.reshape(-1, d))
+
+
+def sample(
+    anchors: Anchors,
+    prior: Prior,
+    rows: law.Rows,
+    start: Draws,
+    *,
+    neither: bool,
+    num: int,
+    rng: np.random.Generator,
+) -> tuple[Draws, dict[str, float]]:
+    """Return draws by NUTS from starts that the fast path drew, and their diagnostics.
+
+    There is a chain for each draw of the anchors; which modes have moved in it is drawn from the fast path.
+
+    Args:
+        anchors: R draws of them.
+        prior: the numbers of the prior.
+        rows: the checkpoint's samples.
+        start: draws of the fast path; each chain starts at one.
+        neither: whether there is a third component.
+        num: draws for each draw of the anchors.
+        rng: for the starts and the seed.
+
+    Returns:
+        The draws, and ``r_hat`` (the largest, between the halves of chains), ``ess`` (the smallest) over
+        weight and means, and ``divergences``.
+    """
+    count = len(start.scales)
+    place = np.arange(count), rng.integers(start.scales.shape[1], size=count)
+    moved = (start.scales[place][:, :, 0] > 0.0).astype(float)
+    at = _site_values(
+        jax.tree.map(lambda a: np.asarray(a)[place], start.unknowns), start.scales[place], prior
+    )
+    keys = jax.random.split(jax.random.key(rng.integers(2**63)), count)
+    sites, diverging = _chains(anchors, prior, rows, jnp.asarray(moved), at, keys, neither=neither, num=num)
+    sites = {name: np.asarray(array) for name, array in sites.items()}
+    third = None
+    if neither:
+        third = Neither(
+            special.logit(sites["neither_share"]), sites["neither_mean"], sites["neither_log_scale"]
+        )
+    tilt = sites.get("tilt", np.zeros((count, num, *start.unknowns.tilt.shape[2:])))
+    unknowns = Unknowns(special.logit(sites["old_share"]), sites["old_mean"], sites["new_mean"], tilt, third)
+    scales = np.stack([np.sqrt(sites["axis_variance"]), sites["across_scale"]], axis=-1)
+    diagnostics = _diagnostics({name: sites[name] for name in ("old_share", "old_mean", "new_mean")})
+    diagnostics["divergences"] = float(np.sum(np.asarray(diverging)))
+    return Draws(unknowns, scales * moved[:, None, :, None], start.k_hat, start.efficiency), diagnostics
+
+
+@partial(jax.jit, static_argnames=("neither", "num"))
+def _chains(
+    anchors: Anchors,
+    prior: Prior,
+    rows: law.Rows,
+    moved: Any,
+    at: dict[str, Any],
+    keys: Any,
+    *,
+    neither: bool,
+    num: int,
+) -> tuple[dict[str, Any], Any]:
+    """Return draws (R, num, ...) of the sites of a chain for each draw of the anchors, and what diverged."""
+    program = partial(model, neither=neither)
+
+    def one(anchors: Anchors, moved: Any, at: dict[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
+        given = (anchors, prior, rows, moved)
+        init, step = hmc(lambda z: potential_energy(program, given, {}, z), algo="NUTS")
+        state = init(
+            unconstrain_fn(program, given, {}, at),
+            _WARMUP,
+            dense_mass=True,
+            max_tree_depth=_MOST_DEPTH,
+            rng_key=key,
+        )
+        state = jax.lax.fori_loop(0, _WARMUP, lambda _, s: step(s), state)
+
+        def kept(state: Any, _: None) -> tuple[Any, Any]:
+            state = step(state)
+            return state, (state.z, state.diverging)
+
+        _, (drawn, diverging) = jax.lax.scan(kept, state, None, num)
+        return jax.vmap(lambda z: constrain_fn(program, given, {}, z))(drawn), diverging
+
+    return jax.vmap(one)(anchors, moved, at, keys)
+
+
+def _diagnostics(sites: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return R̂ and effective sample size of what the chains share: their draws less their chain's mean."""
+    half = next(iter(sites.values())).shape[1] // 2
+    data = {}
+    for name, array in sites.items():
+        centred = array - array.mean(axis=1, keepdims=True)
+        halves = np.stack([centred[:, :half], centred[:, half : 2 * half]])
+        halves = halves.reshape(2, -1, *array.shape[2:])
+        data[name] = (("chain", "draw", *(f"{name}_{i}" for i in range(halves.ndim - 2))), halves)
+    summary = xr.Dataset(data)
+    r_hat, bulk = az.rhat(summary), az.ess(summary)
+    return {
+        "r_hat": float(max(float(r_hat[name].max()) for name in summary)),
+        "ess": float(min(float(bulk[name].min()) for name in summary)),
+    }
+
+
+def _site_values(unknowns: Unknowns, scales: np.ndarray, prior: Prior) -> dict[str, Any]:
+    """Return the model's sites at unknowns, their first axis over chains."""
+    scales = np.where(scales > 0.0, scales, float(prior.displacement_scale))
+    values = {
+        "old_share": np.clip(special.expit(unknowns.old_logit), 1e-12, 1.0 - 1e-12),
+        "axis_variance": scales[..., 0] ** 2,
+        "across_scale": scales[..., 1],
+        "old_mean": unknowns.old_mean,
+        "new_mean": unknowns.new_mean,
+    }
+    if unknowns.old_mean.shape[-1] > 1:
+        values["tilt"] = unknowns.tilt
+    if unknowns.neither is not None:
+        third = unknowns.neither
+        values |= {
+            "neither_share": special.expit(third.logit),
+            "neither_mean": third.mean,
+            "neither_log_scale": third.log_scale,
+        }
+    return values

@@ -1,0 +1,1 @@
+"""The two modes as the references show them."""

@@ -1,0 +1,296 @@
+"""The two modes as the references show them, and draws of them: how uncertain the references leave them.
+
+The measurement is made under each of some draws of the modes' shape and covariance from their posterior given
+the references, and pooled. The draws are the same for every checkpoint, and for every run that is measured
+against the same references, so that what they share cancels in differences.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+from inference.measurement.references.axis_shape import AxisShape, fit_axis_shape
+from inference.measurement.references.frame import Frame, frame_of
+from inference.measurement.references.moments import Moments, fit_tail_dof, moments_of
+
+#: Draws of the modes from what the references say of them.
+NUM_DRAWS = 25
+
+#: How the modes' covariances may be related.
+COVARIANCES = ("shared", "axis", "proportional", "unequal")
+
+
+class Kind(NamedTuple):
+    """A kind of modes.
+
+    Attributes:
+        covariance: ``"shared"``: one covariance; ``"axis"``: along the axis each mode has the shape that its
+            reference shows, and what is across it says nothing of the weight; ``"proportional"``: one is a
+            multiple of the other; ``"unequal"``: each has its own.
+        heavy_tails: whether modes are Student-t; of the kind ``"axis"`` their means and covariances are then
+            estimated as those of Student-t modes.
+    """
+
+    covariance: str
+    heavy_tails: bool
+
+
+class Anchors(NamedTuple):
+    """The two modes in the frame; a pytree of arrays, its leaves with a first axis over draws where batched.
+
+    The precision of mode k is A_k A_kᵀ with A_k = [[κ, 0], [c, B]] lower triangular. K is 1 where the modes
+    share a covariance, else 2; T is 1 where they share the correlation of the axis with what is across it.
+
+    Attributes:
+        means: of the old and the new reference, shape (2, d).
+        mean_covariances: of those means, shape (2, d, d).
+        axis_precision: κ, shape (K,).
+        tilt: c, shape (K, d - 1).
+        across: B, shape (K, d - 1, d - 1).
+        tilt_dof: inverse variance of c, in the metric of B, shape (T,).
+        tail_dof: of Student-t modes, shape (), or None for Gaussian ones.
+        shape: the densities along the axis where d = 1 and modes have their own, or None.
+    """
+
+    means: Float[Any, "2 d"]
+    mean_covariances: Float[Any, "2 d d"]
+    axis_precision: Float[Any, "K"]
+    tilt: Float[Any, "K p"]
+    across: Float[Any, "K p p"]
+    tilt_dof: Float[Any, "T"]
+    tail_dof: Float[Any, ""] | None
+    shape: AxisShape | None
+
+
+class References(NamedTuple):
+    """What the references say.
+
+    Attributes:
+        kind: of the modes.
+        frame: the coordinates.
+        old: reference samples of the old task in the frame, shape (n, d), in the order of their place along
+            the axis.
+        new: of the new task, likewise.
+        means: of the old and the new reference, shape (2, d).
+        mean_covariances: of those means, shape (2, d, d).
+        central: the modes as the references show them best, a batch of 1; of the kind ``"axis"`` along the
+            axis alone, with d = 1.
+        draws: of the modes, a batch of `NUM_DRAWS`, likewise.
+        slopes: of the coordinates across the axis on that along it, shape (2, d - 1).
+        residuals: covariances across the axis given the place along it, shape (2, d - 1, d - 1).
+        mean_errors: draws of reference mean less its estimate, shape (NUM_DRAWS, 2, d).
+        metric: A_k in whose metric |A_kᵀ x| displacements have their length, shape (2, d, d).
+        metric_factors: draws of the squared length of a vector over that, shape (NUM_DRAWS, 2).
+        dof: degrees of freedom of the covariance within the references.
+    """
+
+    kind: Kind
+    frame: Frame
+    old: Float[np.ndarray, "n d"]
+    new: Float[np.ndarray, "m d"]
+    means: Float[np.ndarray, "2 d"]
+    mean_covariances: Float[np.ndarray, "2 d d"]
+    central: Anchors
+    draws: Anchors
+    slopes: Float[np.ndarray, "2 p"]
+    residuals: Float[np.ndarray, "2 p p"]
+    mean_errors: Float[np.ndarray, "R 2 d"]
+    metric: Float[np.ndarray, "2 d d"]
+    metric_factors: Float[np.ndarray, "R 2"]
+    dof: float
+
+
+def anchor(
+    old: Float[np.ndarray, "n feature"],
+    new: Float[np.ndarray, "m feature"],
+    kind: Kind,
+    *,
+    tail_dof: float | None = None,
+    shape: AxisShape | None = None,
+    worth: float = 1.0,
+    num_draws: int = NUM_DRAWS,
+) -> References:
+    """Return what two references say of modes of a kind.
+
+    The posterior of a covariance is inverse-Wishart with as many degrees of freedom as its samples are worth;
+    that of the shapes along the axis a Bayesian bootstrap. Draws depend on the references alone, not on the
+    order of their rows nor on the coordinates of their features.
+
+    Args:
+        old: reference samples of the old task.
+        new: reference samples of the new task.
+        kind: of the modes.
+        tail_dof: degrees of freedom of Student-t modes, None to fit them.
+        shape: along the axis, a batch of 1, None to fit it.
+        worth: share of the samples that their covariance is worth.
+        num_draws: of the modes.
+
+    Raises:
+        InputError: references with the same mean.
+    """
+    shared = kind.covariance in ("shared", "axis")
+    if kind.heavy_tails and tail_dof is None:
+        tail_dof = fit_tail_dof(old, new, shared=shared)
+    frame, old, new = framed(old, new, tail_dof, shared=shared)
+    own = moments_of(old, new, tail_dof, shared=False)
+    law = moments_of(old, new, tail_dof, shared=True) if shared else own
+    rng = np.random.default_rng([len(old), len(new), old.shape[1]])
+    sizes = np.array([s.worth for s in own])
+    own_dofs = np.maximum(worth * sizes - 1.0, old.shape[1] + 1.0)
+    dofs = np.full(2, own_dofs.sum()) if kind.covariance != "unequal" else own_dofs
+    d = old.shape[1]
+    # Too few samples of a mode have no covariance of their own.
+    few = min(len(old), len(new)) < d + 7
+    spread = law if kind.covariance == "shared" or few else own
+    scatters = [s.scatter for s in spread]
+    metric_dofs = np.maximum(dofs if kind.covariance == "shared" or few else own_dofs, d + 1.0) - d
+    covariances = np.stack([s / w for s, w in zip(scatters, sizes, strict=True)])
+    metric = np.stack(
+        [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(scatters, metric_dofs, strict=True)]
+    )
+    batches = [_precisions(kind, law, dofs, rng, size) for size in (None, num_draws)]
+    shapes: list[AxisShape | None] = [shape if kind.covariance == "axis" else None, None]
+    if kind.covariance == "axis" and shape is None:
+        # In the sample the axis separates the references better than it does elsewhere.
+        widen = np.sqrt(dofs[0] / max(dofs[0] - d + 1.0, 1.0))
+        along = [(y[:, 0] - s.mean[0]) * widen for y, s in zip((old, new), own, strict=True)]
+        weights = [
+            np.concatenate([np.ones((1, len(x))), rng.dirichlet(np.ones(len(x)), num_draws) * len(x)])
+            for x in along
+        ]
+        fitted = fit_axis_shape(along, weights)
+        shapes = [AxisShape(*(part[rows] for part in fitted)) for rows in (slice(1), slice(1, None))]
+    means = np.stack([s.mean for s in law])
+    # What the law sees of the coordinates.
+    seen = 1 if kind.covariance == "axis" else d
+    on_line = kind.covariance == "axis"
+    anchors = [
+        Anchors(
+            np.broadcast_to(means[:, :seen], (len(kappa), 2, seen)),
+            np.broadcast_to(covariances[:, :seen, :seen], (len(kappa), 2, seen, seen)),
+            kappa,
+            tilt,
+            across,
+            np.broadcast_to(_tilt_dofs(kind, dofs, d), (len(kappa), 1 + (kind.covariance == "unequal"))),
+            None if tail_dof is None or on_line else np.full(len(kappa), tail_dof),
+            shape,
+        )
+        for (kappa, tilt, across), shape in zip(batches, shapes, strict=True)
+    ]
+    slopes = np.stack([s[1:, 0] / s[0, 0] for s in scatters])
+    residuals = np.stack([s[1:, 1:] - np.outer(s[1:, 0], s[0, 1:]) / s[0, 0] for s in scatters])
+    roots = np.linalg.cholesky(covariances)
+    errors = np.einsum("kij,rkj->rki", roots, _balanced(rng.standard_normal((num_draws, 2, d)), 0.0, 1.0))
+    factors = rng.chisquare(metric_dofs, (num_draws, 2)) / metric_dofs
+    factors = _balanced(factors, 1.0, np.sqrt(2.0 / metric_dofs))
+    return References(
+        kind,
+        frame,
+        old,
+        new,
+        means,
+        covariances,
+        anchors[0],
+        anchors[1],
+        slopes,
+        residuals,
+        errors,
+        metric,
+        factors,
+        float(own_dofs.sum()),
+    )
+
+
+def _balanced(draws: Float[np.ndarray, "R *n"], mean: Any, sd: Any) -> Float[np.ndarray, "R *n"]:
+    """Return draws shifted and scaled to a mean and a standard deviation: a few stand for their law."""
+    if len(draws) < 2:
+        return draws
+    return np.asarray(mean + sd * (draws - draws.mean(axis=0)) / draws.std(axis=0))
+
+
+def framed(
+    old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool
+) -> tuple[Frame, np.ndarray, np.ndarray]:
+    """Return the frame, and the references in it, their rows in the order of their place along the axis."""
+    moments = moments_of(old, new, tail_dof, shared=shared)
+    pooled = sum(len(y) * s.scatter for y, s in zip((old, new), moments, strict=True))
+    frame = frame_of(moments[0].mean, moments[1].mean, np.asarray(pooled) / (len(old) + len(new)), old)
+    inside = [frame.coordinates(y) for y in (old, new)]
+    ordered = [y[np.argsort(y[:, 0], kind="stable")] for y in inside]
+    return frame, ordered[0], ordered[1]
+
+
+def _tilt_dofs(kind: Kind, dofs: np.ndarray, d: int) -> np.ndarray:
+    freedom = np.maximum(dofs - d, 1.0)
+    return freedom if kind.covariance == "unequal" else freedom[:1]
+
+
+def _precisions(
+    kind: Kind, moments: list[Moments], dofs: np.ndarray, rng: np.random.Generator, size: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return draws of (κ, c, B) with a first axis over draws, or a batch of 1 at their centre.
+
+    The precision across the axis has the mean (ν - d)/ν Σ̂⁻¹, which is unbiased; κ² ν/κ̂² is chi-squared with
+    ν - d + 1 degrees of freedom.
+    """
+    d, num = moments[0].mean.shape[0], 1 if size is None else size
+    if kind.covariance == "axis":
+        return np.ones((num, 1)), np.zeros((num, 1, 0)), np.zeros((num, 1, 0, 0))
+    scatters = [s.scatter for s in moments]
+    ratios = np.ones((num, 1))
+    if kind.covariance == "proportional":
+        scatter, ratio, error = _proportional(moments)
+        drawn = np.log(ratio) + (
+            np.zeros(1) if size is None else error * _balanced(rng.standard_normal(num), 0.0, 1.0)
+        )
+        ratios = np.column_stack([np.exp(drawn), np.ones(num)])
+        scatters = [scatter]
+    elif kind.covariance == "shared":
+        scatters = scatters[:1]
+    kappas, tilts, acrosses = [], [], []
+    for scatter, dof in zip(scatters, dofs, strict=False):
+        triangle = lower_precision(scatter)
+        freedom = dof - d + 1.0
+        chi2 = np.full(num, freedom)
+        if size is not None:
+            chi2 = _balanced(rng.chisquare(freedom, num), freedom, np.sqrt(2.0 * freedom))
+        factor = np.sqrt(chi2 / dof)
+        across = triangle[1:, 1:] * np.sqrt((dof - d) / dof)
+        across = np.broadcast_to(across, (num, d - 1, d - 1))
+        if kind.covariance == "unequal" and size is not None:
+            roots = [_wishart_root(rng, dof - d, dof, d - 1) for _ in range(num)]
+            across = triangle[1:, 1:] @ np.reshape(roots, (num, d - 1, d - 1))
+        kappas.append(triangle[0, 0] * factor)
+        tilts.append(triangle[1:, 0] * factor[:, None])
+        acrosses.append(across)
+    kappa, tilt, across = (np.stack(parts, axis=1) for parts in (kappas, tilts, acrosses))
+    return kappa / ratios, tilt / ratios[..., None], across / ratios[..., None, None]
+
+
+def _wishart_root(rng: np.random.Generator, dof: float, scale: float, size: int) -> np.ndarray:
+    """Return a lower triangle whose square is Wishart with mean dof/scale times the identity (Bartlett)."""
+    lower = np.tril(rng.standard_normal((size, size)), -1)
+    freedom = np.maximum(dof - np.arange(size), 0.5)
+    return (lower + np.diag(np.sqrt(rng.chisquare(freedom)))) / np.sqrt(scale)
+
+
+def _proportional(moments: list[Moments]) -> tuple[np.ndarray, float, float]:
+    """Return the new mode's scatter, the old one's spread over the new one's, and the error of its log."""
+    d = len(moments[0].mean)
+    worths = np.array([s.worth for s in moments])
+    old, new = (s.scatter for s in moments)
+    ratio = 1.0
+    for _ in range(50):
+        scatter = (worths[0] * old / ratio**2 + worths[1] * new) / worths.sum()
+        before, ratio = ratio, float(np.sqrt(np.trace(np.linalg.solve(scatter, old)) / d))
+        if abs(ratio - before) < 1e-12 * ratio:
+            break
+    return scatter, ratio, float(np.sqrt(np.sum(1.0 / worths) / (2.0 * d)))
+
+
+def lower_precision(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    """Return the lower triangle A with A Aᵀ the inverse of a covariance."""
+    upper = np.linalg.cholesky(covariance[::-1, ::-1])[::-1, ::-1]
+    return scipy.linalg.solve_triangular(upper, np.eye(len(covariance)), lower=False).T

@@ -1,0 +1,1 @@
+"""Samples and references as users give them: checked, held or streamed."""

@@ -1,0 +1,302 @@
+"""Samples and references, checked before they are measured: float64 rows out, or one sentence."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from inference.measurement.samples import stored
+from inference.measurement.samples.sources import Samples, reference_of, samples_of
+from mixture_models.validation import InputError
+
+# Spreads of features whose squares, and sums of them, are floats.
+_LEAST_SPREAD, _MOST_SPREAD = 1e-100, 1e100
+
+# Samples of a reference that must differ from each other, unless it has fewer.
+_MOST_DIFFERENT = 10
+
+# Of a correlation: with a smaller eigenvalue features depend on one another.
+_LEAST_EIGENVALUE = 1e-10
+
+
+class Summary(NamedTuple):
+    """What one reading of a checkpoint shows.
+
+    Attributes:
+        num: finite samples.
+        num_dropped: samples with a missing value.
+        mean: of the finite samples, shape (feature,).
+        sd: of the finite samples, shape (feature,).
+        digest: of all the finite samples' bytes.
+        num_repeated: finite samples that are equal to an earlier one.
+    """
+
+    num: int
+    num_dropped: int
+    mean: np.ndarray
+    sd: np.ndarray
+    digest: bytes
+    num_repeated: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found fit to be measured.
+
+    Attributes:
+        samples: the checkpoints.
+        summaries: of each checkpoint.
+        old: reference of the old task, shape (sample, feature).
+        new: reference of the new task, shape (sample, feature).
+        features: names of the features.
+        num_dropped: rows left out for a missing value, of the checkpoints and the references together.
+        num_reference_copies: reference rows left out as copies of others.
+    """
+
+    samples: Samples
+    summaries: list[Summary]
+    old: Float[np.ndarray, "n d"]
+    new: Float[np.ndarray, "m d"]
+    features: list[str]
+    num_dropped: int
+    num_reference_copies: int
+
+    def pieces(self, index: int) -> Iterator[Float[np.ndarray, "n feature"]]:
+        """Yield the finite samples of one checkpoint by its place.
+
+        Raises:
+            InputError: samples that are not as many as they were when they were checked.
+        """
+        num = 0
+        for piece in self.samples.pieces(index, self.features):
+            samples = piece[_finite(piece)]
+            num += len(samples)
+            yield samples
+        if num != self.summaries[index].num:
+            raise InputError(
+                f"samples must not change while they are measured; checkpoint {self.samples.names[index]} "
+                f"had {self.summaries[index].num} finite ones and now has {num}"
+            )
+
+
+def check(
+    samples: Any, old_reference: Any, new_reference: Any, *, drop_missing: bool, memory: float | None = None
+) -> Checked:
+    """Read everything once and refuse, in one sentence, what cannot be measured.
+
+    Args:
+        samples: of the checkpoints.
+        old_reference: of the old task.
+        new_reference: of the new task.
+        drop_missing: whether rows with a value that is not finite are left out instead of refused.
+        memory: bytes that a checkpoint may take, None for what `stored.default_memory` says.
+
+    Raises:
+        InputError: features that do not match, missing values, too few samples, constant or collinear
+            features, identical references, a checkpoint without samples, or chunks too large to be read.
+    """
+    source = samples_of("samples", samples)
+    limit = stored.default_memory() if memory is None else memory
+    old, old_features = reference_of("old_reference", old_reference)
+    new, new_features = reference_of("new_reference", new_reference)
+    if not source.names:
+        raise InputError("samples must hold at least one checkpoint; got none")
+    features = _common_features(
+        {
+            "old_reference": (old_features, old.shape[1]),
+            "new_reference": (new_features, new.shape[1]),
+            "samples": (source.features, source.stored(0).shape[1]),
+        }
+    )
+
+    def ordered(array: np.ndarray, names: list[str] | None) -> np.ndarray:
+        return array if names is None or names == features else array[:, [names.index(f) for f in features]]
+
+    old, new = ordered(old, old_features), ordered(new, new_features)
+    counts = [_finite(array).sum() for array in (old, new)]
+    missing = [len(old) - counts[0], len(new) - counts[1]]
+    summaries = []
+    for index, checkpoint in enumerate(source.names):
+        rows = source.stored(index)
+        if rows.shape[1] != len(features):
+            raise InputError(
+                f"samples must have the {len(features)} features of the references; checkpoint {checkpoint} "
+                f"has {rows.shape[1]}"
+            )
+        if 2 * rows.chunk_bytes > limit:
+            raise InputError(
+                f"samples must be stored in chunks that fit into memory twice; a chunk of checkpoint "
+                f"{checkpoint} takes {rows.chunk_bytes / 1e9:.2g} GB, and {limit / 1e9:.2g} GB can be used"
+            )
+        summary = _summary(source, index, features)
+        if not summary.num:
+            raise InputError(f"every checkpoint must have samples; checkpoint {checkpoint} has none")
+        summaries.append(summary)
+    by_checkpoint = [summary.num_dropped for summary in summaries]
+    total = int(sum(missing) + sum(by_checkpoint))
+    if total and not drop_missing:
+        worst = source.names[int(np.argmax(by_checkpoint))]
+        raise InputError(
+            f"samples must be finite, or be dropped explicitly (drop_missing); {total} rows are not: "
+            f"{missing[0]} of the old reference, {missing[1]} of the new one, and {sum(by_checkpoint)} of "
+            f"the checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
+        )
+    finite = old[_finite(old)], new[_finite(new)]
+    old, new = (_once(reference) for reference in finite)
+    copies = sum(map(len, finite)) - len(old) - len(new)
+    _check_references(old, new, features)
+
+    return Checked(source, summaries, old, new, features, total, copies)
+
+
+def _once(reference: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m d"]:
+    """Return the different rows of a reference, in their order, where repeated ones are copies of rows.
+
+    Copies tell nothing new. Rows that repeat because features have few values do, and stay: there, values
+    repeat in rows that differ.
+    """
+    if reference.ndim != 2 or reference.shape[1] < 2:
+        return reference
+    _, first = np.unique(reference, axis=0, return_index=True)
+    if len(first) == len(reference) or any(len(np.unique(column)) < len(first) for column in reference.T):
+        return reference
+    return reference[np.sort(first)]
+
+
+def _common_features(given: Mapping[str, tuple[list[str] | None, int]]) -> list[str]:
+    """Return the names of the features, given those of every source, or None, and how many there are.
+
+    Raises:
+        InputError: sources with other features than the first that names them.
+    """
+    for source, (names, width) in given.items():
+        twice = sorted({n for n in names or [] if (names or []).count(n) > 1})
+        if twice:
+            raise InputError(f"the features of {source} must differ; got {', '.join(twice[:8])} twice")
+        if names is not None and len(names) != width:
+            raise InputError(
+                f"the {width} features of {source} must have a name each; got {len(names)} names"
+            )
+    first = next((source for source, (names, _) in given.items() if names is not None), next(iter(given)))
+    names, width = given[first]
+    for source, (others, other_width) in given.items():
+        if names is not None and others is not None and set(others) != set(names):
+            only = [
+                f"{', '.join(sorted(map(repr, more))[:8])} only in {where}"
+                for where, more in ((first, set(names) - set(others)), (source, set(others) - set(names)))
+                if more
+            ]
+            raise InputError(f"samples and references must have the same features; {' and '.join(only)}")
+        if other_width != width:
+            listed = "" if names is None else f" ({', '.join(names[:8])}{', ...' * (width > 8)})"
+            raise InputError(
+                f"samples and references must have the same features; {first} has {width}{listed} and "
+                f"{source} {other_width}"
+            )
+    return [str(i) for i in range(width)] if names is None else names
+
+
+def _summary(source: Samples, index: int, features: list[str]) -> Summary:
+    """Read a checkpoint once; moments of pieces are put together as Chan, Golub and LeVeque (1983) do."""
+    digest, num, num_dropped = hashlib.sha256(), 0, 0
+    hashes = []
+    mean, squares = np.zeros(len(features)), np.zeros(len(features))
+    for piece in source.pieces(index, features):
+        samples = np.ascontiguousarray(piece[_finite(piece)])
+        if np.abs(samples).max(initial=0.0) > _MOST_SPREAD:
+            raise InputError(
+                f"samples must be at most {_MOST_SPREAD:g} in size; checkpoint {source.names[index]} has "
+                f"{np.abs(samples).max():.3g}"
+            )
+        num_dropped += len(piece) - len(samples)
+        if not len(samples):
+            continue
+        digest.update(samples.data)
+        hashes.append(_row_hashes(samples))
+        shift = samples.mean(0) - mean
+        centred = samples - samples.mean(0)
+        together = num + len(samples)
+        squares += np.einsum("nd,nd->d", centred, centred) + shift**2 * num * len(samples) / together
+        mean += shift * len(samples) / together
+        num = together
+    repeated = num - len(np.unique(np.concatenate(hashes))) if hashes else 0
+    return Summary(num, num_dropped, mean, np.sqrt(squares / max(num, 1)), digest.digest(), repeated)
+
+
+def _row_hashes(samples: Float[np.ndarray, "n d"]) -> np.ndarray:
+    """Return 64 bits of every row, which equal rows share."""
+    factors = np.random.default_rng(0).integers(2**63, size=samples.shape[1], dtype=np.uint64) * 2 + 1
+    bits = (samples + 0.0).view(np.uint64)
+    return np.sum((bits ^ (bits >> np.uint64(29))) * factors, axis=1, dtype=np.uint64)
+
+
+def digest_of(samples: Float[np.ndarray, "n d"]) -> str:
+    """Return a name of some rows, whatever their order."""
+    return hashlib.sha256(np.sort(_row_hashes(np.ascontiguousarray(samples))).tobytes()).hexdigest()[:16]
+
+
+def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> None:
+    d = len(features)
+    least = max(_MOST_DIFFERENT, d + 5)
+    for name, array in (("old", old), ("new", new)):
+        if len(array) < 5:
+            raise InputError(f"the {name} reference must have at least 5 samples; got {len(array)}")
+        different, wanted = len(np.unique(_row_hashes(np.ascontiguousarray(array)))), min(len(array), least)
+        if different < wanted:
+            raise InputError(
+                f"the {name} reference must have at least {wanted} different samples for {d} features; got "
+                f"{different} different ones of {len(array)}"
+            )
+        flat = np.flatnonzero(np.ptp(array, axis=0) <= 1e-12 * np.maximum(np.abs(array).max(axis=0), 1e-300))
+        if flat.size:
+            raise InputError(
+                f"every feature must vary in both references; in the {name} one these are constant: "
+                + ", ".join(features[i] for i in flat[:8])
+            )
+        spread = np.ptp(array, axis=0)
+        far = np.flatnonzero(
+            (spread < _LEAST_SPREAD) | (spread > _MOST_SPREAD) | (np.abs(array).max(axis=0) > _MOST_SPREAD)
+        )
+        if far.size:
+            raise InputError(
+                f"features must be in units in which they range over {_LEAST_SPREAD:g} to {_MOST_SPREAD:g}; "
+                f"in the {name} reference {features[far[0]]} ranges from {array[:, far[0]].min():.3g} to "
+                f"{array[:, far[0]].max():.3g}"
+            )
+    if len(old) + len(new) - 2 < least:
+        raise InputError(
+            f"the references must have at least {least + 2} samples for {d} features; got {len(old)} and "
+            f"{len(new)}"
+        )
+    if old.shape == new.shape and np.array_equal(old, new):
+        raise InputError("the references must differ; old and new are the same samples")
+    _check_independent("", old - old.mean(0), new - new.mean(0))
+
+
+def check_own_covariances(old: np.ndarray, new: np.ndarray) -> None:
+    """Refuse a reference that lacks a covariance of its own, given both as they are modelled.
+
+    Raises:
+        InputError: features that are linear combinations of one another there.
+    """
+    if min(len(old), len(new)) >= old.shape[1] + 7:  # of fewer samples none is taken
+        for name, array in (("old", old), ("new", new)):
+            _check_independent(f"in the {name} reference ", array - array.mean(0))
+
+
+def _check_independent(where: str, *centred: np.ndarray) -> None:
+    within = np.concatenate(centred)
+    within = within / within.std(0)
+    lowest = np.linalg.eigvalsh(within.T @ within / len(within)).min()
+    if lowest < _LEAST_EIGENVALUE:
+        raise InputError(
+            f"{where}the features must not be linear combinations of one another; the smallest eigenvalue of "
+            f"their correlation is {lowest:.1e}"
+        )
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    return np.isfinite(array).all(axis=1)

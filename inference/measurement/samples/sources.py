@@ -1,0 +1,311 @@
+"""Samples of checkpoints and references: arrays, tables or files in, one kind of source out."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import xarray as xr
+from jaxtyping import Float
+
+from inference.measurement.samples import stored
+from inference.measurement.samples.stored import Stored
+from inference.storage import reading
+from mixture_models.validation import InputError, as_array, one_of, path_of, real_array
+
+# The column of a table that may hold a sample's features as one list.
+_EMBEDDING = "embedding"
+
+# The kinds of files that are read.
+_SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of one or more checkpoints, each read when it is asked for.
+
+    Attributes:
+        names: of the checkpoints, in their order.
+        features: their names, or None where the source has none.
+        stored: returns the samples of one checkpoint by its place, where they are stored.
+    """
+
+    names: list[Any]
+    features: list[str] | None
+    stored: Callable[[int], Stored]
+
+    def load(self, index: int) -> Float[np.ndarray, "sample feature"]:
+        """Return all samples of one checkpoint by its place."""
+        return self.stored(index).load()
+
+    def pieces(self, index: int, features: list[str]) -> Iterator[Float[np.ndarray, "n feature"]]:
+        """Yield the samples of one checkpoint by its place, their features in this order."""
+        order: Any = slice(None)
+        if self.features is not None and self.features != features:
+            order = [self.features.index(f) for f in features]
+        for piece in self.stored(index).pieces():
+            yield piece[:, order]
+
+
+def samples_of(name: str, source: Any) -> Samples:
+    """Return the checkpoints of an array, a list, a mapping, an xarray object or a file.
+
+    Args:
+        name: what to call the source in an error.
+        source: shape (checkpoint, sample, feature); or (sample, feature), which is one checkpoint; or a list
+            or mapping of (sample, feature) arrays; or a DataArray, Dataset or DataFrame with a
+            ``checkpoint`` dimension, coordinate or column, the features of a DataFrame in a column each or as
+            lists in a column ``embedding``; or the path of a file that holds one of these.
+
+    Raises:
+        InputError: a source that is none of these, or holds nothing.
+    """
+    if isinstance(source, str | Path):
+        path = path_of(name, source)
+        found = samples_of(name, _read(name, path))
+        # What is read later is read from there.
+        return replace(found, stored=lambda index: replace(found.stored(index), path=path))
+    if isinstance(source, Samples):
+        return source
+    if isinstance(source, pd.DataFrame):
+        return _of_frame(name, source)
+    if isinstance(source, xr.Dataset):
+        source = _variable(name, source)
+    if isinstance(source, xr.DataArray):
+        return _of_labelled(name, source)
+    if isinstance(source, Mapping):
+        return _of_mapping(name, source)
+    if isinstance(source, list | tuple) and source and len(_shape(name, source[0])) == 2:
+        return _listed(list(range(len(source))), list(source), None)
+    shape = _shape(name, source)
+    if len(shape) == 3:
+        return _stacked(list(range(shape[0])), source, None)
+    if len(shape) == 2:
+        return _listed([0], [source], None)
+    raise InputError(
+        f"{name} must be of shape (checkpoint, sample, feature), a list of (sample, feature), or a file; "
+        f"got shape {shape}"
+    )
+
+
+def reference_of(name: str, source: Any) -> tuple[Float[np.ndarray, "n d"], list[str] | None]:
+    """Return the samples of a reference and the names of their features; checkpoints are put together."""
+    samples = samples_of(name, source)
+    parts = [samples.load(i) for i in range(len(samples.names))]
+    widths = sorted({part.shape[1] for part in parts})
+    if len(widths) != 1:
+        raise InputError(f"{name} must have samples of as many features each; got {widths or 'no samples'}")
+    return np.concatenate(parts), samples.features
+
+
+def _listed(names: list[Any], arrays: Any, features: list[str] | None) -> Samples:
+    return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", arrays[i]))
+
+
+def _stacked(names: list[Any], array: Any, features: list[str] | None) -> Samples:
+    return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", array, i))
+
+
+def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
+    if "samples" in source:
+        values = source["samples"]
+        values = values if hasattr(values, "ndim") else real_array(name, values)
+        features = [str(f) for f in np.atleast_1d(source["features"])] if "features" in source else None
+        labels = labels_of(name, source["checkpoint"]) if "checkpoint" in source else None
+        if values.ndim == 2:
+            rows = stored.of_array(name, values)
+            return _grouped(name, np.zeros(len(values), int) if labels is None else labels, rows, features)
+        if values.ndim != 3 or (labels is not None and len(labels) != len(values)):
+            raise InputError(
+                f"{name}: samples must be (sample, feature) or (checkpoint, sample, feature), with one "
+                f"checkpoint a row or an entry; got shape {values.shape}"
+                + ("" if labels is None else f" and {len(labels)} checkpoints")
+            )
+        names = list(range(len(values))) if labels is None else _different(name, labels)
+        return _stacked(names, values, features)
+    if not source:
+        raise InputError(f"{name} must hold at least one checkpoint; got none")
+    words = [str(key) for key in source]
+    numeric = all(word.isdecimal() for word in words)
+    keys: list[Any] = [int(word) for word in words] if numeric else list(words)
+    return _listed(keys, list(source.values()), None)
+
+
+def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
+    columns = [str(c) for c in frame.columns]
+    twice = sorted({c for c in columns if columns.count(c) > 1})
+    if twice:
+        raise InputError(f"the columns of {name} must differ; got {', '.join(twice[:8])} twice")
+    features = [c for c in columns if c != "checkpoint"]
+    labels = labels_of(name, frame["checkpoint"]) if "checkpoint" in frame else np.zeros(len(frame), int)
+    if _EMBEDDING in features and not pd.api.types.is_numeric_dtype(frame[_EMBEDDING]):
+        others = [c for c in features if c != _EMBEDDING]
+        if others:
+            raise InputError(
+                f"{name} must have no column beside {_EMBEDDING} and checkpoint; got {', '.join(others[:8])}"
+            )
+        embeddings = _embeddings(name, frame[_EMBEDDING])
+        return _grouped(name, labels, stored.of_array(name, embeddings), None)
+    values = frame.drop(columns="checkpoint", errors="ignore")
+    wrong = [str(c) for c in values.columns if not pd.api.types.is_numeric_dtype(values[c])]
+    if wrong or not features:
+        raise InputError(
+            f"{name} must have numeric feature columns or a column {_EMBEDDING} of lists and, optionally, a "
+            "column checkpoint; "
+            + (f"not numeric: {', '.join(wrong[:8])}" if wrong else "got no feature column")
+        )
+    # A nullable column has its own kind of missing value.
+    nullable = any(pd.api.types.is_extension_array_dtype(kind) for kind in values.dtypes)
+    rows = values.to_numpy(np.float64, na_value=np.nan) if nullable else values.to_numpy()
+    return _grouped(name, labels, stored.of_array(name, rows), features)
+
+
+def _embeddings(name: str, column: pd.Series) -> np.ndarray:
+    """Return the lists of a column as rows, NaN where there is none."""
+    what = f"the {_EMBEDDING} of {name}"
+    absent = column.isna()
+    rows = [
+        None if lacks else _row(what, cell)
+        for cell, lacks in zip(column.to_numpy(object), absent, strict=True)
+    ]
+    lengths = sorted({len(row) for row in rows if row is not None})
+    if len(lengths) != 1 or not lengths[0]:
+        found = " and ".join(map(str, lengths[:8])) or "none"
+        raise InputError(f"{what} must be lists of as many numbers each, at least one; got {found}")
+    missing = np.full(lengths[0], np.nan)
+    return np.stack([missing if row is None else row for row in rows])
+
+
+def _row(what: str, cell: Any) -> np.ndarray:
+    row = cell if isinstance(cell, np.ndarray) and cell.dtype.kind in "fiu" else None
+    if row is None and isinstance(cell, list | tuple | np.ndarray):
+        # A missing number in a list is None.
+        row = real_array(what, [np.nan if entry is None else entry for entry in cell])
+    if row is None or row.ndim != 1:
+        shown = repr(cell) if row is None else f"shape {row.shape}"
+        raise InputError(f"{what} must be lists of numbers; got {shown[:40]}")
+    return row
+
+
+def _of_labelled(name: str, array: xr.DataArray) -> Samples:
+    if "feature" not in array.dims or array.ndim not in (2, 3):
+        raise InputError(
+            f"{name} must have dims (checkpoint, sample, feature) or (sample, feature); got {array.dims}"
+        )
+    features = [str(f) for f in array["feature"].to_numpy()] if "feature" in array.coords else None
+    others = [str(d) for d in array.dims if d != "feature"]
+    if array.ndim == 2:
+        (sample,) = others
+        rows = stored.of_labelled("checkpoint 0", array, sample)
+        if "checkpoint" in array.coords and array["checkpoint"].dims == (sample,):
+            return _grouped(name, labels_of(name, array["checkpoint"]), rows, features)
+        return Samples([0], features, lambda _: rows)
+    if "checkpoint" not in others:
+        raise InputError(f"{name} must have a dim checkpoint; got {array.dims}")
+    (sample,) = (d for d in others if d != "checkpoint")
+    size = array.sizes["checkpoint"]
+    labels = labels_of(name, array["checkpoint"]) if "checkpoint" in array.coords else np.arange(size)
+    names = _different(name, labels)
+
+    def of_checkpoint(index: int) -> Stored:
+        words = f"checkpoint {names[index]}"
+        return stored.of_labelled(words, array, sample, padded=True, checkpoint=index)
+
+    return Samples(names, features, of_checkpoint)
+
+
+def _shape(name: str, values: Any) -> tuple[int, ...]:
+    try:
+        return np.shape(values)
+    except ValueError:  # lists of several lengths
+        raise InputError(
+            f"{name} must have rows of as many numbers each; got rows of several lengths"
+        ) from None
+
+
+def labels_of(name: str, values: Any) -> np.ndarray:
+    """Return the labels of checkpoints, shape (n,), or refuse what has another shape or lacks some."""
+    labels = np.atleast_1d(as_array(name, values))
+    if labels.ndim != 1:
+        raise InputError(f"the checkpoints of {name} must have one axis; got shape {labels.shape}")
+    missing = int(np.ma.count_masked(labels) + np.sum(pd.isna(np.ma.compressed(labels))))
+    if missing:
+        raise InputError(f"{name} must name the checkpoint of every row or entry; {missing} have none")
+    return np.asarray(labels)
+
+
+def _different(name: str, labels: np.ndarray) -> list[Any]:
+    """Return the labels as a list, or refuse two that are equal."""
+    names = labels.tolist()
+    if len(set(names)) < len(names):
+        twice = sorted({str(n) for n in names if names.count(n) > 1})
+        raise InputError(
+            f"the checkpoints of {name} must have different names; got {', '.join(twice[:8])} twice"
+        )
+    return names
+
+
+def _grouped(name: str, labels: np.ndarray, rows: Stored, features: list[str] | None) -> Samples:
+    if len(labels) != rows.shape[0]:
+        raise InputError(
+            f"{name} must have one checkpoint a row; got {len(labels)} labels and {rows.shape[0]} rows"
+        )
+    if not len(labels):
+        raise InputError(f"{name} must hold at least one sample; got none")
+    codes, unique = pd.factorize(labels, use_na_sentinel=False)
+    names = unique.tolist()
+
+    def of_checkpoint(index: int) -> Stored:
+        return rows.picked(f"checkpoint {names[index]}", np.flatnonzero(codes == index))
+
+    return Samples(names, features, of_checkpoint)
+
+
+def _variable(name: str, dataset: xr.Dataset) -> xr.DataArray:
+    found = [str(v) for v in dataset.data_vars if "feature" in dataset[v].dims]
+    if "samples" in found:
+        return dataset["samples"]
+    if len(found) != 1:
+        raise InputError(
+            f"{name} must hold one variable with a dim feature, or one called samples; got "
+            + (", ".join(found) or "none")
+        )
+    return dataset[found[0]]
+
+
+def _num_values(rows: pq.FileMetaData) -> int:
+    """Return how many values a file holds, those of lists one by one."""
+    groups = [rows.row_group(i) for i in range(rows.num_row_groups)]
+    return sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
+
+
+def _read(name: str, path: Path) -> Any:
+    one_of(f"the suffix of {name}", path.suffix, _SUFFIXES)
+    wanted = f"{name} must be a readable {path.suffix} file"
+    if path.suffix == ".npz":
+        arrays = reading.read_npz(path, wanted)
+        # An array that was given a name is the checkpoint of that name; "arr_0" is NumPy's for none.
+        if len(arrays) == 1 and "samples" not in arrays:
+            ((key, array),) = arrays.items()
+            return array if key == "arr_0" or array.ndim == 3 else arrays
+        return arrays
+    with reading.reading(path, wanted):
+        if path.suffix == ".npy":
+            return np.lib.format.open_memmap(path, mode="r")
+        if path.suffix == ".parquet":
+            if path.is_file():
+                reading.check_size(path, 8 * _num_values(pq.read_metadata(path)))
+            table = pq.read_table(path)
+            # pandas would look for the types that a frame had, and does not know those of lists.
+            index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+            stored_index = [c for c in index if isinstance(c, str)]
+            return table.drop_columns(stored_index).to_pandas(ignore_metadata=True)
+        # Lazily: a checkpoint is read when it is its turn.
+        if path.suffix == ".zarr":
+            if not path.exists():
+                raise FileNotFoundError
+            return xr.open_dataset(path, engine="zarr", consolidated=False)
+        return xr.open_dataset(path, engine="netcdf4")

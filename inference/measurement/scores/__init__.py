@@ -1,0 +1,1 @@
+"""The old weight from two log-likelihoods a sample."""

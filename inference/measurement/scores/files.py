@@ -1,0 +1,158 @@
+"""Scores in files: two log-likelihoods a sample, a row each, in columns that the user names."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from inference.measurement.samples.sources import labels_of
+from inference.storage import reading
+from mixture_models.validation import InputError, one_of, path_of, real_array
+
+#: The kinds of files that are read.
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+class Scores(NamedTuple):
+    """Log-likelihoods of the samples of each checkpoint [nat], checkpoints in the order of their first rows.
+
+    Attributes:
+        old: under the old-task reference, by checkpoint.
+        new: under the new-task reference, by checkpoint.
+    """
+
+    old: dict[Any, np.ndarray]
+    new: dict[Any, np.ndarray]
+
+
+def read_scores(
+    paths: Sequence[str | Path],
+    *,
+    old: str = "old_log_likelihood",
+    new: str = "new_log_likelihood",
+    checkpoint: str | None = None,
+) -> Scores:
+    """Return the scores in some files, a row a sample.
+
+    Args:
+        paths: ``.jsonl`` (an object a line), ``.csv`` or ``.parquet`` files.
+        old: column of the log-likelihoods under the old-task reference.
+        new: column of the log-likelihoods under the new-task reference.
+        checkpoint: column of the checkpoints, whose rows may lie in several files; None is ``checkpoint``
+            where all files have such a column, and where none has, each file is a checkpoint of its name.
+
+    Raises:
+        InputError: a file that cannot be read, lacks a column or holds no sample; files of which only some
+            have checkpoints, or have the same name; or a column that holds something else.
+    """
+    if not paths:
+        raise InputError("at least one file of scores must be given; got none")
+    files = [path_of("a file of scores", path) for path in paths]
+    optional = checkpoint is None
+    label = "checkpoint" if checkpoint is None else checkpoint
+    if len({old, new, label}) < 3:
+        raise InputError(f"the columns that are read must differ; got {old}, {new} and {label}")
+    tables = [_columns(path, [old, new], label, optional=optional) for path in files]
+    labelled = [label in table for table in tables]
+    if any(labelled) and not all(labelled):
+        lacking = files[labelled.index(False)]
+        raise InputError(f"all files must have a column {label}, or none; {lacking} has none")
+    names = [path.stem for path in files]
+    if not any(labelled) and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"files without a column {label} must have different names; got {twice} twice")
+    scores = [
+        np.concatenate([_numbers(t, n, f) for t, f in zip(tables, files, strict=True)]) for n in (old, new)
+    ]
+    labels: list[Any] = []
+    for table, path, name in zip(tables, files, names, strict=True):
+        labels += _labels(table[label], path) if label in table else [name] * len(table[old])
+    if len({isinstance(one, str) for one in labels}) > 1:
+        labels = [str(one) for one in labels]
+    codes, unique = pd.factorize(np.array(labels, dtype=object))
+    return Scores(
+        *({name: values[codes == i] for i, name in enumerate(unique.tolist())} for values in scores)
+    )
+
+
+def _columns(path: Path, needed: list[str], label: str, *, optional: bool) -> dict[str, Any]:
+    """Return the columns of a file that are needed, and that of the labels where it is there."""
+    one_of(f"the suffix of {path}", path.suffix, SUFFIXES)
+    with reading.reading(path, f"{path} must be a readable {path.suffix} file"):
+        read = {".jsonl": _of_lines, ".csv": _of_csv, ".parquet": _of_parquet}[path.suffix]
+        found, names = read(path, [*needed, label])
+    twice = [name for name in found if names.count(name) > 1]
+    if twice:
+        raise InputError(f"the columns of {path} must differ; got {twice[0]} twice")
+    lacking = [name for name in [*needed, *([] if optional else [label])] if name not in found]
+    if lacking:
+        raise InputError(
+            f"{path} must have a column {lacking[0]}, or the name of another be given; got "
+            + (", ".join(names[:8]) or "no column")
+        )
+    if not len(found[needed[0]]):
+        raise InputError(f"{path} must hold at least one sample; got none")
+    return found
+
+
+def _of_lines(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Read an object a line; all lines must have the columns of the first."""
+    found: dict[str, list[Any]] = {}
+    names: list[str] = []
+    for place, row in enumerate(reading.json_lines(path), start=1):
+        if not names:
+            names = list(row)
+            found = {name: [] for name in wanted if name in row}
+        for name in wanted:
+            if (name in row) != (name in found):
+                raise InputError(f"all lines of {path} must have {name}, or none; object {place} differs")
+        for name, values in found.items():
+            values.append(row[name])
+    return found, names
+
+
+def _of_csv(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
+    parsed = csv.ParseOptions(newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parsed) as head:
+        names = head.schema.names
+    present = [name for name in wanted if name in names]
+    chosen = csv.ConvertOptions(include_columns=present, strings_can_be_null=True)
+    table = csv.read_csv(path, parse_options=parsed, convert_options=chosen)
+    return _of_table(table, present), names
+
+
+def _of_parquet(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
+    rows = pq.read_metadata(path)
+    names = rows.schema.to_arrow_schema().names
+    present = [name for name in wanted if name in names]
+    reading.check_size(path, 8 * len(present) * rows.num_rows)
+    return _of_table(pq.ParquetFile(path).read(columns=present), present), names
+
+
+def _of_table(table: pa.Table, names: list[str]) -> dict[str, Any]:
+    return {name: table.column(table.column_names.index(name)).to_pandas().to_numpy() for name in names}
+
+
+def _numbers(table: Mapping[str, Any], name: str, path: Path) -> np.ndarray:
+    """Return a column of log-likelihoods, NaN where one is missing."""
+    values = table[name]
+    if isinstance(values, list):
+        # A float64 holds these; others are refused.
+        values = [
+            np.nan if v is None else float(v) if type(v) is int and abs(v) <= 2**53 else v for v in values
+        ]
+    numbers = real_array(f"{name} of {path}", values)
+    if numbers.ndim != 1:
+        raise InputError(f"{name} of {path} must be one number a row; got shape {numbers.shape}")
+    return numbers
+
+
+def _labels(column: Any, path: Path) -> list[Any]:
+    """Return checkpoints as they are where they are numbers, and as texts otherwise."""
+    labels = labels_of(str(path), column).tolist()
+    return [label if type(label) in (int, float) else str(label) for label in labels]

@@ -1,0 +1,219 @@
+"""The posterior of the old weight from two log-likelihoods a sample, exact by quadrature."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from scipy import stats
+
+from inference import results
+from inference.engine import memory
+from inference.engine.blas import on_one_thread
+from inference.intervals import interval_probability
+from inference.measurement.posterior.weight_posterior import NODES, WeightPosterior, weight_posterior
+from mixture_models.validation import InputError, as_array, integer, number, real_array
+
+# What the priors may be: below 1 the density has a pole at the end.
+_LEAST_SHAPE = 1.0
+
+
+@on_one_thread
+def measure_scores(
+    old_log_likelihood: Any,
+    new_log_likelihood: Any,
+    *,
+    weight_prior: tuple[float, float] = (1.0, 1.0),
+    num_draws: int = 4000,
+    seed: int = 0,
+) -> xr.DataTree:
+    """Return the posterior of the old weight from two log-likelihoods a sample, without drift.
+
+        p(β | y) ∝ Beta(β; a, b) Π_i (β p_o(y_i) + (1-β) p_n(y_i)),   β in (0, 1)
+
+    The two reference laws are taken as they are: that the old behaviour has moved, or that a score is
+    wrong, is not seen. `inference.measure` sees it, from samples.
+
+    Args:
+        old_log_likelihood: log p_o(y_i) of the samples under the old-task reference [nat]; an array of
+            shape (sample,) or (checkpoint, sample), a list with one array a checkpoint, or a mapping from
+            checkpoint names to arrays.
+        new_log_likelihood: log p_n(y_i) of the same samples, in the same form.
+        weight_prior: shapes (a, b) of the Beta prior, each at least 1; (1, 1) is uniform.
+        num_draws: draws of the posterior, in one chain.
+        seed: of the draws.
+
+    Returns:
+        DataTree with ``/posterior`` (``old_weight`` over chain, draw, checkpoint), ``/summary``
+        (``old_weight_mean``, ``old_weight_sd``, ``old_weight_quantile`` over checkpoint and probability,
+        ``information`` on the weight a sample, and the verdict in ``words``) and ``/density``
+        (``old_weight_density`` over checkpoint and node, at ``node_old_weight``). Moments and quantiles are
+        of the density, not of the draws, and right to better than 1e-9.
+
+    Raises:
+        InputError: scores that do not pair, none, NaN, or -inf under both references.
+
+    Source: derivation in docs/measurement.md.
+    """
+    old = _by_checkpoint("old_log_likelihood", old_log_likelihood)
+    new = _by_checkpoint("new_log_likelihood", new_log_likelihood)
+    if set(old) != set(new):
+        raise InputError(
+            f"both log-likelihoods must have the same checkpoints; got {list(old)} and {list(new)}"
+        )
+    shapes = prior_shapes(weight_prior)
+    num_draws = integer("num_draws", num_draws)
+    # Strata, uniforms, and draws of every checkpoint.
+    memory.check_fits("draws", 4.0 * 8.0 * num_draws * len(old), "take fewer (num_draws)")
+    seed = integer("seed", seed, at_least=0)
+    differences = {name: _difference(name, old[name], new[name]) for name in old}
+    posteriors = [weight_posterior(difference, shapes) for difference in differences.values()]
+    # One stratified uniform a draw: the draws are as even as draws can be.
+    strata = np.random.default_rng(seed).permuted(np.tile(np.arange(num_draws), (len(old), 1)), axis=1)
+    uniforms = (strata + np.random.default_rng([seed, 1]).uniform(size=strata.shape)) / num_draws
+    draws = np.stack([p.quantiles(u) for p, u in zip(posteriors, uniforms, strict=True)], axis=-1)
+    return _tree(differences, posteriors, draws, shapes, seed)
+
+
+def _by_checkpoint(name: str, scores: Any) -> dict[Any, np.ndarray]:
+    """Return one float64 array of shape (sample,) a checkpoint."""
+    if isinstance(scores, Mapping):
+        items = dict(scores)
+    elif isinstance(scores, xr.DataArray) and "checkpoint" in scores.dims:
+        labels = (
+            scores.coords["checkpoint"]
+            if "checkpoint" in scores.coords
+            else range(scores.sizes["checkpoint"])
+        )
+        items = {
+            label.item() if isinstance(label, xr.DataArray) else label: scores.isel(checkpoint=i).to_numpy()
+            for i, label in enumerate(labels)
+        }
+    else:
+        several = isinstance(scores, Sequence) and not isinstance(scores, str | bytes)
+        rows: Any = scores if several else np.ma.atleast_1d(as_array(name, scores))
+        nested = len(rows) > 0 and np.ndim(rows[0]) == 1
+        items = dict(enumerate(rows)) if nested else {0: rows}
+    if not items:
+        raise InputError(f"{name} must hold at least one checkpoint; got none")
+    checked = {}
+    for checkpoint, values in items.items():
+        array = real_array(name, values)
+        if array.ndim != 1 or array.size == 0:
+            raise InputError(
+                f"{name} must have at least one sample of checkpoint {checkpoint}, along one axis; "
+                f"got shape {array.shape}"
+            )
+        bad = int(np.sum(np.isnan(array) | (array == np.inf)))
+        if bad:
+            raise InputError(f"{name} must be numbers or -inf; {bad} of checkpoint {checkpoint} are not")
+        checked[checkpoint] = array
+    return checked
+
+
+def _difference(checkpoint: Any, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    if old.shape != new.shape:
+        raise InputError(
+            f"both log-likelihoods must be of the same samples; checkpoint {checkpoint} has {old.size} old "
+            f"and {new.size} new ones"
+        )
+    nowhere = int(np.sum(np.isneginf(old) & np.isneginf(new)))
+    if nowhere:
+        raise InputError(
+            f"a sample must be possible under a reference; {nowhere} of checkpoint {checkpoint} have -inf "
+            "under both"
+        )
+    with np.errstate(over="ignore"):  # beyond all floats the side is certain
+        return old - new
+
+
+def prior_shapes(weight_prior: Any) -> tuple[float, float]:
+    """Return the shapes of a Beta prior, each at least 1, or raise `InputError`."""
+    try:
+        a, b = weight_prior
+    except (TypeError, ValueError):
+        raise InputError(f"weight_prior must be two shapes (a, b); got {weight_prior!r}") from None
+    shapes = number("weight_prior a", a), number("weight_prior b", b)
+    if min(shapes) < _LEAST_SHAPE:
+        raise InputError(
+            f"the shapes of weight_prior must be at least 1; got {shapes[0]:g} and {shapes[1]:g}"
+        )
+    return shapes
+
+
+def _words(difference: np.ndarray, posterior: WeightPosterior, prior_sd: float) -> str:
+    """Say what a reader must know before quoting the measurement."""
+    if posterior.sd > 0.9 * prior_sd:
+        return "not measured: the scores of old and new hardly differ, the prior is all that is seen"
+    certain = float(np.mean(np.abs(difference) > 2.0))
+    if certain < 0.1:
+        return "weak: the scores tell fewer than a tenth of the samples apart by 2 nats"
+    return "good"
+
+
+def _tree(
+    differences: Mapping[Any, np.ndarray],
+    posteriors: list[WeightPosterior],
+    draws: Float[np.ndarray, "draw checkpoint"],
+    shapes: tuple[float, float],
+    seed: int,
+) -> xr.DataTree:
+    names = list(differences)
+    tails = 0.5 * (1.0 - interval_probability())
+    probabilities = np.array([tails, 0.25, 0.5, 0.75, 1.0 - tails])
+    prior_sd = float(stats.beta(*shapes).std())
+    samples = [difference.size for difference in differences.values()]
+    # The information about β that a sample holds, relative to a sample whose mode is known.
+    information = [
+        p.mean * (1.0 - p.mean) / max(p.sd**2, 1e-300) / size
+        for p, size in zip(posteriors, samples, strict=True)
+    ]
+    panels = max(len(p.density) for p in posteriors)
+    nodes, density = (
+        np.stack([np.pad(a, (0, panels * NODES - a.size), constant_values=np.nan) for a in arrays])
+        for arrays in (
+            [p.weights.ravel() for p in posteriors],
+            [p.density.ravel() for p in posteriors],
+        )
+    )
+    summary = xr.Dataset(
+        {
+            "old_weight_mean": ("checkpoint", [p.mean for p in posteriors]),
+            "old_weight_sd": ("checkpoint", [p.sd for p in posteriors]),
+            "old_weight_quantile": (
+                ("checkpoint", "probability"),
+                np.stack([p.quantiles(probabilities) for p in posteriors]),
+            ),
+            "num_samples": ("checkpoint", samples),
+            "information": ("checkpoint", information),
+            "words": (
+                "checkpoint",
+                [_words(d, p, prior_sd) for d, p in zip(differences.values(), posteriors, strict=True)],
+            ),
+        },
+        {"checkpoint": names, "probability": probabilities},
+    )
+    groups = {
+        "posterior": xr.Dataset(
+            {"old_weight": (("chain", "draw", "checkpoint"), draws[None])},
+            {"chain": [0], "draw": np.arange(len(draws)), "checkpoint": names},
+        ),
+        "summary": summary,
+        "density": xr.Dataset(
+            {
+                "node_old_weight": (("checkpoint", "node"), nodes),
+                "old_weight_density": (("checkpoint", "node"), density),
+            },
+            {"checkpoint": names, "node": np.arange(nodes.shape[1])},
+        ),
+    }
+    settings = {
+        "weight_prior": list(shapes),
+        "seed": seed,
+        "interval_probability": interval_probability(),
+    }
+    root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "measurement of scores"})
+    return xr.DataTree.from_dict(
+        {"/": root} | {f"/{name}": results.describe(group) for name, group in groups.items()}
+    )

@@ -1,0 +1,1 @@
+"""Finite-batch training: in all coordinates, or in the span of the means."""

@@ -1,0 +1,1 @@
+"""Operations that a CPU does fast, each beside its plain JAX reference."""

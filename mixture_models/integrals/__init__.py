@@ -1,0 +1,1 @@
+"""Expectations over mixtures of Gaussian modes, exact to a stated error."""

@@ -1,0 +1,1 @@
+"""The losses that training minimises, as NumPyro ELBOs: one file a divergence."""

@@ -1,0 +1,137 @@
+"""The other divergences of SDFT, on the learner's own samples: forward KL, and what lies between.
+
+Published is a divergence a token: at every prefix that the student sampled, the laws of the next token are
+compared over the whole vocabulary. In the mixture a behaviour is one token, with the empty prefix: the
+divergence is the one between the two laws, whoever is sampled. What is left of sampling the student is how
+it is *estimated*, on its own behaviours with importance weights, blind to what the student no longer does.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.lax import stop_gradient
+from jaxtyping import Array
+from numpyro.distributions import Distribution
+
+from mixture_models.integrals.logistic_normal import FINEST
+from mixture_models.integrals.tensor_rule import expectation, same_covariance, span_of
+from mixture_models.losses.expectations import MonteCarlo, Quadrature
+from mixture_models.losses.kl import (
+    Divergence,
+    ForwardKL,
+    at_least_two,
+    leave_one_out,
+    weighted_log_prob,
+)
+from mixture_models.mixture.law import MixtureLaw, log_add
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
+@dataclass
+class OnPolicyForwardKL(ForwardKL):
+    """KL(p ‖ q) = E_q[w log w], w = p/q, of the model's law p from the learner's law q, on samples of q.
+
+    Its gradient is -E_q[(w - 1) ∇ log q], unbiased. Where q has lost a mode of p its samples show nothing of
+    it: the weights are heavy-tailed.
+
+    Args:
+        expectation: where E_q comes from.
+
+    Source: arXiv:2601.19897 for the runs on samples of the student; derivation: docs/theory.md.
+    """
+
+    sampling = "the learner"
+
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the divergence, see `Divergence.between`."""
+        if isinstance(self.expectation, Quadrature):
+            return super().between(key, target, learner, args)
+        n = self.expectation.num_samples
+        y, log_weight = _on_policy(key, n, target, learner)
+        weight = jnp.exp(log_weight)
+        surrogate = -weighted_log_prob(learner, y, (weight - 1.0) / n)
+        return jnp.mean(weight * log_weight) + surrogate - stop_gradient(surrogate)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["alpha"], meta_fields=["expectation"])
+@dataclass
+class JensenShannon(Divergence):
+    """α KL(p ‖ M) + (1-α) KL(q ‖ M), M = (1-α) q + α p, of the model's law p and the learner's law q.
+
+    Its gradient is (1-α) E_q[log(q/M) ∇ log q], estimated on samples of q with a leave-one-out baseline; no
+    importance weight enters it, and log(q/M) ≤ -log(1-α). Divided by α it tends to the forward KL for α → 0,
+    by 1-α to the reverse KL for α → 1; as published it is not divided.
+
+    Args:
+        alpha: α in (0, 1).
+        expectation: where E_q comes from.
+
+    Raises:
+        InputError: fewer than two behaviours.
+
+    Source: the interpolation in the code of arXiv:2601.19897; derivation: docs/theory.md.
+    """
+
+    alpha: Any = 0.5
+    expectation: Any = field(default_factory=MonteCarlo)
+    direction = "Jensen-Shannon"
+    of_ratios = True
+    sampling = "the learner"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_two("the leave-one-out baseline", self.expectation)
+
+    def exact(self, resolution: Any = FINEST) -> Self:
+        """Return a copy whose value and gradient are those of the population."""
+        return replace(self, expectation=Quadrature(resolution))
+
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the divergence, see `Divergence.between`."""
+        if isinstance(self.expectation, Quadrature):
+            return self._population(target, learner, self.expectation.resolution)
+        n = self.expectation.num_samples
+        y, log_weight = _on_policy(key, n, target, learner)
+        excess = self._excess(log_weight)
+        ones = jnp.ones_like(excess)
+        advantage = (1.0 - self.alpha) * (excess - leave_one_out(excess, ones))
+        surrogate = weighted_log_prob(learner, y, advantage / n)
+        teacher = self.alpha * jnp.mean(jnp.exp(log_weight) * (log_weight + excess))
+        student = (1.0 - self.alpha) * jnp.mean(excess)
+        return teacher + student + surrogate - stop_gradient(surrogate)
+
+    def _excess(self, log_weight: Array) -> Array:
+        """Return log(q/M) for log w = log(p/q)."""
+        return -log_add(jnp.log1p(-self.alpha), jnp.log(self.alpha) + log_weight)
+
+    def _population(self, target: MixtureLaw, learner: MixtureLaw, resolution: Any) -> Array:
+        span = span_of(learner.scale(0), jnp.concatenate([learner.means, target.means]))
+        p, q = stop_gradient(span.law(target)), span.law(learner)
+        means = jnp.concatenate([q.means, p.means])
+
+        def student(y: Array) -> Array:
+            log_q = q.log_prob(y)
+            excess = self._excess(stop_gradient(p.log_prob(y) - log_q))
+            return excess + excess * (log_q - stop_gradient(log_q))
+
+        def teacher(y: Array) -> Array:
+            log_weight = p.log_prob(y) - stop_gradient(q).log_prob(y)
+            return log_weight + self._excess(log_weight)
+
+        value = (1.0 - self.alpha) * expectation(stop_gradient(q), student, means, resolution)
+        value = value + self.alpha * stop_gradient(expectation(p, teacher, means, resolution))
+        return jnp.where(same_covariance(learner, target), value, jnp.nan)
+
+
+def _on_policy(key: Array, n: int, target: Distribution, learner: Distribution) -> tuple[Array, Array]:
+    """Return n behaviours of the learner and log w = log p - log q at them, without gradients."""
+    y = stop_gradient(learner).sample(key, (n,))
+    return y, lax.optimization_barrier(stop_gradient(target.log_prob(y) - learner.log_prob(y)))

@@ -1,0 +1,145 @@
+"""What is reported of a learner: how far its modes are from the target's, and how old it still behaves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import erfc
+from jaxtyping import Array, Float
+
+from mixture_models.integrals.logistic_normal import sigmoid_mean
+from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.two_mode import TwoMode
+
+# Nodes of the inversion integral; the phase's change from node to node, in rad, at which it is cut off, and
+# the width of the cut in the logarithm of that change.
+_NUM_NODES, _CUT, _CUT_WIDTH = 2560, 1.0, 0.2
+
+
+def drift(mean: Float[Array, "d"], target: TwoMode, mode: str) -> Float[Array, ""]:
+    """Return δ(mean, μ_k) in the metric of the target's mode ``"old"`` or ``"new"``."""
+    index = ("old", "new").index(mode)
+    return cov.length(target.scales[index], mean - (target.old_mean, target.new_mean)[index])
+
+
+def retention(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
+    """Return how much old behaviour is left, (E_q[s_o] - b_n) / (b_o - b_n), b_k = E_{N(μ_k)}[s_o].
+
+    s_o is the target's responsibility of its old mode. The value equals β where the learner's modes are
+    the target's, and is 0 where only new behaviour is left, whatever the component weights say.
+
+    Args:
+        law: the learner's law q.
+        target: the true target, whose modes must differ.
+    """
+    laws = [(law.means[k], law.scale(k)) for k in range(law.num_modes)]
+    laws += zip((target.old_mean, target.new_mean), target.scales, strict=True)
+    *modes, old, new = expected_old_responsibility(target, laws)
+    return (jnp.exp(law.log_weights) @ jnp.stack(modes) - new) / (old - new)
+
+
+def old_coverage(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
+    """Return how much of the learner covers the target's old mode: c_o of the best fit q ≈ c_o p_o + c_n p_n.
+
+    Least squares over all behaviours, so that a mode that left the target's in any direction, along the
+    axis or beside it, covers nothing. With the cosine c(p, q) = ∫pq / √(∫p² ∫q²) of two densities and
+    c = c(p_o, p_n),
+
+        c_o = Σ_k w_k (c(q_k, p_o) - c · c(q_k, p_n)) / (1 - c²).
+
+    The value equals β where the learner's modes are the target's, and is 0 where only the new one is covered
+    or neither. It is slightly below 0 where a mode lies beyond the new one, as `retention` is. Modes that are
+    narrower or wider than the target's count by the cosine, which is 1 for equal densities alone.
+
+    Args:
+        law: the learner's law q.
+        target: the true target, whose modes must differ.
+    """
+    old, new = zip((target.old_mean, target.new_mean), target.scales, strict=True)
+    between = _log_cosine(*old, *new)
+    modes = [(law.means[k], law.scale(k)) for k in range(law.num_modes)]
+    to_old, to_new = (jnp.stack([jnp.exp(_log_cosine(*mode, *own)) for mode in modes]) for own in (old, new))
+    covered = (to_old - jnp.exp(between) * to_new) / -jnp.expm1(2.0 * between)
+    return jnp.exp(law.log_weights) @ covered
+
+
+def _log_cosine(mean: Array, scale: Array, other_mean: Array, other_scale: Array) -> Float[Array, ""]:
+    """Return log ∫pq / √(∫p² ∫q²) of two normal densities.
+
+    With Σ̄ the mean covariance it is -¼ (m - m')ᵀ Σ̄⁻¹ (m - m') + ¼ log(|Σ| |Σ'|) - ½ log|Σ̄|.
+    """
+    dim, one, other = mean.shape[-1], jnp.asarray(scale), jnp.asarray(other_scale)
+    both = cov.mean_scale(one, other)
+    spread = cov.whiten(both, mean - other_mean)
+    volumes = cov.log_determinant(one, dim) + cov.log_determinant(other, dim)
+    return -0.25 * jnp.sum(spread * spread) + 0.5 * volumes - cov.log_determinant(both, dim)
+
+
+def expected_old_responsibility(
+    target: TwoMode, laws: Sequence[tuple[Float[Array, "d"], cov.Scale]]
+) -> Float[Array, "laws"]:
+    """Return E[s_o(y)] for y ~ N(mean, scale scaleᵀ), s_o the target's responsibility of its old mode.
+
+    One covariance: the log odds are linear in y and the value is a logistic-normal mean. Two
+    covariances: the log odds T are a quadratic form with a known characteristic function ϕ, and
+    E[sigmoid(T)] = ½ + ∫₀^∞ Im ϕ(t) / sinh(πt) dt. Either way one integral a law, in any dimension.
+
+    Args:
+        target: the true target.
+        laws: mean and scale of every law.
+    """
+    if target.new_scale is not None:
+        return jnp.stack([_quadratic_logistic_mean(*_log_odds_form(target, *law)) for law in laws])
+    slope = cov.whiten_transposed(target.scale, cov.whiten(target.scale, target.old_mean - target.new_mean))
+    spreads = [cov.colour_transposed(scale, slope) for _, scale in laws]
+    centres = jnp.stack([target.log_odds(mean) for mean, _ in laws])
+    return sigmoid_mean(centres, jnp.stack([jnp.sum(spread * spread) for spread in spreads]))
+
+
+def _log_odds_form(target: TwoMode, mean: Array, scale: Array) -> tuple[Array, Array, Array]:
+    """Return (c, g, λ): log odds T = c + Σ_j (g_j x_j + λ_j x_j²), x ~ N(0, I), for y = mean + scale x."""
+    dim = target.dim
+    constant = target.log_odds(mean)
+    gradient = jnp.zeros_like(mean)
+    curvature: Any = 0.0
+    structured = all(s.ndim < 2 for s in (*target.scales, scale))
+    for s, m, sign in zip(target.scales, (target.old_mean, target.new_mean), (-1.0, 1.0), strict=True):
+        gradient = gradient + sign * cov.whiten_transposed(s, cov.whiten(s, mean - m))
+        if structured:
+            curvature = curvature + sign * 0.5 * (scale / s) ** 2 * jnp.ones(dim)
+        else:
+            ratio = cov.whiten(s, cov.dense(scale, dim).T).T
+            curvature = curvature + sign * 0.5 * ratio.T @ ratio
+    gradient = cov.colour_transposed(scale, gradient)
+    if structured:
+        return constant, gradient, curvature
+    eigenvalues, vectors = jnp.linalg.eigh(curvature)
+    return constant, vectors.T @ gradient, eigenvalues
+
+
+def _quadratic_logistic_mean(constant: Array, gradient: Array, curvature: Array) -> Array:
+    """Return E[sigmoid(T)], T = c + Σ_j (g_j x_j + λ_j x_j²), x ~ N(0, I), by T's characteristic function ϕ.
+
+    The trapezoid rule after t = log(1 + e^w): as fine near 0 as a wide T needs, and equidistant where a
+    far extremum of T makes ϕ oscillate. Where ϕ turns faster than the nodes resolve, it is cut off
+    smoothly: such oscillations integrate to nothing, and nodes that miss them would not. Where 0 is 30
+    standard deviations off, the value is 0 or 1. Error below 1e-7 for separations up to 200 and variance
+    ratios from 1/1000 to 1000.
+    """
+    w = np.linspace(-36.0, 12.0, _NUM_NODES)
+    t = np.logaddexp(0.0, w)
+    weights = (w[1] - w[0]) * np.exp(-np.logaddexp(0.0, -w)) / np.sinh(np.pi * t)
+    x = 2.0 * t[:, None] * curvature
+    pull = 0.5 * (t[:, None] * gradient) ** 2 / (1.0 + x * x)
+    log_modulus = -jnp.sum(0.25 * jnp.log1p(x * x) + pull, axis=-1)
+    phase = t * constant + jnp.sum(0.5 * jnp.arctan(x) - pull * x, axis=-1)
+    turn = jnp.abs(jnp.asarray(jnp.gradient(lax.stop_gradient(phase))))
+    tiny = jnp.finfo(phase.dtype).tiny
+    resolved = 0.5 * erfc(jnp.log(jnp.maximum(turn, tiny) / _CUT) / (np.sqrt(2.0) * _CUT_WIDTH))
+    value = 0.5 + jnp.sum(weights * resolved * jnp.exp(log_modulus) * jnp.sin(phase))
+    mean = constant + jnp.sum(curvature)
+    deviation = jnp.sqrt(jnp.sum(gradient**2 + 2.0 * curvature**2))
+    return jnp.where(jnp.abs(mean) > 40.0 + 30.0 * deviation, (mean > 0.0).astype(value.dtype), value)

@@ -1,0 +1,64 @@
+"""The range that a learner must not leave: beyond it a training is called diverged, though it is finite."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.two_mode import TwoMode
+
+#: How many times as far as the problem reaches a mean may be, and as wide a mode.
+FARTHEST = 1000.0
+
+#: How far the old logit may be from 0, beyond those of start and target [nat]: a weight of e^(-10⁶).
+LARGEST_LOGIT = 1e6
+
+_MEANS = ("old_mean", "new_mean", "mean")
+_SCALES = ("scale", "old_scale", "new_scale")
+
+
+def reach(start: TwoMode, target: TwoMode, dimension: Any = None) -> Any:
+    """Return √d + the largest distance of a mean of start or target from the target's old mean [Mahalanobis].
+
+    About as far from there as behaviours of the problem are, for √d is their typical distance from a mean.
+
+    Args:
+        start: the learner at step 0.
+        target: the true target.
+        dimension: d, where it is not that of the target's coordinates.
+    """
+    means = (target.new_mean, start.old_mean, start.new_mean)
+    distances = [cov.length(target.scale, mean - target.old_mean) for mean in means]
+    return jnp.sqrt(target.dim if dimension is None else dimension) + jnp.max(jnp.stack(distances))
+
+
+def has_left(
+    params: dict[str, Array], start: TwoMode, target: TwoMode, dimension: Any = None
+) -> Bool[Any, ""]:
+    """Return whether a learner is where no training that works takes it.
+
+    A mean is more than `FARTHEST` × `reach` from the target's old mean [Mahalanobis], a standard deviation is
+    more than that many times those of start and target, or the old logit is beyond `LARGEST_LOGIT`. Params of
+    other names or shapes are not looked at. A weight of 0 or 1, a mode at the other's place or one that is
+    a hundred standard deviations off are no divergence: they are what is measured.
+
+    Args:
+        params: the learner's, by name.
+        start: the learner at step 0.
+        target: the true target.
+        dimension: d, where it is not that of the target's coordinates.
+    """
+    farthest = FARTHEST * reach(start, target, dimension)
+    left = jnp.zeros((), bool)
+    for name in _MEANS:
+        if name in params and params[name].shape == target.old_mean.shape:
+            left |= cov.length(target.scale, params[name] - target.old_mean) > farthest
+    widest = jnp.max(jnp.stack([jnp.max(jnp.abs(s)) for m in (start, target) for s in m.scales]))
+    for name in _SCALES:
+        if name in params:
+            left |= jnp.max(jnp.abs(params[name])) > farthest * widest
+    if "old_logit" in params:
+        given = jnp.maximum(jnp.abs(start.old_logit), jnp.abs(target.old_logit))
+        left |= jnp.abs(params["old_logit"]) > LARGEST_LOGIT + given
+    return left

@@ -1,0 +1,263 @@
+"""The two-mode mixture: an old task and a new one, as the parameters of a law over behaviours."""
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jaxtyping import Float
+from numpyro.distributions import Distribution
+
+from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.law import MixtureLaw
+from mixture_models.validation import InputError, finite_array, number, one_of, open_interval
+
+#: The names of the two modes.
+MODES = ("old", "new")
+
+_ARGUMENTS = ("old_weight", "old_logit", "old_mean", "new_mean", "covariance", "new_covariance")
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["old_logit", "old_mean", "new_mean", "scale", "new_scale"],
+    meta_fields=[],
+)
+@dataclass(frozen=True, eq=False)
+class TwoMode:
+    """Parameters of the law β N(m_o, Σ) + (1-β) N(m_n, Σ) over behaviours y ∈ R^d.
+
+    Build one with `TwoMode.create`, which checks its input. The arrays are float64 NumPy arrays until
+    an engine casts them; as a JAX pytree the class passes through ``jit``, ``vmap`` and ``grad``.
+
+    Attributes:
+        old_logit: φ = log(β/(1-β)), shape ().
+        old_mean: m_o, shape (d,).
+        new_mean: m_n, shape (d,).
+        scale: square root of Σ (of the old mode's, where they differ), of rank 0, 1 or 2.
+        new_scale: square root of the new mode's own covariance, or None where it is shared.
+    """
+
+    old_logit: Float[Any, ""]
+    old_mean: Float[Any, "d"]
+    new_mean: Float[Any, "d"]
+    scale: cov.Scale
+    new_scale: cov.Scale | None = None
+
+    @classmethod
+    def create(
+        cls,
+        old_weight: float | None = None,
+        old_mean: Any = None,
+        new_mean: Any = None,
+        covariance: Any = None,
+        new_covariance: Any = None,
+        *,
+        old_logit: float | None = None,
+    ) -> Self:
+        """Check the parameters and build the mixture.
+
+        Args:
+            old_weight: β in (0, 1), the mass of the old mode. Give this or ``old_logit``.
+            old_mean: m_o, a scalar or shape (d,).
+            new_mean: m_n, a scalar or shape (d,).
+            covariance: Σ as None (identity), a variance, d variances, or a (d, d) matrix.
+            new_covariance: the new mode's own covariance in the same forms; None shares Σ.
+            old_logit: φ = log(β/(1-β)), for weights too extreme to write down.
+
+        Raises:
+            InputError: a weight outside (0, 1), shapes that do not match, or a covariance that is
+                not positive definite.
+        """
+        if (old_weight is None) == (old_logit is None):
+            raise InputError(
+                "give exactly one of old_weight and old_logit; got " + _given(old_weight, old_logit)
+            )
+        if old_weight is not None:
+            logit = scipy.special.logit(open_interval("old_weight", old_weight))
+        else:
+            logit = number("old_logit", old_logit)
+        old, new = (_mean(name, value) for name, value in (("old_mean", old_mean), ("new_mean", new_mean)))
+        if old.shape != new.shape:
+            raise InputError(f"old_mean and new_mean must have one shape; got {old.shape} and {new.shape}")
+        scale = cov.scale_of("covariance", covariance, old.size)
+        new_scale = (
+            None if new_covariance is None else cov.scale_of("new_covariance", new_covariance, old.size)
+        )
+        return cls(np.asarray(logit, dtype=np.float64), old, new, scale, new_scale)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some arguments of `create` changed; the others stay bit for bit."""
+        unknown = set(changes) - set(_ARGUMENTS)
+        if unknown:
+            raise InputError(f"replace takes {', '.join(_ARGUMENTS)}; got {', '.join(sorted(unknown))}")
+        weight: dict[str, Any] = {n: changes[n] for n in ("old_weight", "old_logit") if n in changes}
+        others: dict[str, Any] = {n: value for n, value in changes.items() if n not in weight}
+        means = {"old_mean": self.old_mean, "new_mean": self.new_mean}
+        new = self.create(**(weight or {"old_logit": self.old_logit}), **(means | others))
+        kept = {}
+        if "covariance" not in changes:
+            kept["scale"] = self.scale
+        if "new_covariance" not in changes:
+            kept["new_scale"] = self.new_scale
+        if kept and new.dim != self.dim and any(s is not None and s.ndim for s in kept.values()):
+            raise InputError(
+                f"covariance must be given too with means of dimension {new.dim}; it has {self.dim}"
+            )
+        return replace(new, **kept)
+
+    @property
+    def old_weight(self) -> Any:
+        """β = sigmoid(φ), accurate relatively however small."""
+        return expit(self.old_logit)
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of a behaviour."""
+        return int(self.old_mean.shape[-1])
+
+    @property
+    def scales(self) -> tuple[Any, Any]:
+        """Square roots of the covariances of the old and the new mode."""
+        return self.scale, self.scale if self.new_scale is None else self.new_scale
+
+    @property
+    def scale_tril(self) -> Any:
+        """Cholesky factor of Σ (of the old mode's, where they differ), shape (d, d)."""
+        return cov.dense(self.scale, self.dim)
+
+    @property
+    def separation(self) -> Any:
+        """δ = ‖μ_o - μ_n‖ in the metric of Σ⁻¹ (of the mean covariance's, where they differ)."""
+        return cov.length(cov.mean_scale(*self.scales), self.old_mean - self.new_mean)
+
+    def log_odds(self, y: Any) -> Any:
+        """Return log(β N(y; m_o) / ((1-β) N(y; m_n))) for behaviours of shape (..., d)."""
+        old, new = self.scales
+        u_old, u_new = cov.whiten(old, y - self.old_mean), cov.whiten(new, y - self.new_mean)
+        quadratic = 0.5 * ((u_new * u_new).sum(axis=-1) - (u_old * u_old).sum(axis=-1))
+        if self.new_scale is None:
+            return self.old_logit + quadratic
+        return (
+            self.old_logit
+            + quadratic
+            + cov.log_determinant(new, self.dim)
+            - cov.log_determinant(old, self.dim)
+        )
+
+    def law(self) -> Distribution:
+        """Return the mixture as a NumPyro distribution with event shape (d,)."""
+        log_weights = jax.nn.log_sigmoid(jnp.stack([self.old_logit, -self.old_logit]))
+        scales = (self.scale,) if self.new_scale is None else self.scales
+        return MixtureLaw(log_weights, jnp.stack([self.old_mean, self.new_mean]), scales)
+
+    def mode_law(self, mode: str) -> Distribution:
+        """Return the law N(μ, Σ) of one mode, ``"old"`` or ``"new"``, with event shape (d,)."""
+        index = MODES.index(one_of("mode", mode, MODES))
+        mean = (self.old_mean, self.new_mean)[index]
+        return MixtureLaw(np.zeros(1), mean[None], (self.scales[index],))
+
+    def __str__(self) -> str:
+        """Return weight and means to six digits, as an objective's name writes them."""
+        means = ("[" + ",".join(f"{x:.6g}" for x in mean) + "]" for mean in (self.old_mean, self.new_mean))
+        return f"TwoMode({self.old_weight:.6g},{','.join(means)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TwoMode):
+            return NotImplemented
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return all(np.array_equal(a, b) if a is not None and b is not None else a is b for a, b in pairs)
+
+
+def mahalanobis(a: Any, b: Any, covariance: Any = None) -> Any:
+    """Return δ(a, b) = √((a-b)ᵀ Σ⁻¹ (a-b)), the separation of two means.
+
+    Args:
+        a: scalar, or shape (..., d).
+        b: scalar, or shape (..., d).
+        covariance: Σ as None (identity), a variance, d variances, or a (d, d) matrix.
+
+    Returns:
+        float64, shape (...).
+    """
+    difference = _difference(a, b)
+    return cov.length(cov.scale_of("covariance", covariance, difference.shape[-1]), difference)
+
+
+def bhattacharyya(a: Any, b: Any, covariance: Any = None, other_covariance: Any = None) -> Any:
+    """Return the Bhattacharyya coefficient ∫ √(N(y; a, Σ) N(y; b, Σ')) dy, the overlap of two modes.
+
+    With Σ' = Σ it is exp(-δ(a, b)²/8); otherwise, with Σ̄ = (Σ + Σ')/2, it is
+    exp(-(a-b)ᵀ Σ̄⁻¹ (a-b)/8) · (|Σ|·|Σ'|)^(1/4) / |Σ̄|^(1/2).
+
+    Args:
+        a: scalar, or shape (..., d).
+        b: scalar, or shape (..., d).
+        covariance: Σ as None (identity), a variance, d variances, or a (d, d) matrix.
+        other_covariance: Σ' in the same forms; None shares Σ.
+
+    Returns:
+        float64 in (0, 1], shape (...).
+
+    Source: Kailath 1967, "The divergence and Bhattacharyya distance measures in signal selection".
+    """
+    difference = _difference(a, b)
+    dim = difference.shape[-1]
+    one = cov.scale_of("covariance", covariance, dim)
+    if other_covariance is None:
+        return np.exp(-(cov.length(one, difference) ** 2) / 8.0)
+    two = cov.scale_of("other_covariance", other_covariance, dim)
+    between = cov.mean_scale(one, two)
+    log_volume = 0.5 * (cov.log_determinant(one, dim) + cov.log_determinant(two, dim))
+    return np.exp(
+        -(cov.length(between, difference) ** 2) / 8.0 + log_volume - cov.log_determinant(between, dim)
+    )
+
+
+def responsibilities(mixture: TwoMode, y: Any) -> tuple[Any, Any]:
+    """Return r_o(y) = β N(y; m_o)/q(y) and r_n(y) = 1 - r_o(y), each without cancellation.
+
+    Args:
+        mixture: the two-mode mixture q.
+        y: behaviours, shape (..., d).
+
+    Returns:
+        Two arrays of shape (...): the posterior probability of the old and of the new mode.
+
+    Raises:
+        InputError: behaviours of another dimension, or not finite.
+    """
+    y = y if isinstance(y, jax.Array) else finite_array("y", y)
+    if y.ndim == 0 or y.shape[-1] != mixture.dim:
+        raise InputError(f"y must be of shape (..., {mixture.dim}); got shape {y.shape}")
+    log_odds = mixture.log_odds(y)
+    return expit(log_odds), expit(-log_odds)
+
+
+def expit(x: Any) -> Any:
+    """Return sigmoid(x), accurate relatively for x → -∞, NumPy in, NumPy out."""
+    xp = x.__array_namespace__()
+    return xp.exp(-xp.logaddexp(-x, xp.zeros_like(x)))
+
+
+def _mean(name: str, value: Any) -> np.ndarray:
+    if value is None:
+        raise InputError(f"{name} must be given")
+    mean = np.atleast_1d(finite_array(name, value))
+    if mean.ndim != 1 or mean.size == 0:
+        raise InputError(f"{name} must be a scalar or of shape (d,); got shape {mean.shape}")
+    return mean
+
+
+def _difference(a: Any, b: Any) -> np.ndarray:
+    a, b = (np.atleast_1d(finite_array(name, value)) for name, value in (("a", a), ("b", b)))
+    if a.shape[-1] != b.shape[-1]:
+        raise InputError(f"a and b must have one dimension; got shapes {a.shape} and {b.shape}")
+    return a - b
+
+
+def _given(old_weight: float | None, old_logit: float | None) -> str:
+    return "neither" if old_weight is None and old_logit is None else "both"

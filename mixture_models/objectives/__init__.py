@@ -1,0 +1,34 @@
+"""Post-training objectives: what one is, the registry of those that have a name, and their constructors.
+
+An objective is only its parts, so NumPyro alone can train it::
+
+    sft = objectives.sft()
+    SVI(sft.model, sft.guide, optax.sgd(0.05), sft.divergence).run(key, 500, start, target)
+"""
+
+from mixture_models.objectives.constructors import (
+    new_data,
+    oapl,
+    reverse_kl,
+    sdft,
+    sft,
+    true_target,
+    ttt_discover,
+)
+from mixture_models.objectives.objective import Objective, by_default, parse, register, registry, variant
+
+__all__ = [
+    "Objective",
+    "by_default",
+    "new_data",
+    "oapl",
+    "parse",
+    "register",
+    "registry",
+    "reverse_kl",
+    "sdft",
+    "sft",
+    "true_target",
+    "ttt_discover",
+    "variant",
+]

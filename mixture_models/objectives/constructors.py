@@ -1,0 +1,330 @@
+"""Post-training objectives: a model, a guide, a sampling law and a divergence.
+
+An objective is only its parts, so NumPyro alone can train it::
+
+    sft = objectives.sft()
+    SVI(sft.model, sft.guide, optax.sgd(0.05), sft.divergence).run(key, 500, start, target)
+
+except where a companion moves beside the learner (`sdft`, `oapl`): the model then refuses to run without
+``companion=``, its params, which `inference.train` moves.
+
+Adding one is one constructor under ``@register``, see `mixture_models.objectives.objective`.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro
+from jax.tree_util import Partial
+
+from mixture_models import learners, rewards
+from mixture_models.losses.advantage_regression import AdvantageRegression
+from mixture_models.losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
+from mixture_models.losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
+from mixture_models.losses.kl import BEHAVIOUR, ForwardKL, ReverseKL
+from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.objectives.companions import (
+    Lagged,
+    Reference,
+    Teacher,
+    companion_law,
+    moving_companion_law,
+)
+from mixture_models.objectives.objective import Objective, by_default, parse, register, registry, variant
+from mixture_models.rewards import mode_reward
+from mixture_models.theory import weight_paths
+from mixture_models.theory.paths import MOST_STEPS, Setting
+from mixture_models.theory.prediction import Knob, Prediction
+from mixture_models.validation import (
+    InputError,
+    closed_interval,
+    fraction,
+    integer,
+    not_negative,
+    open_interval,
+    positive,
+)
+
+__all__ = [
+    "Objective",
+    "by_default",
+    "new_data",
+    "oapl",
+    "parse",
+    "register",
+    "registry",
+    "reverse_kl",
+    "sdft",
+    "sft",
+    "true_target",
+    "ttt_discover",
+    "variant",
+]
+
+# The default reward: what is new earns 1, what is old nothing.
+_NEW_EARNS = mode_reward(0.0, 1.0)
+
+
+@register
+@variant(replay=0.2)
+def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
+    """Supervised fine-tuning: forward KL from the new data, KL((1-λ) N(μ_n, Σ) + λ N(μ_o, Σ) ‖ q).
+
+    Without replay its only optimum with right means is β = 0, mass forgetting; with replay it is β = λ.
+
+    Args:
+        replay: λ in [0, 1), the share of the old task in the training data.
+        learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
+
+    Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
+    """
+    replay_share, guide = _share(replay), learners.resolve(learner)
+    return Objective(
+        name="sft",
+        model=Partial(new_data, replay_share),
+        guide=guide,
+        divergence=ForwardKL(),
+        description="new data" if replay_share is None else "new data with replay of the old mode",
+        prediction=_predicted(guide, weight_paths.sft, replay, Knob("replay", _most_replay)),
+    )
+
+
+@register
+@variant(replay=0.2)
+def reverse_kl(replay: float = 0.0, estimator: str = "score", learner: Any = "two_mode") -> Objective:
+    """On-policy reinforcement learning: reverse KL to the true target, KL(q ‖ p_α).
+
+    Its optimum is the target, so no mass is forgotten; a right old mode moves only through overlap.
+    Replay leaves the population objective as it is and keeps old behaviour in every batch.
+
+    Args:
+        replay: λ in [0, 1), the replayed share of a batch, weighted by q/b ≤ 1/(1-λ).
+        estimator: ``"score"`` (leave-one-out baseline) or ``"pathwise"``, see `ReverseKL`.
+        learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
+
+    Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
+    """
+    guide = learners.resolve(learner)
+    return Objective(
+        name="reverse_kl",
+        model=Partial(true_target),
+        guide=guide,
+        divergence=ReverseKL(estimator=estimator, replay=fraction("replay", replay)),
+        description="the true target",
+        prediction=_predicted(guide, weight_paths.reverse_kl, replay, None),
+    )
+
+
+@register
+def sdft(
+    anchor: float = 0.1,
+    ema: float = 0.05,
+    divergence: str | float = "reverse",
+    demonstrations: TwoMode | None = None,
+    learner: Any = "two_mode",
+) -> Objective:
+    """Self-distillation fine-tuning: toward an average of the learner's past, pulled by demonstrations.
+
+    With a teacher ω ← (1-a) ω + a [(1-λ) θ + λ ω_demo] and λ > 0 training from right means goes to the
+    demonstrations: old mass is retained iff they hold it, see `theory.sdft_retains`. For λ = 0 every student
+    that is its own teacher rests, and nothing restores what is lost.
+
+    Args:
+        anchor: λ in [0, 1], the strength of the demonstrations.
+        ema: a in [0, 1], the teacher's rate a step.
+        divergence: ``"reverse"``, KL(q ‖ teacher); ``"forward"``, KL(teacher ‖ q) on the learner's samples,
+            as in the authors' runs; or α in (0, 1) for the published interpolation, see `JensenShannon`.
+        demonstrations: the mixture that is demonstrated, None for the target; it acts through the params
+            that the learner has when it is started there.
+        learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
+
+    Source: arXiv:2601.19897 for the method; derivation: docs/theory.md.
+    """
+    if not (demonstrations is None or isinstance(demonstrations, TwoMode)):
+        kind = type(demonstrations).__name__
+        raise InputError(f"demonstrations must be a TwoMode or None; got {kind}")
+    guide = learners.resolve(learner)
+    follow = partial(weight_paths.sdft, ema=closed_interval("ema", ema))
+    foreseen = divergence == "reverse" and demonstrations is None
+    return Objective(
+        name="sdft",
+        model=Partial(moving_companion_law, guide),
+        guide=guide,
+        divergence=_divergence(divergence),
+        description="a moving average of the learner, anchored to demonstrations",
+        companion=Teacher(closed_interval("anchor", anchor), closed_interval("ema", ema), demonstrations),
+        prediction=_predicted(guide, follow, anchor, Knob("anchor", lambda _: 1.0)) if foreseen else None,
+    )
+
+
+@register
+def ttt_discover(
+    reward: Any = _NEW_EARNS,
+    kl_weight: float = 0.1,
+    eta: str | float = 1.0,
+    kl_budget: float = math.log(2.0),
+    learner: Any = "two_mode",
+) -> Objective:
+    """TTT-Discover: maximise log E_q[exp(η r)] - λ KL(q ‖ q_0), q_0 the learner at the start.
+
+    Where the new mode earns more than the old one, old mass is retained iff λ > 0 for modes apart, iff
+    λ > λ_c(δ) where they overlap, see `theory.ttt_discover_retains`.
+
+    Args:
+        reward: see `mixture_models.rewards`; a function of (y) or of (y, target, reference).
+        kl_weight: λ ≥ 0.
+        eta: η > 0, or ``"adaptive"`` for the η that spends ``kl_budget`` on each batch.
+        kl_budget: KL(softmax(η r) ‖ uniform) of an adaptive η, in nats.
+        learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
+
+    Source: arXiv:2601.16175 for the method; derivation: docs/theory.md.
+    """
+    guide, earned = learners.resolve(learner), rewards.resolve(reward)
+    anchor, temperature = not_negative("kl_weight", kl_weight), _temperature(eta, kl_budget)
+    gap = getattr(earned, "gap", None)
+    prediction = None
+    if gap is not None and not isinstance(eta, str):
+        follow = partial(weight_paths.ttt_discover, exponent=eta * gap)
+        prediction = _predicted(guide, follow, anchor, Knob("kl_weight", _largest_kl_weight))
+    return Objective(
+        name="ttt_discover",
+        model=Partial(companion_law, guide),
+        guide=guide,
+        divergence=EntropicUtility(earned, anchor, temperature),
+        description="reward, anchored to the learner at the start",
+        companion=Reference(),
+        prediction=prediction,
+    )
+
+
+@register
+def oapl(
+    reward: Any = _NEW_EARNS,
+    beta1: float = 1.0,
+    beta2: float = 1.0,
+    lag: int = 50,
+    group_size: int | None = None,
+    learner: Any = "two_mode",
+) -> Objective:
+    """OAPL: regress log ratios to a lagged policy onto advantages, on the lagged policy's samples.
+
+    With β₁ = β₂ = τ a round that is trained to convergence multiplies the lagged policy by exp(r/τ): for
+    modes apart the old logit falls by (R_n - R_o)/τ at every sync, and less in shorter rounds. Where modes
+    overlap a few such rounds take all, see `theory.oapl_retains`.
+
+    Args:
+        reward: see `mixture_models.rewards`; a function of (y) or of (y, target, reference), the reference
+            being the lagged policy.
+        beta1: β₁ > 0, temperature of V*.
+        beta2: β₂ > 0, weight of the log ratio.
+        lag: steps between two syncs.
+        group_size: behaviours that share one V*, at least 2 and a divisor of the batch; None for all.
+        learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
+
+    Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.
+    """
+    guide, earned = learners.resolve(learner), rewards.resolve(reward)
+    beta1, beta2 = positive("beta1", beta1), positive("beta2", beta2)
+    if beta1 != beta2:
+        warnings.warn(
+            f"beta1 = {beta1:g} and beta2 = {beta2:g} differ: what OAPL regresses onto is then no normalised "
+            "policy",
+            stacklevel=3,
+        )
+    size = None if group_size is None else integer("group_size", group_size, at_least=2)
+    lag, gap = integer("lag", lag), getattr(earned, "gap", None)
+    prediction = None
+    if gap is not None and beta1 == beta2:
+        follow = partial(weight_paths.oapl, lag=lag, reward_gap=gap)
+        knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
+        most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
+        prediction = _predicted(guide, follow, beta1, knob, most)
+    return Objective(
+        name="oapl",
+        model=Partial(moving_companion_law, guide),
+        guide=guide,
+        divergence=AdvantageRegression(earned, beta1, beta2, size),
+        description="a lagged policy, tilted by reward",
+        companion=Lagged(lag),
+        prediction=prediction,
+    )
+
+
+def new_data(replay: Any, start: TwoMode, target: TwoMode) -> None:
+    """Run the model of the training data: the target's new mode, with a share of its old one."""
+    if replay is None:
+        law = target.mode_law("new")
+    else:
+        law = replace(target, old_logit=jnp.log(replay) - jnp.log1p(-replay)).law()
+    numpyro.sample(BEHAVIOUR, law)
+
+
+def true_target(start: TwoMode, target: TwoMode) -> None:
+    """Run the model of the true target p_α."""
+    numpyro.sample(BEHAVIOUR, target.law())
+
+
+# The ends of settings that are tried: almost all is replayed, and OAPL hardly learns.
+_MOST_REPLAY, _LEAST_BETA = 0.95, 0.01
+
+
+def _predicted(
+    guide: Any,
+    follow: Callable[..., Any],
+    value: float,
+    knob: Knob | None,
+    most_steps: float = math.inf,
+) -> Prediction | None:
+    """Return a prediction for the learner that theory is about, the one of two modes."""
+    if guide != learners.two_mode_learner:
+        return None
+    return Prediction(follow, float(value), knob, most_steps)
+
+
+def _most_replay(setting: Setting) -> float:
+    """Return the λ at which almost all is replayed."""
+    return _MOST_REPLAY
+
+
+def _largest_kl_weight(setting: Setting) -> float:
+    """Return the λ at which a step of the mean, whose curvature is at most λ, is as long as its way."""
+    return 1.0 / setting.learning_rate
+
+
+def _largest_beta(setting: Setting) -> float:
+    """Return the β₂ at which a step of the mean, whose curvature is at most 2 β₂², is as long as its way."""
+    return float((2.0 * setting.learning_rate) ** -0.5)
+
+
+def _share(replay: float) -> float | None:
+    """Return a replayed share, None for none: without replay there is no mode to choose."""
+    return fraction("replay", replay) or None
+
+
+def _divergence(divergence: str | float) -> Any:
+    """Return the divergence of SDFT that a name or a number stands for."""
+    if not isinstance(divergence, str):
+        return JensenShannon(open_interval("divergence", divergence))
+    if divergence not in _DIVERGENCES:
+        raise InputError(
+            f"divergence must be {', '.join(_DIVERGENCES)} or a number in (0, 1); got {divergence!r}"
+        )
+    return _DIVERGENCES[divergence]()
+
+
+_DIVERGENCES: dict[str, Callable[[], Any]] = {"reverse": ReverseKL, "forward": OnPolicyForwardKL}
+
+
+def _temperature(eta: str | float, kl_budget: float) -> Any:
+    """Return where η comes from."""
+    budget = positive("kl_budget", kl_budget)
+    if not isinstance(eta, str):
+        return FixedTemperature(positive("eta", eta))
+    if eta != "adaptive":
+        raise InputError(f"eta must be adaptive or a number; got {eta!r}")
+    return AdaptiveTemperature(budget)

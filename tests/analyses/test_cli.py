@@ -1,0 +1,348 @@
+"""The command line: what it writes, what it refuses, and that nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import inference
+from analyses import compare
+from analyses.cli import app
+from analyses.compare.settings import Settings
+from mixture_models import InputError, Objective, objectives
+
+SMALL = ["--num-steps=12", "--batch-size=8", "--num-replicates=4", "--record-every=4", "--quiet"]
+
+
+def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_path):
+    first, second = tmp_path / "deep" / "first", tmp_path / "second"
+    code, printed, _ = massdrift(
+        "compare", "sft", "reverse_kl:replay=0.1", *SMALL, "--seed=5", "--out", first
+    )
+    assert code == 0
+    assert "reverse_kl" in printed
+    assert "final retention" in printed
+    assert "nan" not in printed.lower()
+    names = {"results.zarr", "summary.csv", "settings.toml"}
+    names |= {f"{n}.{s}" for n in ("old_weight", "old_drift", "frontier") for s in ("png", "svg")}
+    assert {path.name for path in first.iterdir()} == names
+    assert all((first / name).stat().st_size > 1000 for name in names if name.endswith(("png", "svg")))
+    table = pd.read_csv(first / "summary.csv", index_col="objective")
+    assert list(table.index) == ["sft", "reverse_kl:replay=0.1"]
+    tree = inference.open(first / "results.zarr")
+    assert table.loc["sft", "old_weight"] == pytest.approx(
+        tree["final"]["old_weight"].sel(objective="sft").mean()
+    )
+
+    code, _, _ = massdrift("compare", "--config", first / "settings.toml", "--out", second, "--quiet")
+    assert code == 0
+    again = inference.open(second / "results.zarr")
+    for group in ("trajectory", "final", "comparison"):
+        xr.testing.assert_identical(again[group].to_dataset(), tree[group].to_dataset())
+    assert (first / "settings.toml").read_text() == (second / "settings.toml").read_text()
+
+
+def test_a_registry_entry_is_compared_and_drawn(massdrift, tmp_path):
+    parts = objectives.sft()
+
+    @objectives.register
+    def dummy() -> Objective:
+        return Objective("", parts.model, parts.guide, parts.divergence, "new data")
+
+    try:
+        assert Settings().objectives == objectives.by_default()
+        assert objectives.by_default()[-1] == "dummy"
+        code, printed, _ = massdrift("compare", "sft", "dummy", *SMALL, "--out", tmp_path / "out")
+    finally:
+        del objectives.registry["dummy"]
+    assert code == 0
+    assert "dummy" in printed
+    tree = inference.open(tmp_path / "out" / "results.zarr")
+    for group in ("trajectory", "population", "descent", "deviation"):
+        found = tree[group].to_dataset().sel(objective=["sft", "dummy"])
+        xr.testing.assert_equal(found.isel(objective=0, drop=True), found.isel(objective=1, drop=True))
+    for name in ("old_weight", "old_drift", "frontier"):
+        assert "dummy" in (tmp_path / "out" / f"{name}.svg").read_text()
+
+
+@pytest.mark.slow
+def test_every_registered_objective_is_compared_by_default(massdrift, tmp_path):
+    code, printed, _ = massdrift("compare", *SMALL, "--out", tmp_path / "out")
+    assert code == 0
+    assert "…" not in printed
+    table = pd.read_csv(tmp_path / "out" / "summary.csv", index_col="objective")
+    assert tuple(table.index) == objectives.by_default()
+    assert len(table) == 7
+    assert np.isfinite(table[["deviation", "discretisation"]]).all(axis=None)
+
+
+def test_options_win_over_the_settings_file(tmp_path):
+    Settings(num_steps=7, seed=2).write(tmp_path / "settings.toml")
+    assert Settings.read(tmp_path / "settings.toml", seed=3) == Settings(num_steps=7, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--old-weight=1.2"], "old_weight must lie in (0, 1); got 1.2"),
+        (["--start-old-weight=0"], "start_old_weight must lie in (0, 1); got 0"),
+        (["--separation=-1"], "separation must be greater than 0; got -1"),
+        (["--separation=nan"], "separation must be finite; got nan"),
+        (["--num-steps=0"], "num_steps must be at least 1; got 0"),
+        (["--batch-size=-3"], "batch_size must be at least 1; got -3"),
+        (["--learning-rate=0"], "learning_rate must be greater than 0; got 0"),
+        (["--precision=half"], "precision must be one of float64, float32; got 'half'"),
+        (["--num-replicates=0"], "num_replicates must be at least 1; got 0"),
+        (["--seed=-1"], "seed must be at least 0; got -1"),
+        (["dpo"], "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl; got 'dpo'"),
+        (["sft:reply=0.2"], "the argument of sft must be one of replay, learner; got 'reply'"),
+        (["sft:replay=1.5"], "replay must lie in [0, 1); got 1.5"),
+        (["sft:replay=lots"], "replay must be a number; got 'lots'"),
+        (["reverse_kl:estimator=reinforce"], "estimator must be one of score, pathwise; got 'reinforce'"),
+        (["sft", "sft"], "objectives must have different names; got sft more than once"),
+        (["sft", "sft:learner=single_mode"], "learners that record the same variables"),
+        (["reverse_kl", "--batch-size=1"], "needs a batch of at least 2; got 1"),
+        (["--config=nowhere.toml"], "a file of settings must be readable TOML; there is no nowhere.toml"),
+    ],
+)
+def test_bad_input_is_one_sentence_exit_code_2_and_no_output(massdrift, tmp_path, arguments, sentence):
+    code, printed, error = massdrift("compare", *SMALL, *arguments, "--out", tmp_path / "out")
+    assert code == 2
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert printed == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["mass-forgetting", "3", "2"], "separations must be an increasing list of numbers; got [3. 2.]"),
+        (["mass-forgetting", "--start-old-weight=1"], "start_old_weight must lie in (0, 1); got 1"),
+        (["drift", "--fit-from=11"], "a regression needs at least 4 separations; got 3 from 11 on"),
+        (["drift", "--seed=-1"], "seed must be at least 0; got -1"),
+        (["geometry", "--old-weight=1"], "old_weights must lie in [0.02, 0.98]; got 1"),
+        (["replay", "0.2", "1"], "replay must lie in [0, 0.95]; got 1"),
+        (["replay", "--batch-size=1"], "batch_size must be at least 2; got 1"),
+        (["replay", "--learning-rate=0"], "learning_rate must be greater than 0; got 0"),
+    ],
+)
+def test_bad_input_of_an_analysis_is_one_sentence(massdrift, tmp_path, arguments, sentence):
+    code, printed, error = massdrift(*arguments, "--quiet", "--out", tmp_path / "out")
+    assert code == 2
+    assert sentence in error
+    assert len(error.strip().splitlines()) == 1
+    assert printed == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_analysis_writes_its_folder_and_prints_its_table(massdrift, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = massdrift("geometry", "4", "--old-weight=0.4", "--quiet", "--out", out)
+    assert code == 0
+    assert "measured rate" in printed
+    names = {"results.zarr", "summary.csv", "settings.toml", "geometry.png", "geometry.svg"}
+    assert {path.name for path in out.iterdir()} == names
+    assert inference.open(out / "results.zarr").attrs["massdrift_layout"] == 1
+    code, _, error = massdrift("geometry", "--quiet", "--out", out)
+    assert code == 2
+    assert "out must" in error
+
+
+def test_every_command_that_writes_figures_takes_a_file_of_settings_and_formats():
+    from typer.main import get_command
+
+    commands = dict(get_command(app).commands)
+    commands |= commands.pop("reproduce").commands
+    for name, command in commands.items():
+        options = {parameter.name for parameter in command.params}
+        assert ("config" in options) == ("formats" in options) == (name != "sweep"), name
+
+
+def test_the_settings_of_a_run_give_the_same_run_in_other_formats(massdrift, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    code, printed, error = massdrift("geometry", "3", "5", "--old-weight=0.3", "--quiet", "--out", first)
+    assert code == 0, error
+    assert (
+        first / "settings.toml"
+    ).read_text() == "separations = [\n    3.0,\n    5.0,\n]\nold_weight = [\n    0.3,\n]\n"
+    options = ["--config", first / "settings.toml", "--format", "pdf", "--quiet", "--out", second]
+    code, printed, error = massdrift("geometry", *options)
+    assert code == 0, error
+    assert "figures as PDF" in printed
+    assert {path.name for path in second.iterdir()} == {
+        "results.zarr",
+        "summary.csv",
+        "settings.toml",
+        "geometry.pdf",
+    }
+    assert (second / "geometry.pdf").read_bytes().startswith(b"%PDF")
+    assert (first / "summary.csv").read_text() == (second / "summary.csv").read_text()
+    # What is given on the command line wins.
+    code, printed, error = massdrift("geometry", "4", *options[:2], "--quiet", "--out", tmp_path / "third")
+    assert code == 0, error
+    assert set(pd.read_csv(tmp_path / "third" / "summary.csv")["separation"]) == {4.0}
+
+
+def test_settings_and_formats_that_do_not_exist_are_one_sentence(massdrift, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("separation = 3.0")
+    code, _, error = massdrift("geometry", "--config", path, "--out", tmp_path / "out")
+    assert (code, error) == (2, f"massdrift: {path} may set separations, old_weight; got separation\n")
+    code, _, error = massdrift("geometry", "--format", "gif", "--out", tmp_path / "out")
+    assert (code, error) == (2, "massdrift: a format must be one of png, svg, pdf; got 'gif'\n")
+    code, _, error = massdrift("geometry", "--config", tmp_path / "none.toml", "--out", tmp_path / "out")
+    assert code == 2
+    assert (
+        error
+        == f"massdrift: a file of settings must be readable TOML; there is no {tmp_path / 'none.toml'}\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_settings_file_is_one_sentence(tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("learning_rat = 0.1")
+    with pytest.raises(InputError, match=r"may set objectives, old_weight.*; got learning_rat$"):
+        Settings.read(path)
+    path.write_text("learning_rate = ")
+    with pytest.raises(InputError, match="must be readable TOML"):
+        Settings.read(path)
+    path.write_text("learning_rate = 'fast'")
+    with pytest.raises(InputError, match="learning_rate must be a number; got 'fast'"):
+        Settings.read(path)
+    path.write_text("objectives = 'sft'")
+    with pytest.raises(InputError, match="objectives must be a list"):
+        Settings.read(path)
+
+
+def test_an_existing_output_is_refused_before_anything_is_computed(massdrift, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    monkeypatch.setattr(compare, "run", lambda *a, **k: pytest.fail("computed first"))
+    for options in ([], ["--overwrite"]):  # not even explicitly: it is no earlier result
+        code, _, error = massdrift("compare", *SMALL, "--out", out, *options)
+        assert code == 2
+        assert "out must" in error
+        assert (out / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_earlier_output_is_overwritten_explicitly(massdrift, tmp_path):
+    out = tmp_path / "out"
+    for seed in (1, 2):
+        code, _, _ = massdrift("compare", "sft", *SMALL, f"--seed={seed}", "--out", out, "--overwrite")
+        assert code == 0
+    assert inference.open(out / "results.zarr").attrs["seed"] == 2
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_replicates_that_diverge_are_counted_and_left_out(massdrift, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = massdrift("compare", "sft", *SMALL, "--learning-rate=1e200", "--out", out)
+    assert code == 0
+    assert "n/a" in printed
+    assert "nan" not in printed.lower()
+    assert "No exact flow beside the trainings: the exact dynamics of sft must stay finite" in " ".join(
+        printed.split()
+    )
+    assert pd.read_csv(out / "summary.csv")["num_diverged"].tolist() == [4]
+
+
+@pytest.mark.slow
+def test_one_replicate_and_one_step_make_a_table(massdrift, tmp_path):
+    code, printed, _ = massdrift(
+        "compare",
+        "sft",
+        *SMALL,
+        "--num-replicates=1",
+        "--num-steps=1",
+        "--out",
+        tmp_path / "out",
+    )
+    assert code == 0
+    assert "nan" not in printed.lower()
+
+
+@pytest.mark.slow
+def test_a_single_mode_learner_is_compared_too(massdrift, tmp_path):
+    objectives = ["sft:learner=single_mode", "reverse_kl:learner=single_mode"]
+    code, printed, _ = massdrift("compare", *objectives, *SMALL, "--dimension=1", "--out", tmp_path / "out")
+    assert code == 0
+    assert "retention" in printed
+    assert not (tmp_path / "out" / "old_weight.png").exists()
+
+
+def test_summary_agrees_with_the_replicates(runs):
+    tree = runs.copy()
+    tree["comparison"] = xr.DataTree(compare.comparison.compare(tree))
+    frame = compare.summary(tree)
+    final, trajectory = tree["final"], tree["trajectory"]
+    for name in ("sft", "sft:replay=0.2"):
+        retention = final["retention"].sel(objective=name).values.ravel()
+        assert frame.loc[name, "retention"] == pytest.approx(retention.mean())
+        peak = trajectory["old_drift"].sel(objective=name).values[0].max(axis=1)
+        assert frame.loc[name, "peak_old_drift"] == pytest.approx(peak.mean())
+        assert frame.loc[name, "peak_old_drift_lower"] <= frame.loc[name, "peak_old_drift"]
+    first = final["retention"].sel(objective="sft").values.ravel()
+    share = np.mean(retention > first) + 0.5 * np.mean(retention == first)
+    assert frame.loc["sft:replay=0.2", "probability_retains_more"] == pytest.approx(share)
+    assert frame.loc["sft:replay=0.2", "retention_difference"] == pytest.approx((retention - first).mean())
+
+
+def test_version_and_help(massdrift):
+    code, printed, _ = massdrift("--version")
+    assert code == 0
+    assert printed.startswith("massdrift ")
+    code, printed, _ = massdrift("compare", "--help")
+    assert code == 0
+    assert "sft:replay=0.2" in printed
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_nothing(tmp_path):
+    command = [sys.executable, "-c", "from analyses.cli import main; main()", "compare", "sft", "--quiet"]
+    options = ["--num-steps=2000000", "--record-every=1000", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, *options],
+        stderr=subprocess.PIPE,
+        env=os.environ,
+        text=True,
+        # A shell lets what runs in its background ignore Ctrl-C, and so do what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    time.sleep(20.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_second_command_finds_what_the_first_compiled(tmp_path):
+    # Where the user keeps caches; with nothing in the environment that says otherwise.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+    # However long it took to compile them.
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    counts = []
+    for name in ("first", "second", "third"):
+        if name == "third":  # a command that was killed while it wrote
+            for entry in (tmp_path / "cache").rglob("*-cache"):
+                entry.write_bytes(entry.read_bytes()[:100])
+        options = ["--num-steps=5", "--num-replicates=2", "--out", str(tmp_path / name)]
+        script = "from analyses.cli import main; main()"
+        command = [sys.executable, "-c", script, "compare", "sft", "--quiet", *options]
+        ended = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        assert "persistent" not in ended.stderr
+        counts.append(len([path for path in (tmp_path / "cache").rglob("*-cache")]))
+    assert 0 < counts[0] == counts[1] == counts[2]
