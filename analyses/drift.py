@@ -28,6 +28,11 @@ from mixture_models import objectives
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import flag, increasing_array, integer, open_interval
 
+results.register(
+    integrated_old_drift=("integral of the old drift over time", "Mahalanobis"),
+    noise_floor=("mean peak of the old drift that noise alone makes", "Mahalanobis"),
+)
+
 #: Separations of the flows, of the trainings and of the windows that are regressed [Mahalanobis].
 SEPARATIONS = tuple(np.arange(3.0, 12.01, 0.5))
 TRAINED = (3.0, 4.0, 5.0, 6.0, 8.0)

@@ -22,6 +22,13 @@ from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import increasing_array
 
+results.register(
+    measured_rate=("rate of convergence fitted to the flow's tail", "1"),
+    local_rate=("smallest eigenvalue of the Fisher information", "1"),
+    distance=("distance of the whitened parameters from the target", "1"),
+    fit_from_time=("start of the tail that is fitted", "1"),
+)
+
 #: Separations [Mahalanobis] and target's weights that are measured unless others are given.
 SEPARATIONS = (2.0, 3.0, 4.0, 5.0, 6.0)
 OLD_WEIGHTS = (0.1, 0.3, 0.5, 0.8)

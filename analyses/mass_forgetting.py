@@ -24,6 +24,15 @@ from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import closed_interval, increasing_array, integer, open_interval
 
+results.register(
+    means=("whether the means are held or move", "1"),
+    old_weight_separated=("old weight of modes apart, ~ 1/t", "1"),
+    old_weight_rare=("old weight of a rare old mode, ~ t^(-1/2)", "1"),
+    crossover_weight=("old weight where the two asymptotes of the velocity meet", "1"),
+    crossover_time=("time at which the old weight is the crossover's", "1"),
+    exponent=("exponent of the decay, -d log β / d log t", "1"),
+)
+
 #: Separations shown unless others are given [Mahalanobis].
 SEPARATIONS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 

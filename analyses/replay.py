@@ -27,6 +27,17 @@ from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import increasing_array, integer, open_interval, positive
 
+results.register(
+    optimum=("old weight at the population optimum", "1"),
+    end=("old weight at the end of the exact flow", "1"),
+    learner_weight=("learner's old weight, β", "1"),
+    starved_share=("share of drawn batches without an old behaviour", "1"),
+    effective_fraction_bound=("lower bound of the effective sample fraction", "1"),
+    starved_share_interval=("interval of the share of drawn batches without an old behaviour", "1"),
+    drawn_fraction=("effective sample fraction of drawn behaviours", "1"),
+    recovery_step=("step at which half of the missing weight is back", "step"),
+)
+
 #: Replayed shares of the trainings and of the drawn batches.
 SHARES = (0.0, 0.1, 0.2, 0.5)
 

@@ -32,6 +32,14 @@ from mixture_models.objectives.published import (
     clip_to_bounds,
 )
 
+results.register(
+    drop=("drop in overlap with the old mode", "1"),
+    gain=("gain in overlap with the new mode", "1"),
+    learnt_drop=("drop where the gain first reaches 0.9", "1"),
+    learnt_step=("step where the gain first reaches 0.9", "step"),
+    factor=("factor on the updates of the old mode and of the weight", "1"),
+)
+
 #: What the published code multiplies the updates of the weight and of the old mode by.
 FACTOR = 0.005
 

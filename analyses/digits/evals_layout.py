@@ -6,7 +6,13 @@ import numpy as np
 import xarray as xr
 
 from analyses.digits.evaluation import NEW_TASKS, NUM_TRUTH, TASKS, Evaluation
+from inference import results
 from inference.intervals import interval, interval_probability
+
+results.register(
+    lost_uncertainty=("half the range in which brute force puts what is lost", "1"),
+    won_uncertainty=("half the range in which brute force puts what is won", "1"),
+)
 
 #: Variables of ``/evals`` that brute force knows.
 KNOWN = ("lost", "won", "accuracy_change")

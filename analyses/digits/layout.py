@@ -17,6 +17,21 @@ from inference import results
 from inference.comparison.runs import compare_runs
 from inference.intervals import interval_probability
 
+results.register(
+    counted_by_kind=("old weight counted by one kind of classifier", "1"),
+    agrees_with_kind=("whether the interval of the difference from one kind's count holds 0", "1"),
+    distinct=("whether these images are counted here for the first time", "1"),
+    counted_interval=("counted old weight, interval", "1"),
+    difference=("measured minus counted old weight", "1"),
+    difference_interval=("measured minus counted old weight, interval", "1"),
+    agrees=("whether the interval of the difference holds 0", "1"),
+    image=("generated image", "level of grey"),
+    real_image=("real image", "level of grey"),
+    image_number=("image", "1"),
+    pixel_row=("row of pixels", "1"),
+    pixel_column=("column of pixels", "1"),
+)
+
 #: What the images of a network before post-training are called; they are the same for all objectives.
 START = "start"
 

@@ -12,10 +12,18 @@ import numpy as np
 import xarray as xr
 from scipy.special import expit, logit
 
+from inference import results
 from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.rewards import mode_reward
+
+results.register(
+    demonstrated_weight=("old weight of the demonstrations", "1"),
+    demonstrated_drift=("old drift of the demonstrations", "Mahalanobis"),
+    retains=("whether old mass is kept in the long run", "1"),
+    resting_old_weight=("old weight in the long run", "1"),
+)
 
 #: The maps, in the order in which they are shown.
 NAMES = ("sdft", "demonstrations", "ttt_discover", "oapl")

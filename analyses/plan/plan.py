@@ -30,6 +30,35 @@ from mixture_models import objectives
 from mixture_models.theory.paths import Setting
 from mixture_models.validation import InputError, flag, integer, open_interval, positive
 
+results.register(
+    knob=("setting that is turned to keep old behaviour", "1"),
+    knob_setting=("value of the knob that is planned with", "1"),
+    knob_value=("value of the knob", "1"),
+    knob_index=("place on the knob's curve", "1"),
+    smallest_knob=("smallest value of the knob that keeps the wanted retention", "1"),
+    knob_crossing=("value of the knob at which the final retention is the wanted one", "1"),
+    planned_old_weight=("final old weight at the smallest value of the knob", "1"),
+    planned_retention=("final retention at the smallest value of the knob", "1"),
+    planned_peak_old_drift=("peak old drift at the smallest value of the knob", "Mahalanobis"),
+    answer=("what keeps the wanted retention", "1"),
+    final_old_weight=("old weight after the last step", "1"),
+    final_old_weight_lower=("final old weight, lowest over what was estimated", "1"),
+    final_old_weight_upper=("final old weight, highest over what was estimated", "1"),
+    final_retention=("retention of old behaviour after the last step", "1"),
+    final_retention_lower=("final retention, lowest over what was estimated", "1"),
+    final_retention_upper=("final retention, highest over what was estimated", "1"),
+    peak_old_drift_lower=("peak old drift, lowest over what was estimated", "Mahalanobis"),
+    peak_old_drift_upper=("peak old drift, highest over what was estimated", "Mahalanobis"),
+    separation_interval=("interval of the separation", "Mahalanobis"),
+    plug_in_separation=("separation of the samples, with their noise", "Mahalanobis"),
+    start_old_weight=("old weight at the start", "1"),
+    start_old_weight_interval=("interval of the old weight at the start", "1"),
+    covariance=("covariance within the tasks, pooled", "feature squared"),
+    spread_ratio=("new task's spread over the old one's, along their axis", "1"),
+    starvation_largest=("largest probability on the path of a batch without an old behaviour", "1"),
+    starvation_ever=("probability of at least one batch without an old behaviour", "1"),
+)
+
 # Of the plan, where they are neither given nor estimated.
 _SEPARATION, _START_OLD_WEIGHT = 4.0, 0.7
 

@@ -40,6 +40,20 @@ from mixture_models.validation import (
     positive,
 )
 
+results.register(
+    answers=("answers of the run to each item", "1"),
+    seeds=("training seeds of the arm", "1"),
+    items=("items of the task", "1"),
+    cost=("generated answers, of base and runs", "1"),
+    width=("expected width of the interval", "1"),
+    power=("probability to see the loss", "1"),
+    false_alarm=("probability to see a loss where there is none", "1"),
+    items_tried=("items of the task", "1"),
+    cost_tried=("generated answers, of base and runs", "1"),
+    width_tried=("expected width of the interval", "1"),
+    power_tried=("probability to see the loss", "1"),
+)
+
 #: Answers an item that are tried.
 ANSWERS = (1, 2, 4, 8, 16, 32)
 

@@ -20,6 +20,17 @@ from inference import results
 from inference.engine.blas import on_one_thread
 from mixture_models.validation import InputError, increasing_array, integer
 
+results.register(
+    measure=("measure of drift", "1"),
+    fit_from=("least separation of the regression", "Mahalanobis"),
+    centre=("log drift at the mean δ² and log δ", "1"),
+    decay_rate=("decay rate k of drift ~ exp(-k δ²)", "1"),
+    log_power=("power b of drift ~ δ^b", "1"),
+    residual_sd=("standard deviation of the residual", "1"),
+    residual_length=("correlation length of the residual", "Mahalanobis"),
+    log_drift=("logarithm of a measure of drift", "1"),
+)
+
 #: What is inferred, for every measure of drift and every window.
 PARAMETERS = ("centre", "decay_rate", "log_power", "residual_sd", "residual_length")
 

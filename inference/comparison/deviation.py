@@ -6,6 +6,13 @@ from scipy import stats
 
 from inference import results
 
+results.register(
+    deviation=("largest deviation from the exact descent", "standard error"),
+    noise_limit=("what noise alone explains", "standard error"),
+    deviation_step=("step of the largest deviation", "step"),
+    discretisation=("largest distance of the exact descent from the flow, in retention", "1"),
+)
+
 #: Familywise probability that noise alone exceeds its limit in one objective.
 FALSE_ALARM = 1e-3
 

@@ -28,10 +28,13 @@ from inference.measurement.references.contamination import Contamination, contam
 from inference.measurement.references.projection import Projection, project
 from inference.measurement.samples import inputs, stored
 from inference.measurement.scores.measure_scores import prior_shapes
+from inference.measurement.variables import VARIABLES
 from inference.measurement.verdict import checks
 from inference.measurement.verdict import words as verdict
 from inference.storage import kept
 from mixture_models.validation import InputError, flag, folder_of, integer, one_of, positive
+
+results.register(**VARIABLES)
 
 #: How the posterior is computed.
 METHODS = ("auto", "laplace", "nuts")

@@ -18,8 +18,11 @@ from inference.measurement.evals.fit import TaskDraws, fit_repeats
 from inference.measurement.evals.model import choice_probabilities
 from inference.measurement.evals.pairing import CELLS, PARTLY, Paired, order_of, pair
 from inference.measurement.evals.readers import read
+from inference.measurement.evals.variables import VARIABLES
 from inference.measurement.posterior.laplace import MOST_K_HAT
 from mixture_models.validation import InputError, integer, one_of
+
+results.register(**VARIABLES)
 
 #: How the posterior is computed.
 METHODS = ("auto", "laplace", "nuts")

@@ -15,6 +15,17 @@ from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import NODES, WeightPosterior, weight_posterior
 from mixture_models.validation import InputError, as_array, integer, number, real_array
 
+results.register(
+    old_weight_mean=("posterior mean of the old weight", "1"),
+    old_weight_sd=("posterior standard deviation of the old weight", "1"),
+    old_weight_quantile=("posterior quantile of the old weight", "1"),
+    old_weight_density=("posterior density of the old weight", "1"),
+    node_old_weight=("old weight at which the density is given", "1"),
+    information=("information on the old weight a sample, 1: its mode is known", "1"),
+    node=("node of the density", "1"),
+    probability=("probability", "1"),
+)
+
 # What the priors may be: below 1 the density has a pole at the end.
 _LEAST_SHAPE = 1.0
 

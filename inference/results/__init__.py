@@ -1,0 +1,35 @@
+"""The layout of a result: its variables, its groups, and its files."""
+
+from inference.results.build import (
+    converged,
+    names,
+    objective_coords,
+    on_grid,
+    population_tree,
+    provenance,
+    recorded_steps,
+    training_tree,
+    two_mode,
+)
+from inference.results.schema import LAYOUT, attributes_of, describe, register
+from inference.results.store import check_complete, foreign, open, save
+
+__all__ = [
+    "LAYOUT",
+    "attributes_of",
+    "check_complete",
+    "converged",
+    "describe",
+    "foreign",
+    "names",
+    "objective_coords",
+    "on_grid",
+    "open",
+    "population_tree",
+    "provenance",
+    "recorded_steps",
+    "register",
+    "save",
+    "training_tree",
+    "two_mode",
+]

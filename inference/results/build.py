@@ -1,0 +1,200 @@
+"""Results put together: the DataTree's groups from arrays, for trainings and exact dynamics."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from inference.results.schema import LAYOUT, describe
+from inference.storage.versions import version_of
+from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.validation import InputError
+
+_EVENT_DIMS = ("feature", "feature_bis")
+
+
+def training_tree(
+    objectives: Sequence[Any],
+    trajectories: Sequence[Mapping[str, np.ndarray]],
+    diverged_steps: Sequence[np.ndarray],
+    steps: np.ndarray,
+    mixtures: Mapping[str, TwoMode],
+    settings: Mapping[str, Any],
+) -> xr.DataTree:
+    """Assemble the result of a training.
+
+    Args:
+        objectives: one `mixture_models.Objective` an entry.
+        trajectories: for each objective its variables, each of shape (replicate, step, *event).
+        diverged_steps: for each objective an integer array of shape (replicate,).
+        steps: the recorded steps, shape (step,).
+        mixtures: ``"start"`` and ``"target"``, kept in ``/constant_data``.
+        settings: the other arguments of the training, for the root's attributes.
+
+    Returns:
+        DataTree with groups ``/trajectory``, ``/final``, ``/trajectory_stats`` and ``/constant_data``.
+    """
+    first = trajectories[0]
+    coords = objective_coords(objectives) | {"chain": [0], "draw": np.arange(len(diverged_steps[0]))}
+    variables = {
+        name: (
+            ("objective", "chain", "draw", "step", *_EVENT_DIMS[: array.ndim - 2]),
+            np.stack([trajectory[name] for trajectory in trajectories])[:, None],
+        )
+        for name, array in first.items()
+    }
+    trajectory = _with_features(xr.Dataset(variables, coords | {"step": steps}))
+    stats = xr.Dataset(
+        {"diverged_step": (("objective", "chain", "draw"), np.stack(diverged_steps)[:, None])}, coords
+    )
+    final = trajectory.isel(step=-1, drop=True)
+    root = xr.Dataset(attrs=provenance(settings))
+    groups = {
+        "trajectory": trajectory,
+        "final": final,
+        "trajectory_stats": stats,
+        "constant_data": _constant_data(mixtures),
+    }
+    return xr.DataTree.from_dict(
+        {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
+    )
+
+
+def population_tree(
+    objectives: Sequence[Any],
+    populations: Sequence[Mapping[str, np.ndarray]],
+    coords: Mapping[str, Any],
+    mixtures: Mapping[str, Sequence[TwoMode]],
+    settings: Mapping[str, Any],
+    *,
+    batched: bool,
+) -> xr.DataTree:
+    """Assemble the result of exact dynamics.
+
+    Args:
+        objectives: one `mixture_models.Objective` an entry.
+        populations: for each objective its variables, each of shape (setting, time, *event).
+        coords: coordinate ``time`` and what else goes along it.
+        mixtures: ``"start"`` and ``"target"`` of every setting, kept in ``/constant_data``.
+        settings: the other arguments, for the root's attributes.
+        batched: whether the result has a dimension ``setting``.
+
+    Returns:
+        DataTree with groups ``/population`` and ``/constant_data``.
+    """
+    dims = ("objective", "setting", "time")
+    variables = {
+        name: ((*dims, *_EVENT_DIMS[: array.ndim - 2]), np.stack([p[name] for p in populations]))
+        for name, array in populations[0].items()
+    }
+    count = len(mixtures["start"])
+    population = _with_features(
+        xr.Dataset(variables, objective_coords(objectives) | {"setting": np.arange(count), **coords})
+    )
+    describe(population)["loss"].attrs["long_name"] = "divergence, exact"
+    constant = xr.concat(
+        [_constant_data({name: mixtures[name][i] for name in mixtures}) for i in range(count)],
+        xr.DataArray(np.arange(count), dims="setting", name="setting"),
+    )
+    groups = {"population": population, "constant_data": describe(constant)}
+    if not batched:
+        groups = {name: group.isel(setting=0, drop=True) for name, group in groups.items()}
+    root = xr.Dataset(attrs=provenance(settings))
+    return xr.DataTree.from_dict({"/": root} | {f"/{name}": group for name, group in groups.items()})
+
+
+def on_grid(dataset: xr.Dataset, axes: Mapping[str, Any]) -> xr.Dataset:
+    """Give the settings of an exact result the dims of the grid that they ran over, the last one fastest.
+
+    Args:
+        dataset: with a dim ``setting``.
+        axes: the coordinate of every new dim, in the order in which ``setting`` lists their product.
+    """
+    index = xr.Coordinates.from_pandas_multiindex(
+        pd.MultiIndex.from_product(list(axes.values()), names=list(axes)), "setting"
+    )
+    grid = dataset.drop_vars("setting").assign_coords(index).unstack("setting").reindex(dict(axes))
+    leading = [dim for dim in dataset.dims if dim == "objective"]
+    return describe(grid.transpose(*leading, *axes, ...))
+
+
+def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:
+    """Return the steps that are recorded: every so many from 0 on, and the last."""
+    return np.unique(np.append(np.arange(0, num_steps, min(record_every, num_steps)), num_steps))
+
+
+def objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
+    """Return the names of objectives and what they are made of, as coordinates."""
+    return {
+        "objective": [objective.name for objective in objectives],
+        "objective_model": ("objective", [objective.description for objective in objectives]),
+        "sampling_law": ("objective", [_word(objective.divergence, "sampling") for objective in objectives]),
+        "divergence": ("objective", [type(objective.divergence).__name__ for objective in objectives]),
+        "direction": ("objective", [_word(objective.divergence, "direction") for objective in objectives]),
+    }
+
+
+def names(objectives: Iterable[Any]) -> list[str]:
+    """Return the objectives' names, or refuse two of one name, which a result could not tell apart."""
+    result = [objective.name for objective in objectives]
+    twice = sorted({name for name in result if result.count(name) > 1})
+    if twice:
+        raise InputError(f"objectives must have different names; got {', '.join(twice)} more than once")
+    return result
+
+
+def two_mode(tree: xr.DataTree, name: str) -> TwoMode:
+    """Return the ``"start"`` or the ``"target"`` that a training used."""
+    data = tree["constant_data"].to_dataset()
+    stored = {field: data.get(f"{name}_{field}") for field in TwoMode.__dataclass_fields__}
+    return TwoMode(**{field: None if array is None else array.to_numpy() for field, array in stored.items()})
+
+
+def converged(tree: xr.DataTree) -> xr.DataArray:
+    """Return which replicates stayed finite, booleans over (objective, chain, draw)."""
+    return tree["trajectory_stats"].to_dataset()["diverged_step"] < 0
+
+
+def provenance(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """Return the root attributes: settings, versions and backend, as str, int or float."""
+    packages = ("massdrift", "jax", "numpyro", "optax", "arviz", "xarray", "numpy")
+    flat = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
+    return {
+        "massdrift_layout": LAYOUT,
+        **{name: int(value) if isinstance(value, bool) else value for name, value in flat.items()},
+        "settings": json.dumps(settings, default=_jsonable),
+        "versions": json.dumps({package: version_of(package) for package in packages}),
+        "backend": jax.default_backend(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _constant_data(mixtures: Mapping[str, TwoMode]) -> xr.Dataset:
+    """Return the parameters of the start and the target; scales keep their structure."""
+    arrays = {
+        f"{name}_{field}": getattr(mixture, field)
+        for name, mixture in mixtures.items()
+        for field in TwoMode.__dataclass_fields__
+        if getattr(mixture, field) is not None
+    }
+    return _with_features(xr.Dataset({name: (_EVENT_DIMS[: a.ndim], a) for name, a in arrays.items()}))
+
+
+def _with_features(dataset: xr.Dataset) -> xr.Dataset:
+    """Give the event dimensions their coordinates."""
+    return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in _EVENT_DIMS if d in dataset.sizes})
+
+
+def _word(owner: Any, name: str) -> str:
+    return str(getattr(owner, name, "not stated"))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value)
