@@ -1,14 +1,5 @@
 """The simulation of Chen et al. 2025 (arXiv:2510.18874): does the objective retain, or a rate factor?"""
 
-from analyses.chen2025.chen2025 import (
-    FACTOR,
-    conclusion,
-    published_steps,
-    remarks,
-    run,
-    summary,
-    table,
-    write,
-)
+import lazy_loader
 
-__all__ = ["FACTOR", "conclusion", "published_steps", "remarks", "run", "summary", "table", "write"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

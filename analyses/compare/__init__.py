@@ -1,7 +1,5 @@
 """Which objective forgets, how much, and in which of the two ways? The main comparison."""
 
-from analyses.compare.compare import run, summary, table, write
-from analyses.compare.figures import plot
-from analyses.compare.settings import Settings
+import lazy_loader
 
-__all__ = ["Settings", "plot", "run", "summary", "table", "write"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

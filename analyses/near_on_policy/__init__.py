@@ -1,6 +1,5 @@
 """At which settings do SDFT, TTT-Discover and OAPL forget? Maps of retention and old drift."""
 
-from analyses.near_on_policy.figures import plot
-from analyses.near_on_policy.near_on_policy import run, summary, table, write
+import lazy_loader
 
-__all__ = ["plot", "run", "summary", "table", "write"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

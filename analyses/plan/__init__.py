@@ -1,5 +1,5 @@
 """What will each objective leave of old behaviour, and how much replay, anchor or KL weight does it need?"""
 
-from analyses.plan.plan import estimate, run, summary, table, write
+import lazy_loader
 
-__all__ = ["estimate", "run", "summary", "table", "write"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

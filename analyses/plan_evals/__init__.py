@@ -1,5 +1,5 @@
 """How many items, answers an item and training seeds does it take to see what was forgotten?"""
 
-from analyses.plan_evals.plan_evals import ANSWERS, remarks, run, summary, table, write
+import lazy_loader
 
-__all__ = ["ANSWERS", "remarks", "run", "summary", "table", "write"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,6 +15,7 @@ import inference
 from analyses import compare
 from analyses.cli import app
 from analyses.compare.settings import Settings
+from inference.comparison import replicates
 from mixture_models import InputError, Objective, objectives
 
 SMALL = ["--num-steps=12", "--batch-size=8", "--num-replicates=4", "--record-every=4", "--quiet"]
@@ -282,7 +283,7 @@ def test_a_single_mode_learner_is_compared_too(massdrift, tmp_path):
 
 def test_summary_agrees_with_the_replicates(runs):
     tree = runs.copy()
-    tree["comparison"] = xr.DataTree(compare.comparison.compare(tree))
+    tree["comparison"] = xr.DataTree(replicates.compare(tree))
     frame = compare.summary(tree)
     final, trajectory = tree["final"], tree["trajectory"]
     for name in ("sft", "sft:replay=0.2"):

@@ -77,8 +77,8 @@ def test_finished_objectives_are_kept_and_the_same_command_goes_on(massdrift, tm
     monkeypatch.setattr("inference.engine.chunks.num_threads", lambda: 1)
     whole_command = "sdft" in chosen
     if not whole_command:
-        monkeypatch.setattr("analyses.compare.has_exact", lambda *a: False)
-        monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
+        monkeypatch.setattr("analyses.compare.compare.has_exact", lambda *a: False)
+        monkeypatch.setattr("analyses.compare.compare.plot", lambda tree: {})
     arguments = ["compare", *chosen, *SMALL, "--out", tmp_path / "deep" / "out"]
     with monkeypatch.context() as patch:
         done = counting(patch, stop_at=2)

@@ -114,8 +114,8 @@ def test_a_disk_that_fills_up_at_the_end_is_one_sentence(massdrift, tmp_path, mo
     earlier(tmp_path / "out")
     before = contents(tmp_path)
     # The trainings alone: neither exact side nor figures.
-    monkeypatch.setattr("analyses.compare.has_exact", lambda *a: False)
-    monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
+    monkeypatch.setattr("analyses.compare.compare.has_exact", lambda *a: False)
+    monkeypatch.setattr("analyses.compare.compare.plot", lambda tree: {})
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device", "results.zarr")
