@@ -50,7 +50,7 @@ def exact(learner, target):
     chosen = objectives.reverse_kl()
     params = {name: getattr(learner, name) for name in ("old_logit", "old_mean", "new_mean")}
     pair = (learner, target)
-    return loss_and_grad(chosen.divergence, 2, params, chosen.model, chosen.guide, pair, None)
+    return loss_and_grad(chosen.loss, 2, params, chosen.model, chosen.guide, pair, None)
 
 
 def by_gauss_hermite(learner, target, order=32):

@@ -185,7 +185,7 @@ def scan_of_svi(method):
 
     def run(key):
         _, (params, loss) = lax.scan(step, svi.init(key, start, target), None, length=STEPS + 1)
-        return jax.vmap(lambda p: LEARNER.observables(p, start, target))(params) | {"loss": loss}
+        return jax.vmap(lambda p: LEARNER.metrics(p, start, target))(params) | {"loss": loss}
 
     return compiled(run)
 

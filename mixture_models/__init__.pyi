@@ -1,16 +1,18 @@
 from . import objectives, rewards, theory
-from .learners import SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
+from .learners import Guide, SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
 from .losses import precision
 from .losses.advantage_regression import AdvantageRegression
 from .losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
 from .losses.expectations import MonteCarlo, Quadrature
 from .losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
 from .losses.kl import ForwardKL, ReverseKL
+from .losses.loss import Loss
 from .mixture.law import MixtureLaw
+from .mixture.task import Task
 from .mixture.two_mode import TwoMode, bhattacharyya, mahalanobis, responsibilities
 from .objectives import companions
 from .objectives.objective import Objective
-from .theory.prediction import Knob, Prediction
+from .theory.predictions import Knob, Prediction
 from .validation import InputError
 
 __all__ = [
@@ -19,9 +21,11 @@ __all__ = [
     "EntropicUtility",
     "FixedTemperature",
     "ForwardKL",
+    "Guide",
     "InputError",
     "JensenShannon",
     "Knob",
+    "Loss",
     "MixtureLaw",
     "MonteCarlo",
     "Objective",
@@ -30,6 +34,7 @@ __all__ = [
     "Quadrature",
     "ReverseKL",
     "SingleModeLearner",
+    "Task",
     "TwoMode",
     "TwoModeLearner",
     "bhattacharyya",

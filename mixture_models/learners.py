@@ -1,5 +1,6 @@
 """The guides: what is trained. A learner's ``numpyro.param`` sites are its coordinates under training."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,12 +11,36 @@ import numpyro
 from jaxtyping import Array
 from numpyro.distributions import constraints
 
-from mixture_models.losses.kl import BEHAVIOUR
+from mixture_models.losses.loss import SITE
 from mixture_models.metrics import drift, old_coverage, retention
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.overlap import single_mode_overlaps
+from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.validation import flag, one_of
+
+
+class Guide[T: Task](ABC):
+    """A learner: a NumPyro program whose params training moves, and what is reported of them."""
+
+    @property
+    def sample_dimension(self) -> Any:
+        """The dimension of samples, where it is not that of the params' coordinates; else None."""
+        return None
+
+    @property
+    def fixed_covariance(self) -> bool:
+        """Whether training leaves the covariances as they are, as exact forms need."""
+        return False
+
+    @abstractmethod
+    def __call__(self, start: T, target: T) -> None:
+        """Run the guide: its ``numpyro.param`` sites begin as ``start`` says, its sample site is ``"y"``."""
+
+    @abstractmethod
+    def metrics(self, params: dict[str, Array], start: T, target: T) -> dict[str, Array]:
+        """Return what is recorded of one state of the params, by variable name."""
+
 
 _CONSTRAINTS = (
     constraints.positive,
@@ -26,7 +51,7 @@ _CONSTRAINTS = (
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["train_scales"])
 @dataclass(frozen=True)
-class TwoModeLearner:
+class TwoModeLearner(Guide[TwoMode]):
     """The two-mode learner q = β N(m_o, Σ) + (1-β) N(m_n, Σ), started at ``start``.
 
     Param sites ``old_logit`` (φ), ``old_mean`` and ``new_mean``: plain SGD moves these. With
@@ -55,7 +80,7 @@ class TwoModeLearner:
             numpyro.param("new_mean", start.new_mean),
             **self._scales(start),
         ).law()
-        numpyro.sample(BEHAVIOUR, law)
+        numpyro.sample(SITE, law)
 
     def _scales(self, start: TwoMode) -> dict[str, Any]:
         given = {"scale": start.scale, "new_scale": start.new_scale}
@@ -69,7 +94,7 @@ class TwoModeLearner:
             for name, value in given.items()
         }
 
-    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
         learner = TwoMode(
             params["old_logit"],
@@ -78,14 +103,12 @@ class TwoModeLearner:
             params.get("scale", params.get("old_scale", start.scale)),
             params.get("new_scale", start.new_scale),
         )
-        return two_mode_observables(learner, target) | {
-            n: v for n, v in params.items() if n.endswith("scale")
-        }
+        return two_mode_metrics(learner, target) | {n: v for n, v in params.items() if n.endswith("scale")}
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["train_scale"])
 @dataclass(frozen=True)
-class SingleModeLearner:
+class SingleModeLearner(Guide[TwoMode]):
     """The single-mode learner q = N(m, Σ), started at the old mode of ``start``: one behaviour at a time.
 
     Param sites ``mean`` and, with ``train_scale``, ``scale`` with a NumPyro constraint.
@@ -112,9 +135,9 @@ class SingleModeLearner:
         scale = start.scale
         if self.train_scale:
             scale = numpyro.param("scale", scale, constraint=_CONSTRAINTS[scale.ndim])
-        numpyro.sample(BEHAVIOUR, MixtureLaw(jnp.zeros(1), mean[None], (scale,)))
+        numpyro.sample(SITE, MixtureLaw(jnp.zeros(1), mean[None], (scale,)))
 
-    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
         mean = params["mean"]
         scale: Any = params.get("scale", start.scale)
@@ -144,7 +167,7 @@ def resolve(learner: Any) -> Any:
     return learner if callable(learner) else _BY_NAME[one_of("learner", learner, _BY_NAME)]
 
 
-def two_mode_observables(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
+def two_mode_metrics(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
     """Return the reported variables of a two-mode learner: weights, drift, gap, retention and means."""
     return {
         "old_weight": expit(learner.old_logit),

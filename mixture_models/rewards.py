@@ -3,18 +3,16 @@
 A reward is called with behaviours y of shape (n, d), the target and the law of the reference policy, and
 returns shape (n,). One that takes the behaviours alone works too.
 
-An exact form needs a reward that is made of densities of modes with the target's covariance, and is told so
-by two methods of (target, reference): ``modes``, the means of these modes, shape (m, d), and ``steepness``,
-how steeply the reward may rise far out, in whitened coordinates. It is evaluated in the span of the means.
-One that is flat on each mode but for the target's responsibilities tells by ``gap`` what the new mode earns
-more than the old one; predictions need it.
+A `Reward` says more of itself than a function can: whether it is made of densities of modes, which an exact
+form needs, and whether it is flat on each mode, which predictions need.
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +22,7 @@ from numpyro.distributions import Distribution
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.validation import InputError, number, one_of
 
@@ -31,19 +30,57 @@ from mixture_models.validation import InputError, number, one_of
 _PROBES = 64
 
 
-class _Reward:
-    """A reward that is written as the call that makes it."""
+class Reward(ABC):
+    """What a sample earns.
+
+    Attributes:
+        has_modes: whether it is made of densities of modes with the target's covariance; it then has `modes`
+            and `steepness`, is evaluated in the span of the means, and has an exact form.
+        gap: what the new mode earns more than the old one, where the reward is flat on each mode but for the
+            target's responsibilities; else None.
+    """
+
+    has_modes: ClassVar[bool] = False
+    gap: Any = None
+
+    @abstractmethod
+    def __call__(self, y: Float[Array, "n d"], target: Any, reference: Distribution) -> Float[Array, "n"]:
+        """Return the rewards of samples.
+
+        Args:
+            y: samples.
+            target: the true target, a `Task`.
+            reference: law of the reference policy.
+        """
+
+    @property
+    def given(self) -> Any:
+        """What the user gave, for messages."""
+        return self
+
+    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
+        """Return the means of the modes whose densities make the reward."""
+        raise NotImplementedError
+
+    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Any:
+        """Return how steeply the reward may rise far out, in whitened coordinates."""
+        raise NotImplementedError
+
+
+class _NamedReward(Reward):
+    """A reward of the registry, made of modes, and written as the call that makes it."""
+
+    has_modes = True
+    function: ClassVar[str]
 
     def __str__(self) -> str:
         values = ",".join(str(getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
         return f"{self.function}({values})"
 
-    function: str
-
 
 @partial(jax.tree_util.register_dataclass, data_fields=["old", "new"], meta_fields=[])
 @dataclass(frozen=True)
-class ModeReward(_Reward):
+class ModeReward(_NamedReward):
     """r(y) = R_o s_o(y) + R_n s_n(y), see `mode_reward`."""
 
     old: Any
@@ -52,7 +89,7 @@ class ModeReward(_Reward):
 
     @property
     def gap(self) -> Any:
-        """Return Δ = R_n - R_o."""
+        """Δ = R_n - R_o."""
         return self.new - self.old
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
@@ -71,7 +108,7 @@ class ModeReward(_Reward):
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
-class LogRatioReward(_Reward):
+class LogRatioReward(_NamedReward):
     """r(y) = log p_α(y) - log q_0(y), see `log_ratio_reward`."""
 
     function = "log_ratio_reward"
@@ -92,7 +129,7 @@ class LogRatioReward(_Reward):
 
 @partial(jax.tree_util.register_dataclass, data_fields=["slope"], meta_fields=[])
 @dataclass(frozen=True)
-class LinearReward(_Reward):
+class LinearReward(_NamedReward):
     """r(y) = c (y - μ_o)ᵀ Σ⁻¹ (μ_n - μ_o)/δ, see `linear_reward`."""
 
     slope: Any
@@ -153,29 +190,42 @@ registry: dict[str, Callable[..., Any]] = {
 }
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["reward"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["function"], meta_fields=["of_samples_alone"])
 @dataclass(frozen=True)
-class BehaviourReward:
-    """A user's own reward, of the behaviours alone."""
-
-    reward: Callable[[Array], Array]
-
-    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
-        """Return the rewards of behaviours."""
-        return self.reward(y)
-
-
-def resolve(reward: Any) -> Callable[..., Array]:
-    """Return a reward as a function of (y, target, reference).
+class FunctionReward(Reward):
+    """A user's own function as a reward.
 
     Args:
-        reward: a function of (y, target, reference), or of y alone, or a name in `registry`.
+        function: of (y, target, reference), or of y alone.
+        of_samples_alone: which of the two.
+    """
+
+    function: Callable[..., Any]
+    of_samples_alone: bool
+
+    @property
+    def given(self) -> Any:
+        """The function."""
+        return self.function
+
+    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Any:
+        """Return the rewards of samples."""
+        return self.function(y) if self.of_samples_alone else self.function(y, target, reference)
+
+
+def resolve(reward: Any) -> Reward:
+    """Return what a user gives as a reward.
+
+    Args:
+        reward: a `Reward`, a function of (y, target, reference), or of y alone, or a name in `registry`.
 
     Raises:
         InputError: anything else.
     """
     if isinstance(reward, str):
         return registry[one_of("reward", reward, registry)]()
+    if isinstance(reward, Reward):
+        return reward
     wanted = "reward must be a function of (y) or of (y, target, reference)"
     if not callable(reward):
         raise InputError(f"{wanted}; got {reward!r}")
@@ -188,18 +238,18 @@ def resolve(reward: Any) -> Callable[..., Array]:
             signature.bind(*arguments)
         except TypeError:
             continue
-        return reward if len(arguments) > 1 else BehaviourReward(reward)
+        return FunctionReward(reward, of_samples_alone=len(arguments) == 1)
     raise InputError(f"{wanted}; got one of {signature}")
 
 
 def rewards_of(
-    reward: Callable[..., Array], y: Float[Array, "n d"], args: tuple[Any, ...], reference: Distribution
+    reward: Reward, y: Float[Array, "n d"], args: tuple[Any, ...], reference: Distribution
 ) -> Float[Array, "n"]:
     """Return the rewards of a batch, through which no gradient flows.
 
     Args:
-        reward: function of (y, target, reference).
-        y: behaviours.
+        reward: what samples earn.
+        y: samples.
         args: the positional arguments of model and guide; the last is the target.
         reference: law of the reference policy.
 
@@ -227,19 +277,19 @@ def rewards_of(
     return jax.lax.stop_gradient(values.astype(jnp.result_type(y.dtype, jnp.float32)))
 
 
-def check_finite(name: str, reward: Callable[..., Array], start: TwoMode, target: TwoMode) -> None:
+def check_finite(name: str, reward: Reward, start: TwoMode, target: TwoMode) -> None:
     """Refuse a user's reward that is NaN or infinite where the learner starts: all its gradients would be.
 
     Args:
         name: of the objective.
-        reward: function of (y, target, reference).
+        reward: what samples earn.
         start: the learner at step 0.
         target: the true target.
 
     Raises:
         InputError: a reward that is not finite at a mean or at one of some samples.
     """
-    if hasattr(reward, "modes"):  # made of densities
+    if reward.has_modes:  # densities are finite
         return
     law = start.law()
     means = [start.old_mean, start.new_mean, target.old_mean, target.new_mean]
@@ -254,30 +304,17 @@ def check_finite(name: str, reward: Callable[..., Array], start: TwoMode, target
         )
 
 
-def target_of(args: tuple[Any, ...]) -> TwoMode:
-    """Return the target, the last positional argument: a `TwoMode`, or what gives log odds as one does.
+def target_of(args: tuple[Any, ...]) -> Any:
+    """Return the target, the last positional argument of model and guide.
 
     Raises:
         InputError: there is none.
     """
-    if not (args and hasattr(args[-1], "log_odds")):
+    if not (args and isinstance(args[-1], Task)):
         raise InputError(
             f"a reward needs a TwoMode target as the last positional argument; got {len(args)} arguments"
         )
     return args[-1]
-
-
-def check_exact(reward: Callable[..., Array]) -> None:
-    """Refuse a reward that has no exact form.
-
-    Raises:
-        InputError: it does not say which modes it is made of.
-    """
-    if not hasattr(reward, "modes"):
-        raise InputError(
-            "an exact form needs a reward with the methods modes and steepness, such as those of "
-            f"mixture_models.rewards; got {getattr(reward, 'reward', reward)!r}"
-        )
 
 
 def _means(mixture: TwoMode) -> Float[Array, "2 d"]:

@@ -23,6 +23,7 @@ from inference.training.train import train
 from mixture_models import objectives
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
+from mixture_models.theory.predictions import drift_bound
 from mixture_models.validation import InputError
 
 __all__ = ["plot", "run", "summary", "table", "write"]
@@ -106,11 +107,12 @@ def _drift_bounds(exact: Sequence[Objective], flow: xr.Dataset, target: TwoMode)
     """
     bounds = np.full((flow.sizes["objective"], flow.sizes["time"]), np.nan)
     for row, objective in zip(bounds, exact, strict=True):
-        if objective.companion is None and hasattr(objective.divergence, "old_drift_bound"):
+        bound = drift_bound(objective)
+        if bound is not None:
             path = flow.sel(objective=objective.name)
             old_logit, old_mean, new_mean = (path[name].to_numpy() for name in Parameters._fields)
             learner = TwoMode(old_logit, old_mean, new_mean, target.scale)
-            row[:] = objective.divergence.old_drift_bound(learner, target, path["time"].to_numpy())
+            row[:] = bound(learner, target, path["time"].to_numpy())
     coords = {name: flow[name] for name in ("objective", "time", "step")}
     return results.describe(xr.Dataset({"old_drift_bound": (("objective", "time"), bounds)}, coords))
 

@@ -1,7 +1,7 @@
 """The post-training objectives of a network: those of the mixture, and reinforcement learning with a reward.
 
 Nothing here is an objective's arithmetic: the constructors are those of `mixture_models.objectives`, told
-that the learner is a network. What takes the place of the two mixtures ``start`` and ``target`` is a `Task`.
+that the learner is a network. In the place of the two mixtures ``start`` and ``target`` is a `DigitsTask`.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,9 @@ from scipy.special import expit
 from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
 from analyses.digits.transformer import Transformer
 from mixture_models import objectives, theory
-from mixture_models.losses.kl import BEHAVIOUR, ReverseKL, behaviour_law
+from mixture_models.losses.kl import ReverseKL
+from mixture_models.losses.loss import SITE, law_of
+from mixture_models.mixture.task import Task
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import Reference
 from mixture_models.rewards import mode_reward
@@ -33,7 +35,7 @@ from mixture_models.rewards import mode_reward
     meta_fields=[],
 )
 @dataclass(frozen=True, eq=False)
-class Task:
+class DigitsTask(Task):
     """The two tasks as images, where a mixture has two Gaussian modes, and a network that does them.
 
     Attributes:
@@ -67,9 +69,9 @@ class Task:
         return self.verifier(y)
 
 
-def network_learner(start: Task, target: Task) -> None:
+def network_learner(start: DigitsTask, target: DigitsTask) -> None:
     """Run the guide: a network's law, its arrays ``numpyro.param`` sites that begin as ``start``'s."""
-    numpyro.sample(BEHAVIOUR, NetworkLaw(_network(start.network, numpyro.param)))
+    numpyro.sample(SITE, NetworkLaw(_network(start.network, numpyro.param)))
 
 
 def network_of(params: dict[str, Array], like: Transformer) -> Transformer:
@@ -178,7 +180,7 @@ def regularised_reward(kl_weight: float, reward: Any = None) -> Objective:
         name="rl",
         model=Partial(tilted_reference, network_learner, reward, kl_weight),
         guide=network_learner,
-        divergence=ReverseKL(),
+        loss=ReverseKL(),
         description="the learner at the start, tilted by reward",
         companion=Reference(),
     )
@@ -188,14 +190,14 @@ def tilted_reference(
     guide: Callable[..., None],
     reward: Any,
     kl_weight: Any,
-    start: Task,
-    target: Task,
+    start: DigitsTask,
+    target: DigitsTask,
     companion: dict[str, Array] | None = None,
 ) -> None:
     """Run the model of reinforcement learning: the companion's law, tilted by reward."""
     with handlers.block():
-        reference: Distribution = behaviour_law(guide, companion or {}, start, target)
-    numpyro.sample(BEHAVIOUR, TiltedLaw(reference, reward, target, kl_weight))
+        reference: Distribution = law_of(guide, companion or {}, start, target)
+    numpyro.sample(SITE, TiltedLaw(reference, reward, target, kl_weight))
 
 
 def named(choice: Choice, name: str) -> Objective:

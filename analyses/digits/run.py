@@ -17,7 +17,7 @@ from analyses.digits.evals_layout import evals_groups
 from analyses.digits.evaluation import BASE, Evaluation, evaluation, now, write_log
 from analyses.digits.evaluation import measured as measured_answers
 from analyses.digits.layout import assembled, checkpoint_name, image_sets
-from analyses.digits.objectives import Choice, Task, choices, network_of, params_of
+from analyses.digits.objectives import Choice, DigitsTask, choices, network_of, params_of
 from analyses.digits.settings import Settings, Store
 from analyses.digits.transformer import Transformer
 from inference import measure, results
@@ -97,10 +97,10 @@ def _choices(settings: Settings) -> dict[str, Choice]:
 
 def _task(
     settings: Settings, digits: data.Digits, networks: Transformer, verifier: judges.Perceptron
-) -> Task:
+) -> DigitsTask:
     old, new = (jnp.asarray(images) for images in (digits.networks.old, digits.networks.new))
     logit = jnp.log(settings.old_weight) - jnp.log1p(-settings.old_weight)
-    return Task(old, new, logit, networks, verifier)
+    return DigitsTask(old, new, logit, networks, verifier)
 
 
 def _pretrained(settings: Settings, store: Store, digits: data.Digits, of: Any, bar: Any) -> Transformer:
@@ -130,7 +130,7 @@ def _pretrained(settings: Settings, store: Store, digits: data.Digits, of: Any, 
 
 
 def _trained(
-    settings: Settings, choice: Choice, start: Task, targets: Task, of: Any, index: int, bar: Any
+    settings: Settings, choice: Choice, start: DigitsTask, targets: DigitsTask, of: Any, index: int, bar: Any
 ) -> dict[str, np.ndarray]:
     kept: list[dict[str, np.ndarray]] = []
     of_objective = partial(jax.random.fold_in, of(_POST_TRAINING))

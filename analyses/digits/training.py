@@ -17,10 +17,10 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from analyses.digits.laws import NetworkLaw
-from analyses.digits.objectives import Task, network_of, params_of
+from analyses.digits.objectives import DigitsTask, network_of, params_of
 from analyses.digits.transformer import Transformer
 from inference.engine.programs import traced_alone
-from mixture_models.losses.kl import weighted_log_prob
+from mixture_models.losses.loss import weighted_log_prob
 from mixture_models.objectives import Objective
 
 # Of pre-training: steps of a call, share of steps in which the learning rate rises, largest gradient norm.
@@ -109,8 +109,8 @@ class _State(NamedTuple):
 
 def post_train(
     objective: Objective,
-    starts: Task,
-    targets: Task,
+    starts: DigitsTask,
+    targets: DigitsTask,
     steps: Sequence[int],
     *,
     batch_size: int,
@@ -128,11 +128,14 @@ def post_train(
         learning_rate: of Adam.
         key: of all batches; training i draws the same numbers whatever the number of trainings.
     """
-    optimizer, beside, guide = optax.adam(learning_rate), objective.companion, objective.guide
-    divergence = objective.divergence.with_samples(batch_size)
+    optimizer, guide = optax.adam(learning_rate), objective.guide
+    beside: Any = objective.companion
+    divergence = objective.loss.with_samples(batch_size)
     axes = _over_networks(starts)
 
-    def one(params: Any, companion: Any, key: Array, step: Array, start: Task, target: Task) -> Any:
+    def one(
+        params: Any, companion: Any, key: Array, step: Array, start: DigitsTask, target: DigitsTask
+    ) -> Any:
         told = {} if beside is None else {"companion": companion}
         model = partial(objective.model, **told)
 
@@ -142,7 +145,7 @@ def post_train(
 
         return jax.value_and_grad(loss)(params)
 
-    def follow(companion: Any, params: Any, step: Array, start: Task, target: Task) -> Any:
+    def follow(companion: Any, params: Any, step: Array, start: DigitsTask, target: DigitsTask) -> Any:
         return beside.after_step(companion, params, step + 1, guide, start, target)
 
     losses = jax.vmap(one, (0, 0, 0, None, axes, axes))
@@ -151,7 +154,7 @@ def post_train(
     @jax.jit
     @traced_alone
     def advance(
-        state: _State, keys: Array, first: Array, count: Array, starts: Task, targets: Task
+        state: _State, keys: Array, first: Array, count: Array, starts: DigitsTask, targets: DigitsTask
     ) -> _State:
         def update(step: Array, state: _State) -> _State:
             loss, gradient = losses(state.params, state.companion, keys, step, starts, targets)
@@ -214,7 +217,7 @@ def complete(
     return jnp.moveaxis(found, 1, 0)
 
 
-def _over_networks(task: Task) -> Task:
+def _over_networks(task: DigitsTask) -> DigitsTask:
     """Return the axes of ``vmap`` over a task's networks alone."""
     axes: dict[str, Any] = {"old_images": None, "new_images": None, "old_logit": None, "verifier": None}
     return replace(task, **axes, network=cast(Any, 0))

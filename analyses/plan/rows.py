@@ -11,8 +11,10 @@ from scipy.optimize import brentq
 from analyses.core import tables
 from mixture_models import theory
 from mixture_models.objectives.objective import Objective
+from mixture_models.objectives.registry import given_to
+from mixture_models.theory import predictions
 from mixture_models.theory.paths import Path, Setting
-from mixture_models.theory.prediction import Knob, Prediction
+from mixture_models.theory.predictions import Knob, Prediction
 from mixture_models.validation import closed_interval
 
 #: Values of a knob on its curve.
@@ -54,10 +56,10 @@ def times_of(setting: Setting) -> np.ndarray:
 
 def check_knob(objective: Objective, setting: Setting) -> None:
     """Refuse a given value of the knob beyond its end."""
-    prediction = objective.prediction
+    prediction = predictions.prediction(objective)
     if prediction is None or prediction.knob is None:
         return
-    knob, given = prediction.knob, objective.made_by[1] if objective.made_by else {}
+    knob, given = prediction.knob, given_to(objective)
     if set(knob.name.split(" = ")) & set(given):
         at = f" at learning_rate {setting.learning_rate:g}" if _paced(knob, setting) else ""
         name = f"{knob.name} of {objective.name}{at}"
@@ -73,7 +75,7 @@ def row_of(
     objective: Objective, setting: Setting, size: int, wanted: float, corners: Sequence[Setting]
 ) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
     """Return a row of the plan, what is shown over time, and the ends' curves over the knob."""
-    prediction = objective.prediction
+    prediction = predictions.prediction(objective)
     if prediction is None:
         return _nothing(setting, "no prediction")
     if setting.num_steps > prediction.most_steps:

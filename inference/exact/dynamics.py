@@ -164,7 +164,7 @@ class _Batch(NamedTuple):
 
 def _batch_of(problem: Problem, objective: Objective) -> _Batch:
     # In its exact form an objective is rid of what concerns its batches, and shares programs with others.
-    divergence = objective.divergence.exact(RESOLUTION)
+    divergence = objective.loss.exact(RESOLUTION)
     parts = (objective.model, objective.guide, divergence, objective.companion)
     frames, programs, guides, states, mixtures = [], [], [], [], []
     for start, target in zip(problem.starts, problem.targets, strict=True):
@@ -263,7 +263,7 @@ def _observe(
         learner = guide.parts(numbers)
         return lax.map(
             lambda at: (
-                learner.observables(at, *mixtures),
+                learner.metrics(at, *mixtures),
                 has_left(at, mixtures[0], mixtures[1], dimension),
             ),
             params,

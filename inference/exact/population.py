@@ -13,7 +13,8 @@ from inference.engine.blas import on_one_thread
 from inference.engine.frames import in_frame
 from inference.engine.programs import Program, program_of, traced_alone
 from mixture_models.integrals.logistic_normal import FINEST
-from mixture_models.losses.kl import behaviour_law
+from mixture_models.learners import Guide
+from mixture_models.losses.loss import law_of
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.validation import InputError
@@ -89,7 +90,7 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
         raise InputError(f"the companion of {objective.name} must be {expected}; got {', '.join(companion)}")
     for mixture in (learner, *companion.values()):
         check_exact(objective, mixture, target)
-    parts = (objective.model, objective.guide, objective.divergence.exact(FINE))
+    parts = (objective.model, objective.guide, objective.loss.exact(FINE))
     frame, (parts, *inside, beside) = in_frame(
         (parts, learner, target, list(companion.values())), metric="whitened"
     )
@@ -118,14 +119,13 @@ def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None
         raise InputError("the exact population needs one covariance for both modes; got a new_covariance")
     if not np.array_equal(learner.scale, target.scale):
         raise InputError("learner and target must have the same covariance; got two")
-    if not hasattr(objective.divergence, "exact"):
-        kind = type(objective.divergence).__name__
-        raise InputError(f"the divergence of {objective.name} must have an exact form; got {kind}")
-    if not getattr(objective.guide, "fixed_covariance", False):
+    if not objective.loss.has_exact:
+        raise InputError(f"the loss of {objective.name} must have an exact form; got {objective.loss.name}")
+    if not (isinstance(objective.guide, Guide) and objective.guide.fixed_covariance):
         raise InputError(
             f"the exact population needs a learner of fixed covariance; that of {objective.name} trains it"
         )
-    objective.divergence.exact(FINE)  # which refuses a reward that has none
+    objective.loss.exact(FINE)  # which refuses a reward that has none
 
 
 def has_exact(objective: Objective, start: TwoMode, target: TwoMode) -> bool:
@@ -147,7 +147,7 @@ def check_error(error: float, largest: float) -> None:
 
 
 def warn_of(objective: Objective, unmet: Mapping[str, Any]) -> None:
-    """Warn of what an exact loss could not fulfil, see `Divergence.unmet`, given where it did not."""
+    """Warn of what an exact loss could not fulfil, see `Loss.unmet`, given where it did not."""
     for sentence, where in unmet.items():
         places = np.ravel(where)
         if places.any():
@@ -189,8 +189,8 @@ def unmet_of(
     companion: dict[str, Array] | None,
 ) -> dict[str, Array]:
     """Return what the exact loss at params of the learner cannot fulfil; arguments of `loss_and_grad`."""
-    target = behaviour_law(_beside(model, companion), params, *mixtures)
-    learner = behaviour_law(guide, params, *mixtures)
+    target = law_of(_beside(model, companion), params, *mixtures)
+    learner = law_of(guide, params, *mixtures)
     return divergence.exact(resolution).unmet(target, learner, mixtures)
 
 

@@ -133,9 +133,9 @@ def objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
     return {
         "objective": [objective.name for objective in objectives],
         "objective_model": ("objective", [objective.description for objective in objectives]),
-        "sampling_law": ("objective", [_word(objective.divergence, "sampling") for objective in objectives]),
-        "divergence": ("objective", [type(objective.divergence).__name__ for objective in objectives]),
-        "direction": ("objective", [_word(objective.divergence, "direction") for objective in objectives]),
+        "sampling_law": ("objective", [objective.sampling.words for objective in objectives]),
+        "divergence": ("objective", [objective.loss.name for objective in objectives]),
+        "direction": ("objective", [objective.loss.direction for objective in objectives]),
     }
 
 
@@ -188,10 +188,6 @@ def _constant_data(mixtures: Mapping[str, TwoMode]) -> xr.Dataset:
 def _with_features(dataset: xr.Dataset) -> xr.Dataset:
     """Give the event dimensions their coordinates."""
     return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in _EVENT_DIMS if d in dataset.sizes})
-
-
-def _word(owner: Any, name: str) -> str:
-    return str(getattr(owner, name, "not stated"))
 
 
 def _jsonable(value: Any) -> Any:

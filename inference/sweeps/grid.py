@@ -35,6 +35,7 @@ from inference.training.train import (
 from mixture_models.losses.precision import PRECISIONS
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
+from mixture_models.objectives.registry import arguments_of, changed
 from mixture_models.validation import InputError, flag, integer, number, one_of, positive
 
 #: A start, or what makes one of a target.
@@ -252,7 +253,7 @@ class Grid:
         key = (index, *changes.items())
         if key not in self._objectives:
             # An objective's arguments are numbers of Python, as its constructor would get them.
-            self._objectives[key] = objective.changed(**{n: v.item() for n, v in changes.items()})
+            self._objectives[key] = changed(objective, **{n: v.item() for n, v in changes.items()})
         return self._objectives[key]
 
     def _own_seed(self, seed: int, objective: int, position: Position) -> int:
@@ -340,7 +341,7 @@ class Grid:
             )
         for objective in self.objectives:
             if owner in ("objective", objective.name):
-                one_of(f"the argument of {objective.name}", argument, objective.arguments)
+                one_of(f"the argument of {objective.name}", argument, arguments_of(objective))
 
 
 def attributes(name: str) -> dict[str, str]:

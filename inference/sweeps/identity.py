@@ -78,7 +78,7 @@ def _fingerprint(objective: Any) -> list[Any]:
 
     The structure of a pytree holds the static fields of its nodes, such as a group's size.
     """
-    parts = (objective.model, objective.guide, objective.divergence, objective.companion)
+    parts = (objective.model, objective.guide, objective.loss, objective.companion)
     leaves, structure = jax.tree.flatten(parts)
     return [_words(structure), *(np.asarray(x).tolist() if _numeric(x) else _words(x) for x in leaves)]
 

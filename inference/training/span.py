@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
-from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
 from inference.engine.frames import mixtures_in
 from inference.engine.programs import traced_alone
+from inference.training.steps import Steps, steps_of
 from mixture_models.accel.elementary import total
-from mixture_models.losses.kl import behaviour_law
+from mixture_models.learners import Guide
+from mixture_models.losses.loss import law_of
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.shifted_law import ShiftedLaw
 from mixture_models.mixture.two_mode import TwoMode
@@ -57,7 +58,7 @@ def in_span(
         InputError: several covariances, or fewer dimensions than the means have.
     """
     dimension = integer("dimension", dimension, at_least=start.dim)
-    parts = (objective.model, objective.divergence, objective.companion)
+    parts = (objective.model, objective.loss, objective.companion)
     fixed = [target, *mixtures_in(parts)]
     if any(mixture.dim != target.dim for mixture in fixed):
         raise InputError(f"all mixtures of {objective.name} must have dimension {target.dim}; got others")
@@ -81,11 +82,11 @@ def in_span(
         old, new = (np.pad((mean - origin) @ basis, (0, room)) for mean in _means(thing))
         return replace(thing, old_mean=old, new_mean=new, scale=np.asarray(deviation))
 
-    model, divergence, companion, start, target = jax.tree.map(
+    model, loss, companion, start, target = jax.tree.map(
         inside, (*parts, start, target), is_leaf=lambda node: isinstance(node, TwoMode)
     )
     guide = InSpan(objective.guide, dimension, len(anchors))
-    reduced = replace(objective, model=model, guide=guide, divergence=divergence, companion=companion)
+    reduced = replace(objective, model=model, guide=guide, loss=loss, companion=companion)
     return reduced, start, target
 
 
@@ -104,24 +105,22 @@ def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
             learner or companion that knows coordinates: which does not move along with all mixtures.
     """
     wanted = f"for dimension to be given, {objective.name} must have"
-    divergence = objective.divergence
-    if not getattr(divergence, "of_ratios", False):
-        kind = type(divergence).__name__
-        raise InputError(f"{wanted} a divergence of density ratios alone (of_ratios); got {kind}")
-    reward = getattr(divergence, "reward", None)
-    if reward is not None and not hasattr(reward, "modes"):
+    loss = objective.loss
+    if not loss.of_ratios:
+        raise InputError(f"{wanted} a loss of density ratios alone (of_ratios); got {loss.name}")
+    if loss.reward is not None and not loss.reward.has_modes:
         raise InputError(
             f"{wanted} a reward with the methods modes and steepness, as those of mixture_models.rewards; "
-            f"got {getattr(reward, 'reward', reward)!r}"
+            f"got {loss.reward.given!r}"
         )
     names = set(params_at(objective.guide, start, target))
-    if names != {"old_logit", *_MEANS} or not hasattr(objective.guide, "observables"):
+    if names != {"old_logit", *_MEANS} or not isinstance(objective.guide, Guide):
         raise InputError(
             f"{wanted} the learner of two modes and fixed covariance; got params {', '.join(sorted(names))}"
         )
     companion = _companion_of(objective, start, target)
     laws = [
-        behaviour_law(program, {}, start, target)
+        law_of(program, {}, start, target)
         for program in (_beside(objective.model, companion), objective.guide)
     ]
     if not all(isinstance(law, MixtureLaw) and len(law.scales) == 1 for law in laws):
@@ -162,7 +161,7 @@ def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode
         return jax.tree.map(move, things, is_leaf=lambda node: isinstance(node, TwoMode | dict))
 
     def law(program: Any, companion: Any, start: TwoMode, target: TwoMode) -> tuple[Any, Any]:
-        found: Any = behaviour_law(_beside(program, companion), {}, start, target)
+        found: Any = law_of(_beside(program, companion), {}, start, target)
         return found.log_weights, dict(enumerate(found.means))
 
     def walk(companion: Any, learner: Params, start: TwoMode, target: TwoMode) -> list[Params]:
@@ -194,7 +193,7 @@ def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode
 
 @partial(jax.tree_util.register_dataclass, data_fields=["learner", "dimension"], meta_fields=["fixed"])
 @dataclass(frozen=True)
-class InSpan:
+class InSpan(Guide[TwoMode]):
     """A two-mode learner whose means are coordinates in a span that turns, as a guide.
 
     Args:
@@ -207,23 +206,23 @@ class InSpan:
     dimension: Any
     fixed: int
 
+    @property
+    def sample_dimension(self) -> Any:
+        """The dimension of samples, d."""
+        return self.dimension
+
     def __call__(self, start: TwoMode, target: TwoMode) -> None:
         """Run the guide."""
         self.learner(start, target)
 
-    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters: what does not depend on coordinates."""
-        observed = self.learner.observables(params, start, target)
+        observed = self.learner.metrics(params, start, target)
         return {name: value for name, value in observed.items() if not value.ndim}
 
-    @property
-    def svi(self) -> type[SVI]:
-        """What takes the steps."""
-        return SpanSVI
 
-
-class SpanSVI(SVI):
-    """SVI of an `InSpan` by plain SGD: one `update` draws a batch in the span, and what is beside it."""
+class SpanSteps(Steps):
+    """The steps of an `InSpan` by plain SGD: an `update` draws a batch in the span and beside it."""
 
     def update(self, svi_state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Array]:
         """Take a step from means that are 0 in the last two coordinates, where afterwards they are not."""
@@ -232,10 +231,10 @@ class SpanSVI(SVI):
         model, guide, divergence, inside, setting = jax.tree.map(
             _without_beside, (self.model, self.guide, self.loss, params, args)
         )
-        law = behaviour_law(model, {}, *setting)
+        law = law_of(model, {}, *setting)
 
         def loss(params: dict[str, Array], shifts: Array) -> Array:
-            learner = ShiftedLaw(behaviour_law(guide, params, *setting), shifts)
+            learner = ShiftedLaw(law_of(guide, params, *setting), shifts)
             return divergence.between(batch_key, law, learner, setting)
 
         shifts = jnp.zeros((len(_MEANS), divergence.expectation.num_samples))
@@ -260,6 +259,11 @@ class SpanSVI(SVI):
         count, _ = svi_state.optim_state
         state = svi_state._replace(optim_state=(count, self.optim.init(params)[1]))
         return state, others[0] if others else None
+
+
+@steps_of.register
+def _(guide: InSpan) -> type[Steps]:
+    return SpanSteps
 
 
 def vectors_beside(key: Array, c: Float[Array, "2 n"], directions: Float[Array, ""]) -> Float[Array, "2 2"]:

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,6 @@ import optax
 import xarray as xr
 from jax.tree_util import Partial
 from jaxtyping import Array
-from numpyro.infer import SVI
 from tqdm.auto import tqdm
 
 from inference import results
@@ -25,6 +24,8 @@ from inference.engine.chunks import chunk_sizes, num_threads, run_together
 from inference.engine.programs import Program, compiled, program_of, traced_alone
 from inference.storage import kept
 from inference.training.span import check_span, in_span
+from inference.training.steps import Steps, steps_of
+from mixture_models.learners import Guide
 from mixture_models.losses.precision import in_precision
 from mixture_models.mixture.sensible_range import has_left
 from mixture_models.mixture.two_mode import TwoMode
@@ -244,29 +245,14 @@ def training_program(
     precision: str = "float64",
 ) -> Program:
     """Return the program of a training, or refuse an objective that cannot be trained."""
-    if not hasattr(objective.guide, "observables"):
+    if not isinstance(objective.guide, Guide):
         raise InputError(
-            f"the guide of {objective.name} must have a method observables(params, start, target); "
-            f"got a {type(objective.guide).__name__}"
+            f"the guide of {objective.name} must be a mixture_models.Guide, with a method "
+            f"metrics(params, start, target); got a {type(objective.guide).__name__}"
         )
-    divergence = objective.divergence
-    if hasattr(divergence, "with_samples"):
-        divergence = divergence.with_samples(batch_size)
-    else:  # one of NumPyro's own ELBOs
-        divergence = _with_particles(divergence, batch_size)
-    divergence = in_precision(divergence, precision)
+    loss = in_precision(objective.loss.with_samples(batch_size), precision)
     # An optimizer made of `jax.tree_util.Partial` has numbers too; of plain functions, it is a constant.
-    return program_of(
-        (objective.model, objective.guide, divergence, dict(factors), optimizer, objective.companion)
-    )
-
-
-@lru_cache(maxsize=64)
-def _with_particles(divergence: Any, num_particles: int) -> Any:
-    """Return a copy of one of NumPyro's ELBOs, the same at every call, so that programs are found again."""
-    divergence = copy.copy(divergence)
-    divergence.num_particles = num_particles
-    return divergence
+    return program_of((objective.model, objective.guide, loss, dict(factors), optimizer, objective.companion))
 
 
 def _plan(steps: np.ndarray, batch: int) -> _Plan:
@@ -378,22 +364,20 @@ def first_record(program: Program, numbers: Any, setting: Any) -> dict[str, Arra
     params = svi.get_params(state)
     if beside is not None:
         beside.after_step(beside.initial(guide, *setting), params, jnp.ones(()), guide, *setting)
-    return guide.observables(params, *setting)
+    return guide.metrics(params, *setting)
 
 
 def _svi(
     program: Program, numbers: Any, key: Array, setting: Any, learning_rate: Array
-) -> tuple[SVI, Any, Any, Any]:
+) -> tuple[Steps, Any, Any, Any]:
     """Build the SVI of a program with its parameter transforms.
 
     Returns:
         The SVI, its first state, the guide, and the learner's companion or None.
     """
-    model, guide, divergence, factors, optimizer, beside = program.parts(numbers)
+    model, guide, loss, factors, optimizer, beside = program.parts(numbers)
     descent = optax.sgd(learning_rate) if optimizer is None else optimizer
-    # A guide may bring what takes the steps, see `inference.training.span`.
-    make = getattr(guide, "svi", SVI)
-    svi = make(model, guide, optax.chain(descent, scale_by_name(factors)), divergence)
+    svi = steps_of(guide)(model, guide, optax.chain(descent, scale_by_name(factors)), loss)
     if beside is not None:
         svi.model = Partial(model, companion=beside.initial(guide, *setting))
     state = svi.init(key, *setting)
@@ -408,7 +392,7 @@ def _svi(
     return svi, state, guide, beside
 
 
-def _toward(svi: SVI, companion: Any) -> SVI:
+def _toward(svi: Steps, companion: Any) -> Steps:
     """Return the SVI whose model is told the companion's params."""
     if companion is None:
         return svi
@@ -492,14 +476,13 @@ def advance(
         diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
         after_last = state.step == num_steps  # the update for the last loss is not taken
         params, step = svi.get_params(svi_state), state.step + 1
-        left = has_left(params, setting[0], setting[1], getattr(guide, "dimension", None))
+        left = has_left(params, setting[0], setting[1], guide.sample_dimension)
         lost = (~_all_finite(params) | left) & ~after_last
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
         if beside is not None:
             companion = beside.after_step(companion, params, step, guide, *setting)
-        if hasattr(svi, "settled"):
-            svi_state, companion = svi.settled(svi_state, companion)
+        svi_state, companion = svi.settled(svi_state, companion)
         return State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
 
     def record(state: State, count: Array) -> tuple[State, tuple[Any, Array, Array]]:
@@ -528,7 +511,7 @@ def report_of(
         divergence on.
     """
     steps = taken.step
-    observed = jax.vmap(lambda p: guide.observables(p, *setting))(taken.params) | {"loss": taken.loss}
+    observed = jax.vmap(lambda p: guide.metrics(p, *setting))(taken.params) | {"loss": taken.loss}
     # Without the barrier XLA evaluates them again where they are looked at.
     observed = jax.lax.optimization_barrier(observed)
     # Finite parameters can be too far off for what is reported of them.
@@ -589,10 +572,9 @@ def check_setting(start: TwoMode, target: TwoMode) -> None:
 def check_rewards(objectives: Sequence[Objective], start: TwoMode, target: TwoMode) -> None:
     """Refuse rewards that are not finite where the learner starts."""
     for objective in objectives:
-        reward = getattr(objective.divergence, "reward", None)
-        if reward is not None:
+        if objective.loss.reward is not None:
             with jax.enable_x64(True):
-                check_finite(objective.name, reward, start, target)
+                check_finite(objective.name, objective.loss.reward, start, target)
 
 
 def check_factors(factors: Mapping[str, float] | None) -> dict[str, float]:

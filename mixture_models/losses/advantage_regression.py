@@ -1,9 +1,9 @@
 """The squared regression of OAPL: log ratios to a lagged policy onto advantages."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,14 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.integrals.tensor_rule import expectation, same_covariance, span_of
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.kl import Divergence, weighted_log_prob
+from mixture_models.losses.loss import Loss, weighted_log_prob
+from mixture_models.losses.sampling import OfModel
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.rewards import ModeReward, check_exact, rewards_of, target_of
+from mixture_models.rewards import ModeReward, rewards_of, target_of
 from mixture_models.validation import InputError
 
 
@@ -29,7 +29,7 @@ from mixture_models.validation import InputError
     meta_fields=["group_size", "expectation"],
 )
 @dataclass
-class AdvantageRegression(Divergence):
+class AdvantageRegression(Loss):
     """E_{π_lag}[(β₂ log(q/π_lag) - (r - V*))²], V* = β₁ log E_{π_lag}[exp(r/β₁)].
 
     The model's law is the lagged policy π_lag, which is sampled and is the reference of the reward. With
@@ -53,21 +53,13 @@ class AdvantageRegression(Divergence):
     expectation: Any = field(default_factory=MonteCarlo)
     direction = "squared regression"
     of_ratios = True
-    sampling = "the lagged policy"
-
-    def exact(self, resolution: Any = FINEST) -> Self:
-        """Return a copy whose value and gradient are those of the population.
-
-        Raises:
-            InputError: a reward without an exact form.
-        """
-        check_exact(self.reward)
-        return replace(self, expectation=Quadrature(resolution))
+    has_exact = True
+    sampling = OfModel("the lagged policy")
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        """Return the loss, see `Divergence.between`."""
+        """Return the loss, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, target_of(args), self.expectation.resolution)
         n = self.expectation.num_samples

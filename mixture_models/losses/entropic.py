@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from mixture_models.integrals.divergences import kl_divergence
-from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.kl import Divergence, at_least_two, weighted_log_prob
+from mixture_models.losses.loss import Loss, at_least_two, weighted_log_prob
+from mixture_models.losses.sampling import OfLearner
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.rewards import ModeReward, check_exact, rewards_of, target_of
+from mixture_models.rewards import ModeReward, rewards_of, target_of
 
 # The published constants: η is doubled from 1 until it reaches the cap, then bisected; 1e-12 is added to
 # every normaliser.
@@ -127,7 +127,7 @@ class AdaptiveTemperature:
     meta_fields=["expectation"],
 )
 @dataclass
-class EntropicUtility(Divergence):
+class EntropicUtility(Loss):
     """-J(q), J = log E_q[exp(η r(y))] - λ KL(q ‖ q_0): the entropic utility with an anchor, as a loss.
 
     The model's law is the reference q_0. The gradient of J is E_q[A ∇ log q] with the advantage
@@ -152,19 +152,11 @@ class EntropicUtility(Divergence):
     expectation: Any = field(default_factory=MonteCarlo)
     direction = "entropic utility"
     of_ratios = True
-    sampling = "the learner"
-
-    def exact(self, resolution: Any = FINEST) -> Self:
-        """Return a copy whose value and gradient are those of the population.
-
-        Raises:
-            InputError: a reward without an exact form.
-        """
-        check_exact(self.reward)
-        return replace(self, expectation=Quadrature(resolution))
+    has_exact = True
+    sampling = OfLearner()
 
     def unmet(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> dict[str, Array]:
-        """Return whether an adaptive η falls short of its budget, see `Divergence.unmet`."""
+        """Return whether an adaptive η falls short of its budget, see `Loss.unmet`."""
         return self._population(target, learner, args)[1]
 
     def _population(
@@ -183,7 +175,7 @@ class EntropicUtility(Divergence):
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        """Return the loss, see `Divergence.between`."""
+        """Return the loss, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, args)[0]
         n = self.expectation.num_samples

@@ -6,9 +6,9 @@ divergence is the one between the two laws, whoever is sampled. What is left of 
 it is *estimated*, on its own behaviours with importance weights, blind to what the student no longer does.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,11 @@ from jax.lax import stop_gradient
 from jaxtyping import Array
 from numpyro.distributions import Distribution
 
-from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.integrals.tensor_rule import expectation, same_covariance, span_of
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.kl import (
-    Divergence,
-    ForwardKL,
-    at_least_two,
-    leave_one_out,
-    weighted_log_prob,
-)
+from mixture_models.losses.kl import ForwardKL
+from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob
+from mixture_models.losses.sampling import OfLearner
 from mixture_models.mixture.law import MixtureLaw, log_add
 
 
@@ -44,12 +39,12 @@ class OnPolicyForwardKL(ForwardKL):
     Source: arXiv:2601.19897 for the runs on samples of the student; derivation: docs/theory.md.
     """
 
-    sampling = "the learner"
+    sampling = OfLearner()  # type: ignore[assignment]
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        """Return the divergence, see `Divergence.between`."""
+        """Return the divergence, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return super().between(key, target, learner, args)
         n = self.expectation.num_samples
@@ -61,7 +56,7 @@ class OnPolicyForwardKL(ForwardKL):
 
 @partial(jax.tree_util.register_dataclass, data_fields=["alpha"], meta_fields=["expectation"])
 @dataclass
-class JensenShannon(Divergence):
+class JensenShannon(Loss):
     """α KL(p ‖ M) + (1-α) KL(q ‖ M), M = (1-α) q + α p, of the model's law p and the learner's law q.
 
     Its gradient is (1-α) E_q[log(q/M) ∇ log q], estimated on samples of q with a leave-one-out baseline; no
@@ -82,20 +77,17 @@ class JensenShannon(Divergence):
     expectation: Any = field(default_factory=MonteCarlo)
     direction = "Jensen-Shannon"
     of_ratios = True
-    sampling = "the learner"
+    has_exact = True
+    sampling = OfLearner()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_two("the leave-one-out baseline", self.expectation)
 
-    def exact(self, resolution: Any = FINEST) -> Self:
-        """Return a copy whose value and gradient are those of the population."""
-        return replace(self, expectation=Quadrature(resolution))
-
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        """Return the divergence, see `Divergence.between`."""
+        """Return the divergence, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples

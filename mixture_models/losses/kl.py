@@ -2,103 +2,34 @@
 
 NumPyro's own ``Trace_ELBO`` is silently wrong for a mixture guide: a mixture is not reparameterised,
 so no gradient reaches its weights, and a weight that never moves looks like retention. The
-divergences here have unbiased gradients in every parameter, the weights included.
-
-Model and guide are NumPyro programs with one latent site, the behaviour ``"y"``, and the same
-arguments; the guide's ``numpyro.param`` sites are what training moves.
+losses here have unbiased gradients in every parameter, the weights included.
 """
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.lax import stop_gradient
-from jaxtyping import Array, Float
-from numpyro import handlers
+from jaxtyping import Array
 from numpyro.distributions import Distribution
-from numpyro.infer.elbo import ELBO
 
 from mixture_models.integrals.divergences import kl_divergence
 from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
+from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob
+from mixture_models.losses.sampling import OfLearner, OfLearnerWithReplay, OfModel, SamplingLaw
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.theory.drift_bounds import old_drift_bound
 from mixture_models.validation import InputError, fraction, one_of
-
-#: The site of a behaviour in every model and guide.
-BEHAVIOUR = "y"
 
 ESTIMATORS = ("score", "pathwise")
 
 
-class Divergence(ELBO):
-    """A loss between the law of a model and the law of a guide, on behaviours ``"y"``.
-
-    A subclass is a dataclass with a field ``expectation``, registered as a JAX pytree; it defines `between`,
-    and says in ``direction`` and ``sampling`` what results call it, and in ``of_ratios`` whether a batch
-    enters only by ratios of densities and by rewards.
-    """
-
-    expectation: Any
-    direction: str
-    sampling: Any
-    of_ratios: bool = False
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def with_samples(self, num_samples: int) -> Self:
-        """Return a copy that sees a batch of ``num_samples`` behaviours."""
-        return replace(cast(Any, self), expectation=MonteCarlo(num_samples))
-
-    def loss_with_mutable_state(
-        self,
-        rng_key: Array,
-        param_map: dict[str, Array],
-        model: Callable[..., None],
-        guide: Callable[..., None],
-        *args: Any,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """Evaluate the loss; its derivative is the gradient's estimate (see `ELBO`)."""
-        target = behaviour_law(model, param_map, *args, **kwargs)
-        learner = behaviour_law(guide, param_map, *args, **kwargs)
-        arguments = inspect.signature(model).bind(*args, **kwargs).args
-        return {"loss": self.between(rng_key, target, learner, arguments), "mutable_state": None}
-
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
-        """Return the loss, whose derivative in the learner's params is the gradient's estimate.
-
-        Args:
-            key: for the batch.
-            target: the model's law.
-            learner: the guide's law.
-            args: the arguments of model and guide, in the model's order.
-        """
-        raise NotImplementedError
-
-    def unmet(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> dict[str, Array]:
-        """Return what an exact loss at a place cannot fulfil: whether so, by a sentence of what it must.
-
-        Args:
-            target: the model's law.
-            learner: the guide's law.
-            args: the positional arguments of model and guide.
-        """
-        return {}
-
-
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass
-class ForwardKL(Divergence):
+class ForwardKL(Loss):
     """KL(p ‖ q) = E_p[log p(y) - log q(y)] of the model's law p from the learner's law q, in nats.
 
     Its gradient is -E_p[∇ log q(y)]: what supervised fine-tuning on samples of p follows.
@@ -110,11 +41,8 @@ class ForwardKL(Divergence):
     expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "forward"
     of_ratios = True
-    sampling = "the model"
-
-    def exact(self, resolution: Any = FINEST) -> Self:
-        """Return a copy whose value and gradient are those of the population."""
-        return replace(self, expectation=Quadrature(resolution))
+    sampling = OfModel()
+    has_exact = True
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
@@ -130,7 +58,7 @@ class ForwardKL(Divergence):
 
 @partial(jax.tree_util.register_dataclass, data_fields=["replay"], meta_fields=["expectation", "estimator"])
 @dataclass
-class ReverseKL(Divergence):
+class ReverseKL(Loss):
     """KL(q ‖ p) = E_q[ℓ(y)], ℓ = log q - log p, of the learner's law q from the model's law p, in nats.
 
     With replay λ the batch is drawn from b = (1-λ) q + λ N(μ_o, Σ), the old mode of the target (the
@@ -158,6 +86,7 @@ class ReverseKL(Divergence):
     expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "reverse"
     of_ratios = True
+    has_exact = True
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -167,14 +96,10 @@ class ReverseKL(Divergence):
         if self.estimator == "score":
             at_least_two("the score estimator's leave-one-out baseline", self.expectation)
 
-    def old_drift_bound(self, learner: TwoMode, target: TwoMode, times: Any) -> Any:
-        """Return `theory.old_drift_bound`, which holds along a path of the whitened flow."""
-        return old_drift_bound(learner, target, times)
-
     @property
-    def sampling(self) -> str:
-        """Whose behaviours are seen, in words."""
-        return "the learner" if self.replay is None else "the learner and replay of the target's old mode"
+    def sampling(self) -> SamplingLaw:
+        """Whose samples a batch holds."""
+        return OfLearner() if self.replay is None else OfLearnerWithReplay(self.replay)
 
     def exact(self, resolution: Any = FINEST) -> Self:
         """Return a copy whose value and gradient are those of the population, whatever the replay."""
@@ -186,17 +111,15 @@ class ReverseKL(Divergence):
         """Return the divergence, see `Divergence.between`."""
         if isinstance(self.expectation, Quadrature):
             return kl_divergence(learner, target, self.expectation.resolution)
-        old = None if self.replay is None else _replayed_law(learner, args)
         estimate = self._score if self.estimator == "score" else self._pathwise
-        return estimate(key, self.expectation.num_samples, target, learner, old)
+        return estimate(key, self.expectation.num_samples, target, learner, args)
 
     def _score(
-        self, key: Array, n: int, target: Distribution, learner: Distribution, old: Distribution | None
+        self, key: Array, n: int, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        sampler = stop_gradient(learner if old is None else self._replayed(learner, old))
-        y = sampler.sample(key, (n,))
+        y = stop_gradient(self.sampling.law(target, learner, args)).sample(key, (n,))
         log_q = stop_gradient(learner.log_prob(y))
-        weight = jnp.ones_like(log_q) if old is None else self._importance(log_q, old.log_prob(y))
+        weight = self.sampling.importance(y, log_q, args)
         # Without the barrier XLA evaluates both densities again inside every reduction that follows.
         log_ratio, weight = lax.optimization_barrier((log_q - target.log_prob(y), weight))
         advantage = weight * (log_ratio - leave_one_out(log_ratio, weight))
@@ -204,83 +127,23 @@ class ReverseKL(Divergence):
         return jnp.mean(weight * log_ratio) + surrogate - stop_gradient(surrogate)
 
     def _pathwise(
-        self, key: Array, n: int, target: Distribution, learner: Distribution, old: Distribution | None
+        self, key: Array, n: int, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        if not hasattr(learner, "strata"):
+        if not isinstance(learner, MixtureLaw):
             kind = type(learner).__name__
             raise InputError(f"the pathwise estimator needs a learner whose law is a MixtureLaw; got {kind}")
-        sampler = learner if old is None else self._replayed(learner, old)
+        sampler = self.sampling.law(target, learner, args)
         if n < sampler.num_modes:
             raise InputError(
-                f"the pathwise estimator needs a behaviour for each of {sampler.num_modes} modes; "
+                f"the pathwise estimator needs a sample for each of {sampler.num_modes} modes; "
                 f"got a batch of {n}"
             )
         y, share = sampler.strata(key, n)
         log_q = learner.log_prob(y)
-        weight = share if old is None else share * self._importance(log_q, old.log_prob(y))
+        weight = share * self.sampling.importance(y, log_q, args)
         return jnp.sum(weight * (log_q - target.log_prob(y)))
-
-    def _replayed(self, learner: MixtureLaw, old: MixtureLaw) -> MixtureLaw:
-        """Return the sampling law b = (1-λ) q + λ N(μ_o, Σ) as one mixture."""
-        return MixtureLaw(
-            jnp.append(learner.log_weights + jnp.log1p(-self.replay), jnp.log(self.replay)),
-            jnp.concatenate([learner.means, old.means]),
-            [learner.scale(mode) for mode in range(learner.num_modes)] + [old.scale(0)],
-        )
-
-    def _importance(self, log_q: Array, log_old: Array) -> Array:
-        """Return w = q/b, bounded by 1/(1-λ)."""
-        log_b = jnp.logaddexp(jnp.log1p(-self.replay) + log_q, jnp.log(self.replay) + log_old)
-        return jnp.exp(log_q - log_b)
-
-
-def behaviour_law(
-    program: Callable[..., None], params: dict[str, Array], *args: Any, **kwargs: Any
-) -> Distribution:
-    """Return the law at a NumPyro program's behaviour site, its parameters substituted.
-
-    Raises:
-        InputError: the program has another latent site, or none named ``"y"``.
-    """
-    seeded = handlers.seed(handlers.substitute(program, data=params), jax.random.key(0))
-    trace = handlers.trace(seeded).get_trace(*args, **kwargs)
-    latent = {name: site["fn"] for name, site in trace.items() if site["type"] == "sample"}
-    if set(latent) != {BEHAVIOUR}:
-        raise InputError(
-            f"a model or guide must have the one sample site {BEHAVIOUR!r}; got {sorted(latent)}"
-        )
-    return latent[BEHAVIOUR]
-
-
-def _replayed_law(learner: Distribution, args: tuple[Any, ...]) -> MixtureLaw:
-    """Return the target's old mode, once learner and target are known to be mixtures of modes."""
-    if not (args and isinstance(args[-1], TwoMode) and isinstance(learner, MixtureLaw)):
-        raise InputError(
-            "replay needs a learner whose law is a MixtureLaw and a TwoMode target as the model's last "
-            f"argument; got a {type(learner).__name__} and {len(args)} arguments"
-        )
-    return args[-1].mode_law("old")
-
-
-def at_least_two(what: str, expectation: Any) -> None:
-    """Refuse a batch of one behaviour, which leaves no others."""
-    if expectation == MonteCarlo(1):
-        raise InputError(f"{what} needs a batch of at least 2; got 1")
 
 
 def _floating(y: Array) -> Any:
-    """Return the type of densities of behaviours: their own, float32 or wider for discrete ones."""
+    """Return the type of densities of samples: their own, float32 or wider for discrete ones."""
     return jnp.result_type(y.dtype, jnp.float32)
-
-
-def weighted_log_prob(law: Distribution, y: Array, weights: Array) -> Float[Array, ""]:
-    """Return Σ_i weights_i log q(y_i), with the law's own fast gradient where it has one."""
-    own = getattr(law, "weighted_log_prob", None)
-    return jnp.sum(weights * law.log_prob(y)) if own is None else own(y, weights)
-
-
-def leave_one_out(values: Float[Array, "n"], weights: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Return for every i the weighted mean Σ_{j≠i} w_j x_j / Σ_{j≠i} w_j of the others."""
-    total, mass = jnp.sum(weights * values), jnp.sum(weights)
-    tiny = jnp.finfo(values.dtype).eps * mass
-    return (total - weights * values) / jnp.maximum(mass - weights, tiny)

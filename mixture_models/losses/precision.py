@@ -13,41 +13,38 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.distributions import Distribution
-from numpyro.infer.elbo import ELBO
 
+from mixture_models.losses.loss import Loss
 from mixture_models.validation import one_of
 
 #: In what a batch's densities and weights are computed; parameters and their updates are float64 in each.
 PRECISIONS = ("float64", "float32")
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["divergence"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["inner"], meta_fields=[])
 @dataclass
-class SinglePrecision(ELBO):
-    """A divergence whose loss is computed in float32, of parameters rounded to float32; the loss is float64.
+class SinglePrecision(Loss):
+    """A loss that is computed in float32, of parameters rounded to float32; its value is float64.
 
-    Means must be small against 1e7 standard deviations, or the rounding of a behaviour is seen.
+    Means must be small against 1e7 standard deviations, or the rounding of a sample is seen.
 
     Args:
-        divergence: the `Divergence`, or another of NumPyro's ELBOs.
+        inner: the loss.
     """
 
-    divergence: Any
-
-    def __post_init__(self) -> None:
-        super().__init__()
+    inner: Any
 
     @property
     def expectation(self) -> Any:
-        """Where the divergence's expectation comes from."""
-        return self.divergence.expectation
+        """Where the loss's expectation comes from."""
+        return self.inner.expectation
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        """Return the loss of laws that are rounded, see `Divergence.between`."""
-        divergence, target, learner, args = _rounded((self.divergence, target, learner, args))
-        return divergence.between(key, target, learner, args).astype(float)
+        """Return the loss of laws that are rounded, see `Loss.between`."""
+        inner, target, learner, args = _rounded((self.inner, target, learner, args))
+        return inner.between(key, target, learner, args).astype(float)
 
     def loss_with_mutable_state(
         self,
@@ -59,22 +56,20 @@ class SinglePrecision(ELBO):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Evaluate the loss, see `numpyro.infer.elbo.ELBO`."""
-        divergence, param_map, model, guide, args, kwargs = _rounded(
-            (self.divergence, param_map, model, guide, args, kwargs)
+        inner, param_map, model, guide, args, kwargs = _rounded(
+            (self.inner, param_map, model, guide, args, kwargs)
         )
-        result = divergence.loss_with_mutable_state(rng_key, param_map, model, guide, *args, **kwargs)
+        result = inner.loss_with_mutable_state(rng_key, param_map, model, guide, *args, **kwargs)
         return result | {"loss": result["loss"].astype(float)}
 
 
-def in_precision(divergence: Any, precision: str) -> Any:
-    """Return a divergence whose loss is computed in ``precision``, one of `PRECISIONS`.
+def in_precision(loss: Loss, precision: str) -> Loss:
+    """Return a loss that is computed in ``precision``, one of `PRECISIONS`.
 
     Raises:
         InputError: another precision.
     """
-    return (
-        divergence if one_of("precision", precision, PRECISIONS) == "float64" else SinglePrecision(divergence)
-    )
+    return loss if one_of("precision", precision, PRECISIONS) == "float64" else SinglePrecision(loss)
 
 
 def _rounded(tree: Any) -> Any:

@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.task import Task
 from mixture_models.validation import InputError, finite_array, number, one_of, open_interval
 
 #: The names of the two modes.
@@ -27,7 +28,7 @@ _ARGUMENTS = ("old_weight", "old_logit", "old_mean", "new_mean", "covariance", "
     meta_fields=[],
 )
 @dataclass(frozen=True, eq=False)
-class TwoMode:
+class TwoMode(Task):
     """Parameters of the law β N(m_o, Σ) + (1-β) N(m_n, Σ) over behaviours y ∈ R^d.
 
     Build one with `TwoMode.create`, which checks its input. The arrays are float64 NumPy arrays until

@@ -3,7 +3,7 @@
 An objective is only its parts, so NumPyro alone can train it::
 
     sft = objectives.sft()
-    SVI(sft.model, sft.guide, optax.sgd(0.05), sft.divergence).run(key, 500, start, target)
+    SVI(sft.model, sft.guide, optax.sgd(0.05), sft.loss).run(key, 500, start, target)
 """
 
 from mixture_models.objectives.constructors import (
@@ -15,11 +15,13 @@ from mixture_models.objectives.constructors import (
     true_target,
     ttt_discover,
 )
-from mixture_models.objectives.objective import Objective, by_default, parse, register, registry, variant
+from mixture_models.objectives.objective import Objective
+from mixture_models.objectives.registry import by_default, changed, parse, register, registry, variant
 
 __all__ = [
     "Objective",
     "by_default",
+    "changed",
     "new_data",
     "oapl",
     "parse",

@@ -5,15 +5,7 @@ and its law is that of the guide at these params. It starts where the learner do
 toward it takes the state as the keyword argument ``companion``. Without it a companion that rests is where it
 starts; one that moves must be given, since whoever calls the model must move it (`inference.train` does).
 
-A companion is a registered dataclass with these members; adding one takes no more:
-
-* ``name``: what it is called;
-* ``initial(guide, start, target)``: its params at step 0;
-* ``after_step(companion, learner, step, guide, start, target)``: its params once the learner has taken
-  ``step`` updates and is at ``learner``;
-* ``velocity(companion, learner, learning_rate, guide, start, target)``: the limit of its motion a unit of
-  time t = step · learning rate, for a flow;
-* ``sync_interval(learning_rate)``: the time between two jumps onto the learner, infinite for none.
+A companion is a `Companion`, a registered dataclass that overrides the defaults that are not true of it.
 """
 
 from collections.abc import Callable
@@ -28,7 +20,8 @@ import numpyro
 from jaxtyping import Array
 from numpyro import handlers
 
-from mixture_models.losses.kl import BEHAVIOUR, behaviour_law
+from mixture_models.losses.loss import SITE, law_of
+from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import InputError
 
@@ -36,14 +29,18 @@ from mixture_models.validation import InputError
 Params = dict[str, Array]
 
 
-class _Companion:
-    """A companion that starts as the learner and rests; see the module's docstring."""
+class Companion:
+    """A companion that starts as the learner and rests.
+
+    Attributes:
+        name: what it is called.
+        paced: whether it moves at a pace in steps of training, so that a flow needs the learning rate.
+    """
 
     name: ClassVar[str]
-    #: Whether it moves at a pace in steps of training, so that a flow needs the learning rate.
     paced: ClassVar[bool] = False
 
-    def initial(self, guide: Callable[..., None], start: TwoMode, target: TwoMode) -> Params:
+    def initial(self, guide: Callable[..., None], start: Task, target: Task) -> Params:
         """Return the params at step 0: those of the learner."""
         return params_at(guide, start, target)
 
@@ -53,8 +50,8 @@ class _Companion:
         learner: Params,
         step: Array,
         guide: Callable[..., None],
-        start: TwoMode,
-        target: TwoMode,
+        start: Task,
+        target: Task,
     ) -> Params:
         """Return the params after the learner's update number ``step``, 1 for the first."""
         return companion
@@ -65,8 +62,8 @@ class _Companion:
         learner: Params,
         learning_rate: Any,
         guide: Callable[..., None],
-        start: TwoMode,
-        target: TwoMode,
+        start: Task,
+        target: Task,
     ) -> Params:
         """Return the derivative of the params by the time t = step · learning rate, between jumps."""
         return jax.tree.map(jnp.zeros_like, companion)
@@ -78,7 +75,7 @@ class _Companion:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["anchor", "ema", "demonstrations"], meta_fields=[])
 @dataclass(frozen=True)
-class Teacher(_Companion):
+class Teacher(Companion):
     """An average of the learner's past that demonstrations pull: ω ← (1-a) ω + a [(1-λ) θ + λ ω_demo].
 
     ω are the teacher's params, θ the learner's, ω_demo those that the learner has when it is started at the
@@ -107,8 +104,8 @@ class Teacher(_Companion):
         learner: Params,
         step: Array,
         guide: Callable[..., None],
-        start: TwoMode,
-        target: TwoMode,
+        start: Task,
+        target: Task,
     ) -> Params:
         """Return the params after the learner's update number ``step``."""
         pull = self._pull(companion, learner, guide, target)
@@ -120,16 +117,14 @@ class Teacher(_Companion):
         learner: Params,
         learning_rate: Any,
         guide: Callable[..., None],
-        start: TwoMode,
-        target: TwoMode,
+        start: Task,
+        target: Task,
     ) -> Params:
         """Return the derivative of the params by the time t = step · learning rate."""
         pull = self._pull(companion, learner, guide, target)
         return {name: self.ema / learning_rate * pull[name] for name in companion}
 
-    def _pull(
-        self, companion: Params, learner: Params, guide: Callable[..., None], target: TwoMode
-    ) -> Params:
+    def _pull(self, companion: Params, learner: Params, guide: Callable[..., None], target: Task) -> Params:
         """Return (1-λ) θ + λ ω_demo - ω."""
         shown = target if self.demonstrations is None else self.demonstrations
         demonstrated = params_at(guide, shown, target)
@@ -146,7 +141,7 @@ class Teacher(_Companion):
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
-class Reference(_Companion):
+class Reference(Companion):
     """The learner as it was at step 0, for good."""
 
     name: ClassVar[str] = "reference"
@@ -154,7 +149,7 @@ class Reference(_Companion):
 
 @partial(jax.tree_util.register_dataclass, data_fields=["lag"], meta_fields=[])
 @dataclass(frozen=True)
-class Lagged(_Companion):
+class Lagged(Companion):
     """The learner as it was at the last sync: every ``lag`` steps it jumps onto the learner.
 
     Args:
@@ -171,8 +166,8 @@ class Lagged(_Companion):
         learner: Params,
         step: Array,
         guide: Callable[..., None],
-        start: TwoMode,
-        target: TwoMode,
+        start: Task,
+        target: Task,
     ) -> Params:
         """Return the params after the learner's update number ``step``: the learner's where L divides it."""
         sync = step % self.lag == 0
@@ -183,7 +178,7 @@ class Lagged(_Companion):
         return self.lag * learning_rate
 
 
-def params_at(guide: Callable[..., None], start: TwoMode, target: TwoMode) -> Params:
+def params_at(guide: Callable[..., None], start: Task, target: Task) -> Params:
     """Return the params that a guide has when it is started at a mixture."""
     with handlers.block():
         trace = handlers.trace(handlers.seed(guide, jax.random.key(0))).get_trace(start, target)
@@ -191,19 +186,19 @@ def params_at(guide: Callable[..., None], start: TwoMode, target: TwoMode) -> Pa
 
 
 def companion_law(
-    guide: Callable[..., None], start: TwoMode, target: TwoMode, companion: Params | None = None
+    guide: Callable[..., None], start: Task, target: Task, companion: Params | None = None
 ) -> None:
     """Run the model of the companion's law: that of the guide at the companion's params, else at the start.
 
     The guide's param sites stay inside: outside they would be the learner's.
     """
     with handlers.block():
-        law = behaviour_law(guide, companion or {}, start, target)
-    numpyro.sample(BEHAVIOUR, law)
+        law = law_of(guide, companion or {}, start, target)
+    numpyro.sample(SITE, law)
 
 
 def moving_companion_law(
-    guide: Callable[..., None], start: TwoMode, target: TwoMode, companion: Params | None = None
+    guide: Callable[..., None], start: Task, target: Task, companion: Params | None = None
 ) -> None:
     """Run the model of the law of a companion that moves, which must be given.
 

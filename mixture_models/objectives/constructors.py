@@ -3,19 +3,18 @@
 An objective is only its parts, so NumPyro alone can train it::
 
     sft = objectives.sft()
-    SVI(sft.model, sft.guide, optax.sgd(0.05), sft.divergence).run(key, 500, start, target)
+    SVI(sft.model, sft.guide, optax.sgd(0.05), sft.loss).run(key, 500, start, target)
 
 except where a companion moves beside the learner (`sdft`, `oapl`): the model then refuses to run without
 ``companion=``, its params, which `inference.train` moves.
 
-Adding one is one constructor under ``@register``, see `mixture_models.objectives.objective`.
+Adding one is one constructor under ``@register``, see `mixture_models.objectives.registry`.
 """
 
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,7 +25,8 @@ from mixture_models import learners, rewards
 from mixture_models.losses.advantage_regression import AdvantageRegression
 from mixture_models.losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
 from mixture_models.losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
-from mixture_models.losses.kl import BEHAVIOUR, ForwardKL, ReverseKL
+from mixture_models.losses.kl import ForwardKL, ReverseKL
+from mixture_models.losses.loss import SITE
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives.companions import (
     Lagged,
@@ -35,11 +35,9 @@ from mixture_models.objectives.companions import (
     companion_law,
     moving_companion_law,
 )
-from mixture_models.objectives.objective import Objective, by_default, parse, register, registry, variant
+from mixture_models.objectives.objective import Objective
+from mixture_models.objectives.registry import register, variant
 from mixture_models.rewards import mode_reward
-from mixture_models.theory import weight_paths
-from mixture_models.theory.paths import MOST_STEPS, Setting
-from mixture_models.theory.prediction import Knob, Prediction
 from mixture_models.validation import (
     InputError,
     closed_interval,
@@ -49,22 +47,6 @@ from mixture_models.validation import (
     open_interval,
     positive,
 )
-
-__all__ = [
-    "Objective",
-    "by_default",
-    "new_data",
-    "oapl",
-    "parse",
-    "register",
-    "registry",
-    "reverse_kl",
-    "sdft",
-    "sft",
-    "true_target",
-    "ttt_discover",
-    "variant",
-]
 
 # The default reward: what is new earns 1, what is old nothing.
 _NEW_EARNS = mode_reward(0.0, 1.0)
@@ -88,9 +70,8 @@ def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
         name="sft",
         model=Partial(new_data, replay_share),
         guide=guide,
-        divergence=ForwardKL(),
+        loss=ForwardKL(),
         description="new data" if replay_share is None else "new data with replay of the old mode",
-        prediction=_predicted(guide, weight_paths.sft, replay, Knob("replay", _most_replay)),
     )
 
 
@@ -114,9 +95,8 @@ def reverse_kl(replay: float = 0.0, estimator: str = "score", learner: Any = "tw
         name="reverse_kl",
         model=Partial(true_target),
         guide=guide,
-        divergence=ReverseKL(estimator=estimator, replay=fraction("replay", replay)),
+        loss=ReverseKL(estimator=estimator, replay=fraction("replay", replay)),
         description="the true target",
-        prediction=_predicted(guide, weight_paths.reverse_kl, replay, None),
     )
 
 
@@ -149,16 +129,13 @@ def sdft(
         kind = type(demonstrations).__name__
         raise InputError(f"demonstrations must be a TwoMode or None; got {kind}")
     guide = learners.resolve(learner)
-    follow = partial(weight_paths.sdft, ema=closed_interval("ema", ema))
-    foreseen = divergence == "reverse" and demonstrations is None
     return Objective(
         name="sdft",
         model=Partial(moving_companion_law, guide),
         guide=guide,
-        divergence=_divergence(divergence),
+        loss=_divergence(divergence),
         description="a moving average of the learner, anchored to demonstrations",
         companion=Teacher(closed_interval("anchor", anchor), closed_interval("ema", ema), demonstrations),
-        prediction=_predicted(guide, follow, anchor, Knob("anchor", lambda _: 1.0)) if foreseen else None,
     )
 
 
@@ -186,19 +163,13 @@ def ttt_discover(
     """
     guide, earned = learners.resolve(learner), rewards.resolve(reward)
     anchor, temperature = not_negative("kl_weight", kl_weight), _temperature(eta, kl_budget)
-    gap = getattr(earned, "gap", None)
-    prediction = None
-    if gap is not None and not isinstance(eta, str):
-        follow = partial(weight_paths.ttt_discover, exponent=eta * gap)
-        prediction = _predicted(guide, follow, anchor, Knob("kl_weight", _largest_kl_weight))
     return Objective(
         name="ttt_discover",
         model=Partial(companion_law, guide),
         guide=guide,
-        divergence=EntropicUtility(earned, anchor, temperature),
+        loss=EntropicUtility(earned, anchor, temperature),
         description="reward, anchored to the learner at the start",
         companion=Reference(),
-        prediction=prediction,
     )
 
 
@@ -237,21 +208,14 @@ def oapl(
             stacklevel=3,
         )
     size = None if group_size is None else integer("group_size", group_size, at_least=2)
-    lag, gap = integer("lag", lag), getattr(earned, "gap", None)
-    prediction = None
-    if gap is not None and beta1 == beta2:
-        follow = partial(weight_paths.oapl, lag=lag, reward_gap=gap)
-        knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
-        most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
-        prediction = _predicted(guide, follow, beta1, knob, most)
+    lag = integer("lag", lag)
     return Objective(
         name="oapl",
         model=Partial(moving_companion_law, guide),
         guide=guide,
-        divergence=AdvantageRegression(earned, beta1, beta2, size),
+        loss=AdvantageRegression(earned, beta1, beta2, size),
         description="a lagged policy, tilted by reward",
         companion=Lagged(lag),
-        prediction=prediction,
     )
 
 
@@ -261,44 +225,12 @@ def new_data(replay: Any, start: TwoMode, target: TwoMode) -> None:
         law = target.mode_law("new")
     else:
         law = replace(target, old_logit=jnp.log(replay) - jnp.log1p(-replay)).law()
-    numpyro.sample(BEHAVIOUR, law)
+    numpyro.sample(SITE, law)
 
 
 def true_target(start: TwoMode, target: TwoMode) -> None:
     """Run the model of the true target p_α."""
-    numpyro.sample(BEHAVIOUR, target.law())
-
-
-# The ends of settings that are tried: almost all is replayed, and OAPL hardly learns.
-_MOST_REPLAY, _LEAST_BETA = 0.95, 0.01
-
-
-def _predicted(
-    guide: Any,
-    follow: Callable[..., Any],
-    value: float,
-    knob: Knob | None,
-    most_steps: float = math.inf,
-) -> Prediction | None:
-    """Return a prediction for the learner that theory is about, the one of two modes."""
-    if guide != learners.two_mode_learner:
-        return None
-    return Prediction(follow, float(value), knob, most_steps)
-
-
-def _most_replay(setting: Setting) -> float:
-    """Return the λ at which almost all is replayed."""
-    return _MOST_REPLAY
-
-
-def _largest_kl_weight(setting: Setting) -> float:
-    """Return the λ at which a step of the mean, whose curvature is at most λ, is as long as its way."""
-    return 1.0 / setting.learning_rate
-
-
-def _largest_beta(setting: Setting) -> float:
-    """Return the β₂ at which a step of the mean, whose curvature is at most 2 β₂², is as long as its way."""
-    return float((2.0 * setting.learning_rate) ** -0.5)
+    numpyro.sample(SITE, target.law())
 
 
 def _share(replay: float) -> float | None:

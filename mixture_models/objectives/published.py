@@ -23,8 +23,10 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from mixture_models.accel.elementary import exp, log, total, total_log
+from mixture_models.learners import Guide
 from mixture_models.losses.expectations import MonteCarlo
-from mixture_models.losses.kl import BEHAVIOUR, Divergence
+from mixture_models.losses.loss import SITE, Loss
+from mixture_models.losses.sampling import OfLearner, OfModel
 from mixture_models.metrics import drift
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.overlap import single_mode_overlaps, two_mode_overlaps
@@ -54,7 +56,7 @@ BOUNDS = {
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
-class PublishedTwoModeLearner:
+class PublishedTwoModeLearner(Guide[TwoMode]):
     """The two-mode learner q = β N(m_o, s_o²) + (1-β) N(m_n, s_n²) in one dimension, started at ``start``.
 
     Param sites ``old_weight`` (β), ``old_mean``, ``new_mean`` of shape (1,), ``old_scale`` and ``new_scale``,
@@ -73,9 +75,9 @@ class PublishedTwoModeLearner:
             numpyro.param("old_scale", old_scale),
             numpyro.param("new_scale", new_scale),
         )
-        numpyro.sample(BEHAVIOUR, law)
+        numpyro.sample(SITE, law)
 
-    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
         weight = params["old_weight"]
         logit = jnp.log(weight) - jnp.log1p(-weight)
@@ -92,7 +94,7 @@ class PublishedTwoModeLearner:
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
-class PublishedSingleModeLearner:
+class PublishedSingleModeLearner(Guide[TwoMode]):
     """The learner that is one Gaussian N(m, s²) in one dimension, started at the old mode of ``start``.
 
     Param sites ``mean`` of shape (1,) and ``scale``, moved as they are: `clip_to_bounds` must keep s > 0.
@@ -103,9 +105,9 @@ class PublishedSingleModeLearner:
     def __call__(self, start: TwoMode, target: TwoMode) -> None:
         """Run the guide."""
         mean, scale = numpyro.param("mean", start.old_mean), numpyro.param("scale", _scales(start)[0])
-        numpyro.sample(BEHAVIOUR, MixtureLaw(jnp.zeros(1), mean[None], (scale,)))
+        numpyro.sample(SITE, MixtureLaw(jnp.zeros(1), mean[None], (scale,)))
 
-    def observables(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
         return {
             **params,
@@ -116,7 +118,7 @@ class PublishedSingleModeLearner:
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass
-class FlooredForwardKL(Divergence):
+class FlooredForwardKL(Loss):
     """E_p[log p(y) - log(q(y) + ε)], ε = 1e-12: forward KL with the published floor, in nats.
 
     Its gradient is -E_p[q/(q+ε) ∇ log q(y)]: behaviours that the learner hardly knows do not pull.
@@ -129,12 +131,12 @@ class FlooredForwardKL(Divergence):
 
     expectation: MonteCarlo = field(default_factory=MonteCarlo)
     direction = "forward"
-    sampling = "the model"
+    sampling = OfModel()
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        """Return the loss, see `Divergence.between`."""
+        """Return the loss, see `Loss.between`."""
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
         modes = _densities(self, learner, y)
@@ -146,7 +148,7 @@ class FlooredForwardKL(Divergence):
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
 @dataclass
-class PublishedRL(Divergence):
+class PublishedRL(Loss):
     """The published reinforcement learning: reward for new behaviour, seen from the new mode only.
 
     Behaviours y are drawn from the learner's last mode N_n, whose weighted density is q_n. With
@@ -166,12 +168,12 @@ class PublishedRL(Divergence):
 
     expectation: MonteCarlo = field(default_factory=MonteCarlo)
     direction = "reverse"
-    sampling = "the learner's new mode"
+    sampling = OfLearner("the learner's new mode")
 
     def between(
         self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
     ) -> Array:
-        """Return the loss, see `Divergence.between`."""
+        """Return the loss, see `Loss.between`."""
         n = self.expectation.num_samples
         new_mode = stop_gradient(_last_mode(learner))
         y = new_mode.sample(key, (n,))
@@ -203,10 +205,10 @@ def clip_to_bounds() -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _densities(divergence: Divergence, learner: Distribution, y: Array) -> list[Array]:
+def _densities(loss: Loss, learner: Distribution, y: Array) -> list[Array]:
     """Return w_k N(y; m_k, s_k²) for every mode of the learner, held fixed."""
     if not isinstance(learner, MixtureLaw):
-        name, kind = type(divergence).__name__, type(learner).__name__
+        name, kind = type(loss).__name__, type(learner).__name__
         raise InputError(f"{name} needs a learner whose law is a MixtureLaw; got a {kind}")
     joint = stop_gradient(learner.joint_log_probs(y))
     return lax.optimization_barrier([exp(log_density) for log_density in joint])

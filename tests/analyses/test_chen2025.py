@@ -190,11 +190,11 @@ def test_overlaps_are_those_of_the_published_grid():
                 name: jnp.full((1,) if "mean" in name else (), value)
                 for name, value in zip(NAMES, parameters, strict=True)
             }
-            found = TWO.observables(values, target, target)
+            found = TWO.metrics(values, target, target)
             pair = [found["old_overlap"], found["new_overlap"]]
             assert np.allclose(pair, grid_overlaps(parameters, low=-12, high=12, points=750), atol=1e-3)
             single = {"mean": values["old_mean"], "scale": values["old_scale"]}
-            found = ONE.observables(single, target, target)
+            found = ONE.metrics(single, target, target)
             pair = [found["old_overlap"], found["new_overlap"]]
             expected = grid_overlaps((parameters[1], parameters[3]), low=-12, high=12, points=750)
             assert np.allclose(pair, expected, atol=1e-3)

@@ -54,7 +54,7 @@ def test_a_registry_entry_is_compared_and_drawn(massdrift, tmp_path):
 
     @objectives.register
     def dummy() -> Objective:
-        return Objective("", parts.model, parts.guide, parts.divergence, "new data")
+        return Objective("", parts.model, parts.guide, parts.loss, "new data")
 
     try:
         assert Settings().objectives == objectives.by_default()

@@ -150,7 +150,7 @@ def test_the_empirical_law_counts_equal_images_together():
 
 
 def test_a_task_holds_the_old_images_with_its_share(network):
-    task = objectives.Task(EVERY[:3], EVERY[3:5], jnp.log(0.25 / 0.75), network, judges.Perceptron)
+    task = objectives.DigitsTask(EVERY[:3], EVERY[3:5], jnp.log(0.25 / 0.75), network, judges.Perceptron)
     np.testing.assert_allclose(
         jnp.exp(task.law().log_prob(EVERY[:5])), [*[0.25 / 3] * 3, *[0.75 / 2] * 2], rtol=1e-5
     )
@@ -265,7 +265,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(arguments, tmp_path, monke
 def test_checkpoints_between_change_no_number():
     small = Transformer(3, 3, width=4, num_blocks=1, num_heads=1, key=jax.random.key(0))
     one = jax.tree.map(lambda leaf: leaf[None], small)
-    task = objectives.Task(
+    task = objectives.DigitsTask(
         EVERY[:9], EVERY[9:], jnp.zeros(()), one, judges.Perceptron(3, 3, jax.random.key(1))
     )
     # Its lagged policy jumps at step 2: what a part of a training must not begin anew.

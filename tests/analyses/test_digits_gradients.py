@@ -15,7 +15,7 @@ from scipy.special import expit, logsumexp
 
 from analyses.digits import objectives
 from analyses.digits.laws import NetworkLaw
-from analyses.digits.objectives import Task
+from analyses.digits.objectives import DigitsTask
 from analyses.digits.transformer import Transformer
 
 EVERY = jnp.array(list(itertools.product(range(2), repeat=2)))
@@ -43,7 +43,7 @@ LEARNER, BESIDE = network(0), network(3)
 # Log odds of the old task 3, 1, -1 and -3: rewards far apart.
 VERIFIER = jax.tree_util.Partial(lambda images: 3.0 - images @ jnp.array([4.0, 2.0]))
 # Where a training starts is neither the learner nor its companion, so that neither is mistaken for it.
-TASK = Task(OLD, NEW, jnp.log(SHARE) - jnp.log1p(-SHARE), network(5), VERIFIER)
+TASK = DigitsTask(OLD, NEW, jnp.log(SHARE) - jnp.log1p(-SHARE), network(5), VERIFIER)
 
 
 def log_probs(params) -> jax.Array:
@@ -105,7 +105,7 @@ def exact(name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", CHOSEN)
 def test_the_mean_of_a_gradient_is_the_sum_over_all_images(name):
     objective = CHOSEN[name].objective
-    divergence = objective.divergence.with_samples(BATCH)
+    divergence = objective.loss.with_samples(BATCH)
     told = {} if objective.companion is None else {"companion": objectives.params_of(BESIDE)}
     model = partial(objective.model, **told)
 

@@ -20,8 +20,10 @@ from analyses import plan
 from inference.exact.flow import gradient_flow
 from mixture_models import InputError, Knob, Objective, Prediction, objectives
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.theory import paths, weight_paths
+from mixture_models.objectives.registry import given_to
+from mixture_models.theory import paths, predictions, weight_paths
 from mixture_models.theory.paths import Setting
+from mixture_models.theory.predictions import prediction
 
 APART, ALPHA, START, STEPS, RATE = 2.5, 0.4, 0.7, 300, 0.05
 SETTING = Setting(APART, ALPHA, START, STEPS, RATE)
@@ -316,7 +318,7 @@ def test_rewards_count_by_their_gap():
     gaps = ["ttt_discover:reward=mode_reward(1,3),eta=0.5", "ttt_discover"]
     weights = plan.run(gaps, **by)["plan"]["final_old_weight"].to_numpy()
     assert weights[0] == pytest.approx(weights[1], rel=1e-9)
-    follow = [objectives.parse(f"oapl:reward=mode_reward({r})").prediction.follow for r in ("0,1", "-1,1")]
+    follow = [prediction(objectives.parse(f"oapl:reward=mode_reward({r})")).follow for r in ("0,1", "-1,1")]
     setting = Setting(3.0, 0.5, 0.7, 100, 0.05)
     # Twice the reward at twice the temperature is four times the loss: the same flow four times as fast.
     slow = follow[0](setting._replace(num_steps=25, learning_rate=0.8), [1.0])
@@ -332,7 +334,7 @@ def test_what_theory_does_not_cover_has_no_prediction():
         "ttt_discover:reward=linear_reward(1)",
         "oapl:reward=log_ratio_reward",
     ]
-    assert all(objectives.parse(text).prediction is None for text in uncovered)
+    assert all(prediction(objectives.parse(text)) is None for text in uncovered)
     answers = plan.run(["oapl:lag=5", "oapl:lag=500"], num_steps=5010)["plan"]["answer"].to_numpy()
     assert answers[0] == "no prediction beyond 5000 steps"
     assert answers[1].startswith("none: beta1 = beta2 ")
@@ -343,17 +345,30 @@ def dummies():
     """Two objectives that are only registry entries: one without a prediction, one with its own."""
     parts = objectives.reverse_kl()
 
+    def model(start, target):
+        parts.model(start, target)
+
+    def foreseen_model(start, target):
+        parts.model(start, target)
+
     @objectives.register
     def dummy() -> Objective:
-        return Objective("", parts.model, parts.guide, parts.divergence, "the target")
+        return Objective("", model, parts.guide, parts.loss, "the target")
 
     @objectives.register
     @objectives.variant(strength=0.4)
     def foreseen(strength: float = 0.2) -> Objective:
-        own = Prediction(weight_paths.sft, strength, Knob("strength", lambda setting: 0.9))
-        return Objective("", parts.model, parts.guide, parts.divergence, "the target", prediction=own)
+        return Objective("", foreseen_model, parts.guide, parts.loss, "the target")
+
+    @predictions.predicts
+    def rule(objective: Objective) -> Prediction | None:
+        if objective.model is not foreseen_model:
+            return None
+        strength = given_to(objective).get("strength", 0.2)
+        return Prediction(weight_paths.sft, strength, Knob("strength", lambda setting: 0.9))
 
     yield
+    predictions._RULES.remove(rule)
     del objectives.registry["dummy"], objectives.registry["foreseen"]
 
 

@@ -15,7 +15,7 @@ class _Named:
     """The parts of an objective that a result's labels need."""
 
     def __init__(self, name):
-        self.name, self.description, self.divergence = name, "", None
+        self.name, self.description, self.loss = name, "", None
 
 
 def tree_of(values, *, paired=True, means=None, target=None, diverged=None):

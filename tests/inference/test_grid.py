@@ -59,7 +59,7 @@ def test_axes_of_objectives_are_their_constructors_arguments():
     chosen = [objectives.sft(replay=0.1), objectives.reverse_kl()]
     grid = grid_of({"objective.replay": [0.2, 0.3]}, chosen)
     for index in range(2):
-        assert grid.at(index, (1,)).objective.made_by[1]["replay"] == 0.3
+        assert grid.at(index, (1,)).objective.recipe.given["replay"] == 0.3
         assert grid.at(index, (1,)).objective.name == chosen[index].name
     grid = grid_of({"sft:replay=0.1.replay": [0.2, 0.3]}, chosen)
     assert grid.at(0, (1,)).objective.model.args == (0.3,)
@@ -130,7 +130,7 @@ def test_a_start_that_is_none_is_one_sentence():
 
 def test_an_objective_put_together_by_hand_has_no_axes():
     by_hand = objectives.Objective(
-        "mine", objectives.sft().model, objectives.sft().guide, objectives.sft().divergence
+        "mine", objectives.sft().model, objectives.sft().guide, objectives.sft().loss
     )
     with pytest.raises(InputError, match="the argument of mine must be one of"):
         grid_of({"objective.replay": [0.1]}, [by_hand])

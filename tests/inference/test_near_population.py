@@ -137,7 +137,7 @@ def batch_gradients(objective, learner, target, companion, *, batch_size, num_ba
     place = {name: getattr(learner, name) for name in ("old_logit", "old_mean", "new_mean")}
     beside = {name: getattr(companion, name) for name in place}
     model = partial(objective.model, companion=beside)
-    divergence = objective.divergence.with_samples(batch_size)
+    divergence = objective.loss.with_samples(batch_size)
 
     def gradient(key):
         return jax.grad(lambda p: divergence.loss(key, p, model, objective.guide, learner, target))(place)

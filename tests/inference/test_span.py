@@ -16,7 +16,7 @@ from inference import sweep, train
 from inference.training import span
 from inference.training.train import arithmetic
 from mixture_models import InputError, MixtureLaw, TwoMode, TwoModeLearner, objectives
-from mixture_models.losses.kl import behaviour_law
+from mixture_models.losses.loss import law_of
 from mixture_models.mixture.shifted_law import ShiftedLaw
 from mixture_models.mixture.two_mode import expit
 from mixture_models.objectives import parse
@@ -87,13 +87,13 @@ def test_coefficients_are_what_brute_force_finds(objective, monkeypatch):
         learner = dict(zip(("old_mean", "new_mean"), inside([0.3, 0.4], [1.5, -0.2, 0.5]), strict=True))
         learner = {"old_logit": jnp.asarray(0.4)} | {k: jnp.asarray(v) for k, v in learner.items()}
         extra = {"companion": companion | {"old_logit": jnp.asarray(0.9)}} if objective.companion else {}
-        law = behaviour_law(objective.model, {}, start, target, **extra)
-        divergence = objective.divergence.with_samples(n)
+        law = law_of(objective.model, {}, start, target, **extra)
+        divergence = objective.loss.with_samples(n)
         z = jnp.asarray(rng.normal(size=(n, dim)))
 
         def loss(params, shifts, beside):
             held["z"] = z.at[:, -1].set(beside)
-            q = behaviour_law(objective.guide, params, start, target)
+            q = law_of(objective.guide, params, start, target)
             q = q if shifts is None else ShiftedLaw(q, shifts)
             return divergence.between(jax.random.key(3), law, q, (start, target))
 

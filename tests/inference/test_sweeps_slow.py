@@ -56,7 +56,7 @@ def test_every_objective_of_the_registry_is_swept_as_it_is_trained(name, tmp_pat
     for value in values:
         at = {axis: of_axis[rng.integers(len(of_axis))] for axis, of_axis in grid.items()}
         at[f"objective.{argument}"] = value
-        changed = [chosen[0].changed(**{argument: value})]
+        changed = [objectives.changed(chosen[0], **{argument: value})]
         assert_agrees(tree, point(grid, changed, **at), at)
 
 

@@ -14,7 +14,7 @@ from numpyro import handlers
 from inference import population_value_and_grad, train
 from inference.training import train as training
 from mixture_models import InputError, TwoMode, TwoModeLearner, objectives, two_mode_learner
-from mixture_models.losses.kl import behaviour_law
+from mixture_models.losses.loss import law_of
 from mixture_models.objectives.companions import Lagged, Reference, Teacher, companion_law, params_at
 
 TARGET = TwoMode.create(0.4, 0.0, 3.0)
@@ -98,11 +98,9 @@ def test_the_companions_law_is_the_learners_at_its_params_and_leaks_no_site():
     assert list(trace) == ["y"]
     np.testing.assert_array_equal(trace["y"]["fn"].means, [[1.0], [5.0]])
     # The learner's params, which NumPyro substitutes into every model, do not reach it.
-    law = behaviour_law(
-        partial(model, companion=params), jax.tree.map(lambda p: p + 1.0, params), START, TARGET
-    )
+    law = law_of(partial(model, companion=params), jax.tree.map(lambda p: p + 1.0, params), START, TARGET)
     np.testing.assert_array_equal(law.means, [[1.0], [5.0]])
-    at_start = behaviour_law(model, params, START, TARGET)
+    at_start = law_of(model, params, START, TARGET)
     np.testing.assert_allclose(at_start.means, [[0.3], [2.0]], rtol=1e-6)
 
 
@@ -189,7 +187,7 @@ def test_a_companion_goes_with_any_guide():
         )
         np.testing.assert_allclose(state["m"], [0.5 * 1.0 + 0.5 * 0.9])
         objective = objectives.sdft(learner=single_normal)
-        loss = objective.divergence.loss(
+        loss = objective.loss.loss(
             jax.random.key(0),
             {"m": jnp.array([2.0])},
             partial(objective.model, companion={"m": jnp.array([2.0])}),

@@ -12,7 +12,7 @@ from numpyro.infer import SVI
 
 from mixture_models import ForwardKL, InputError, MixtureLaw, MonteCarlo, ReverseKL, TwoMode, objectives
 from mixture_models.learners import two_mode_learner
-from mixture_models.losses.kl import leave_one_out
+from mixture_models.losses.loss import leave_one_out
 from mixture_models.objectives import true_target
 
 VARIANTS = (
@@ -39,7 +39,7 @@ def test_the_plain_svi_call(name):
     target = TwoMode.create(old_weight=0.5, old_mean=[0.0, 0.0], new_mean=[4.0, 0.0])
     start = target.replace(old_weight=0.9, new_mean=[2.5, 1.0])
     objective, key = objectives.parse(name), jax.random.key(0)
-    result = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.divergence).run(
+    result = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.loss).run(
         key, 500, start, target
     )
     weight = float(jax.nn.sigmoid(result.params["old_logit"]))
@@ -60,7 +60,7 @@ def test_start_and_target_may_be_given_by_name(name):
     target = TwoMode.create(old_weight=0.5, old_mean=[0.0, 0.0], new_mean=[4.0, 0.0])
     start = target.replace(old_weight=0.9, new_mean=[2.5, 1.0])
     objective, key = objectives.parse(name), jax.random.key(0)
-    svi = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.divergence)
+    svi = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.loss)
     plain = svi.run(key, 3, start, target, progress_bar=False)
     for args, kwargs in (((), {"target": target, "start": start}), ((start,), {"target": target})):
         named = svi.run(key, 3, *args, progress_bar=False, **kwargs)

@@ -17,7 +17,6 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 from numpyro.infer import SVI
-from numpyro.infer.elbo import ELBO
 from test_estimators import check_unbiased
 
 from inference import train
@@ -25,6 +24,7 @@ from mixture_models import InputError, MonteCarlo, Objective, ReverseKL, TwoMode
 from mixture_models.losses.advantage_regression import AdvantageRegression
 from mixture_models.losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
 from mixture_models.losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
+from mixture_models.losses.loss import Loss
 from mixture_models.objectives.companions import Lagged, Reference, companion_law, params_at
 from mixture_models.rewards import mode_reward, resolve
 
@@ -338,14 +338,11 @@ def test_the_mean_updates_in_the_plane_at_a_large_batch():
 
 @partial(jax.tree_util.register_dataclass, data_fields=["deviation"], meta_fields=["base"])
 @dataclass
-class Noisy(ELBO):
+class Noisy(Loss):
     """A divergence whose gradient in the logit has noise of its own."""
 
     deviation: Any
     base: Any = field(default_factory=ReverseKL)
-
-    def __post_init__(self):
-        super().__init__()
 
     def with_samples(self, num_samples):
         """Return a copy that sees a batch of ``num_samples`` behaviours."""
@@ -379,7 +376,7 @@ def test_sdft_without_an_anchor_loses_its_restoring_force():
     # has a relative standard error of 4.4 %; curvature κ = E[(r_o - β)²] at the target.
     rate, deviation, ema, offset = 0.5, 0.04, 0.1, 0.2
     chosen = [
-        replace(o, divergence=Noisy(deviation))
+        replace(o, loss=Noisy(deviation))
         for o in (objectives.sdft(anchor=0.0, ema=ema), objectives.sdft(anchor=0.3, ema=ema))
     ]
     start = TARGET.replace(old_logit=offset)
@@ -501,7 +498,7 @@ def test_the_plain_svi_call():
     # Without an argument for the companion the reference stays where it starts: the law of the start.
     start = TARGET.replace(old_weight=0.9, new_mean=2.5)
     objective = objectives.ttt_discover()
-    result = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.divergence).run(
+    result = SVI(objective.model, objective.guide, optax.sgd(0.05), objective.loss).run(
         jax.random.key(0), 500, start, TARGET
     )
     assert set(result.params) == {"old_logit", "old_mean", "new_mean"}

@@ -90,25 +90,25 @@ def test_a_users_own_reward_gives_its_name():
 
 def test_parse_builds_rewards_and_demonstrations():
     tilted = parse("ttt_discover:reward=mode_reward(old=-1,new=2),eta=3,kl_weight=0")
-    assert jax.tree.leaves(tilted.divergence) == [-1.0, 2.0, 0.0, 3.0]
-    assert isinstance(parse("ttt_discover:eta=adaptive,kl_budget=0.5").divergence, EntropicUtility)
-    assert parse("oapl:reward=log_ratio_reward()").divergence.reward == rewards.log_ratio_reward()
+    assert jax.tree.leaves(tilted.loss) == [-1.0, 2.0, 0.0, 3.0]
+    assert isinstance(parse("ttt_discover:eta=adaptive,kl_budget=0.5").loss, EntropicUtility)
+    assert parse("oapl:reward=log_ratio_reward()").loss.reward == rewards.log_ratio_reward()
     assert parse("oapl:lag=7").companion == Lagged(7)
     shown = parse("sdft:anchor=0.2,demonstrations=TwoMode(0.25,[0,1],[4,0]),ema=0.5").companion
     assert (shown.anchor, shown.ema) == (0.2, 0.5)
     assert shown.demonstrations == TwoMode.create(0.25, [0.0, 1.0], [4.0, 0.0])
-    assert isinstance(parse("sdft:divergence=0.25").divergence, JensenShannon)
-    assert isinstance(parse("sdft:divergence=forward").divergence, OnPolicyForwardKL)
+    assert isinstance(parse("sdft:divergence=0.25").loss, JensenShannon)
+    assert isinstance(parse("sdft:divergence=forward").loss, OnPolicyForwardKL)
 
 
 def test_parse_builds_what_the_constructors_build():
-    assert isinstance(parse("sft").divergence, ForwardKL)
+    assert isinstance(parse("sft").loss, ForwardKL)
     assert jax.tree.leaves(parse("sft").model) == []
     assert jax.tree.leaves(parse("sft:replay=0.25").model) == [0.25]
     reverse = parse("reverse_kl:replay=0.25,estimator=pathwise")
-    assert isinstance(reverse.divergence, ReverseKL)
-    assert (reverse.divergence.replay, reverse.divergence.estimator) == (0.25, "pathwise")
-    assert parse("reverse_kl").divergence.replay is None
+    assert isinstance(reverse.loss, ReverseKL)
+    assert (reverse.loss.replay, reverse.loss.estimator) == (0.25, "pathwise")
+    assert parse("reverse_kl").loss.replay is None
     assert parse("sft:learner=single_mode").guide is single_mode_learner
     assert parse("sft").guide is two_mode_learner
 
@@ -180,12 +180,12 @@ def test_every_entry_states_its_parts(name):
     assert callable(objective.model)
     assert callable(objective.guide)
     assert objective.description
-    assert objective.divergence.direction
-    assert objective.divergence.sampling
+    assert objective.loss.direction
+    assert objective.loss.sampling
     assert objective.companion is None or objective.companion.name
     assert registry[name].__doc__
     assert all(p.default is not p.empty for p in inspect.signature(registry[name]).parameters.values())
-    parts = objective.model, objective.guide, objective.divergence, objective.companion
+    parts = objective.model, objective.guide, objective.loss, objective.companion
     hash(jax.tree.structure(parts))
     hash(program_of(parts).static)
 
@@ -283,7 +283,7 @@ def test_numpyro_alone_trains_toward_the_same_law_or_refuses(name):
     objective = parse(name)
     steps, rate = 3, 0.05
     with jax.enable_x64(True):
-        divergence = objective.divergence.exact()
+        divergence = objective.loss.exact()
         svi = SVI(objective.model, objective.guide, optax.sgd(rate), divergence)
         moves = objective.companion is not None and objective.companion.paced
         if moves:

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal, norm
 from inference import gradient_flow, population_descent, train
 from inference.training.span import in_span
 from mixture_models import MixtureLaw, SingleModeLearner, TwoMode, TwoModeLearner, objectives
-from mixture_models.learners import two_mode_observables
+from mixture_models.learners import two_mode_metrics
 from mixture_models.metrics import old_coverage
 from mixture_models.objectives.companions import params_at
 
@@ -25,7 +25,7 @@ def covered(learner, target):
 
 @jax.jit
 def reported(guide, params, start, target):
-    return guide.observables(params, start, target)["old_coverage"]
+    return guide.metrics(params, start, target)["old_coverage"]
 
 
 def modes_of(mixture, covariance, other=None):
@@ -132,7 +132,7 @@ def test_it_is_the_weight_at_right_means_and_0_where_old_behaviour_is_gone(separ
 
 def test_what_retention_does_not_see_beside_the_axis():
     target = TwoMode.create(0.5, [0.0, 0.0], [4.0, 0.0])
-    beside = jax.jit(two_mode_observables)(target.replace(old_mean=[0.0, 1000.0]), target)
+    beside = jax.jit(two_mode_metrics)(target.replace(old_mean=[0.0, 1000.0]), target)
     assert float(beside["retention"]) == pytest.approx(0.5, abs=1e-9)
     assert float(beside["old_coverage"]) == 0.0
 

@@ -73,7 +73,7 @@ def long_float64(jaxpr, length):
 def test_nothing_as_long_as_a_batch_is_float64(name, single):
     objective = parse(name)
     model, guide, beside = objective.model, objective.guide, objective.companion
-    divergence = objective.divergence.with_samples(BATCH)
+    divergence = objective.loss.with_samples(BATCH)
     divergence = SinglePrecision(divergence) if single else divergence
     with jax.enable_x64(True):
         pair = jax.tree.map(jnp.asarray, (START, TARGET))
@@ -118,4 +118,4 @@ def test_the_published_runs_keep_their_course(divergence):
 
 def test_another_precision_is_refused():
     with pytest.raises(InputError, match="precision must be one of float64, float32; got 'float16'"):
-        in_precision(objectives.sft().divergence, "float16")
+        in_precision(objectives.sft().loss, "float16")

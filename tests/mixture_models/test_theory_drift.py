@@ -76,7 +76,8 @@ def test_bound_holds(logit, target_logit, new_mean, separation, displacement):
     right = target.replace(old_logit=logit, new_mean=new_mean)
     for learner in (right, right.replace(old_mean=displacement)):
         length = mahalanobis(theory.old_mean_drive(learner, target), np.zeros(2))
-        assert length <= theory.old_mean_drive_bound(learner, target) * (1 + 1e-12)
+        # The drive is an integral of differences of probabilities: right to some 1e-16 absolutely.
+        assert length <= theory.old_mean_drive_bound(learner, target) * (1 + 1e-12) + 1e-15
 
 
 def test_bound_with_a_right_old_mode_is_below_the_sum_of_overlaps():

@@ -1,0 +1,195 @@
+"""What a loss is: the declared interface of everything that training minimises.
+
+Model and guide are NumPyro programs with one latent site, the sample ``"y"``, and the same arguments; the
+guide's ``numpyro.param`` sites are what training moves.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, Self, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro import handlers
+from numpyro.distributions import Distribution
+from numpyro.infer.elbo import ELBO
+
+from mixture_models.integrals.logistic_normal import FINEST
+from mixture_models.losses.expectations import MonteCarlo, Quadrature
+from mixture_models.losses.sampling import NotStated
+from mixture_models.mixture.law import MixtureLaw
+from mixture_models.validation import InputError
+
+#: The site of a sample in every model and guide.
+SITE = "y"
+
+
+class Loss(ELBO):
+    """A loss between the law of a model and the law of a guide, on samples ``"y"``.
+
+    A subclass is a dataclass with a field ``expectation``, registered as a JAX pytree; it defines `between`,
+    and overrides the defaults that are not true of it.
+
+    Attributes:
+        expectation: where its expectation comes from, a `MonteCarlo` batch or `Quadrature`.
+        direction: what results call it.
+        sampling: whose samples a batch holds.
+        of_ratios: whether a batch enters only by ratios of densities and by rewards.
+        has_exact: whether `exact` gives its value and gradient in the population.
+        reward: what samples earn, or None.
+    """
+
+    expectation: Any
+    direction: str = "not stated"
+    sampling: Any = NotStated()
+    of_ratios: bool = False
+    has_exact: ClassVar[bool] = False
+    reward: Any = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    @property
+    def name(self) -> str:
+        """What results call its kind."""
+        return type(self).__name__
+
+    def with_samples(self, num_samples: int) -> Self:
+        """Return a copy that sees a batch of ``num_samples`` samples."""
+        return replace(cast(Any, self), expectation=MonteCarlo(num_samples))
+
+    def exact(self, resolution: Any = FINEST) -> Self:
+        """Return a copy whose value and gradient are those of the population.
+
+        Args:
+            resolution: of the integrals, see `Quadrature`.
+
+        Raises:
+            InputError: the loss or its reward has no exact form.
+        """
+        if not self.has_exact:
+            raise InputError(f"a loss with an exact form is needed; {self.name} has none")
+        if self.reward is not None and not self.reward.has_modes:
+            raise InputError(
+                "an exact form needs a reward with the methods modes and steepness, such as those of "
+                f"mixture_models.rewards; got {self.reward.given!r}"
+            )
+        return replace(cast(Any, self), expectation=Quadrature(resolution))
+
+    def loss_with_mutable_state(
+        self,
+        rng_key: Array,
+        param_map: dict[str, Array],
+        model: Callable[..., None],
+        guide: Callable[..., None],
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Evaluate the loss; its derivative is the gradient's estimate (see `ELBO`)."""
+        target = law_of(model, param_map, *args, **kwargs)
+        learner = law_of(guide, param_map, *args, **kwargs)
+        arguments = inspect.signature(model).bind(*args, **kwargs).args
+        return {"loss": self.between(rng_key, target, learner, arguments), "mutable_state": None}
+
+    def between(
+        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+    ) -> Array:
+        """Return the loss, whose derivative in the learner's params is the gradient's estimate.
+
+        Args:
+            key: for the batch.
+            target: the model's law.
+            learner: the guide's law.
+            args: the arguments of model and guide, in the model's order.
+        """
+        raise NotImplementedError
+
+    def unmet(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> dict[str, Array]:
+        """Return what an exact loss at a place cannot fulfil: whether so, by a sentence of what it must.
+
+        Args:
+            target: the model's law.
+            learner: the guide's law.
+            args: the positional arguments of model and guide.
+        """
+        return {}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["elbo", "num_samples"])
+@dataclass
+class NumPyroLoss(Loss):
+    """One of NumPyro's own ELBOs as a loss, its particles being the samples.
+
+    Args:
+        elbo: such as `numpyro.infer.TraceGraph_ELBO`.
+        num_samples: particles; None leaves them as they are.
+    """
+
+    elbo: ELBO
+    num_samples: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What results call its kind."""
+        return type(self.elbo).__name__
+
+    def with_samples(self, num_samples: int) -> Self:
+        """Return a copy that takes ``num_samples`` particles."""
+        return replace(self, num_samples=num_samples)
+
+    def loss_with_mutable_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Evaluate the loss, see `numpyro.infer.elbo.ELBO`."""
+        elbo = copy.copy(self.elbo)
+        elbo.num_particles = elbo.num_particles if self.num_samples is None else self.num_samples
+        return elbo.loss_with_mutable_state(*args, **kwargs)
+
+
+def as_loss(loss: ELBO) -> Loss:
+    """Return a loss as it is, and one of NumPyro's own ELBOs as a `NumPyroLoss`.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if not isinstance(loss, ELBO):
+        raise InputError(f"a loss must be a NumPyro ELBO; got {type(loss).__name__}")
+    return NumPyroLoss(loss)
+
+
+def law_of(program: Callable[..., None], params: dict[str, Array], *args: Any, **kwargs: Any) -> Distribution:
+    """Return the law at a NumPyro program's sample site, its parameters substituted.
+
+    Raises:
+        InputError: the program has another latent site, or none named ``"y"``.
+    """
+    seeded = handlers.seed(handlers.substitute(program, data=params), jax.random.key(0))
+    trace = handlers.trace(seeded).get_trace(*args, **kwargs)
+    latent = {name: site["fn"] for name, site in trace.items() if site["type"] == "sample"}
+    if set(latent) != {SITE}:
+        raise InputError(f"a model or guide must have the one sample site {SITE!r}; got {sorted(latent)}")
+    return latent[SITE]
+
+
+def at_least_two(what: str, expectation: Any) -> None:
+    """Refuse a batch of one sample, which leaves no others."""
+    if expectation == MonteCarlo(1):
+        raise InputError(f"{what} needs a batch of at least 2; got 1")
+
+
+def weighted_log_prob(law: Distribution, y: Array, weights: Array) -> Float[Array, ""]:
+    """Return Σ_i weights_i log q(y_i), with the fast gradient of a mixture."""
+    if isinstance(law, MixtureLaw):
+        return law.weighted_log_prob(y, weights)
+    return jnp.sum(weights * law.log_prob(y))
+
+
+def leave_one_out(values: Float[Array, "n"], weights: Float[Array, "n"]) -> Float[Array, "n"]:
+    """Return for every i the weighted mean Σ_{j≠i} w_j x_j / Σ_{j≠i} w_j of the others."""
+    total, mass = jnp.sum(weights * values), jnp.sum(weights)
+    tiny = jnp.finfo(values.dtype).eps * mass
+    return (total - weights * values) / jnp.maximum(mass - weights, tiny)

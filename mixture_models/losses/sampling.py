@@ -1,0 +1,109 @@
+"""The sampling law of an objective: whose samples a batch holds, and what each counts.
+
+An expectation under a law is estimated on samples of a sampling law b; a sample counts w = law/b.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution
+
+from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.validation import InputError
+
+
+class SamplingLaw:
+    """Whose samples a batch holds.
+
+    Attributes:
+        words: what results call it.
+    """
+
+    words: str
+
+    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> Any:
+        """Return the law b that a batch is drawn from.
+
+        Args:
+            target: the model's law.
+            learner: the guide's law.
+            args: the arguments of model and guide; the last is the target mixture.
+        """
+        raise NotImplementedError
+
+    def importance(
+        self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: tuple[Any, ...]
+    ) -> Float[Array, "n"]:
+        """Return w = q/b of samples, given their log density under the learner q."""
+        return jnp.ones_like(log_q)
+
+
+class NotStated(SamplingLaw):
+    """The sampling law of a loss that does not say what it samples."""
+
+    words = "not stated"
+
+
+@dataclass(frozen=True)
+class OfModel(SamplingLaw):
+    """The samples are the model's: data, or those of the policy that the model is."""
+
+    words: str = "the model"
+
+    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> Distribution:
+        """Return the model's law."""
+        return target
+
+
+@dataclass(frozen=True)
+class OfLearner(SamplingLaw):
+    """The samples are the learner's own: on-policy."""
+
+    words: str = "the learner"
+
+    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> Distribution:
+        """Return the learner's law."""
+        return learner
+
+
+@dataclass(frozen=True)
+class OfLearnerWithReplay(SamplingLaw):
+    """A share λ of the samples is the target's old mode, the others are the learner's own.
+
+    b = (1-λ) q + λ N(μ_o, Σ), and w = q/b ≤ 1/(1-λ).
+
+    Args:
+        replay: λ in (0, 1).
+    """
+
+    replay: Any
+    words: str = "the learner and replay of the target's old mode"
+
+    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> MixtureLaw:
+        """Return b as one mixture.
+
+        Raises:
+            InputError: a learner that is no mixture of modes, or no two-mode target to replay.
+        """
+        if not (args and isinstance(args[-1], TwoMode) and isinstance(learner, MixtureLaw)):
+            raise InputError(
+                "replay needs a learner whose law is a MixtureLaw and a TwoMode target as the model's last "
+                f"argument; got a {type(learner).__name__} and {len(args)} arguments"
+            )
+        old = args[-1].mode_law("old")
+        return MixtureLaw(
+            jnp.append(learner.log_weights + jnp.log1p(-self.replay), jnp.log(self.replay)),
+            jnp.concatenate([learner.means, old.means]),
+            [learner.scale(mode) for mode in range(learner.num_modes)] + [old.scale(0)],
+        )
+
+    def importance(
+        self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: tuple[Any, ...]
+    ) -> Float[Array, "n"]:
+        """Return w = q/b, bounded by 1/(1-λ)."""
+        log_old = args[-1].mode_law("old").log_prob(y)
+        log_b = jnp.logaddexp(jnp.log1p(-self.replay) + log_q, jnp.log(self.replay) + log_old)
+        return jnp.exp(log_q - log_b)

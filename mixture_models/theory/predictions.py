@@ -1,0 +1,158 @@
+"""What an objective's course will be, and which of its hyperparameters can be turned to keep old behaviour.
+
+`prediction` asks rules, each of which knows the objectives of one kind by their parts; `predicts` adds one.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jax.tree_util import Partial
+
+from mixture_models.learners import two_mode_learner
+from mixture_models.losses.advantage_regression import AdvantageRegression
+from mixture_models.losses.entropic import EntropicUtility, FixedTemperature
+from mixture_models.losses.kl import ForwardKL, ReverseKL
+from mixture_models.objectives.companions import Lagged, Reference, Teacher
+from mixture_models.objectives.constructors import new_data, true_target
+from mixture_models.objectives.objective import Objective
+from mixture_models.theory import weight_paths
+from mixture_models.theory.drift_bounds import old_drift_bound
+from mixture_models.theory.paths import MOST_STEPS, Path, Setting
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A numeric argument of an objective that moves its end.
+
+    Attributes:
+        name: of the argument.
+        largest: its end in a setting, beyond which it means nothing or a step of plain SGD overshoots.
+        least: smallest value that means something.
+    """
+
+    name: str
+    largest: Callable[[Setting], float]
+    least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The course of a learner whose means are right at the start: exact, and without a training.
+
+    Attributes:
+        follow: takes what all objectives share and n values of the knob, and returns the paths; without a
+            knob, of the one setting ``value``.
+        value: of the knob in this objective.
+        knob: what can be turned, or None where nothing moves the end.
+        most_steps: updates beyond which following takes too long for a plan.
+    """
+
+    follow: Callable[[Setting, Any], Path]
+    value: float
+    knob: Knob | None = None
+    most_steps: float = math.inf
+
+
+Rule = Callable[[Objective], Prediction | None]
+
+_RULES: list[Rule] = []
+
+
+def predicts(rule: Rule) -> Rule:
+    """Add a rule: a function of an objective that returns its `Prediction`, or None."""
+    _RULES.append(rule)
+    return rule
+
+
+def prediction(objective: Objective) -> Prediction | None:
+    """Return the course of an objective by theory alone, which `massdrift plan` reads.
+
+    None where no rule knows the objective: theory is about the learner of two modes, and about rewards that
+    are flat on each mode.
+    """
+    answers = (rule(objective) for rule in reversed(_RULES))
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def drift_bound(objective: Objective) -> Callable[..., Any] | None:
+    """Return the bound of the old drift along a path of the whitened flow, or None where there is none."""
+    on_policy = isinstance(objective.loss, ReverseKL) and objective.companion is None
+    return old_drift_bound if on_policy else None
+
+
+# The ends of settings that are tried: almost all is replayed, and OAPL hardly learns.
+_MOST_REPLAY, _LEAST_BETA = 0.95, 0.01
+
+
+@predicts
+def _sft(objective: Objective) -> Prediction | None:
+    model: Any = objective.model
+    if not _is(objective, ForwardKL, None) or not isinstance(model, Partial) or model.func is not new_data:
+        return None
+    (replay,) = model.args
+    # Beyond it almost all is replayed.
+    return Prediction(weight_paths.sft, float(replay or 0.0), Knob("replay", lambda _: _MOST_REPLAY))
+
+
+@predicts
+def _reverse_kl(objective: Objective) -> Prediction | None:
+    model: Any = objective.model
+    if not _is(objective, ReverseKL, None) or not isinstance(model, Partial) or model.func is not true_target:
+        return None
+    loss: Any = objective.loss
+    return Prediction(weight_paths.reverse_kl, float(loss.replay or 0.0))
+
+
+@predicts
+def _sdft(objective: Objective) -> Prediction | None:
+    teacher: Any = objective.companion
+    if not _is(objective, ReverseKL, Teacher) or teacher.demonstrations is not None:
+        return None
+    follow = partial(weight_paths.sdft, ema=teacher.ema)
+    return Prediction(follow, float(teacher.anchor), Knob("anchor", lambda _: 1.0))
+
+
+@predicts
+def _ttt_discover(objective: Objective) -> Prediction | None:
+    loss: Any = objective.loss
+    if not _is(objective, EntropicUtility, Reference) or loss.reward.gap is None:
+        return None
+    if not isinstance(loss.temperature, FixedTemperature):
+        return None
+    follow = partial(weight_paths.ttt_discover, exponent=loss.temperature.eta * loss.reward.gap)
+    return Prediction(follow, float(loss.kl_weight), Knob("kl_weight", _largest_kl_weight))
+
+
+@predicts
+def _oapl(objective: Objective) -> Prediction | None:
+    loss: Any = objective.loss
+    lagged: Any = objective.companion
+    if not _is(objective, AdvantageRegression, Lagged) or loss.reward.gap is None:
+        return None
+    if loss.beta1 != loss.beta2:
+        return None
+    lag: Any = lagged.lag
+    follow = partial(weight_paths.oapl, lag=lag, reward_gap=loss.reward.gap)
+    knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
+    most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
+    return Prediction(follow, float(loss.beta1), knob, most)
+
+
+def _is(objective: Objective, loss: type, companion: type | None) -> bool:
+    """Return whether an objective has the learner of two modes, this loss and this companion."""
+    beside = None if objective.companion is None else type(objective.companion)
+    learner: Any = objective.guide
+    return learner == two_mode_learner and type(objective.loss) is loss and beside is companion
+
+
+def _largest_kl_weight(setting: Setting) -> float:
+    """Return the λ at which a step of the mean, whose curvature is at most λ, is as long as its way."""
+    return 1.0 / setting.learning_rate
+
+
+def _largest_beta(setting: Setting) -> float:
+    """Return the β₂ at which a step of the mean, whose curvature is at most 2 β₂², is as long as its way."""
+    return float((2.0 * setting.learning_rate) ** -0.5)
