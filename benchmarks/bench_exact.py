@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from inference import gradient_flow
+from inference import gradient_flow, population
 from inference.engine.frames import in_frame
-from inference.exact import population
 from inference.exact.population import loss_and_grad
 from mixture_models import TwoMode, objectives
 

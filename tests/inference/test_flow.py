@@ -10,9 +10,9 @@ import oracles
 import pytest
 from scipy.integrate import solve_ivp
 
-from inference import gradient_flow, population_descent, train
+from inference import gradient_flow, population, population_descent, train
 from inference import population_value_and_grad as value_and_grad
-from inference.exact import dynamics, population
+from inference.exact import dynamics
 from mixture_models import InputError, TwoMode, objectives, theory
 from mixture_models.learners import single_mode_learner
 
