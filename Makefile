@@ -10,7 +10,7 @@ SETUP := pyproject.toml constraints.txt
 # Tests of numbers and of files, which hold on the oldest versions that pyproject.toml admits too. What is newer than
 # those versions warns of what they do, so that here warnings are no errors.
 LOWEST := tests/test_docs.py \
-  $(addprefix tests/mixture_models/test_,elementary.py noise.py precision.py mixture_law.py observables.py) \
+  $(addprefix tests/mixture_models/test_,elementary.py noise.py precision.py mixture_law.py metrics.py) \
   $(addprefix tests/inference/test_,programs.py results.py grid.py sweeps.py) \
   $(addprefix tests/inference/measurement/test_,separation.py measurement_law.py)
 
