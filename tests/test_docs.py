@@ -51,3 +51,17 @@ def test_every_file_that_the_docs_name_exists():
             r"(?:tests|benchmarks|mixture_models|inference|analyses)/[\w/]*\.py", page.read_text()
         ):
             assert (ROOT / path).exists(), (page.name, path)
+
+
+def test_contributing_names_every_folder():
+    """A newcomer finds the room for a change from the table, so that no folder may be missing in it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    packages = ("mixture_models", "inference", "analyses")
+    folders = {
+        path.parent.relative_to(ROOT) for package in packages for path in (ROOT / package).rglob("*.py")
+    }
+    # Of what holds only folders these are named.
+    missing = {f"{folder}/" for folder in folders} - set(re.findall(r"`([\w/]+/)`", text))
+    assert missing <= {"inference/measurement/"}
+    for name in re.findall(r"`([\w/]+/)`", text):
+        assert (ROOT / name).is_dir(), name
