@@ -1,6 +1,7 @@
 """Imports point one way: between packages, between the rooms in them, and no module needs itself."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -69,3 +70,14 @@ def test_no_two_rooms_need_each_other(package):
             graph.setdefault(room(name), set()).update(rooms - {room(name)})
     assert len(graph) > 8
     TopologicalSorter(graph).prepare()
+
+
+def test_contributing_lists_rooms_in_the_order_in_which_they_stand_on_each_other():
+    listed = re.findall(r"^\| \**`([\w/]+)/`", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    place = {name.replace("/", "."): i for i, name in enumerate(listed)}
+    assert len(place) > 20
+    for name, path in MODULES.items():
+        needed = imported(ast.parse(path.read_text()), whole=True) & set(MODULES)
+        for other in {room(one) for one in needed - LAZY} & set(place):
+            if room(name) in place and room(name).count(".") > 0 < other.count("."):
+                assert place[other] <= place[room(name)], (name, other)
