@@ -9,8 +9,14 @@ import pytest
 import mixture_models
 
 ROOT = Path(__file__).parent.parent
+# Trainings of other examples in other sizes.
+SLOW = {"objectives.md-0", "objectives.md-3", "sweeps.md-0", "sweeps.md-1"}
 EXAMPLES = [
-    pytest.param(code, id=f"{path.name}-{number}")
+    pytest.param(
+        code,
+        id=f"{path.name}-{number}",
+        marks=[pytest.mark.slow] if f"{path.name}-{number}" in SLOW else [],
+    )
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL))
 ]
@@ -18,6 +24,7 @@ EXAMPLES = [
 
 def test_there_are_examples():
     assert len(EXAMPLES) >= 5
+    assert {example.id for example in EXAMPLES} >= SLOW
 
 
 @pytest.mark.parametrize("code", EXAMPLES)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy.stats import norm as jnorm
+from marks import mostly_slow
 from rich.console import Console
 from scipy.optimize import brentq
 from scipy.special import logit
@@ -134,7 +135,7 @@ def test_ends_of_the_descent(name):
     np.testing.assert_allclose(path.retention[:, 0], START, rtol=1e-7)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, "sft", "oapl"))
 def test_long_trainings_follow_the_flow(name, monkeypatch):
     """Against the exact flow of `gradient_flow`, which has its own integrals and solver."""
     path_of, knobs = CASES[name]

@@ -49,7 +49,11 @@ def test_the_range_is_in_units_of_the_problem():
 
 @pytest.mark.parametrize(
     ("chosen", "dimension"),
-    [(CHOSEN, None), (CHOSEN[1:], 1000), pytest.param(CHOSEN, 1000, marks=pytest.mark.slow)],
+    [
+        (CHOSEN, None),
+        pytest.param(CHOSEN[1:], 1000, marks=pytest.mark.slow),
+        pytest.param(CHOSEN, 1000, marks=pytest.mark.slow),
+    ],
     ids=["coordinates", "span of sft", "span"],
 )
 @pytest.mark.parametrize("rate", [50.0, 1e8])

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from jax.tree_util import Partial
+from marks import mostly_slow
 from numpyro.infer import SVI
 
 from inference import population_descent, train
@@ -277,7 +278,7 @@ def test_the_models_are_the_stated_laws():
 # NumPyro alone
 
 
-@pytest.mark.parametrize("name", sorted(registry))
+@pytest.mark.parametrize("name", mostly_slow(sorted(registry), "sft", "oapl"))
 def test_numpyro_alone_trains_toward_the_same_law_or_refuses(name):
     """On the exact loss, so that there is no noise: the steps of SVI are those of the exact descent."""
     objective = parse(name)

@@ -117,7 +117,7 @@ def test_log_density_is_scipys_and_rows_add_up(covariance, heavy, neither):
 
 @pytest.mark.parametrize(
     ("covariance", "heavy", "neither"),
-    [*(pytest.param(*kind, marks=pytest.mark.slow) for kind in KINDS[:3]), KINDS[3], KINDS[5]],
+    [*(pytest.param(*kind, marks=pytest.mark.slow) for kind in (*KINDS[:3], KINDS[5])), KINDS[3]],
 )
 def test_derivatives_are_those_of_the_density_differentiated_row_by_row(covariance, heavy, neither):
     anchors = anchored(covariance, heavy)
