@@ -1,6 +1,6 @@
 """Did one measured run forget less than another? Table, figure and files of a comparison of runs."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,45 @@ from matplotlib.figure import Figure
 from rich.console import RenderableType
 
 from analyses.core import checkpoint_axis, figures, outputs, tables
+from analyses.core.settings import BaseSettings, each, setting, text
 from inference import results
 from inference.comparison.runs import COMPARED, compare_runs, compared_draws, verdicts
 from inference.intervals import interval, interval_probability
-from mixture_models.validation import InputError
+from mixture_models.validation import InputError, not_negative, number
 
 
-def run(given: Sequence[str | Path], **settings: Any) -> xr.DataTree:
-    """Compare the measurements in some folders; see `inference.compare_runs` for the settings.
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`, those of `inference.compare_runs`."""
+
+    folders: tuple[str, ...] = setting(
+        each(lambda name, given: str(given)),
+        "Outputs of measure or measure-scores, as FOLDER or NAME=FOLDER; the first is the base.",
+        argument=True,
+        metavar="FOLDER...",
+    )
+    at: str = setting(text, "final, matched_gain, or the name of a checkpoint.", "final")
+    gain: float | None = setting(number, "New gap at which runs are matched.", None)
+    weight_rope: float = setting(not_negative, "Differences of old weight within it count as none.", 0.0)
+    drift_rope: float = setting(not_negative, "Differences of old drift within it count as none.", 0.0)
+
+
+def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
+    """Compare the measurements in some folders.
 
     Args:
-        given: ``FOLDER``, whose run has the folder's name, or ``NAME=FOLDER``.
-        settings: of `inference.compare_runs`.
+        settings: of the comparison.
+        out: place of the output, which is none of the folders.
 
     Returns:
         DataTree with ``/comparison`` and each run's ``/runs/NAME/posterior``.
+
+    Raises:
+        InputError: folders of the same name, that hold no measurement, or that cannot be compared.
     """
-    names, folders = zip(*(named(str(one)) for one in given), strict=True)
+    names, folders = zip(*map(named, settings.folders), strict=True)
+    if out is not None and out.resolve() in {folder.resolve() for folder in folders}:
+        raise InputError(f"{out} must not be one of the runs that are compared")
     if len(set(names)) < len(names):
         raise InputError(f"runs must have different names, as NAME=FOLDER gives them; got {', '.join(names)}")
     for folder in folders:
@@ -38,7 +60,12 @@ def run(given: Sequence[str | Path], **settings: Any) -> xr.DataTree:
                 f"{outputs.MARKER} in it"
             )
     trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
-    tree = compare_runs(trees, **settings)
+    tree = compare_runs(
+        trees,
+        at=settings.at,
+        gain=settings.gain,
+        rope={"old_weight": settings.weight_rope, "old_drift": settings.drift_rope},
+    )
     for name, measured in trees.items():
         tree[f"runs/{name}/posterior"] = xr.DataTree(compared_draws(measured))
         tree[f"runs/{name}/sample_stats"] = xr.DataTree(verdicts(measured))
@@ -213,8 +240,3 @@ def _untrusted(run: xr.DataTree, variable: str) -> np.ndarray:
     """Return whether what was measured at each checkpoint of a run is not to be trusted."""
     words = run["sample_stats"][f"{variable.removeprefix('old_')}_words"].to_numpy().astype(str)
     return np.char.startswith(words, "not to be trusted")
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)

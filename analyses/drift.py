@@ -4,8 +4,8 @@ The exact flow of reverse KL. Where only the weight is off, nothing but misassig
 the peak and the integral of its drift are regressed on δ² and log δ: theory says exp(-δ²/8).
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import arviz as az
@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from analyses.core import figures, outputs, tables
+from analyses.core import figures, tables
+from analyses.core.settings import BaseSettings, seed_setting, setting
 from inference import results
 from inference.comparison.decay import check_windows, decay_posterior
 from inference.exact.flow import gradient_flow
@@ -33,10 +34,8 @@ results.register(
     noise_floor=("mean peak of the old drift that noise alone makes", "Mahalanobis"),
 )
 
-#: Separations of the flows, of the trainings and of the windows that are regressed [Mahalanobis].
-SEPARATIONS = tuple(np.arange(3.0, 12.01, 0.5))
+#: Separations of the trainings [Mahalanobis].
 TRAINED = (3.0, 4.0, 5.0, 6.0, 8.0)
-FIT_FROM = (5.0, 6.0, 7.0)
 
 #: The rate that theory predicts for modes apart.
 THEORY = 0.125
@@ -52,69 +51,66 @@ _END = 150.0
 _NUM_STEPS, _BATCH, _RATE = 1000, 64, 0.05
 
 
-def run(
-    separations: Sequence[float] = SEPARATIONS,
-    *,
-    old_weight: float = 0.5,
-    start_old_weight: float = 0.9,
-    fit_from: Sequence[float] = FIT_FROM,
-    num_replicates: int = 64,
-    num_draws: int = 1000,
-    seed: int = 0,
-    progress: bool = True,
-) -> xr.DataTree:
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`; beyond a separation of 12 the drift is lost in rounding."""
+
+    separations: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[1, 12]"),
+        "Separations of the modes, increasing.",
+        tuple(np.arange(3.0, 12.01, 0.5).tolist()),
+        show="those of the figure",
+        argument=True,
+    )
+    old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
+    start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.9)
+    fit_from: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[0, 100]"),
+        "Least separation of a window to regress; may be repeated.",
+        (5.0, 6.0, 7.0),
+    )
+    num_replicates: int = setting(integer, "Finite-batch trainings of each estimator.", 64)
+    num_draws: int = setting(integer, "Posterior draws of each of four chains.", 1000, shown=False)
+    seed: int = seed_setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_windows(np.array(self.separations), self.fit_from)
+
+
+def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Follow reverse KL from three starts, regress the drift of the first, and train with finite batches.
 
     Args:
-        separations: δ of the flows, increasing, in [1, 12]: beyond, the drift is lost in rounding.
-        old_weight: α of the target.
-        start_old_weight: β at t = 0.
-        fit_from: least δ of every window that is regressed, each with at least four separations.
-        num_replicates: trainings of each estimator at each separation.
-        num_draws: posterior draws of each of four chains.
-        seed: of all random numbers.
+        settings: of the flows, the regression and the trainings.
         progress: whether a terminal shows a progress bar.
 
     Returns:
         DataTree with ``/population`` (dims objective, start, separation, time; the two measures of drift have
         no time), ``/posterior``, ``/sample_stats`` and ``/observed_data`` of `decay_posterior`, and
         ``/trainings``: ``peak_old_drift`` (objective, chain, draw, separation), ``noise_floor``.
-
-    Raises:
-        InputError: an argument out of range.
     """
-    apart = increasing_array("separations", separations, "[1, 12]")
-    alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
-    windows, _ = check_windows(apart, fit_from)
-    replicates, draws = integer("num_replicates", num_replicates), integer("num_draws", num_draws)
-    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
+    apart, alpha, beta = np.array(settings.separations), settings.old_weight, settings.start_old_weight
+    windows, seed = np.array(settings.fit_from), settings.seed
     flag("progress", progress)
     with tqdm(total=2 + len(TRAINED), desc="exact flows", disable=None if progress else True) as bar:
         population = _population(apart, alpha, beta)
         bar.update()
         bar.set_description("regression")
-        posterior = _regressed(population, apart, windows, draws, seed)
+        posterior = _regressed(population, apart, windows, settings.num_draws, seed)
         bar.update()
         bar.set_description("trainings")
-        trainings = _trainings(population, alpha, beta, replicates, seed, bar)
-    settings = {
-        "separations": list(apart),
-        "old_weight": alpha,
-        "start_old_weight": beta,
-        "fit_from": list(windows),
-        "num_replicates": replicates,
-        "num_draws": draws,
-        "seed": seed,
-    }
+        trainings = _trainings(population, alpha, beta, settings.num_replicates, seed, bar)
     groups = {"population": population, "trainings": trainings}
     groups |= {name: group.to_dataset() for name, group in posterior.children.items()}
     return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings))} | {f"/{name}": g for name, g in groups.items()}
+        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
+        | {f"/{name}": g for name, g in groups.items()}
     )
 
 
 def _regressed(
-    population: xr.Dataset, apart: np.ndarray, windows: Sequence[float], draws: int, seed: int
+    population: xr.Dataset, apart: np.ndarray, windows: np.ndarray, draws: int, seed: int
 ) -> xr.DataTree:
     """Return the posterior of the decay of both measures of drift."""
     gated = population.isel(objective=0).sel(start=_GATED)
@@ -345,8 +341,3 @@ def _plot_trainings(axes: Axes, gated: xr.Dataset, trainings: xr.Dataset) -> Non
         fontsize=10,
     )
     axes.legend(fontsize=9)
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -1,7 +1,8 @@
 """What has a checkpoint forgotten, by its graded answers and the base's? Table, figures and files."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,11 +16,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analyses.core import figures, outputs
+from analyses.core import figures
+from analyses.core.settings import BaseSettings, setting, text, texts
 from inference.intervals import interval, interval_probability
-from inference.measurement.evals.measure_evals import measure_evals
+from inference.measurement.evals.measure_evals import METHODS, measure_evals
 from inference.measurement.evals.readers.long_form import FINAL
-from mixture_models.validation import InputError
+from mixture_models.validation import InputError, integer, one_of
 
 _RUN = ["task", "arm", "seed", "checkpoint"]
 
@@ -65,9 +67,61 @@ def columns_of(columns: Iterable[str]) -> dict[str, str]:
     return {name: column for name, _, column in pairs}
 
 
-def run(logs: Any, **settings: Any) -> xr.DataTree:
-    """Measure what was forgotten; see `inference.measure_evals` for the settings."""
-    return measure_evals(logs, **settings)
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`, those of `inference.measure_evals`."""
+
+    base: tuple[str, ...] = setting(
+        texts,
+        "Logs of the base: folders, files or globs. Without --run, of the runs too.",
+        argument=True,
+    )
+    run: tuple[str, ...] = setting(texts, "NAME=PATH: logs of a run, as sft=logs/sft; may be repeated.", ())
+    base_name: str = setting(text, "What folders or columns call the base.", "base")
+    new_task: tuple[str, ...] = setting(texts, "A task that was learnt, not to be kept; may be repeated.", ())
+    metric: tuple[str, ...] = setting(
+        texts,
+        "Metric or scorer to read, the first that a log has; may be repeated.",
+        (),
+        show="the one that says right or wrong",
+    )
+    filter: tuple[str, ...] = setting(
+        texts,
+        "Filter of lm-evaluation-harness; may be repeated.",
+        (),
+        show="none, strict-match, flexible-extract",
+    )
+    column: tuple[str, ...] = setting(
+        texts, "NAME=COLUMN of a table, as item=question_id; may be repeated.", ()
+    )
+    num_choices: int | None = setting(
+        partial(integer, at_least=2), "Answers that every item of a table offers.", None, show="free answers"
+    )
+    method: str = setting(
+        partial(one_of, known=METHODS), "laplace (fast), nuts, or auto: fast where it can be trusted.", "auto"
+    )
+    seed: int = setting(partial(integer, at_least=0), "Seed of all random numbers.", 0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        logs_of(self.base, self.run, self.base_name)
+        columns_of(self.column)
+
+
+def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
+    """Measure what was forgotten, by `inference.measure_evals`."""
+    return measure_evals(
+        logs_of(settings.base, settings.run, settings.base_name),
+        base=settings.base_name,
+        metric=settings.metric,
+        filter=settings.filter,
+        columns=columns_of(settings.column),
+        num_choices=settings.num_choices,
+        new_tasks=settings.new_task,
+        method=settings.method,
+        seed=settings.seed,
+        progress=progress,
+    )
 
 
 def summary(tree: xr.DataTree, group: str = "posterior") -> pd.DataFrame:
@@ -181,11 +235,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         if frame["checkpoint"].nunique() > 1 and pd.api.types.is_numeric_dtype(frame["checkpoint"]):
             drawn["checkpoints"] = _plot_checkpoints(tree, frame)
     return drawn
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
-    outputs.write(tree, summary(tree), plot(tree), folder)
 
 
 def _measures(frame: pd.DataFrame) -> list[str]:

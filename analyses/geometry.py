@@ -5,8 +5,8 @@ behaviours; the rate is fitted to the tail of its distance and held against the 
 eigenvalue.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +15,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses.core import figures, outputs, tables
+from analyses.core import figures, tables
+from analyses.core.settings import BaseSettings, setting
 from inference import results
 from inference.exact.flow import gradient_flow
 from mixture_models import objectives, theory
@@ -29,10 +30,6 @@ results.register(
     fit_from_time=("start of the tail that is fitted", "1"),
 )
 
-#: Separations [Mahalanobis] and target's weights that are measured unless others are given.
-SEPARATIONS = (2.0, 3.0, 4.0, 5.0, 6.0)
-OLD_WEIGHTS = (0.1, 0.3, 0.5, 0.8)
-
 # The rate is fitted where the distance is between these: nonlinear above, rounding below.
 _TAIL = (1e-8, 1e-5)
 
@@ -43,25 +40,34 @@ _COVARIANCE = np.array([[2.0, 0.6], [0.6, 0.5]])
 _LOGIT, _OLD, _NEW = 0.3, np.array([0.05, 0.1]), np.array([-0.05, 0.1])
 
 
-def run(
-    separations: Sequence[float] = SEPARATIONS, *, old_weights: Sequence[float] = OLD_WEIGHTS
-) -> xr.DataTree:
-    """Follow the whitened flow of reverse KL to the target, and fit the rate of its tail.
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`."""
 
-    Args:
-        separations: δ of the target's modes, increasing, in [1, 12].
-        old_weights: α of the target, increasing, in [0.02, 0.98].
+    separations: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[1, 12]"),
+        "Separations of the modes, increasing.",
+        (2.0, 3.0, 4.0, 5.0, 6.0),
+        show="those of the figure",
+        argument=True,
+    )
+    old_weights: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[0.02, 0.98]"),
+        "Target's mass of the old mode; may be repeated.",
+        (0.1, 0.3, 0.5, 0.8),
+        option="old_weight",
+    )
+
+
+def run(settings: Settings) -> xr.DataTree:
+    """Follow the whitened flow of reverse KL to the target, and fit the rate of its tail.
 
     Returns:
         DataTree with ``/population`` (dims objective, separation, target_weight, time, feature), to which are
         added ``distance``, the norm of the whitened parameters' difference from the target's, and
         ``measured_rate``; and ``/theory``: ``local_rate`` (separation, target_weight).
-
-    Raises:
-        InputError: an argument out of range.
     """
-    apart = increasing_array("separations", separations, "[1, 12]")
-    weights = increasing_array("old_weights", old_weights, "[0.02, 0.98]")
+    apart, weights = np.array(settings.separations), np.array(settings.old_weights)
     root = np.linalg.cholesky(_COVARIANCE)
     targets = [
         TwoMode.create(weight, np.zeros(2), root @ [separation, 0.0], _COVARIANCE)
@@ -96,10 +102,9 @@ def run(
         kwargs={"times": times},
     )
     predicted = xr.Dataset({"local_rate": (tuple(grid), rates)}, grid)
-    settings = {"separations": list(apart), "old_weights": list(weights)}
     return xr.DataTree.from_dict(
         {
-            "/": xr.Dataset(attrs=results.provenance(settings)),
+            "/": xr.Dataset(attrs=results.provenance(settings.asdict())),
             "/population": results.describe(population),
             "/theory": results.describe(predicted),
         }
@@ -184,8 +189,3 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         )
         right.legend(title="target's old weight α")
     return {"geometry": figure}
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    outputs.write(tree, summary(tree), plot(tree), folder)

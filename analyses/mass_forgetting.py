@@ -4,8 +4,8 @@ The exact flow of forward KL on new data, twice: with the means held at the trut
 go, and with free means, where the component called old may walk over to the new mode and keep its weight.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.table import Table
 
-from analyses.core import figures, outputs, tables
+from analyses.core import figures, tables
+from analyses.core.settings import BaseSettings, setting
 from inference import results
 from inference.exact.flow import gradient_flow
 from mixture_models import objectives, theory
@@ -33,44 +34,43 @@ results.register(
     exponent=("exponent of the decay, -d log β / d log t", "1"),
 )
 
-#: Separations shown unless others are given [Mahalanobis].
-SEPARATIONS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
-
 # Factors on the updates of the means; both cases share one compiled program.
 _MEANS = {"held": 0.0, "free": 1.0}
 
 _FIRST_TIME = 0.1
 
 
-def run(
-    separations: Sequence[float] = SEPARATIONS,
-    *,
-    start_old_weight: float = 0.5,
-    end_time: float = 1e6,
-    num_times: int = 141,
-) -> xr.DataTree:
-    """Follow the exact flow of SFT from right means, with the means held there and with free means.
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`; the starts have right means."""
 
-    Args:
-        separations: δ of the modes, increasing, in [0.1, 12].
-        start_old_weight: β at t = 0, in (0, 1).
-        end_time: last t, at least 1.
-        num_times: records between t = 0.1 and the end, evenly on a log scale, at least 2.
+    separations: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[0.1, 12]"),
+        "Separations of the modes, increasing.",
+        (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+        show="those of the figure",
+        argument=True,
+    )
+    start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.5)
+    end_time: float = setting(
+        partial(closed_interval, low=1.0, high=1e9), "Last time, steps times learning rate.", 1e6
+    )
+    num_times: int = setting(
+        partial(integer, at_least=2), "Records from t = 0.1 on, evenly on a log scale.", 141, shown=False
+    )
+
+
+def run(settings: Settings) -> xr.DataTree:
+    """Follow the exact flow of SFT from right means, with the means held there and with free means.
 
     Returns:
         DataTree with ``/population`` (dims objective, means, separation, time, feature) and ``/theory``: both
         asymptotes of the old weight with held means, over (separation, time), the ``exponent`` of its decay
         from the exact velocity, and the asymptotes' crossover, its weight and its time (0 where the start is
         past it, NaN where it is not reached).
-
-    Raises:
-        InputError: an argument out of range.
     """
-    apart = increasing_array("separations", separations, "[0.1, 12]")
-    weight = open_interval("start_old_weight", start_old_weight)
-    count = integer("num_times", num_times, at_least=2)
-    end = closed_interval("end_time", end_time, 1.0, 1e9)
-    times = np.array([0.0, *np.geomspace(_FIRST_TIME, end, count)])
+    apart, weight = np.array(settings.separations), settings.start_old_weight
+    times = np.array([0.0, *np.geomspace(_FIRST_TIME, settings.end_time, settings.num_times)])
     targets = [TwoMode.create(0.5, 0.0, separation) for separation in apart]
     starts = [target.replace(old_weight=weight) for target in targets]
     parts = []
@@ -85,10 +85,9 @@ def run(
         parts.append(results.on_grid(flow["population"].to_dataset(), {"separation": apart}))
     population = xr.concat(parts, xr.DataArray(list(_MEANS), dims="means", name="means"))
     population = population.transpose("objective", "means", "separation", "time", ...)
-    settings = {"start_old_weight": weight, "end_time": end, "num_times": count, "separations": list(apart)}
     return xr.DataTree.from_dict(
         {
-            "/": xr.Dataset(attrs=results.provenance(settings)),
+            "/": xr.Dataset(attrs=results.provenance(settings.asdict())),
             "/population": results.describe(population),
             "/theory": results.describe(_theory(population.sel(means="held").isel(objective=0), weight)),
         }
@@ -250,8 +249,3 @@ def _plot_free(axes: Axes, free: xr.Dataset, colours: list[Any]) -> None:
         loc="lower left",
         fontsize=9,
     )
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    outputs.write(tree, summary(tree), plot(tree), folder)

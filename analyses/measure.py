@@ -1,6 +1,8 @@
 """How much old behaviour does a real run keep, and how far has it moved? Table and figures."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +13,61 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses.core import checkpoint_axis, figures, outputs, tables
+from analyses.core import checkpoint_axis, figures, tables
+from analyses.core.settings import BaseSettings, setting
 from inference import results
 from inference.intervals import interval, interval_probability
-from inference.measurement.checkpoints import measure
+from inference.measurement.checkpoints import COVARIANCES, METHODS, TAILS, measure
 from inference.measurement.samples import sources
 from inference.measurement.samples.stored import take
+from mixture_models.validation import flag, integer, one_of, path_of, positive
 
 # Samples of a checkpoint that a figure shows, and checkpoints that it has panels for.
 _POINTS, _PANELS = 400, 6
 
 
-def run(samples: Any, old_reference: Any, new_reference: Any, **settings: Any) -> xr.DataTree:
-    """Measure a run; see `inference.measure` for the arguments.
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`, most of which are those of `inference.measure`."""
+
+    run: Path = setting(
+        path_of, "Samples of the checkpoints: .npz, .npy, .parquet, .nc or .zarr.", argument=True
+    )
+    old_reference: Path = setting(path_of, "Samples of the old task, in a file of the same kinds.")
+    new_reference: Path = setting(path_of, "Samples of the new task.")
+    method: str = setting(
+        partial(one_of, known=METHODS), "laplace (fast), nuts, or auto: fast where it can be trusted.", "auto"
+    )
+    covariance: str = setting(
+        partial(one_of, known=COVARIANCES), "shared, axis, proportional, unequal or auto.", "auto"
+    )
+    tails: str = setting(partial(one_of, known=TAILS), "Modes' tails: gaussian, student or auto.", "auto")
+    neither: bool = setting(flag, "Add a component for neither task.", False)
+    displacement_scale: float = setting(positive, "Prior scale of a displacement [Mahalanobis].", 0.5)
+    num_draws: int = setting(integer, "Draws of the posterior.", 1000)
+    max_features: int = setting(integer, "Project to this many coordinates above it.", 64)
+    memory: float | None = setting(
+        positive,
+        "GiB that a checkpoint may take; a larger one is streamed.",
+        None,
+        show="40 % of the machine's",
+        stored=False,
+    )
+    drop_missing: bool = setting(flag, "Leave out rows that are not finite.", False)
+    seed: int = setting(partial(integer, at_least=0), "Seed of all random numbers.", 0)
+
+
+def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
+    """Measure a run, by `inference.measure`.
 
     Returns:
         Its DataTree, with ``/shown``: some samples of some checkpoints and of the references in the frame,
         for the figure of the discriminant plane.
     """
-    tree = measure(samples, old_reference, new_reference, **settings)
+    samples, old_reference, new_reference = settings.run, settings.old_reference, settings.new_reference
+    given = {one.name: getattr(settings, one.name) for one in fields(settings)[3:]}
+    given["memory"] = None if settings.memory is None else settings.memory * 2**30
+    tree = measure(samples, old_reference, new_reference, **given, progress=progress)
     tree["shown"] = xr.DataTree(_shown(tree, samples, old_reference, new_reference))
     return tree
 
@@ -121,11 +159,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         if "shown" in tree.children:
             drawn["samples"] = _plot_samples(tree)
     return drawn
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
-    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)
 
 
 def _untrusted(tree: xr.DataTree) -> np.ndarray:

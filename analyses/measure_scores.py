@@ -1,8 +1,8 @@
 """How much old behaviour does a real run keep, by two log-likelihoods a sample? Table and figures."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,33 +11,56 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses.core import checkpoint_axis, figures, outputs, tables
+from analyses.core import checkpoint_axis, figures, tables
+from analyses.core.settings import BaseSettings, each, setting, text
 from inference.intervals import interval, interval_kind, interval_probability
 from inference.measurement.scores.files import read_scores
-from inference.measurement.scores.measure_scores import measure_scores
+from inference.measurement.scores.measure_scores import measure_scores, prior_shapes
+from mixture_models.validation import integer, path_of
 
 # Checkpoints whose density is drawn.
 _MOST_DENSITIES = 8
 
 
-def run(
-    paths: Sequence[str | Path],
-    *,
-    old: str = "old_log_likelihood",
-    new: str = "new_log_likelihood",
-    checkpoint: str | None = None,
-    **settings: Any,
-) -> xr.DataTree:
-    """Measure the scores in some files.
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`."""
 
-    Args:
-        paths: see `inference.measurement.scores.files.read_scores`, also for the columns.
-        old: column of the log-likelihoods under the old-task reference.
-        new: column of those under the new-task reference.
-        checkpoint: column of the checkpoints.
-        settings: of `inference.measure_scores`.
-    """
-    return measure_scores(*read_scores(paths, old=old, new=new, checkpoint=checkpoint), **settings)
+    files: tuple[Path, ...] = setting(
+        each(path_of), "Scores, a row a sample: .jsonl, .csv or .parquet.", argument=True, metavar="FILE..."
+    )
+    old_column: str = setting(
+        text, "Column of the log-likelihoods under the old-task reference [nat].", "old_log_likelihood"
+    )
+    new_column: str = setting(
+        text, "Column of the log-likelihoods under the new-task reference [nat].", "new_log_likelihood"
+    )
+    checkpoint_column: str | None = setting(
+        text,
+        "Column of the checkpoints.",
+        None,
+        show="checkpoint; where there is none, each file is a checkpoint",
+    )
+    weight_prior: tuple[float, float] = setting(
+        lambda name, shapes: prior_shapes(shapes),
+        "Shapes of the Beta prior of the old weight, each at least 1.",
+        (1.0, 1.0),
+    )
+    num_draws: int = setting(integer, "Draws of the posterior.", 4000)
+    seed: int = setting(partial(integer, at_least=0), "Seed of the draws.", 0)
+
+
+def run(settings: Settings) -> xr.DataTree:
+    """Measure the scores in some files, by `inference.measure_scores`."""
+    scores = read_scores(
+        settings.files,
+        old=settings.old_column,
+        new=settings.new_column,
+        checkpoint=settings.checkpoint_column,
+    )
+    return measure_scores(
+        *scores, weight_prior=settings.weight_prior, num_draws=settings.num_draws, seed=settings.seed
+    )
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -99,11 +122,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return the figures ``old_weight``, over checkpoints, and ``density``, of some of them."""
     with figures.style():
         return {"old_weight": _plot_weight(tree), "density": _plot_density(tree)}
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
-    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)
 
 
 def _plot_weight(tree: xr.DataTree) -> Figure:

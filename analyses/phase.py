@@ -8,7 +8,10 @@ much that old behaviours are claimed by the new mode (misassignment).
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -23,6 +26,7 @@ from rich.table import Table
 from scipy.optimize import brentq
 
 from analyses.core import figures, outputs, tables
+from analyses.core.settings import BaseSettings, each, seed_setting, setting, workers_setting
 from inference import results
 from inference.sweeps import sweep
 from mixture_models import objectives, theory
@@ -30,18 +34,12 @@ from mixture_models.metrics import retention
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import (
     InputError,
-    folder_of,
     increasing_array,
     integer,
     not_negative,
     open_interval,
     positive,
 )
-
-#: Separations, batch sizes and values of the knob of the default grid.
-SEPARATIONS = tuple(float(x) for x in np.arange(1.5, 7.25, 0.5))
-BATCH_SIZES = (2, 4, 8, 32, 64)
-KNOBS = (0.0, 0.05, 0.2)
 
 # What is swept together, and the argument that is its knob.
 _FAMILIES = {"replay": ("sft", "reverse_kl"), "anchor": ("sdft",)}
@@ -55,91 +53,98 @@ _SAFE = 0.1
 _LEAST_DRIFT = 1e-3
 
 
-def run(
-    separations: Sequence[float] = SEPARATIONS,
-    *,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-    knobs: Sequence[float] = KNOBS,
-    old_weight: float = 0.5,
-    start_old_weight: float = 0.02,
-    start_new_gap: float = 1.0,
-    num_steps: int = 100,
-    learning_rate: float = 0.2,
-    num_replicates: int = 40,
-    seed: int = 0,
-    keep: Path,
-    workers: int | None = None,
-    progress: bool = True,
-) -> xr.DataTree:
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    sizes: tuple[int, ...] = each(partial(integer, at_least=2))(name, value)
+    increasing_array(name, sizes, "[2, 1000000]")
+    return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`; the learner's old mean is right at the start."""
+
+    separations: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[1.5, 100]"),
+        "Separations of the modes, increasing.",
+        tuple(np.arange(1.5, 7.25, 0.5).tolist()),
+        show="1.5 2 … 7",
+        argument=True,
+    )
+    batch_sizes: tuple[int, ...] = setting(
+        _sizes, "Behaviours in an update; may be repeated.", (2, 4, 8, 32, 64), option="batch_size"
+    )
+    knobs: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[0, 0.95]"),
+        "Replay of SFT and RL, anchor of SDFT; may be repeated.",
+        (0.0, 0.05, 0.2),
+        option="knob",
+    )
+    old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
+    start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.02)
+    start_new_gap: float = setting(
+        not_negative, "Distance of the new mean from the target's at the start.", 1.0
+    )
+    num_steps: int = setting(integer, "Updates of a training.", 100)
+    learning_rate: float = setting(positive, "Learning rate of plain SGD.", 0.2)
+    num_replicates: int = setting(integer, "Trainings at every point.", 40)
+    seed: int = seed_setting()
+    workers: int | None = workers_setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        gap, least = self.start_new_gap, self.separations[0]
+        if gap >= least:
+            raise InputError(f"start_new_gap must be less than every separation; got {gap:g} and {least:g}")
+
+
+def run(settings: Settings, *, out: Path | None = None, progress: bool = True) -> xr.DataTree:
     """Sweep the grid, and compute the lines of theory.
 
     Args:
-        separations: δ of the target's modes, increasing, at least 1.5.
-        batch_sizes: behaviours in an update, increasing, at least 2.
-        knobs: replay of `sft` and `reverse_kl`, anchor of `sdft`, increasing, in [0, 0.95].
-        old_weight: α of the target.
-        start_old_weight: β at the start, where the old mean is right.
-        start_new_gap: distance of the learner's new mean from the target's at the start, toward the old mode:
-            what is to be learnt; at least 0 and less than every separation.
-        num_steps: updates of a training.
-        learning_rate: of plain SGD.
-        num_replicates: trainings of every objective at every point.
-        seed: of all random numbers.
-        keep: folder for the sweeps' stores, from which an interrupted run goes on.
-        workers: processes of a Dask cluster on this machine, see `inference.sweep`.
+        settings: of the grid and the trainings.
+        out: place of an output, beside which the sweeps' stores are kept, so that an interrupted run goes on.
         progress: whether a terminal shows progress.
 
     Returns:
         DataTree with ``/final`` and ``/trajectory_stats`` over (objective, separation, batch_size, knob,
         chain, draw), and ``/theory``: ``starvation`` over (objective, batch_size, knob) and
         ``misassignment`` over (separation).
-
-    Raises:
-        InputError: an argument out of range.
     """
-    apart = increasing_array("separations", separations, "[1.5, 100]")
-    sizes = [integer("batch_sizes", size, at_least=2) for size in batch_sizes]
-    increasing_array("batch_sizes", sizes, "[2, 1000000]")
-    shares = increasing_array("knobs", knobs, "[0, 0.95]")
-    alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
-    gap = not_negative("start_new_gap", start_new_gap)
-    if gap >= apart[0]:
-        raise InputError(f"start_new_gap must be less than every separation; got {gap:g} and {apart[0]:g}")
+    if out is None:
+        with TemporaryDirectory() as keep:
+            return _run(settings, Path(keep), progress)
+    return _run(settings, outputs.kept_beside(out), progress)
+
+
+def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
+    apart, shares, sizes = np.array(settings.separations), np.array(settings.knobs), settings.batch_sizes
+    alpha, beta, gap = settings.old_weight, settings.start_old_weight, settings.start_new_gap
     target = TwoMode.create(alpha, 0.0, float(apart[-1]))
-    settings = {
-        "separations": list(apart),
-        "batch_sizes": sizes,
-        "knobs": list(shares),
-        "old_weight": alpha,
-        "start_old_weight": beta,
-        "start_new_gap": gap,
-        "num_steps": integer("num_steps", num_steps),
-        "learning_rate": positive("learning_rate", learning_rate),
-        "num_replicates": integer("num_replicates", num_replicates),
-        "seed": integer("seed", seed, at_least=0, at_most=2**63 - 1),
-    }
     # What an interrupted run of other settings left is not in the way.
-    mark = f"{zlib.crc32(json.dumps(settings).encode()):08x}"
+    mark = f"{zlib.crc32(json.dumps(settings.asdict()).encode()):08x}"
 
     def start(target: TwoMode) -> TwoMode:
         return target.replace(old_weight=beta, new_mean=target.new_mean - gap)
 
-    keep = folder_of("keep", keep)
     keep.mkdir(parents=True, exist_ok=True)
     finals, stats = [], []
     for argument, names in _FAMILIES.items():
         tree = sweep(
             [objectives.registry[name]() for name in names],
-            {"target.separation": list(apart), "batch_size": sizes, f"objective.{argument}": list(shares)},
+            {
+                "target.separation": list(apart),
+                "batch_size": list(sizes),
+                f"objective.{argument}": list(shares),
+            },
             start=start,
             target=target,
             store=keep / f"{argument}-{mark}.zarr",
-            num_steps=num_steps,
+            num_steps=settings.num_steps,
             batch_size=sizes[0],
-            learning_rate=learning_rate,
-            num_replicates=num_replicates,
-            seed=seed,
-            workers=workers,
+            learning_rate=settings.learning_rate,
+            num_replicates=settings.num_replicates,
+            seed=settings.seed,
+            workers=settings.workers,
             progress=progress,
         )
         new_names = {"target.separation": "separation", f"objective.{argument}": "knob"}
@@ -151,7 +156,7 @@ def run(
         "theory": _theory(apart, sizes, shares, beta, gap),
     }
     return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings))}
+        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
         | {f"/{name}": results.describe(group) for name, group in groups.items()}
     )
 
@@ -387,8 +392,3 @@ def _lines(axes: Axes, shown: xr.DataArray, size: float, separation: float) -> N
         box: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(0.98, 0.95, "no batch holds old behaviour", fontsize=7, bbox=box, **place)
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
-    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -5,8 +5,8 @@ batch holds no old behaviour, what the importance weights cost, and what small b
 has nearly lost its old mode.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from rich.console import RenderableType
 from scipy import stats
 
-from analyses.core import figures, outputs, tables
+from analyses.core import figures, tables
+from analyses.core.settings import BaseSettings, seed_setting, setting
 from inference import results
 from inference.exact.flow import gradient_flow
 from inference.intervals import interval, interval_probability
@@ -38,9 +39,6 @@ results.register(
     recovery_step=("step at which half of the missing weight is back", "step"),
 )
 
-#: Replayed shares of the trainings and of the drawn batches.
-SHARES = (0.0, 0.1, 0.2, 0.5)
-
 # Replayed shares of the exact flow of forward KL, and when it has ended.
 _OPTIMA = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 _END = 4000.0
@@ -54,28 +52,28 @@ _NUM_STEPS = 2000
 _EXACT, _DRAWN = (look["color"] for look in figures.line_style(["exact", "drawn"]).values())
 
 
-def run(
-    replay: Sequence[float] = SHARES,
-    *,
-    separation: float = 4.0,
-    old_weight: float = 0.5,
-    start_old_weight: float = 0.05,
-    batch_size: int = 8,
-    learning_rate: float = 0.05,
-    num_replicates: int = 128,
-    seed: int = 0,
-) -> xr.DataTree:
-    """Compute the optima of forward KL, draw batches of reverse KL, and train with small ones.
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`: of the batches and the trainings, whose learner's means are right."""
 
-    Args:
-        replay: λ of the trainings and batches, increasing, in [0, 0.95].
-        separation: δ of the target's modes.
-        old_weight: α of the target.
-        start_old_weight: β of the learner that draws and that is trained, its means right.
-        batch_size: behaviours in a batch, at least 2.
-        learning_rate: of plain SGD.
-        num_replicates: trainings of each share.
-        seed: of all random numbers.
+    replay: tuple[float, ...] = setting(
+        partial(increasing_array, interval="[0, 0.95]"),
+        "Replayed shares of reverse KL, increasing.",
+        (0.0, 0.1, 0.2, 0.5),
+        option="shares",
+        argument=True,
+    )
+    separation: float = setting(positive, "Distance of the target's modes.", 4.0)
+    old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
+    start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.05)
+    batch_size: int = setting(partial(integer, at_least=2), "Behaviours seen in an update.", 8)
+    learning_rate: float = setting(positive, "Learning rate of plain SGD.", 0.05)
+    num_replicates: int = setting(integer, "Trainings of each share.", 128)
+    seed: int = seed_setting()
+
+
+def run(settings: Settings) -> xr.DataTree:
+    """Compute the optima of forward KL, draw batches of reverse KL, and train with small ones.
 
     Returns:
         DataTree with ``/population``: ``end``, the old weight at the end of forward KL's flow, the means held
@@ -83,23 +81,19 @@ def run(
         ``effective_fraction`` and its bound; ``/simulated``: ``starved_share`` of drawn batches with its
         interval, and ``drawn_fraction``; ``/trajectory``, ``/trajectory_stats`` and ``/final`` of the
         trainings, with ``recovery_step`` and ``peak_old_drift``.
-
-    Raises:
-        InputError: an argument out of range.
     """
-    shares = increasing_array("replay", replay, "[0, 0.95]")
-    alpha, beta = open_interval("old_weight", old_weight), open_interval("start_old_weight", start_old_weight)
-    target = TwoMode.create(alpha, 0.0, positive("separation", separation))
+    shares, alpha, beta = np.array(settings.replay), settings.old_weight, settings.start_old_weight
+    target = TwoMode.create(alpha, 0.0, settings.separation)
     start = target.replace(old_weight=beta)
-    size = integer("batch_size", batch_size, at_least=2)
+    size, seed = settings.batch_size, settings.seed
     runs = train(
         [objectives.reverse_kl(replay=float(share)) for share in shares],
         start,
         target,
         num_steps=_NUM_STEPS,
         batch_size=size,
-        learning_rate=learning_rate,
-        num_replicates=num_replicates,
+        learning_rate=settings.learning_rate,
+        num_replicates=settings.num_replicates,
         seed=seed,
         progress=False,
     )
@@ -120,16 +114,6 @@ def run(
         },
         {"replay": fine},
     )
-    settings = {
-        "replay": list(shares),
-        "separation": float(target.separation),
-        "old_weight": alpha,
-        "start_old_weight": beta,
-        "batch_size": size,
-        "learning_rate": learning_rate,
-        "num_replicates": num_replicates,
-        "seed": seed,
-    }
     groups = {
         "population": _optima(target),
         "theory": predicted,
@@ -140,7 +124,7 @@ def run(
         "constant_data": runs["constant_data"].to_dataset(),
     }
     return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings))}
+        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
         | {f"/{name}": results.describe(group) for name, group in groups.items()}
     )
 
@@ -336,8 +320,3 @@ def _plot_trainings(axes: Axes, tree: xr.DataTree) -> None:
         fontsize=10,
     )
     axes.legend(title="replayed share")
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -1,6 +1,7 @@
 """A sweep from a file: the settings of a comparison, and the axes along which they vary."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import pandas as pd
 import xarray as xr
 from rich.console import RenderableType
 
-from analyses.compare.settings import Settings
+from analyses import compare
 from analyses.core import tables
-from analyses.core.config import read
+from analyses.core.settings import BaseSettings, read, setting, text, workers_setting
 from inference.sweeps import sweep
 from mixture_models import objectives
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.validation import InputError, integer, number, one_of, positive
+from mixture_models.validation import InputError, integer, number, one_of, path_of, positive
 
 _SPACINGS = ("linear", "log")
 
@@ -24,47 +25,48 @@ _REPORTED = ("old_weight", "retention", "old_coverage", "old_drift", "new_gap")
 _MOST_VALUES = 100_000
 
 
-def run(
-    config: Path,
-    out: Path,
-    *,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    memory: float | None = None,
-    progress: bool = True,
-) -> xr.DataTree:
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """Which sweep is run, and what it may take of the machine."""
+
+    grid: Path = setting(path_of, "TOML file: settings, and a table [grid] of axes.", argument=True)
+    workers: int | None = workers_setting()
+    scheduler: str | None = setting(text, "Address of a running Dask scheduler.", None, stored=False)
+    memory: float | None = setting(
+        positive, "GiB that a process may take.", None, show="half of what is free", stored=False
+    )
+
+
+def run(settings: Settings, *, out: Path, progress: bool = True) -> xr.DataTree:
     """Run the sweep that a file describes, or what is missing of it.
 
-    The file holds those of `analyses.compare.settings.Settings` (start and end are recorded unless
+    The file holds the settings of `analyses.compare` (start and end are recorded unless
     ``record_every`` is given), a table ``learning_rate_factors``, and a table ``grid`` of axes (see
     `inference.sweeps.grid`): a list of values each, or a table with ``first``, ``last``, ``count`` and
     ``spacing`` (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and
     ``start_old_drift`` from it, unless an axis says otherwise.
 
     Args:
-        config: TOML file.
+        settings: the file, and what `inference.sweep` may take.
         out: store to write, ends in ``.zarr``.
-        workers: see `inference.sweep`.
-        scheduler: see `inference.sweep`.
-        memory: bytes, see `inference.sweep`.
         progress: see `inference.sweep`.
 
     Raises:
         InputError: the file is missing, is not TOML, or holds an unknown or unusable setting.
     """
-    settings, axes, factors, record_every = _read(config)
+    trained, axes, factors, record_every = _read(settings.grid)
 
     def start_of(target: TwoMode) -> TwoMode:
         apart = target.new_mean - target.old_mean
         toward_new = apart / float(target.separation)
         return target.replace(
-            old_weight=settings.start_old_weight,
-            old_mean=target.old_mean + settings.start_old_drift * toward_new,
-            new_mean=target.new_mean - settings.start_new_gap * toward_new,
+            old_weight=trained.start_old_weight,
+            old_mean=target.old_mean + trained.start_old_drift * toward_new,
+            new_mean=target.new_mean - trained.start_new_gap * toward_new,
         )
 
-    chosen = [objectives.parse(text) for text in settings.objectives]
-    _, target, dimension = settings.placed(chosen)
+    chosen = [objectives.parse(text) for text in trained.objectives]
+    _, target, dimension = trained.placed(chosen)
     return sweep(
         chosen,
         axes,
@@ -72,31 +74,31 @@ def run(
         target=target,
         dimension=dimension,
         store=out,
-        num_steps=settings.num_steps,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        num_replicates=settings.num_replicates,
-        seed=settings.seed,
+        num_steps=trained.num_steps,
+        batch_size=trained.batch_size,
+        learning_rate=trained.learning_rate,
+        num_replicates=trained.num_replicates,
+        seed=trained.seed,
         record_every=record_every,
         learning_rate_factors=factors,
-        common_random_numbers=settings.common_random_numbers,
-        precision=settings.precision,
-        workers=workers,
-        scheduler=scheduler,
-        memory=memory,
+        common_random_numbers=trained.common_random_numbers,
+        precision=trained.precision,
+        workers=settings.workers,
+        scheduler=settings.scheduler,
+        memory=None if settings.memory is None else settings.memory * 2**30,
         progress=progress,
     )
 
 
-def _read(path: Path) -> tuple[Settings, dict[str, Any], dict[str, float], int | None]:
+def _read(path: Path) -> tuple[compare.Settings, dict[str, Any], dict[str, float], int | None]:
     """Return settings, axes, learning rate factors, and the steps between two records where given."""
-    stored = read(path, [*Settings.names(), "grid", "learning_rate_factors"])
+    stored = read(path, [*compare.Settings.stored_fields(), "grid", "learning_rate_factors"])
     axes, factors = stored.pop("grid", {}), stored.pop("learning_rate_factors", {})
     for name, table in (("grid", axes), ("learning_rate_factors", factors)):
         if not isinstance(table, Mapping):
             raise InputError(f"{name} must be a table; got {table!r}")
     record_every = stored.get("record_every")
-    return Settings(**stored), dict(_flat(axes)), dict(factors), record_every
+    return compare.Settings(**stored), dict(_flat(axes)), dict(factors), record_every
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,12 +1,13 @@
-from .chen2025 import (
-    FACTOR,
-    conclusion,
-    published_steps,
-    remarks,
-    run,
-    summary,
-    table,
-    write,
-)
+from .chen2025 import FACTOR, Settings, conclusion, published_steps, remarks, run, summary, table, write
 
-__all__ = ["FACTOR", "conclusion", "published_steps", "remarks", "run", "summary", "table", "write"]
+__all__ = [
+    "FACTOR",
+    "Settings",
+    "conclusion",
+    "published_steps",
+    "remarks",
+    "run",
+    "summary",
+    "table",
+    "write",
+]

@@ -15,8 +15,9 @@ import xarray as xr
 from jax.tree_util import Partial
 from rich.table import Table
 
-from analyses.chen2025 import figures as chen2025_figures
+from analyses.chen2025.figures import plot
 from analyses.core import outputs, tables
+from analyses.core.settings import BaseSettings, seed_setting, setting
 from inference import results
 from inference.intervals import interval, interval_probability
 from inference.training.train import scale_by_name, train
@@ -31,6 +32,7 @@ from mixture_models.objectives.published import (
     PublishedTwoModeLearner,
     clip_to_bounds,
 )
+from mixture_models.validation import integer
 
 results.register(
     drop=("drop in overlap with the old mode", "1"),
@@ -106,12 +108,19 @@ BIMODAL = (
 UNIMODAL = (Run("forward KL", 0.05), Run("published RL", 0.005), Run("reverse KL", 0.005))
 
 
-def run(num_replicates: int = 64, seed: int = 0, *, progress: bool = True) -> xr.DataTree:
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`; every training sees the same random numbers."""
+
+    num_replicates: int = setting(integer, "Trainings of each run.", 64)
+    seed: int = seed_setting()
+
+
+def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Reproduce both published settings, and the bi-modal one without the factor and with reverse KL.
 
     Args:
-        num_replicates: trainings of each run.
-        seed: of all random numbers; every run sees the same.
+        settings: of the trainings.
         progress: whether a terminal shows a progress bar.
 
     Returns:
@@ -119,11 +128,12 @@ def run(num_replicates: int = 64, seed: int = 0, *, progress: bool = True) -> xr
         Their ``/trajectory`` and ``/final`` also hold ``drop`` and ``gain``; ``/learnt`` holds
         ``learnt_step`` and ``learnt_drop``, where the gain first reaches 0.9, NaN where it never does.
     """
+    num_replicates, seed = settings.num_replicates, settings.seed
     parts = {
         "bimodal": (PublishedTwoModeLearner(), BIMODAL, 200),
         "unimodal": (PublishedSingleModeLearner(), UNIMODAL, 1000),
     }
-    tree = xr.DataTree(xr.Dataset(attrs=results.provenance({"num_replicates": num_replicates, "seed": seed})))
+    tree = xr.DataTree(xr.Dataset(attrs=results.provenance(settings.asdict())))
     for name, (learner, runs, num_steps) in parts.items():
         trees = [one.train(learner, num_steps, num_replicates, seed, progress) for one in runs]
         tree[name] = _with_forgetting(_concatenated(trees))
@@ -138,13 +148,13 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     the replicates that reached the gain, of ``num_replicates`` that stayed finite; ``num_diverged`` did not.
     """
     frames = []
-    for setting in ("bimodal", "unimodal"):
-        part = tree.children[setting]
+    for published in ("bimodal", "unimodal"):
+        part = tree.children[published]
         kept = results.converged(part)
         final, learnt = (part[group].to_dataset() for group in ("final", "learnt"))
         values: dict[str, xr.DataArray] = {name: final[name] for name in ("drop", "gain")}
         values |= {name: learnt[name] for name in ("learnt_drop", "learnt_step")}
-        columns: dict[str, Any] = {"setting": xr.full_like(kept["objective"], setting, dtype=object)}
+        columns: dict[str, Any] = {"setting": xr.full_like(kept["objective"], published, dtype=object)}
         columns |= {name: kept[name] for name in ("method", "learning_rate", "factor")}
         for name, array in values.items():
             limits = interval(array.where(kept))
@@ -207,7 +217,7 @@ def conclusion(tree: xr.DataTree) -> str:
 
 def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv``, ``conclusion.txt`` and the figures into a folder."""
-    outputs.write(tree, summary(tree).reset_index(), chen2025_figures.plot(tree), folder)
+    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)
     (folder / "conclusion.txt").write_text(conclusion(tree) + "\n")
 
 

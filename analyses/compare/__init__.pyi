@@ -1,5 +1,5 @@
-from .compare import run, summary, table, write
+from .compare import remarks, run, summary, table
 from .figures import plot
 from .settings import Settings
 
-__all__ = ["Settings", "plot", "run", "summary", "table", "write"]
+__all__ = ["Settings", "plot", "remarks", "run", "summary", "table"]

@@ -1,7 +1,6 @@
 """Which objective forgets, how much, and in which of the two ways? The main comparison."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ import pandas as pd
 import xarray as xr
 from rich.console import RenderableType
 
-from analyses.compare.figures import plot
 from analyses.compare.settings import Settings
-from analyses.core import config, outputs, tables
+from analyses.core import tables
 from inference import results
 from inference.comparison import replicates as comparison
 from inference.comparison.deviation import deviation, discretisation
@@ -25,8 +23,6 @@ from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.theory.predictions import drift_bound
 from mixture_models.validation import InputError
-
-__all__ = ["plot", "run", "summary", "table", "write"]
 
 
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
@@ -159,7 +155,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     columns["num_diverged"] = (~kept).sum(["chain", "draw"])
     return pd.DataFrame(
         {name: column.to_numpy() for name, column in columns.items()}, index=final["objective"]
-    )
+    ).rename_axis("objective")
 
 
 def table(tree: xr.DataTree) -> RenderableType:
@@ -241,7 +237,7 @@ def _against_noise(row: Mapping[str, Any], name: str) -> str:
     return f"{tables.number(row[name])}\n{words}"
 
 
-def write(tree: xr.DataTree, settings: Settings, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv``, ``settings.toml`` and the figures into a folder."""
-    outputs.write(tree, summary(tree).rename_axis("objective").reset_index(), plot(tree), folder)
-    settings.write(folder / config.FILE)
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Say why there is no exact side, where trainings stand by themselves."""
+    reason = tree.attrs.get("no_exact_side")
+    return [] if reason is None else [f"No exact flow beside the trainings: {reason}."]

@@ -1,119 +1,173 @@
-"""What all commands that write a folder have in common."""
+"""A command from an analysis: its options are the settings, and what all commands have in common."""
 
-import functools
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from analyses.core import config, outputs
-
-if TYPE_CHECKING:  # a command loads only what it needs
-    import xarray as xr
-
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
-Formats = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--format", help="Of the figures: png, svg or pdf; may be repeated.", show_default="png svg"
-    ),
-]
+import analyses
+from analyses.core import interruption, outputs, settings
+from analyses.registry import Command
 
 
-class Work(NamedTuple):
-    """What a command does once its place is held.
+def build(command: Command) -> Any:
+    """Return the command of an analysis, which is imported.
 
-    Attributes:
-        analysis: module with ``write(tree, folder)`` and ``table(tree)``, and ``remarks(tree)`` where there
-            is more to say.
-        run: computes the result.
-        spins: whether a spinner shows that it runs, as it has no progress bar of its own.
+    The analysis has ``Settings``, ``run(settings)`` and ``table(tree)``, and ``remarks(tree)`` where there is
+    more to say. ``run`` takes ``progress`` where it shows a bar (a spinner shows that others run), and
+    ``out`` where it needs the place of the output. What draws has ``summary(tree)`` and ``plot(tree)``, or
+    its own ``write(tree, folder)``.
     """
+    analysis = getattr(analyses, command.module)
+    of = analysis.Settings
 
-    analysis: Any
-    run: "Callable[[], xr.DataTree]"
-    spins: bool = False
+    def run(context: typer.Context, **given: Any) -> None:
+        with interruption.heard():
+            _run(command, analysis, context, given)
 
-
-def writes(
-    default: str | None = None, *, optional: bool = False
-) -> Callable[[Callable[..., Work]], Callable[..., None]]:
-    """Make a command of a function that returns its `Work`: it writes a folder and prints the table.
-
-    The command takes ``--out``, ``--config``, ``--format``, ``--overwrite`` and ``--quiet`` beside what the
-    function takes; ``out`` and ``quiet`` are handed on to a function that takes them.
-
-    Args:
-        default: folder to write; None: it must be given, or, if ``optional``, nothing is written.
-        optional: whether a command without ``--out`` only prints.
-    """
-
-    def decorate(function: Callable[..., Work]) -> Callable[..., None]:
-        own = inspect.signature(function, eval_str=True).parameters
-
-        @functools.wraps(function)
-        def command(context: typer.Context, **given: Any) -> None:
-            out, quiet, overwrite = given["out"], given["quiet"], given["overwrite"]
-            formats = outputs.formats_of(given["formats"])
-            if out is not None:
-                outputs.check(out, overwrite=overwrite)
-            work = function(**{name: given[name] for name in own})
-            console = Console()
-            with console.status("computing") if work.spins and not quiet else nullcontext():
-                if out is None:
-                    tree = work.run()
-                else:
-                    with outputs.folder(out, overwrite=overwrite, formats=formats) as folder:
-                        tree = work.run()
-                        work.analysis.write(tree, folder)
-                        config.write_of(context, folder)
-            console.print(work.analysis.table(tree))
-            for remark in getattr(work.analysis, "remarks", lambda _: [])(tree):
-                print(remark)
-            if out is not None:
-                say_written(out, formats)
-
-        common = [_out(default, optional), _CONFIG, _FORMATS, _OVERWRITE, _QUIET]
-        parameters = [
-            _parameter("context", typer.Context),
-            *(
-                p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-                for p in own.values()
-                if p.name not in ("out", "quiet")
-            ),
-            *common,
-        ]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
-
-    return decorate
+    parameters = [_parameter("context", typer.Context), *_own(of), *_common(command, of)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app.command(command.name.split()[-1], help=command.text)(run)
+    return typer.main.get_command(app)
 
 
-def say_written(out: Path, formats: tuple[str, ...]) -> None:
-    """Print what a command has written."""
-    named = " and ".join(name.upper() for name in formats)
-    print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as {named}.")
+def _run(command: Command, analysis: Any, context: typer.Context, given: dict[str, Any]) -> None:
+    """Check the place and the settings, compute, write, and print."""
+    out: Path | None = given["out"]
+    formats = outputs.formats_of(given.get("formats"))
+    if out is not None and not command.resumes:
+        outputs.check(out, overwrite=given["overwrite"])
+    chosen = _chosen(analysis.Settings, context, given)
+    taken = inspect.signature(analysis.run).parameters
+    arguments = {"progress": not given["quiet"], "out": out}
+    console = Console()
+    with (
+        nullcontext() if given["quiet"] or "progress" in taken else console.status("computing"),
+        _place(command, out, given, formats) as folder,
+    ):
+        tree = analysis.run(chosen, **{name: arguments[name] for name in arguments if name in taken})
+        if folder is not None and command.draws:
+            write = getattr(analysis, "write", partial(outputs.write_analysis, analysis))
+            write(tree, folder)
+        if folder is not None and not command.resumes:
+            chosen.write(folder / settings.FILE)
+    console.print(analysis.table(tree))
+    for remark in getattr(analysis, "remarks", lambda tree: [])(tree):
+        print(remark)
+    if command.draws and out is not None:
+        named = " and ".join(name.upper() for name in formats)
+        print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as {named}.")
+    elif out is not None:
+        print(f"Written to {out}: read it lazily with inference.open_sweep.")
+
+
+@contextmanager
+def _place(
+    command: Command, out: Path | None, given: dict[str, Any], formats: tuple[str, ...]
+) -> Iterator[Path | None]:
+    """Hold the place of the output, and give the folder to write into, if any."""
+    if out is None:
+        yield None
+    elif command.resumes:
+        with outputs.resumed(out, formats=formats):
+            yield out
+    else:
+        with outputs.folder(out, overwrite=given["overwrite"], formats=formats) as folder:
+            yield folder
+
+
+def _chosen(
+    of: type[settings.BaseSettings], context: typer.Context, given: dict[str, Any]
+) -> settings.BaseSettings:
+    """Return the settings: those given win over those of a file, which win over those of a preset."""
+    chosen: dict[str, Any] = {}
+    for name, preset in of.presets.items():
+        chosen |= preset.defaults if given[name] else {}
+    if given.get("config") is not None:
+        chosen |= of.stored_in(given["config"])
+    for one in fields(of):
+        source = context.get_parameter_source(settings.option(one))
+        if source is not None and source.name == "COMMANDLINE":
+            chosen[one.name] = given[settings.option(one)]
+    return of(**chosen)
+
+
+def _own(of: type[settings.BaseSettings]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of the settings that the command line takes, and of the presets."""
+    for one in fields(of):
+        if settings.facts(one).shown:
+            yield _of_setting(one)
+    for name, preset in of.presets.items():
+        flag = typer.Option(f"--{name}", help=preset.text)
+        yield _parameter(name, Annotated[bool, flag], False)
+
+
+def _of_setting(one: "Field[Any]") -> inspect.Parameter:
+    facts, name, default = settings.facts(one), settings.option(one), one.default
+    kind: Any = one.type
+    extra: dict[str, Any] = {"help": facts.text, "metavar": facts.metavar}
+    if settings.is_list(one):
+        kind = list[kind.__args__[0]]
+        if isinstance(default, tuple) and default:
+            extra["show_default"] = " ".join(str(v) if isinstance(v, str) else f"{v:g}" for v in default)
+    if facts.show is not None:
+        extra["show_default"] = facts.show
+    required = settings.is_required(one)
+    if not required and (settings.is_list(one) or facts.show is not None):
+        kind, default = kind | None, None
+    names = [f"--{name.replace('_', '-')}"] if one.default is False else []
+    made = typer.Argument(**extra) if facts.argument else typer.Option(*names, **extra)
+    return _parameter(name, Annotated[kind, made], *([] if required else [default]))
+
+
+def _common(command: Command, of: type[settings.BaseSettings]) -> Iterator[inspect.Parameter]:
+    """Yield the parameters of where a command writes and of how it prints."""
+    words = command.resumes or f"Folder to write{', if any' * command.optional}; it must not exist yet."
+    made = typer.Option(help=words)
+    if command.optional:
+        yield _parameter("out", Annotated[Path | None, made], None)
+    else:
+        yield _parameter("out", Annotated[Path, made], *([Path(command.out)] if command.out else []))
+    if command.draws:
+        yield _parameter("config", _config(of), None)
+        yield _parameter("formats", _Formats, None)
+    if not command.resumes:
+        yield _parameter("overwrite", _Overwrite, False)
+    yield _parameter("quiet", _Quiet, False)
 
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-_CONFIG = _parameter("config", config.Config, None)
-_FORMATS = _parameter("formats", Formats, None)
-_OVERWRITE = _parameter("overwrite", Overwrite, False)
-_QUIET = _parameter("quiet", Quiet, False)
+_Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format", help="Of the figures: png, svg or pdf; may be repeated.", show_default="png svg"
+    ),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
 
 
-def _out(default: str | None, optional: bool) -> inspect.Parameter:
-    words = f"Folder to write{', if any' if optional else ''}; it must not exist yet."
-    option = typer.Option(help=words)
-    if optional:
-        return _parameter("out", Annotated[Path | None, option], None)
-    return _parameter("out", Annotated[Path, option], *([] if default is None else [Path(default)]))
+def _config(of: type[settings.BaseSettings]) -> Any:
+    """Return the type of the option that reads a file."""
+
+    def take(context: typer.Context, path: Path | None) -> Path | None:
+        # What must be given may stand in the file; what else it holds is read with the settings.
+        if path is not None:
+            known = of.stored_fields()
+            stored = settings.read(path, known)
+            context.default_map = {name: stored[name] for name in stored if settings.is_required(known[name])}
+        return path
+
+    words = "settings.toml of an earlier run; options given here win."
+    return Annotated[Path | None, typer.Option("--config", help=words, callback=take, is_eager=True)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inference.storage import files
 from mixture_models.validation import one_of
@@ -202,3 +202,10 @@ def write(tree: "xr.DataTree", summary: "pd.DataFrame", drawn: "Mapping[str, Fig
     summary.to_csv(folder / "summary.csv", index=False)
     for name, figure in drawn.items():
         figures.save(figure, folder, name)
+
+
+def write_analysis(analysis: Any, tree: "xr.DataTree", folder: Path) -> None:
+    """Write what `write` does of an analysis, which has ``summary(tree)`` and ``plot(tree)``."""
+    frame = analysis.summary(tree)
+    named = frame if frame.index.name is None else frame.reset_index()
+    write(tree, named, analysis.plot(tree), folder)

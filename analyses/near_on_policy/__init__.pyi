@@ -1,4 +1,4 @@
 from .figures import plot
-from .near_on_policy import run, summary, table, write
+from .near_on_policy import Settings, run, summary, table
 
-__all__ = ["plot", "run", "summary", "table", "write"]
+__all__ = ["Settings", "plot", "run", "summary", "table"]

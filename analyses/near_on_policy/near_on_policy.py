@@ -5,7 +5,8 @@ theory's formula, and trainings on batches at some of the pairs.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import xarray as xr
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from analyses.core import outputs, tables
-from analyses.near_on_policy import figures as near_on_policy_figures
+from analyses.core import tables
+from analyses.core.settings import BaseSettings, seed_setting, setting
 from analyses.near_on_policy.maps import NAMES, Map, Setting, adaptive, maps
 from inference import results
 from inference.comparison.replicates import systematic_displacement
@@ -24,10 +25,7 @@ from inference.intervals import interval, interval_probability
 from inference.training.train import check_batch, train
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
-from mixture_models.validation import InputError, closed_interval, flag, integer, open_interval
-
-#: Of the figure ``near_on_policy``.
-plot = near_on_policy_figures.plot
+from mixture_models.validation import InputError, closed_interval, flag, integer, number, open_interval
 
 _MEASURES = ["old_weight", "retention", "old_coverage", "old_drift", "new_gap"]
 
@@ -41,45 +39,53 @@ _ADAPTIVE = "adaptive"
 _SHOWN = 3
 
 
-def run(
-    *,
-    separation: float = 4.0,
-    old_weight: float = 0.5,
-    start_old_weight: float = 0.7,
-    start_new_gap: float = 0.0,
-    reward_gap: float = 1.0,
-    anchor: float = 0.3,
-    ema: float = 0.05,
-    dimension: int = 2,
-    num_steps: int = 1000,
-    batch_size: int = 32,
-    learning_rate: float = 0.05,
-    num_points: int = 13,
-    num_trained: int = 5,
-    num_replicates: int = 16,
-    seed: int = 0,
-    progress: bool = True,
-) -> xr.DataTree:
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`.
+
+    The target's weight is also that of SDFT's demonstrations, and its responsibilities are in the rewards.
+    Where the reward gap is beyond 1 the temperatures are crossed in units of it. The learner's old mean is
+    right at the start, and its new mean off toward the old mode, by less than the separation.
+    """
+
+    separation: float = setting(
+        partial(closed_interval, low=1.0, high=10.0), "Distance of the target's modes.", 4.0
+    )
+    old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
+    start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.7)
+    start_new_gap: float = setting(number, "Distance of the new mean from the target's at the start.", 0.0)
+    reward_gap: float = setting(
+        partial(closed_interval, low=-5.0, high=5.0), "What a new behaviour earns more than an old one.", 1.0
+    )
+    anchor: float = setting(closed_interval, "SDFT's, in the map over demonstrations.", 0.3)
+    ema: float = setting(closed_interval, "SDFT's, in the map over demonstrations.", 0.05)
+    dimension: int = setting(integer, "Dimension of a behaviour in the trainings.", 2)
+    num_steps: int = setting(partial(integer, at_least=10), "Updates of a training.", 1000)
+    batch_size: int = setting(partial(integer, at_least=2), "Behaviours seen in an update.", 32)
+    learning_rate: float = setting(
+        partial(closed_interval, low=1e-6, high=1.0), "Learning rate of plain SGD.", 0.05
+    )
+    num_points: int = setting(
+        partial(integer, at_least=3, at_most=41), "Values of each setting on a map.", 13
+    )
+    num_trained: int = setting(
+        partial(integer, at_least=2), "Values of a map's abscissa at which is trained, in three rows.", 5
+    )
+    num_replicates: int = setting(partial(integer, at_least=2), "Trainings at each of these points.", 16)
+    seed: int = seed_setting()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        closed_interval("start_new_gap", self.start_new_gap, 0.0, 0.9 * self.separation)
+        integer("num_trained", self.num_trained, at_most=self.num_points)
+        check_batch(self.batch_size, self.dimension)
+
+
+def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Map the three methods exactly, by theory and, at some points, by trainings.
 
     Args:
-        separation: δ of the target's modes, in [1, 10].
-        old_weight: α of the target, which SDFT's demonstrations hold and whose responsibilities are in the
-            rewards.
-        start_old_weight: β₀ of the learner, whose old mean is right.
-        start_new_gap: distance of the learner's new mean from the target's, toward the old mode, less than δ.
-        reward_gap: Δ of ``mode_reward(0, Δ)``, of TTT-Discover and OAPL, in [-5, 5]; where it is beyond 1 the
-            temperatures are crossed in units of it.
-        anchor: of SDFT in the map over demonstrations.
-        ema: of SDFT in the map over demonstrations.
-        dimension: of a behaviour in the trainings; the exact descent is the same in all.
-        num_steps: updates of a training, at least 10.
-        batch_size: behaviours in a batch, at least 2.
-        learning_rate: of plain SGD, in (0, 1].
-        num_points: values of each setting in a map, in [3, 41].
-        num_trained: values of the setting on the abscissa at which is trained, at three of the ordinate.
-        num_replicates: trainings at each of these points.
-        seed: of all random numbers.
+        settings: of the maps and the trainings.
         progress: whether a terminal shows a progress bar.
 
     Returns:
@@ -90,31 +96,16 @@ def run(
         its ``old_weight``, ``retains`` and ``resting_old_weight``; ``trained``, the same as ``population`` of
         every training, NaN where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight
         is TTT-Discover's with an adaptive η.
-
-    Raises:
-        InputError: an argument out of range.
     """
-    apart = closed_interval("separation", separation, 1.0, 10.0)
     setting = Setting(
-        separation=apart,
-        target_weight=open_interval("old_weight", old_weight),
-        start_weight=open_interval("start_old_weight", start_old_weight),
-        start_new_gap=closed_interval("start_new_gap", start_new_gap, 0.0, 0.9 * apart),
-        reward_gap=closed_interval("reward_gap", reward_gap, -5.0, 5.0),
-        num_steps=integer("num_steps", num_steps, at_least=10),
-        learning_rate=closed_interval("learning_rate", learning_rate, 1e-6, 1.0),
-        anchor=closed_interval("anchor", anchor),
-        ema=closed_interval("ema", ema),
+        target_weight=settings.old_weight,
+        start_weight=settings.start_old_weight,
+        **{name: getattr(settings, name) for name in Setting._fields if not name.endswith("_weight")},
     )
-    chosen = maps(setting, integer("num_points", num_points, at_least=3, at_most=41))
-    count = integer("num_trained", num_trained, at_least=2, at_most=num_points)
+    chosen, count = maps(setting, settings.num_points), settings.num_trained
     training = {
-        "dimension": integer("dimension", dimension),
-        "batch_size": integer("batch_size", batch_size, at_least=2),
-        "num_replicates": integer("num_replicates", num_replicates, at_least=2),
-        "seed": integer("seed", seed, at_least=0, at_most=2**63 - 1),
+        name: getattr(settings, name) for name in ("dimension", "batch_size", "num_replicates", "seed")
     }
-    check_batch(training["batch_size"], training["dimension"])
     groups: dict[str, xr.Dataset] = {}
     flag("progress", progress)
     with tqdm(total=2 * len(chosen) + 1, unit="map", disable=None if progress else True) as bar:
@@ -132,13 +123,8 @@ def run(
             adaptive(setting, kl_weight), setting, {"kl_weight": kl_weight}, **training
         )
         bar.update()
-    settings = {**setting._asdict(), **training, "num_points": num_points, "num_trained": count}
-    settings |= {
-        "old_weight": settings.pop("target_weight"),
-        "start_old_weight": settings.pop("start_weight"),
-    }
     return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings))}
+        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
         | {f"/{name}": results.describe(group) for name, group in groups.items()}
     )
 
@@ -323,8 +309,3 @@ def _theory(row: Mapping[str, Any], name: str) -> str:
         return tables.MISSING
     rest = f"→ {tables.number(row['resting_old_weight'])}" if row["retains"] else "not held"
     return f"{tables.number(row[name])}\n{rest}"
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    outputs.write(tree, summary(tree), plot(tree), folder)

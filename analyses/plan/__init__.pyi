@@ -1,3 +1,4 @@
-from .plan import estimate, run, summary, table, write
+from .figure import plot
+from .plan import Settings, estimate, run, summary, table
 
-__all__ = ["estimate", "run", "summary", "table", "write"]
+__all__ = ["Settings", "estimate", "plot", "run", "summary", "table"]

@@ -5,7 +5,9 @@ are free to move, and what batches of a finite size miss. ``check`` trains and c
 it imports load quickly; drawing and training are imported where they are asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pandas as pd
 import xarray as xr
 from rich.table import Table
 
-from analyses.core import outputs, tables
+from analyses.core import tables
+from analyses.core.settings import BaseSettings, seed_setting, setting, texts
 from analyses.plan.rows import NUM_CURVE, RANGED, SHOWN, check_knob, row_of, times_of
 from analyses.plan.samples import (
     corners_of,
@@ -28,7 +31,7 @@ from inference.intervals import interval, interval_probability
 from inference.measurement.separation import EstimatedSetting, estimate_setting
 from mixture_models import objectives
 from mixture_models.theory.paths import Setting
-from mixture_models.validation import InputError, flag, integer, open_interval, positive
+from mixture_models.validation import InputError, flag, integer, number, open_interval, path_of, positive
 
 results.register(
     knob=("setting that is turned to keep old behaviour", "1"),
@@ -79,36 +82,53 @@ def estimate(
     return estimate_setting(old_samples, new_samples, learner_samples, drop_missing=drop_missing)
 
 
-def run(
-    chosen: Sequence[str] | None = None,
-    *,
-    separation: float | None = None,
-    old_weight: float = 0.5,
-    start_old_weight: float | None = None,
-    num_steps: int = 500,
-    batch_size: int = 64,
-    learning_rate: float = 0.05,
-    keep: float = 0.9,
-    estimated: EstimatedSetting | None = None,
-    check: bool = False,
-    seed: int = 0,
-) -> xr.DataTree:
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`; the learner's means are taken as right, so that its weight is its retention."""
+
+    objectives: tuple[str, ...] = setting(
+        texts,
+        "Objectives and their arguments, as sdft:anchor=0.2.",
+        (),
+        show="every registered one and its variants",
+        argument=True,
+    )
+    separation: float | None = setting(
+        in_reach,
+        "Distance of the modes [Mahalanobis]; or samples of both.",
+        None,
+        show="4.0",
+    )
+    old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
+    start_old_weight: float | None = setting(
+        open_interval, "Old weight now; or samples of the learner.", None, show="0.7"
+    )
+    old_samples: Path | None = setting(
+        path_of, "Samples of the old task, to estimate the separation from.", None
+    )
+    new_samples: Path | None = setting(path_of, "Samples of the new task.", None)
+    learner_samples: Path | None = setting(
+        path_of, "Samples of the learner now, to estimate its old weight from.", None
+    )
+    drop_missing: bool = setting(flag, "Leave out rows that are not finite.", False)
+    num_steps: int = setting(integer, "Updates of the training.", 500)
+    batch_size: int = setting(partial(integer, at_least=2), "Behaviours seen in an update.", 64)
+    learning_rate: float = setting(positive, "Learning rate of plain SGD.", 0.05)
+    keep: float = setting(number, "Share of the old behaviour now that shall be left.", 0.9)
+    check: bool = setting(flag, "Also train and compare; takes a minute.", False)
+    seed: int = seed_setting("Seed of the trainings.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.objectives)) < len(self.objectives):
+            raise InputError(f"objectives must have different names; got {', '.join(self.objectives)}")
+
+
+def run(settings: Settings) -> xr.DataTree:
     """Predict what every objective leaves, and the smallest knob that keeps enough old behaviour.
 
-    Args:
-        chosen: texts such as ``"sft:replay=0.2"``, None for all registered objectives with their variants.
-        separation: δ of the modes, in [0.1, 26]; 4 unless it is estimated.
-        old_weight: α of the target.
-        start_old_weight: β₀, the learner's now, and its retention, as its means are taken as right; 0.7
-            unless it is estimated.
-        num_steps: updates.
-        batch_size: behaviours in a batch, at least 2.
-        learning_rate: of plain SGD.
-        keep: share of the old behaviour now that shall be left: a final retention of at least keep × β₀.
-        estimated: from samples; its separation and, where it has one, its old weight are planned with, and
-            predictions get a range over its intervals.
-        check: also train every objective, with free means, and compare.
-        seed: of the trainings.
+    Where samples are given, their separation and, where there are any of the learner, its old weight are
+    planned with, and predictions get a range over its intervals.
 
     Returns:
         DataTree with ``/plan`` over objective, ``/path`` over (objective, time), ``/curve`` over (objective,
@@ -116,9 +136,13 @@ def run(
         prediction has NaN.
 
     Raises:
-        InputError: an argument out of range, samples whose tasks cannot be told apart, or a value beside the
-            samples that it would be estimated from.
+        InputError: more is to be kept than there is, samples whose tasks cannot be told apart, or a value
+            beside the samples that it would be estimated from.
     """
+    separation, start_old_weight = settings.separation, settings.start_old_weight
+    estimated = estimate(
+        settings.old_samples, settings.new_samples, settings.learner_samples, settings.drop_missing
+    )
     if estimated is not None:
         if separation is not None:
             raise InputError(
@@ -134,21 +158,17 @@ def run(
             start_old_weight = estimated.old_weight.value
     separation = _SEPARATION if separation is None else separation
     start_old_weight = _START_OLD_WEIGHT if start_old_weight is None else start_old_weight
-    flag("check", check)
     setting = Setting(
         in_reach("separation", separation),
-        open_interval("old_weight", old_weight),
+        settings.old_weight,
         open_interval("start_old_weight", start_old_weight),
-        integer("num_steps", num_steps),
-        positive("learning_rate", learning_rate),
+        settings.num_steps,
+        settings.learning_rate,
     )
-    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
-    size = integer("batch_size", batch_size, at_least=2)
+    size, keep = settings.batch_size, settings.keep
     wanted = open_interval("keep", keep, 0.0, 1.0 / setting.start_weight) * setting.start_weight
-    texts = tuple(chosen or objectives.by_default())
-    planned = [objectives.parse(text) for text in texts]
-    if len(set(texts)) < len(texts):
-        raise InputError(f"objectives must have different names; got {', '.join(texts)}")
+    chosen = settings.objectives or tuple(objectives.by_default())
+    planned = [objectives.parse(each) for each in chosen]
     for objective in planned:
         check_knob(objective, setting)
     corners = corners_of(estimated, setting)
@@ -171,26 +191,19 @@ def run(
         },
         names | {"knob_index": np.arange(NUM_CURVE)},
     )
-    settings = {
-        "objectives": list(texts),
+    planned_with = {
+        "objectives": list(chosen),
         "separation": setting.separation,
-        "old_weight": setting.target_weight,
         "start_old_weight": setting.start_weight,
-        "num_steps": setting.num_steps,
-        "batch_size": size,
-        "learning_rate": setting.learning_rate,
-        "keep": float(keep),
-        "check": check,
-        "seed": seed,
     }
     groups = {"plan": plan, "path": path, "curve": curve}
-    attrs = results.provenance(settings)
+    attrs = results.provenance(settings.asdict() | planned_with)
     if estimated is not None:
         groups["estimated"], attrs["estimated"] = estimates(estimated), estimated_words(estimated)
-    if check:
+    if settings.check:
         from analyses.plan.check import simulate
 
-        groups["simulated"] = simulate(planned, setting, size, seed)
+        groups["simulated"] = simulate(planned, setting, size, settings.seed)
     return xr.DataTree.from_dict(
         {"/": xr.Dataset(attrs=attrs)}
         | {f"/{name}": results.describe(group) for name, group in groups.items()}
@@ -258,10 +271,3 @@ def _broken(row: Mapping[str, Any], name: str) -> str:
 
 def _words(row: Mapping[str, Any], name: str) -> str:
     return str(row[name]).replace(":", ":\n").replace(",", ",\n").replace("; ", ";\n")
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    from analyses.plan.figure import plot
-
-    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -1,3 +1,4 @@
-from .plan_evals import ANSWERS, remarks, run, summary, table, write
+from .figure import plot
+from .plan_evals import Settings, remarks, run, summary, table
 
-__all__ = ["ANSWERS", "remarks", "run", "summary", "table", "write"]
+__all__ = ["Settings", "plot", "remarks", "run", "summary", "table"]

@@ -4,7 +4,8 @@ Without a simulation, from the expected information of the answers: `inference.m
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from rich.console import Group, RenderableType
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from analyses.core import outputs, tables
+from analyses.core import tables
+from analyses.core.settings import BaseSettings, each, setting, text, texts
 from inference import results
 from inference.intervals import interval_probability
 from inference.measurement.evals.base_law import BaseLaw, base_law
@@ -54,13 +56,11 @@ results.register(
     power_tried=("probability to see the loss", "1"),
 )
 
-#: Answers an item that are tried.
-ANSWERS = (1, 2, 4, 8, 16, 32)
-
 # Where nothing else is said: most items are solved nearly always or nearly never.
 _ACCURACY, _ITEM_SD, _POWER = 0.6, 6.0, 0.9
 
-_LEAST_SD, _LARGEST_SD = 0.1, 20.0
+# What a log says of the base's items.
+_OF_ITEMS = ("accuracy", "item_sd", "num_choices", "guess_rate")
 
 # How a sentence calls what is measured, and a loss of it.
 _WORDS = {
@@ -71,113 +71,123 @@ _WORDS = {
 }
 
 
-def run(
-    *,
-    of: str = "old_weight",
-    width: float | None = None,
-    power: float | None = None,
-    mass_lost: float = 0.05,
-    drift: float = 0.0,
-    drift_spread: float = 0.0,
-    rope: float = 0.01,
-    base: Sequence[str] | None = None,
-    task: str | None = None,
-    metric: Sequence[str] | None = None,
-    accuracy: float | None = None,
-    item_sd: float | None = None,
-    num_choices: int | None = None,
-    guess_rate: float | None = None,
-    answers: Sequence[int] | None = None,
-    base_answers: int | None = None,
-    max_items: int = MOST_ITEMS,
-    seed_sd: float | None = None,
-    seeds: int | None = None,
-) -> xr.DataTree:
-    """Plan an evaluation of one task: the fewest items for each number of answers, and which is cheapest.
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`: what is wanted, what is supposed of a run, and the base's items."""
 
-    Args:
-        of: what shall be known, one of `planning.QUANTITIES`.
-        width: wanted width of its interval; or
-        power: wanted probability that its interval lies beyond ``rope``, on the side of a loss; 0.9.
-        mass_lost: m that is supposed of a run.
-        drift: δ.
-        drift_spread: τ.
-        rope: a loss of up to this much counts as none.
-        base: logs of the base, from which the items' law is estimated.
-        task: of the logs, where they hold several.
-        metric: of the logs, as `inference.measure_evals` takes it.
-        accuracy: of the base, 0.6; it is not given beside a log, nor are the next three.
-        item_sd: σ of the items' logits, 6.
-        num_choices: answers that every item offers, None for free answers.
-        guess_rate: g, in [0, 1/k]; 1/k.
-        answers: of a run to each item; all that are tried.
-        base_answers: of the base to each item; None: as many as of the run.
-        max_items: that there are.
-        seed_sd: standard deviation of the quantity between training seeds; None: one run is planned for.
-        seeds: training seeds of an arm; None: enough of them.
+    of: str = setting(
+        partial(one_of, known=QUANTITIES),
+        "What shall be known: old_weight, drift, lost or accuracy_change.",
+        "old_weight",
+    )
+    width: float | None = setting(positive, "Wanted width of its interval.", None)
+    power: float | None = setting(
+        open_interval, "Or wanted probability that its interval shows a loss.", None, show="0.9"
+    )
+    mass_lost: float = setting(fraction, "Supposed mass lost of a run, m.", 0.05)
+    drift: float = setting(
+        partial(closed_interval, low=-10.0, high=10.0), "Supposed drift of the items' logits.", 0.0
+    )
+    drift_spread: float = setting(
+        partial(closed_interval, high=5.0), "Supposed spread of it over items.", 0.0
+    )
+    rope: float = setting(not_negative, "A loss of up to this much counts as none.", 0.01)
+    base: tuple[str, ...] = setting(
+        texts, "Log of the base, from which its items are known; may be repeated.", ()
+    )
+    task: str | None = setting(text, "Task of the log that is planned for.", None, show="its only one")
+    metric: tuple[str, ...] = setting(
+        texts, "Metric of the log to read; may be repeated.", (), show="as evals"
+    )
+    accuracy: float | None = setting(open_interval, "The base's accuracy; or a log of it.", None, show="0.6")
+    item_sd: float | None = setting(
+        partial(closed_interval, low=0.1, high=20.0),
+        "Standard deviation of items' logits; or a log of the base.",
+        None,
+        show="6.0",
+    )
+    num_choices: int | None = setting(
+        partial(integer, at_least=2, at_most=1000),
+        "Answers that every item offers.",
+        None,
+        show="free answers",
+    )
+    guess_rate: float | None = setting(number, "Probability of a lucky guess.", None, show="1/choices")
+    answers: tuple[int, ...] = setting(
+        each(partial(integer, at_most=MOST_ANSWERS)),
+        "Answers an item to try; may be repeated.",
+        (1, 2, 4, 8, 16, 32),
+    )
+    base_answers: int | None = setting(
+        partial(integer, at_most=MOST_ANSWERS),
+        "Answers of the base to each item.",
+        None,
+        show="as of the run",
+    )
+    max_items: int = setting(
+        partial(integer, at_least=LEAST_ITEMS, at_most=MOST_ITEMS), "Items that there are.", MOST_ITEMS
+    )
+    seed_sd: float | None = setting(
+        not_negative, "Standard deviation between training seeds; plans for the arm.", None, show="one run"
+    )
+    seeds: int | None = setting(
+        partial(integer, at_least=2, at_most=MOST_SEEDS), "Training seeds of the arm.", None, show="enough"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width is not None and self.power is not None:
+            raise InputError(f"width or power must be wanted, not both; got {self.width} and {self.power}")
+        if len(set(self.answers)) < len(self.answers):
+            raise InputError(f"answers must be different numbers; got {', '.join(map(str, self.answers))}")
+        if self.seeds is not None and self.seed_sd is None:
+            raise InputError(f"seeds must come with seed_sd, their spread; got seeds {self.seeds} alone")
+        items = [name for name in _OF_ITEMS if getattr(self, name) is not None]
+        if self.base and items:
+            raise InputError(f"{items[0]} must be given or read from the base's log, not both")
+        if not self.base and (self.task is not None or self.metric):
+            raise InputError("task and metric belong to a log of the base; there is none")
+
+
+def run(settings: Settings) -> xr.DataTree:
+    """Plan an evaluation of one task: the fewest items for each number of answers, and which is cheapest.
 
     Returns:
         DataTree with ``/plan`` over answers, ``/curve`` over (answers, items_tried) and, with ``seed_sd``,
         ``/seeds`` over seeds: of each the cheapest design.
 
     Raises:
-        InputError: an argument out of range, a supposed loss that counts as none, or an unusable log.
+        InputError: a supposed loss that counts as none, or an unusable log.
     """
-    one_of("of", of, QUANTITIES)
-    if width is not None and power is not None:
-        raise InputError(f"width or power must be wanted, not both; got {width} and {power}")
-    goal = "power" if width is None else "width"
-    wanted = (
-        positive("width", width)
-        if width is not None
-        else open_interval("power", _POWER if power is None else power)
+    goal, wanted = (
+        ("power", settings.power or _POWER) if settings.width is None else ("width", settings.width)
     )
-    supposed = {
-        "mass_lost": fraction("mass_lost", mass_lost),
-        "drift": closed_interval("drift", drift, -10.0, 10.0),
-        "drift_spread": closed_interval("drift_spread", drift_spread, 0.0, 5.0),
-    }
-    rope = not_negative("rope", rope)
-    tried = [integer("answers", num, at_most=MOST_ANSWERS) for num in answers or ANSWERS]
-    if len(set(tried)) < len(tried):
-        raise InputError(f"answers must be different numbers; got {', '.join(map(str, tried))}")
-    if base_answers is not None:
-        base_answers = integer("base_answers", base_answers, at_most=MOST_ANSWERS)
-    max_items = integer("max_items", max_items, at_least=LEAST_ITEMS, at_most=MOST_ITEMS)
-    if seed_sd is not None:
-        seed_sd = not_negative("seed_sd", seed_sd)
-    if seeds is not None:
-        if seed_sd is None:
-            raise InputError(f"seeds must come with seed_sd, their spread; got seeds {seeds} alone")
-        seeds = integer("seeds", seeds, at_least=2, at_most=MOST_SEEDS)
-    law = _law(base, task, metric, accuracy, item_sd, num_choices, guess_rate)
-    truth = truth_of(law.item_mean, law.item_sd, law.guess_rate, law.num_choices, *supposed.values())
-    question = Question(truth, of, goal, wanted, rope, seed_sd, base_answers)
-    found = plan_designs(question, sorted(tried), seeds, max_items)
+    supposed = (settings.mass_lost, settings.drift, settings.drift_spread)
+    tried, base_answers = sorted(settings.answers), settings.base_answers
+    law = _law(settings)
+    truth = truth_of(law.item_mean, law.item_sd, law.guess_rate, law.num_choices, *supposed)
+    question = Question(
+        truth, settings.of, goal, wanted, settings.rope, settings.seed_sd, settings.base_answers
+    )
+    found = plan_designs(question, tried, settings.seeds, settings.max_items)
     best = cheapest(found.by_answers)
-    settings = {
-        "of": of,
+    planned = {
         "goal": goal,
         "wanted": wanted,
-        **supposed,
-        "rope": rope,
         "value": found.value,
-        "base": None if base is None else [str(path) for path in base],
+        "base": list(settings.base) or None,
         "task": law.task,
         "accuracy": law.accuracy,
         "item_mean": law.item_mean,
         "item_sd": law.item_sd,
         "num_choices": law.num_choices,
         "guess_rate": law.guess_rate,
-        "base_answers": base_answers,
-        "max_items": max_items,
-        "seed_sd": seed_sd,
         "seeds": found.seeds,
         "logged_items": law.num_items,
         "logged_answers": law.num_answers,
         "cheapest": best.answers if np.isfinite(best.cost) else 0,
     }
-    per_item = np.array([(base_answers or num) + found.seeds * num for num in sorted(tried)])
+    per_item = np.array([(base_answers or num) + found.seeds * num for num in tried])
     curve = {
         "cost_tried": (("answers", "items_tried"), per_item[:, None] * found.items),
         "width_tried": (("answers", "items_tried"), found.width),
@@ -185,12 +195,12 @@ def run(
     }
     groups = {
         "plan": _designs(found.by_answers, "answers"),
-        "curve": xr.Dataset(curve, {"answers": sorted(tried), "items_tried": found.items}),
+        "curve": xr.Dataset(curve, {"answers": tried, "items_tried": found.items}),
     }
     if found.by_seeds:
         groups["seeds"] = _designs(found.by_seeds, "seeds")
     return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings))}
+        {"/": xr.Dataset(attrs=results.provenance(settings.asdict() | planned))}
         | {f"/{name}": results.describe(group) for name, group in groups.items()}
     )
 
@@ -200,32 +210,20 @@ def _designs(designs: Sequence[Design], dim: str) -> xr.Dataset:
     return xr.Dataset(columns).set_coords(dim)
 
 
-def _law(
-    base: Sequence[str] | None,
-    task: str | None,
-    metric: Sequence[str] | None,
-    accuracy: float | None,
-    item_sd: float | None,
-    num_choices: int | None,
-    guess_rate: float | None,
-) -> BaseLaw:
+def _law(settings: Settings) -> BaseLaw:
     """Return the law of the base's items: from its log, or as it is supposed."""
-    given = {"accuracy": accuracy, "item_sd": item_sd, "num_choices": num_choices, "guess_rate": guess_rate}
-    if base:
-        beside = [name for name, value in given.items() if value is not None]
-        if beside:
-            raise InputError(f"{beside[0]} must be given or read from the base's log, not both")
-        return base_law(list(base), task=task, metric=metric or ())
-    if task is not None or metric:
-        raise InputError("task and metric belong to a log of the base; there is none")
-    choices = None if num_choices is None else integer("num_choices", num_choices, at_least=2, at_most=1000)
+    if settings.base:
+        return base_law(list(settings.base), task=settings.task, metric=settings.metric)
+    choices = settings.num_choices
     most = 0.0 if choices is None else 1.0 / choices
-    guess = most if guess_rate is None else number("guess_rate", guess_rate)
+    guess = most if settings.guess_rate is None else settings.guess_rate
     if not 0.0 <= guess <= most * (1.0 + 1e-9):
         where = "must come with num_choices" if choices is None else f"must lie in [0, 1/{choices}]"
         raise InputError(f"guess_rate {where}; got {guess:g}")
-    share = open_interval("accuracy", _ACCURACY if accuracy is None else accuracy, guess, 1.0)
-    sd = closed_interval("item_sd", _ITEM_SD if item_sd is None else item_sd, _LEAST_SD, _LARGEST_SD)
+    share = open_interval(
+        "accuracy", _ACCURACY if settings.accuracy is None else settings.accuracy, guess, 1.0
+    )
+    sd = _ITEM_SD if settings.item_sd is None else settings.item_sd
     return BaseLaw(_item_mean(share, sd, guess), sd, min(guess, most), choices, share, 0, 0.0, "")
 
 
@@ -332,10 +330,3 @@ def remarks(tree: xr.DataTree) -> list[str]:
     if "seed_sd" not in settings:
         found.append("The plan is for one run; --seed-sd plans for the method, over its training seeds.")
     return found
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figure into a folder."""
-    from analyses.plan_evals.figure import plot
-
-    outputs.write(tree, summary(tree), plot(tree), folder)

@@ -267,7 +267,7 @@ def test_what_the_published_parts_cannot_take_is_refused():
 
 @pytest.fixture(scope="module")
 def tree():
-    return chen2025.run(num_replicates=3, seed=1, progress=False)
+    return chen2025.run(chen2025.Settings(num_replicates=3, seed=1), progress=False)
 
 
 def test_a_result_holds_both_settings_in_the_usual_layout(tree, tmp_path):
@@ -344,7 +344,8 @@ def test_figures_show_every_run(tree):
 
 @pytest.mark.slow
 def test_the_factor_and_not_the_objective_keeps_the_old_mode():
-    frame = chen2025.summary(chen2025.run(num_replicates=32, seed=2, progress=False))["drop"]
+    settings = chen2025.Settings(num_replicates=32, seed=2)
+    frame = chen2025.summary(chen2025.run(settings, progress=False))["drop"]
     slowed = frame["published RL, rate 0.01, factor 0.005"], frame["forward KL, rate 0.15, factor 0.005"]
     free = frame["published RL, rate 0.01"], frame["forward KL, rate 0.15"]
     assert slowed[0] < 0.1 < 0.25 < slowed[1] < 0.35

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from analyses import drift
-from mixture_models import InputError
+from analyses.core import outputs
 
 Y = np.linspace(-10.0, 18.0, 5601)
 
@@ -64,26 +64,9 @@ def test_noise_floor_is_that_of_the_recursion():
     assert abs(drift._noise_floor(weights, deviations, 0) - peak.mean()) < 4.0 * error < 0.1 * peak.mean()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"separations": (5.0, 20.0)}, r"separations must lie in \[1, 12\]; got 20"),
-        ({"old_weight": 0.0}, r"old_weight must lie in \(0, 1\); got 0"),
-        ({"fit_from": (11.0,)}, "at least 4 separations; got 3 from 11 on"),
-        ({"num_replicates": 0}, "num_replicates must be at least 1; got 0"),
-        ({"num_draws": 0}, "num_draws must be at least 1; got 0"),
-        ({"seed": -1}, "seed must be at least 0; got -1"),
-    ],
-)
-def test_bad_input_is_refused_before_anything_is_computed(arguments, sentence, monkeypatch):
-    monkeypatch.setattr(drift, "_population", lambda *a: pytest.fail("computed first"))
-    with pytest.raises(InputError, match=sentence):
-        drift.run(**arguments)
-
-
 @pytest.mark.slow
 def test_the_decay_rate_nears_one_eighth(tmp_path):
-    tree = drift.run(num_replicates=32, num_draws=500)
+    tree = drift.run(drift.Settings(num_replicates=32, num_draws=500))
     frame = drift.summary(tree).set_index(["measure", "fit_from"])
     assert (frame["r_hat"] < 1.02).all()
     for measure in ("peak_old_drift", "integrated_old_drift"):
@@ -95,7 +78,7 @@ def test_the_decay_rate_nears_one_eighth(tmp_path):
     trainings = tree["trainings"].to_dataset()
     peaks = trainings["peak_old_drift"].mean(["chain", "draw"]).sel(separation=8.0)
     np.testing.assert_allclose(peaks, trainings["noise_floor"], rtol=0.2)
-    drift.write(tree, tmp_path)
+    outputs.write_analysis(drift, tree, tmp_path)
     names = {"results.zarr", "summary.csv", "drift.png", "drift.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
     for group in ("population", "trainings", "posterior", "sample_stats", "observed_data"):

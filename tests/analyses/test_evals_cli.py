@@ -83,10 +83,7 @@ def test_from_two_folders_to_the_answer(tmp_path, folders, monkeypatch, capsys):
     ("arguments", "expected"),
     [
         (["nowhere"], "nowhere does not"),
-        (["--run", "sft"], "NAME=PATH; got sft"),
         (["--run", "sft=nowhere"], "nowhere does not"),
-        (["--column", "item"], "NAME=COLUMN; got item"),
-        (["--method", "magic"], "method must be one of auto, laplace, nuts; got 'magic'"),
         (["--new-task", "magic", "--run", "sft={sft}"], "new_tasks must name tasks of the logs; got magic"),
         (["--metric", "magic", "--run", "sft={sft}"], "metric must be one"),
     ],

@@ -8,7 +8,7 @@ from rich.console import Console
 from scipy.stats import norm
 
 from analyses import geometry
-from mixture_models import InputError
+from analyses.core import outputs
 
 SEPARATIONS, WEIGHTS = (2.5, 5.0), (0.2, 0.5)
 Y = np.linspace(-14.0, 20.0, 8001)
@@ -16,7 +16,7 @@ Y = np.linspace(-14.0, 20.0, 8001)
 
 @pytest.fixture(scope="module")
 def tree():
-    return geometry.run(SEPARATIONS, old_weights=WEIGHTS)
+    return geometry.run(geometry.Settings(separations=SEPARATIONS, old_weights=WEIGHTS))
 
 
 def smallest_eigenvalue(separation, weight):
@@ -46,22 +46,9 @@ def test_summary_table_and_files(tree, tmp_path):
         dataset = tree[group].to_dataset()
         assert set(dataset.dims) <= set(dataset.coords)
         assert all({"long_name", "units"} <= set(v.attrs) for v in dataset.variables.values()), group
-    geometry.write(tree, tmp_path)
+    outputs.write_analysis(geometry, tree, tmp_path)
     names = {"results.zarr", "summary.csv", "geometry.png", "geometry.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(geometry.table(tree))
     assert "…" not in console.export_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"separations": (5.0, 4.0)}, "separations must be an increasing list"),
-        ({"separations": (0.5,)}, r"separations must lie in \[1, 12\]; got 0.5"),
-        ({"old_weights": (0.0, 0.5)}, r"old_weights must lie in \[0.02, 0.98\]; got 0"),
-    ],
-)
-def test_bad_input_is_refused(arguments, sentence):
-    with pytest.raises(InputError, match=sentence):
-        geometry.run(**arguments)

@@ -78,7 +78,7 @@ def test_finished_objectives_are_kept_and_the_same_command_goes_on(massdrift, tm
     whole_command = "sdft" in chosen
     if not whole_command:
         monkeypatch.setattr("analyses.compare.compare.has_exact", lambda *a: False)
-        monkeypatch.setattr("analyses.compare.compare.plot", lambda tree: {})
+        monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
     arguments = ["compare", *chosen, *SMALL, "--out", tmp_path / "deep" / "out"]
     with monkeypatch.context() as patch:
         done = counting(patch, stop_at=2)
@@ -179,7 +179,7 @@ STUCK = """
 import signal, sys
 from pathlib import Path
 import numpy as np
-from analyses import interruption, outputs
+from analyses.core import interruption, outputs
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with interruption.heard(), outputs.folder(Path(sys.argv[1]), overwrite=False):
     while True:

@@ -5,7 +5,6 @@ are looked at: their settings are as different as the axes allow.
 """
 
 import io
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +14,9 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 
 import inference
-from analyses import cli, near_on_policy
+from analyses import near_on_policy
+from analyses.core import outputs
+from analyses.near_on_policy import near_on_policy as parts
 from analyses.near_on_policy.maps import NAMES, Setting, maps
 from inference import population_descent, train
 from mixture_models import InputError, TwoMode, objectives, theory
@@ -61,8 +62,8 @@ def direct(name, target, ordinate, abscissa):
 
 def check_places(name):
     crossed = maps(SETTING, 4)[name]
-    exact = near_on_policy._exact(crossed, SETTING)
-    trained = near_on_policy._trained_over(crossed, SETTING, 3, **TRAINING)
+    exact = parts._exact(crossed, SETTING)
+    trained = parts._trained_over(crossed, SETTING, 3, **TRAINING)
     ordinate, abscissa = crossed.axes
     assert exact["old_weight"].dims == (ordinate, abscissa)
     assert trained["old_weight"].dims == (ordinate, abscissa, "chain", "draw")
@@ -183,11 +184,11 @@ def test_a_pair_that_cannot_be_followed_is_left_out(monkeypatch):
     def reached(chosen, start, target, setting):
         if any("ema 1 " in objective.name for objective in chosen):
             raise InputError("the integrals must be accurate")
-        values = {measure: ("objective", [0.5] * len(chosen)) for measure in near_on_policy._MEASURES}
+        values = {measure: ("objective", [0.5] * len(chosen)) for measure in parts._MEASURES}
         return xr.Dataset(values, {"objective": [objective.name for objective in chosen]})
 
-    monkeypatch.setattr(near_on_policy, "_reached", reached)
-    found = near_on_policy._exact(maps(SETTING, 3)["sdft"], SETTING)["retention"]
+    monkeypatch.setattr(parts, "_reached", reached)
+    found = parts._exact(maps(SETTING, 3)["sdft"], SETTING)["retention"]
     assert found["ema"].values.tolist() == [0.002, 0.045, 1.0]
     np.testing.assert_array_equal(found.isnull().all("anchor"), [False, False, True])
     np.testing.assert_array_equal(found.isnull().any("anchor"), [False, False, True])
@@ -196,13 +197,15 @@ def test_a_pair_that_cannot_be_followed_is_left_out(monkeypatch):
 @pytest.fixture(scope="module")
 def tree():
     return near_on_policy.run(
-        separation=8.0,
-        num_steps=400,
-        learning_rate=0.1,
-        num_points=5,
-        num_trained=3,
-        num_replicates=24,
-        batch_size=128,
+        near_on_policy.Settings(
+            separation=8.0,
+            num_steps=400,
+            learning_rate=0.1,
+            num_points=5,
+            num_trained=3,
+            num_replicates=24,
+            batch_size=128,
+        )
     )
 
 
@@ -236,7 +239,7 @@ def test_table_figure_and_layout(tree, tmp_path):
             dataset = part.to_dataset()
             assert set(dataset.dims) <= set(dataset.coords), name
             assert all({"long_name", "units"} <= set(v.attrs) for v in dataset.variables.values()), name
-    near_on_policy.write(tree, tmp_path)
+    outputs.write_analysis(near_on_policy, tree, tmp_path)
     names = {"results.zarr", "summary.csv", "near_on_policy.png", "near_on_policy.svg"}
     assert {path.name for path in tmp_path.iterdir()} == names
     # The order of a file's groups is another; tables and figures are the same.
@@ -253,48 +256,11 @@ def test_table_figure_and_layout(tree, tmp_path):
 
 @pytest.mark.slow
 def test_a_reward_for_the_old_mode_and_no_anchor_are_drawn_too(tmp_path):
-    tree = near_on_policy.run(
+    settings = near_on_policy.Settings(
         num_steps=20, num_points=3, num_trained=2, num_replicates=2, reward_gap=-2.0, anchor=0.0
     )
-    near_on_policy.write(tree, tmp_path)
+    tree = near_on_policy.run(settings)
+    outputs.write_analysis(near_on_policy, tree, tmp_path)
     assert (tmp_path / "near_on_policy.png").stat().st_size > 10_000
     frame = near_on_policy.summary(tree)
     assert frame.loc[frame["map"] == "oapl", "retains"].all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--separation=11"], "separation must lie in [1, 10]; got 11"),
-        (["--old-weight=1"], "old_weight must lie in (0, 1); got 1"),
-        (["--start-old-weight=0"], "start_old_weight must lie in (0, 1); got 0"),
-        (["--start-new-gap=4"], "start_new_gap must lie in [0, 3.6]; got 4"),
-        (["--reward-gap=6"], "reward_gap must lie in [-5, 5]; got 6"),
-        (["--anchor=2"], "anchor must lie in [0, 1]; got 2"),
-        (["--ema=-1"], "ema must lie in [0, 1]; got -1"),
-        (["--dimension=0"], "dimension must be at least 1; got 0"),
-        (["--num-steps=5"], "num_steps must be at least 10; got 5"),
-        (["--batch-size=1"], "batch_size must be at least 2; got 1"),
-        (["--learning-rate=2"], "learning_rate must lie in [1e-06, 1]; got 2"),
-        (["--num-points=2"], "num_points must be at least 3; got 2"),
-        (["--num-trained=14"], "num_trained must be at most 13; got 14"),
-        (["--num-replicates=1"], "num_replicates must be at least 2; got 1"),
-        (["--seed=-1"], "seed must be at least 0; got -1"),
-    ],
-)
-def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, arguments, sentence):
-    monkeypatch.setattr(near_on_policy, "_exact", lambda *a: pytest.fail("computed first"))
-    command = ["massdrift", "near-on-policy", *arguments, "--quiet", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    captured = capsys.readouterr()
-    assert stop.value.code == 2
-    assert sentence in captured.err
-    assert len(captured.err.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_bad_input_in_python():
-    with pytest.raises(InputError, match=r"anchor must lie in \[0, 1\]; got 1.5"):
-        near_on_policy.run(anchor=1.5)

@@ -13,8 +13,8 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import analyses
 import inference
-from analyses import cli
 from analyses.core import outputs
 from inference import results
 from inference.storage import files, kept
@@ -45,7 +45,7 @@ def nothing_computed(monkeypatch):
 
 
 def stub(monkeypatch, module):
-    monkeypatch.setattr(getattr(cli.analyses, module), "run", lambda *a, **k: pytest.fail("computed first"))
+    monkeypatch.setattr(getattr(analyses, module), "run", lambda *a, **k: pytest.fail("computed first"))
 
 
 def refused(massdrift, command, *options):
@@ -115,7 +115,7 @@ def test_a_disk_that_fills_up_at_the_end_is_one_sentence(massdrift, tmp_path, mo
     before = contents(tmp_path)
     # The trainings alone: neither exact side nor figures.
     monkeypatch.setattr("analyses.compare.compare.has_exact", lambda *a: False)
-    monkeypatch.setattr("analyses.compare.compare.plot", lambda tree: {})
+    monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device", "results.zarr")
@@ -262,8 +262,8 @@ def test_an_earlier_result_comes_back_where_it_cannot_be_replaced(tmp_path, monk
 KILLED = """
 import os, sys
 from pathlib import Path
-from analyses import outputs
-from inference import files
+from analyses.core import outputs
+from inference.storage import files
 out = Path(sys.argv[1])
 with outputs.folder(out, overwrite=True) as part, files.whole_file(out.parent / "store" / "0") as partial:
     (part / "half").write_text("half")

@@ -135,7 +135,7 @@ def test_no_training_that_works_is_diverged(chosen):
 )
 def test_compare_says_how_many_diverged(massdrift, tmp_path, monkeypatch, chosen, drawn):
     if not drawn:
-        monkeypatch.setattr("analyses.compare.compare.plot", lambda tree: {})
+        monkeypatch.setattr("analyses.compare.plot", lambda tree: {})
     settings = ["--num-steps=50", "--num-replicates=4", "--batch-size=8", "--learning-rate=50"]
     settings += ["--record-every=1", "--quiet"]
     out = tmp_path / "out"

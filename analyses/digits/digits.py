@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from rich.console import Group, RenderableType
 from tqdm.auto import tqdm
 
-from analyses.digits import data, judges, training
+from analyses.digits import data, evals_report, judges, report, training
 from analyses.digits.evals_layout import evals_groups
 from analyses.digits.evaluation import BASE, Evaluation, evaluation, now, write_log
 from analyses.digits.evaluation import measured as measured_answers
@@ -30,14 +31,13 @@ _VERIFIER, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES, _GRADER, _COMPLETI
 _LOGS = "evals"
 
 
-def run(settings: Settings, folder: Path, *, truth: bool = False, progress: bool = True) -> xr.DataTree:
+def run(settings: Settings, *, out: Path, progress: bool = True) -> xr.DataTree:
     """Return the result of a run; finished parts in the folder are not computed again.
 
     Args:
-        settings: of the run.
-        folder: in which every finished part is kept.
-        truth: whether to find by brute force what the networks have lost and won of the evaluation's items,
-            at the last checkpoint.
+        settings: of the run; with ``truth`` what the networks have lost and won of the evaluation's items by
+            the last checkpoint is found by brute force, too.
+        out: folder in which every finished part is kept.
         progress: whether to show a progress bar.
 
     Returns:
@@ -46,12 +46,22 @@ def run(settings: Settings, folder: Path, *, truth: bool = False, progress: bool
     Raises:
         InputError: a folder of other settings, before anything is computed.
     """
-    store = Store(folder, settings)
+    store = Store(out, settings)
     with jax.enable_x64(False), tqdm(disable=None if progress else True, unit="step") as bar:
-        return _run(settings, store, truth, bar)
+        return _run(settings, store, bar)
 
 
-def _run(settings: Settings, store: Store, truth: bool, bar: Any) -> xr.DataTree:
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the tables of a run."""
+    return Group(report.agreement(tree), report.table(tree), evals_report.table(tree))
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return what a run says of the lens and of the instruments."""
+    return [words for words in (report.words(tree), evals_report.words(tree)) if words]
+
+
+def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
     key = jax.random.key(settings.seed)
     of = partial(jax.random.fold_in, key)
     digits = data.load(settings.num_levels, settings.seed)
@@ -82,7 +92,7 @@ def _run(settings: Settings, store: Store, truth: bool, bar: Any) -> xr.DataTree
     asked = evaluation(digits, settings.num_levels, settings.num_items, of(_GRADER))
     checkpoints = _Checkpoints(settings, networks, arrays)
     evaluated = _evaluated(checkpoints, store, asked, of, bar)
-    right = _brute_force(checkpoints, store, asked, of, bar) if truth else None
+    right = _brute_force(checkpoints, store, asked, of, bar) if settings.truth else None
     found = assembled(settings, chosen, arrays, trees, counts, digits)
     groups = evals_groups(evaluated, right, asked)
     return xr.DataTree.from_dict(
