@@ -10,11 +10,10 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from analyses import evals_comparison, evals_lines
 from analyses.core import figures, outputs
 from inference.intervals import interval, interval_probability
 from inference.measurement.evals.measure_evals import measure_evals
@@ -31,7 +30,7 @@ REPEATS = {"old_weight": 3, "drift": 2, "accuracy_change": 3, "lost": 3}
 CHOICES = {"forgotten": 3, "acquired": 3, "accuracy_change": 3, "lost": 3}
 
 # Characters of a run's name: an interval's four columns take the rest of 80.
-_LABELS = 14
+_LABELS = 18
 
 #: Verdicts at most that are told below the table.
 _MOST_REMARKS = 12
@@ -66,8 +65,8 @@ def columns_of(columns: Iterable[str]) -> dict[str, str]:
 
 
 def run(logs: Any, **settings: Any) -> xr.DataTree:
-    """Measure what was forgotten; see `inference.measure_evals` for the settings."""
-    return measure_evals(logs, **settings)
+    """Measure what was forgotten, and compare the arms; see `inference.measure_evals` for the settings."""
+    return evals_comparison.add(measure_evals(logs, **settings))
 
 
 def summary(tree: xr.DataTree, group: str = "posterior") -> pd.DataFrame:
@@ -118,28 +117,23 @@ def table(tree: xr.DataTree) -> RenderableType:
         _part(rows, str(task), REPEATS if repeated else CHOICES)
         for task, rows in frame.groupby("task", sort=False)
     ]
-    parts[-1].caption = caption
-    return Group(Text("What the last checkpoints have forgotten", style="italic"), *parts)
+    heading = Text("What the last checkpoints have forgotten", style="italic")
+    return Group(heading, *parts, Text(caption), *evals_comparison.parts(tree))
 
 
-def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> Table:
-    part = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=0)
-    part.add_column("", width=_LABELS, overflow="fold")
-    for name in columns:
-        part.add_column(
-            name.replace("_", " "),
-            justify="right",
-            width=16 if name == "accuracy_change" else 14,
-            no_wrap=True,
-        )
+def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> RenderableType:
+    widths = [_LABELS, *(16 if name == "accuracy_change" else 14 for name in columns)]
+    heading = evals_lines.row([""], [name.replace("_", " ") for name in columns], widths)
+    lines = [title, *heading, evals_lines.RULE]
     for _, row in frame.iterrows():
-        label = f"{row['arm']}, seed {row['seed']}" if frame["seed"].nunique() > 1 else str(row["arm"])
+        labels = [f"{row['arm']}, seed {row['seed']}" if frame["seed"].nunique() > 1 else str(row["arm"])]
         if str(row["checkpoint"]) != FINAL:
-            label += f"\n{row['checkpoint']}"
+            labels.append(str(row["checkpoint"]))
         if "words" in row and not str(row["words"]).startswith("good"):
-            label += f"\n({_kind(row['words'])})"
-        part.add_row(label, *(_cell(row, name, digits) for name, digits in columns.items()))
-    return part
+            labels.append(_kind(row["words"]))
+        cells = [_cell(row, name, digits) for name, digits in columns.items()]
+        lines += evals_lines.row(labels, cells, widths)
+    return evals_lines.as_text([*lines, evals_lines.RULE, ""])
 
 
 def _cell(row: pd.Series, name: str, digits: int) -> str:
@@ -167,11 +161,15 @@ def remarks(tree: xr.DataTree) -> list[str]:
         )
         found.append(f"What is measured of {shown} is {words}.")
     more = len(found) - _MOST_REMARKS
-    return found[:_MOST_REMARKS] + ([f"{more} more verdicts are in summary.csv."] if more > 0 else [])
+    found = found[:_MOST_REMARKS] + ([f"{more} more verdicts are in summary.csv."] if more > 0 else [])
+    return found + evals_comparison.remarks(tree)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``forgetting``, ``transitions`` and, of several checkpoints, ``checkpoints``."""
+    """Return the figures ``forgetting`` and ``transitions``.
+
+    Of several checkpoints there is also ``checkpoints``, and of several arms with new tasks ``frontier``.
+    """
     frame = summary(tree)
     with figures.style():
         drawn = {
@@ -180,12 +178,15 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         }
         if frame["checkpoint"].nunique() > 1 and pd.api.types.is_numeric_dtype(frame["checkpoint"]):
             drawn["checkpoints"] = _plot_checkpoints(tree, frame)
+        drawn |= evals_comparison.plot(tree)
     return drawn
 
 
 def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figures into a folder."""
+    """Write ``results.zarr``, ``summary.csv``, of several arms ``comparison.csv``, and the figures."""
     outputs.write(tree, summary(tree), plot(tree), folder)
+    if evals_comparison.GROUP in tree.children:
+        evals_comparison.summary(tree).to_csv(folder / "comparison.csv", index=False)
 
 
 def _measures(frame: pd.DataFrame) -> list[str]:
