@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -31,6 +32,9 @@ CHOICES = {"forgotten": 3, "acquired": 3, "accuracy_change": 3, "lost": 3}
 
 # Characters of a run's name: an interval's four columns take the rest of 80.
 _LABELS = 18
+
+# Panels of the base's figure at most.
+_MOST_PANELS = 12
 
 #: Verdicts at most that are told below the table.
 _MOST_REMARKS = 12
@@ -168,7 +172,8 @@ def remarks(tree: xr.DataTree) -> list[str]:
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return the figures ``forgetting`` and ``transitions``.
 
-    Of several checkpoints there is also ``checkpoints``, and of several arms with new tasks ``frontier``.
+    Where the base has several answers an item there is also ``base``, of several checkpoints ``checkpoints``,
+    and of several arms with new tasks ``frontier``.
     """
     frame = summary(tree)
     with figures.style():
@@ -178,6 +183,8 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         }
         if frame["checkpoint"].nunique() > 1 and pd.api.types.is_numeric_dtype(frame["checkpoint"]):
             drawn["checkpoints"] = _plot_checkpoints(tree, frame)
+        if "base_counts" in tree.children:
+            drawn["base"] = _plot_base(tree["base_counts"].to_dataset().to_dataframe())
         drawn |= evals_comparison.plot(tree)
     return drawn
 
@@ -271,6 +278,38 @@ def _plot_transitions(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
     words = f"point: mean, line: {100 * interval_probability():g} % interval"
     figure.suptitle(f"What an unchanged accuracy hides: lost and won\n{words}", fontsize=10)
     _legend(figure, panels[0], looks, frame)
+    return figure
+
+
+def _plot_base(rows: pd.DataFrame) -> Figure:
+    """Draw which share of the items the base has answered right how often, and what the model predicts."""
+    tasks = list(rows.groupby("task", sort=False))
+    shown = tasks[:_MOST_PANELS]
+    across = min(len(shown), 4)
+    down = -(-len(shown) // across)
+    figure, panels = plt.subplots(
+        down, across, figsize=(max(2.6 * across, 4.6), 1.6 + 2.1 * down), squeeze=False
+    )
+    for axes, (task, of_task) in zip(panels.flat, shown, strict=False):
+        x = of_task["right_base"].to_numpy()
+        axes.bar(x, of_task["observed"], width=0.8, color="0.82", label="observed")
+        span = [(of_task["predicted"] - of_task["predicted_lower"]).clip(lower=0.0)]
+        span.append((of_task["predicted_upper"] - of_task["predicted"]).clip(lower=0.0))
+        look = {"fmt": "o", "color": "#3f90da", "markersize": 4.0, "capsize": 3}
+        axes.errorbar(x, of_task["predicted"], yerr=np.stack(span), label="predicted", **look)
+        axes.set_title(_short(str(task)), fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_ylim(0.0)
+    for axes in list(panels.flat)[len(shown) :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("share of the items")
+    for axes in list(panels.flat)[max(len(shown) - across, 0) : len(shown)]:
+        axes.set_xlabel("right answers of the base")
+    words = f"line: {100 * interval_probability():g} % interval of replicated logs"
+    more = f"; the first {_MOST_PANELS} of {len(tasks)} tasks" if len(tasks) > len(shown) else ""
+    figure.suptitle(f"Is the base as the model says?\n{words}{more}", fontsize=10)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

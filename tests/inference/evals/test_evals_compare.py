@@ -104,7 +104,10 @@ def test_matched_gain_is_read_between_the_checkpoints_around_it():
 
 @pytest.mark.parametrize(
     ("gain", "expected"),
-    [(0.0, "gain must be greater than 0; got 0"), (0.35, "every run must gain 0.35 on the new tasks in some draw; arm a")],
+    [
+        (0.0, "gain must be greater than 0; got 0"),
+        (0.35, "every run must gain 0.35 on the new tasks in some draw; arm a"),
+    ],
 )
 def test_a_gain_that_no_draw_reaches_is_refused(gain, expected):
     with pytest.raises(InputError, match=expected):
