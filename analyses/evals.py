@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,12 +12,12 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
+from matplotlib.ticker import MaxNLocator
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from analyses.core import figures
+from analyses import evals_comparison, evals_lines
+from analyses.core import figures, outputs
 from analyses.core.settings import BaseSettings, setting, text, texts
 from inference.intervals import interval, interval_probability
 from inference.measurement.evals.measure_evals import METHODS, measure_evals
@@ -33,7 +34,10 @@ REPEATS = {"old_weight": 3, "drift": 2, "accuracy_change": 3, "lost": 3}
 CHOICES = {"forgotten": 3, "acquired": 3, "accuracy_change": 3, "lost": 3}
 
 # Characters of a run's name: an interval's four columns take the rest of 80.
-_LABELS = 14
+_LABELS = 18
+
+# Panels of the base's figure at most.
+_MOST_PANELS = 12
 
 #: Verdicts at most that are told below the table.
 _MOST_REMARKS = 12
@@ -109,8 +113,8 @@ class Settings(BaseSettings):
 
 
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
-    """Measure what was forgotten, by `inference.measure_evals`."""
-    return measure_evals(
+    """Measure what was forgotten, by `inference.measure_evals`, and compare the arms."""
+    measured = measure_evals(
         logs_of(settings.base, settings.run, settings.base_name),
         base=settings.base_name,
         metric=settings.metric,
@@ -122,6 +126,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         seed=settings.seed,
         progress=progress,
     )
+    return evals_comparison.add(measured)
 
 
 def summary(tree: xr.DataTree, group: str = "posterior") -> pd.DataFrame:
@@ -172,28 +177,23 @@ def table(tree: xr.DataTree) -> RenderableType:
         _part(rows, str(task), REPEATS if repeated else CHOICES)
         for task, rows in frame.groupby("task", sort=False)
     ]
-    parts[-1].caption = caption
-    return Group(Text("What the last checkpoints have forgotten", style="italic"), *parts)
+    heading = Text("What the last checkpoints have forgotten", style="italic")
+    return Group(heading, *parts, Text(caption), *evals_comparison.parts(tree))
 
 
-def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> Table:
-    part = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=0)
-    part.add_column("", width=_LABELS, overflow="fold")
-    for name in columns:
-        part.add_column(
-            name.replace("_", " "),
-            justify="right",
-            width=16 if name == "accuracy_change" else 14,
-            no_wrap=True,
-        )
+def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> RenderableType:
+    widths = [_LABELS, *(16 if name == "accuracy_change" else 14 for name in columns)]
+    heading = evals_lines.row([""], [name.replace("_", " ") for name in columns], widths)
+    lines = [title, *heading, evals_lines.RULE]
     for _, row in frame.iterrows():
-        label = f"{row['arm']}, seed {row['seed']}" if frame["seed"].nunique() > 1 else str(row["arm"])
+        labels = [f"{row['arm']}, seed {row['seed']}" if frame["seed"].nunique() > 1 else str(row["arm"])]
         if str(row["checkpoint"]) != FINAL:
-            label += f"\n{row['checkpoint']}"
+            labels.append(str(row["checkpoint"]))
         if "words" in row and not str(row["words"]).startswith("good"):
-            label += f"\n({_kind(row['words'])})"
-        part.add_row(label, *(_cell(row, name, digits) for name, digits in columns.items()))
-    return part
+            labels.append(_kind(row["words"]))
+        cells = [_cell(row, name, digits) for name, digits in columns.items()]
+        lines += evals_lines.row(labels, cells, widths)
+    return evals_lines.as_text([*lines, evals_lines.RULE, ""])
 
 
 def _cell(row: pd.Series, name: str, digits: int) -> str:
@@ -221,11 +221,16 @@ def remarks(tree: xr.DataTree) -> list[str]:
         )
         found.append(f"What is measured of {shown} is {words}.")
     more = len(found) - _MOST_REMARKS
-    return found[:_MOST_REMARKS] + ([f"{more} more verdicts are in summary.csv."] if more > 0 else [])
+    found = found[:_MOST_REMARKS] + ([f"{more} more verdicts are in summary.csv."] if more > 0 else [])
+    return found + evals_comparison.remarks(tree)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``forgetting``, ``transitions`` and, of several checkpoints, ``checkpoints``."""
+    """Return the figures ``forgetting`` and ``transitions``.
+
+    Where the base has several answers an item there is also ``base``, of several checkpoints ``checkpoints``,
+    and of several arms with new tasks ``frontier``.
+    """
     frame = summary(tree)
     with figures.style():
         drawn = {
@@ -234,7 +239,17 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         }
         if frame["checkpoint"].nunique() > 1 and pd.api.types.is_numeric_dtype(frame["checkpoint"]):
             drawn["checkpoints"] = _plot_checkpoints(tree, frame)
+        if "base_counts" in tree.children:
+            drawn["base"] = _plot_base(tree["base_counts"].to_dataset().to_dataframe())
+        drawn |= evals_comparison.plot(tree)
     return drawn
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv``, of several arms ``comparison.csv``, and the figures."""
+    outputs.write(tree, summary(tree), plot(tree), folder)
+    if evals_comparison.GROUP in tree.children:
+        evals_comparison.summary(tree).to_csv(folder / "comparison.csv", index=False)
 
 
 def _measures(frame: pd.DataFrame) -> list[str]:
@@ -319,6 +334,38 @@ def _plot_transitions(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
     words = f"point: mean, line: {100 * interval_probability():g} % interval"
     figure.suptitle(f"What an unchanged accuracy hides: lost and won\n{words}", fontsize=10)
     _legend(figure, panels[0], looks, frame)
+    return figure
+
+
+def _plot_base(rows: pd.DataFrame) -> Figure:
+    """Draw which share of the items the base has answered right how often, and what the model predicts."""
+    tasks = list(rows.groupby("task", sort=False))
+    shown = tasks[:_MOST_PANELS]
+    across = min(len(shown), 4)
+    down = -(-len(shown) // across)
+    figure, panels = plt.subplots(
+        down, across, figsize=(max(2.6 * across, 4.6), 1.6 + 2.1 * down), squeeze=False
+    )
+    for axes, (task, of_task) in zip(panels.flat, shown, strict=False):
+        x = of_task["right_base"].to_numpy()
+        axes.bar(x, of_task["observed"], width=0.8, color="0.82", label="observed")
+        span = [(of_task["predicted"] - of_task["predicted_lower"]).clip(lower=0.0)]
+        span.append((of_task["predicted_upper"] - of_task["predicted"]).clip(lower=0.0))
+        look = {"fmt": "o", "color": "#3f90da", "markersize": 4.0, "capsize": 3}
+        axes.errorbar(x, of_task["predicted"], yerr=np.stack(span), label="predicted", **look)
+        axes.set_title(_short(str(task)), fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_ylim(0.0)
+    for axes in list(panels.flat)[len(shown) :]:
+        axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("share of the items")
+    for axes in list(panels.flat)[max(len(shown) - across, 0) : len(shown)]:
+        axes.set_xlabel("right answers of the base")
+    words = f"line: {100 * interval_probability():g} % interval of replicated logs"
+    more = f"; the first {_MOST_PANELS} of {len(tasks)} tasks" if len(tasks) > len(shown) else ""
+    figure.suptitle(f"Is the base as the model says?\n{words}{more}", fontsize=10)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

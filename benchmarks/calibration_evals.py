@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from inference.measurement.evals.dependence import Dependence, dependence
 from inference.measurement.evals.measure_evals import measure_paired
 from inference.measurement.evals.pairing import CELLS, Paired
 
@@ -28,6 +29,9 @@ _NONE_LEFT_OUT = pd.DataFrame(
     columns=["task", "arm", "seed", "checkpoint", "reason", "num_items", "examples"]
 )
 
+# Items of a cluster.
+_PARAPHRASES = 5
+
 # Items by which the truth of a case is found.
 _MANY = 400_000
 
@@ -39,11 +43,13 @@ class Case(NamedTuple):
         repeats: cells of repeats, empty of one with choices.
         choices: row of choices, empty of one with repeats.
         truth: by the name of the variable of ``/posterior``.
+        dependence: of its items.
     """
 
     repeats: pd.DataFrame
     choices: pd.DataFrame
     truth: dict[str, float]
+    dependence: Dependence = Dependence()
 
 
 class Setting(NamedTuple):
@@ -115,8 +121,19 @@ def guesses_not_told(rng: np.random.Generator, s: Setting, size: int) -> tuple[n
     return on_model(rng, s._replace(guess=0.4), size)
 
 
-def repeats_case(rng: np.random.Generator, num_answers: int, law: Success = on_model, **fixed: Any) -> Case:
-    """Draw a run with repeats."""
+def changes_in_clusters(rng: np.random.Generator, s: Setting, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw items next to each other that are paraphrases: their logits are alike, and move together."""
+    groups = -(-size // _PARAPHRASES)
+    of_group = np.repeat(rng.normal(size=(2, groups)), _PARAPHRASES, axis=1)[:, :size]
+    a = s.mean + s.sd * (0.9 * of_group[0] + np.sqrt(0.19) * rng.normal(size=size))
+    b = a + s.drift + s.spread * of_group[1]
+    return (s.guess + (1 - s.guess) * special.expit(x) for x in (a, b))  # type: ignore[return-value]
+
+
+def repeats_case(
+    rng: np.random.Generator, num_answers: int, law: Success = on_model, named: bool = False, **fixed: Any
+) -> Case:
+    """Draw a run with repeats; of items in clusters the log may name these."""
     s = setting(rng, num_answers)._replace(**fixed)
     before, after = law(rng, s, s.num_items)
     counts = rng.binomial(s.num_answers, before), rng.binomial(s.num_answers, after)
@@ -132,9 +149,11 @@ def repeats_case(rng: np.random.Generator, num_answers: int, law: Success = on_m
         "lost": float(np.mean(np.maximum(p_base - p_run, 0.0))),
         "won": float(np.mean(np.maximum(p_run - p_base, 0.0))),
     }
+    cluster = np.arange(s.num_items) // _PARAPHRASES if named else np.full(s.num_items, -1)
+    found = dependence(counts[0] / s.num_answers, counts[1] / s.num_answers, cluster)
     if law in (on_model, guesses_not_told):
         truth |= {"old_weight": 1.0 - s.mass_lost, "drift": s.drift, "drift_spread": s.spread}
-    return Case(cells, pd.DataFrame(), truth)
+    return Case(cells, pd.DataFrame(), truth, found)
 
 
 def choices_case(rng: np.random.Generator, k: int) -> Case:
@@ -180,6 +199,16 @@ KINDS: dict[str, tuple[bool, Callable[[np.random.Generator], Case]]] = {
         False,
         lambda rng: repeats_case(rng, 8, guesses_not_told, num_items=1000, num_choices=np.nan, sd=4.0),
     ),
+    **{
+        f"paraphrases{' named' if named else ''}, {n} answers": (
+            False,
+            lambda rng, n=n, named=named: repeats_case(  # type: ignore[misc]
+                rng, n, changes_in_clusters, named, num_items=1000, mean=1.0, sd=4.0, spread=2.0
+            ),
+        )
+        for n in (1, 8)
+        for named in (False, True)
+    },
 }
 
 
@@ -200,6 +229,7 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
         kinds = ["repeats" if len(c.repeats) else "choices" for c in cases]
         runs = pd.DataFrame({"task": labels, "arm": labels, "num_items": items, "kind": kinds})
         runs = runs.assign(seed="0", checkpoint=1, is_retest=False)
+        runs = runs.join(pd.DataFrame([case.dependence for case in cases]))
         repeats, choices = (
             pd.concat([getattr(c, part).assign(run=i) for i, c in enumerate(cases)], ignore_index=True)
             for part in ("repeats", "choices")
@@ -236,10 +266,16 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return coverage and median width of each kind and variable, and shares of verdicts."""
+    """Return coverage and median width of each kind and variable, and shares of verdicts.
+
+    ``dependence`` is the share that speaks of items that change together, or alike.
+    """
     grouped = rows.groupby(["kind", "variable"], sort=False)
     found = grouped.agg(num=("covered", "size"), coverage=("covered", "mean"), width=("width", "median"))
     found["not_trusted"] = grouped["word"].apply(lambda words: float((words == "not to be trusted").mean()))
+    found["dependence"] = grouped["words"].apply(
+        lambda words: float(words.str.contains("items .* change ").mean())
+    )
     found["large_k_hat"] = grouped["k_hat"].apply(lambda k: float((k > 0.7).mean()))
     return found.reset_index()
 

@@ -311,6 +311,11 @@ def _differences(
     """Return the differences of all finite draws under the same draw of the references."""
     if of_a is None or of_b is None:
         of_a, of_b = np.zeros(len(a), int), np.zeros(len(b), int)
+    if np.array_equal(of_a, of_b) and len(np.unique(of_a)) == len(of_a):
+        # One draw a group: thousands of groups need no loop.
+        difference = a - b
+        found = difference[np.isfinite(difference)]
+        return found if found.size else _differences(a, b, None, None)
     parts = []
     for group in np.unique(of_a):
         one, other = a[of_a == group], b[of_b == group]

@@ -59,6 +59,8 @@ def test_from_two_folders_to_the_answer(tmp_path, folders, monkeypatch, capsys):
     assert "mmlu" in said.out
     assert "…" not in said.out.split("What is measured")[0]
     assert sorted(path.name for path in out.iterdir()) == [
+        "base.png",
+        "base.svg",
         "forgetting.png",
         "forgetting.svg",
         "results.zarr",

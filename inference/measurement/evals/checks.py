@@ -82,6 +82,49 @@ def counted(cells: pd.DataFrame) -> Counted | None:
     return Counted(counts, inverse, float(counts.sum() / cells["num_items"].sum()))
 
 
+class BaseCounts(NamedTuple):
+    """Items by the base's right answers, of those with the most common number of answers.
+
+    Attributes:
+        observed: share of the items.
+        predicted: the posterior's mean share.
+        replicated: shares of replicated counts.
+    """
+
+    observed: Float[np.ndarray, "b"]
+    predicted: Float[np.ndarray, "b"]
+    replicated: Float[np.ndarray, "D b"]
+
+
+def base_counts(
+    cells: pd.DataFrame, tasks: Float[np.ndarray, "D 3"], rng: np.random.Generator
+) -> BaseCounts | None:
+    """Return observed and predicted shares of items by the base's right answers; None where there are none.
+
+    Args:
+        cells: a run's rows of `Paired.repeats`.
+        tasks: scores of the task.
+        rng: of the replicates.
+    """
+    found = counted(cells)
+    if found is None:
+        return None
+    observed = _base_counts(found.counts)
+    patterns = patterns_of(len(observed) - 1, found.inverse_choices, coarse(len(observed)))
+    predicted = np.exp(_compiled_base(tasks, patterns))[:, : len(observed)]
+    predicted /= predicted.sum(axis=-1, keepdims=True)
+    total = observed.sum()
+    replicated = rng.multinomial(round(total), predicted) / total
+    return BaseCounts(observed / total, predicted.mean(axis=0), replicated)
+
+
+def _log_of_base(tasks: Float[Array, "D 3"], base: Patterns) -> Float[Array, "D b"]:
+    return jax.lax.map(lambda scores: log_base(task_of(scores), base) + log_multiplicity(base), tasks)
+
+
+_compiled_base = compiled(_log_of_base)
+
+
 def _tables(
     tasks: Float[Array, "D 3"], runs: Float[Array, "D 3"], base: Patterns, answers: Patterns
 ) -> Float[Array, "D b r"]:

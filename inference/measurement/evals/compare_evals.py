@@ -10,13 +10,16 @@ from jaxtyping import Float, Int
 from inference import results
 from inference.comparison.runs import at_level, common_level, compare_draws, described
 from inference.measurement.verdict import words as verdict
-from mixture_models.validation import InputError, not_negative, number
+from mixture_models.validation import InputError, not_negative, positive
 
 #: What is compared, where the logs tell it: `lost` is known of every kind of answers.
 COMPARED = ("lost", "old_weight", "accuracy_change")
 
 #: The name of the mean over the old tasks, beside tasks.
 ALL = "all old tasks"
+
+#: Share of draws that may be read before the first checkpoint, where the path from the base is not known.
+MOST_BEFORE_FIRST = 0.1
 
 
 def compare_evals(
@@ -32,7 +35,9 @@ def compare_evals(
     taken draw by draw. An arm is the mean over its training seeds; where some arm has several, the error of
     that mean, from the variance between seeds that is pooled over arms, is part of every interval: it is then
     of the method, else of the runs. At matched gain a run is read where its mean change of accuracy on the
-    new tasks first reaches a common level, a draw at a time, between the checkpoints before and after.
+    new tasks first reaches a common level, a draw at a time, between the checkpoints before and after. The
+    base is the first of these: where a run has gained more by its first checkpoint, or has no other, what it
+    lost is taken to have grown in proportion to the gain, and the verdict says so.
 
     Args:
         tree: the result of `inference.measure_evals`.
@@ -44,12 +49,13 @@ def compare_evals(
     Returns:
         DataTree with ``/comparison`` over (task, run, other), a task being an old one or the mean of all, a
         run an arm: the variables of `inference.compare_runs`, and over (task, run) ``words``, the worst
-        verdict on what was read (at matched gain on any checkpoint), and ``reached``, the share of draws that
-        reach the level. A task that some run was not asked is in no mean, and NaN by itself.
+        verdict on what was read (at matched gain on any checkpoint), ``reached``, the share of draws that
+        reach the level, and ``before_first``, the share that is read before the first checkpoint. A task that
+        some run was not asked is in no mean, and NaN by itself.
 
     Raises:
         InputError: fewer than two arms, no old task that all were asked, a checkpoint that some run has not,
-            or no new task to match the gain.
+            no new task to match the gain, or no gain above 0 that all runs reach.
     """
     if "posterior" not in tree.children or "lost" not in tree["posterior"]:
         raise InputError("the result of measure_evals must be given; this is another one")
@@ -82,15 +88,19 @@ def compare_evals(
             if usable:
                 entries |= compare_draws(variable, values, list(groups), ropes[variable])
                 entries["reached"] = ("run", [float(np.isfinite(v).mean()) for v in values])
+        entries["before_first"] = ("run", [read.before_first(arm) for arm in arms])
         entries["words"] = ("run", [_words(stats, read, arm, old if task == ALL else [task]) for arm in arms])
         parts.append(xr.Dataset(entries, {"run": arms, "other": arms, "ci_bound": ["lower", "upper"]}))
     dataset = xr.concat(parts, xr.DataArray([*old, ALL], dims="task", name="task"), join="outer")
     dataset.attrs = {"at": str(at), "level": read.level}
     settings = {"at": str(at), "gain": read.level, "rope": ropes, "runs": arms}
     root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "comparison of evaluation logs"})
-    return xr.DataTree.from_dict(
-        {"/": root, "/comparison": described(dataset, [v for v in variables if v in dataset])}
-    )
+    described(dataset, [v for v in variables if v in dataset])
+    dataset["before_first"].attrs = {
+        "long_name": "share of draws read before the first checkpoint",
+        "units": "1",
+    }
+    return xr.DataTree.from_dict({"/": root, "/comparison": dataset})
 
 
 class _Reader:
@@ -117,8 +127,13 @@ class _Reader:
                 for arm in arms
                 for seed in self.seeds[arm]
             }
-            level = -common_level(list(self.gaps.values())) if gain is None else number("gain", gain)
-            self.level = level
+            self.level = self._common() if gain is None else positive("gain", gain)
+            for (arm, seed), gaps in self.gaps.items():
+                if not (gaps <= -self.level).any():
+                    raise InputError(
+                        f"every run must gain {self.level:.3g} on the new tasks in some draw; arm {arm}, "
+                        f"seed {seed} does not"
+                    )
         elif gain is not None:
             raise InputError(f"gain belongs to at='matched_gain'; got at={at!r}")
         elif at != "final":
@@ -134,6 +149,23 @@ class _Reader:
                     raise InputError(
                         f"at must be a checkpoint that all have; arm {arm}, seed {seed} has no {at}"
                     )
+
+    def _common(self) -> float:
+        """Return the largest gain that every run reaches with the upper probability of an interval."""
+        of_runs = {run: -common_level([gaps]) for run, gaps in self.gaps.items()}
+        (arm, seed), least = min(of_runs.items(), key=lambda run: run[1])
+        if not least > 0.0:
+            raise InputError(
+                "every run must have learnt the new tasks to be compared at matched gain; arm "
+                f"{arm}, seed {seed} may have gained nothing (lower end of its gain: {least:.3g})"
+            )
+        return least
+
+    def before_first(self, arm: str) -> float:
+        """Return the share of an arm's draws that are read between the base and the first checkpoint."""
+        if self.at != "matched_gain":
+            return 0.0
+        return float(np.mean([-self.gaps[arm, seed][:, 0] > self.level for seed in self.seeds[arm]]))
 
     def read_at(self, arm: str, seed: Any) -> Int[np.ndarray, "c"]:
         """Return the places of the checkpoints that a run is read at or between."""
@@ -205,4 +237,15 @@ def _words(stats: xr.Dataset, read: _Reader, arm: str, tasks: list[Any]) -> str:
         for word in of_arm.sel(seed=seed).isel(checkpoint=read.read_at(arm, seed)).to_numpy().ravel()
         if word
     ]
-    return max(words, key=lambda w: verdict.ORDER.index(w.partition(": ")[0]), default="")
+    worst = max(words, key=lambda w: verdict.ORDER.index(w.partition(": ")[0]), default="")
+    share = read.before_first(arm)
+    if not worst or share <= MOST_BEFORE_FIRST:
+        return worst
+    kind, _, reasons = worst.partition(": ")
+    reason = (
+        f"{100 * share:.0f} % of the draws lie between the base and the first checkpoint, where what was "
+        "lost is taken to grow in proportion to the gain"
+    )
+    if kind == "good":
+        return "; ".join(filter(None, (f"weak: {reason}", reasons)))
+    return f"{kind}: {reasons}; {reason}"

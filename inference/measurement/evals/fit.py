@@ -1,8 +1,12 @@
-"""Draws of all runs that have repeats: tasks one after the other, their runs in chunks side by side."""
+"""Draws of all runs that have repeats: tasks one after the other, their runs in chunks side by side.
+
+What is learnt and drawn of a task is kept, within `inference.kept.keeping`: an interrupted call goes on.
+"""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +17,7 @@ from inference.measurement.evals import fast, nuts
 from inference.measurement.evals.cells import TaskCells, coarse, padded, task_cells
 from inference.measurement.evals.pooling import Groups, Pooled, pool
 from inference.measurement.posterior.laplace import MOST_K_HAT
+from inference.storage import kept
 
 # Runs of a chunk: the least of these that holds all of a task, or the last.
 _CHUNKS = (1, 4, 16)
@@ -38,7 +43,7 @@ class TaskDraws(NamedTuple):
     cells: TaskCells
     task_scores: Float[np.ndarray, "R D 3"]
     run_scores: Float[np.ndarray, "R D 3"]
-    method: list[str]
+    method: np.ndarray
     k_hat: Float[np.ndarray, "R"]
     efficiency: Float[np.ndarray, "R"]
     r_hat: Float[np.ndarray, "R"]
@@ -71,21 +76,47 @@ def fit_repeats(
     most = max(len(numbers) for _, numbers in by_task)
     size = next((size for size in _CHUNKS if size >= most), _CHUNKS[-1])
     chunks = [_chunks(cells, size) for cells in all_cells]
-    rngs = [np.random.default_rng([seed, place]) for place in range(len(by_task))]
+    folder = kept.folder()
     laws = []
     with ThreadPoolExecutor(num_threads()) as pool:
         for place, (_, numbers) in enumerate(by_task):
-            law = fast.learn(chunks[place], lanes, rngs[place], pool)
-            laws.append(law)
+            facts: tuple[Any, ...] = ("law of a task", chunks[place], lanes, seed, place)
+            learn = partial(_learnt, chunks[place], lanes, [seed, place, 0], pool)
+            laws.append(fast.Law(**kept.arrays(facts, learn, folder=folder)))
             report(len(numbers))
         pooled = _pooled(runs, laws, by_task, new_tasks, lanes, np.random.default_rng([seed, len(laws)]))
         found = []
         for place, (_, numbers) in enumerate(by_task):
             prior = None if pooled is None else _prior(pooled, runs, numbers, len(laws[place].mean))
-            drawn = fast.draw(chunks[place], laws[place], prior, lanes, rngs[place], pool)
-            found.append(_with_nuts(numbers, all_cells[place], drawn, method, seed))
+            facts = ("draws of a task", chunks[place], laws[place], prior, lanes, seed, place, method)
+            draw = partial(
+                _drawn, chunks[place], all_cells[place], laws[place], prior, lanes, [seed, place, 1]
+            )
+            drawn = kept.arrays(facts, partial(draw, pool, method), folder=folder)
+            found.append(TaskDraws(numbers, all_cells[place], **drawn))
             report(len(numbers))
     return found
+
+
+def _learnt(
+    chunks: list[TaskCells], lanes: int, seed: list[int], pool: ThreadPoolExecutor
+) -> dict[str, np.ndarray]:
+    return fast.learn(chunks, lanes, np.random.default_rng(seed), pool)._asdict()
+
+
+def _drawn(
+    chunks: list[TaskCells],
+    cells: TaskCells,
+    law: fast.Law,
+    prior: fast.Prior | None,
+    lanes: int,
+    seed: list[int],
+    pool: ThreadPoolExecutor,
+    method: str,
+) -> dict[str, np.ndarray]:
+    """Return the arrays of `TaskDraws`."""
+    drawn = fast.draw(chunks, law, prior, lanes, np.random.default_rng(seed), pool)
+    return _with_nuts(cells, drawn, method, seed[0])
 
 
 def _chunks(cells: TaskCells, size: int) -> list[TaskCells]:
@@ -145,9 +176,9 @@ def _prior(pooled: Pooled, runs: pd.DataFrame, numbers: np.ndarray, size: int) -
     return fast.Prior(np.pad(mean, missing), np.pad(sd, missing, constant_values=1.0))
 
 
-def _with_nuts(numbers: np.ndarray, cells: TaskCells, drawn: fast.Draws, method: str, seed: int) -> TaskDraws:
+def _with_nuts(cells: TaskCells, drawn: fast.Draws, method: str, seed: int) -> dict[str, np.ndarray]:
     """Draw anew, by NUTS and each by itself, the runs of which the fast path cannot be trusted."""
-    count = len(numbers)
+    count = len(drawn.runs)
     tasks, runs = np.repeat(drawn.tasks[None], count, axis=0), drawn.runs.copy()
     methods, k_hat = ["laplace"] * count, drawn.k_hat
     r_hat, ess, divergences = (np.full(count, np.nan) for _ in range(3))
@@ -156,4 +187,13 @@ def _with_nuts(numbers: np.ndarray, cells: TaskCells, drawn: fast.Draws, method:
         found = nuts.sample_repeats(cells, int(r), fast.NUM_DRAWS, seed)
         tasks[r], runs[r] = nuts.scores_of(found)
         methods[r], r_hat[r], ess[r], divergences[r] = "nuts", found.r_hat, found.ess, found.divergences
-    return TaskDraws(numbers, cells, tasks, runs, methods, k_hat, drawn.efficiency, r_hat, ess, divergences)
+    return {
+        "task_scores": tasks,
+        "run_scores": runs,
+        "method": np.array(methods),
+        "k_hat": k_hat,
+        "efficiency": drawn.efficiency,
+        "r_hat": r_hat,
+        "ess": ess,
+        "divergences": divergences,
+    }

@@ -1,7 +1,8 @@
 """Forgetting from evaluation logs: a posterior of every run that was asked the same items as the base."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from inference import results
 from inference.intervals import SAMPLE_DIMS, interval
 from inference.measurement.evals import checks, classical, fast, nuts, planning, summaries, verdict
 from inference.measurement.evals.choices import ChoiceDraws, draw_choices
+from inference.measurement.evals.dependence import Dependence
 from inference.measurement.evals.fit import TaskDraws, fit_repeats
 from inference.measurement.evals.model import choice_probabilities
 from inference.measurement.evals.pairing import CELLS, PARTLY, Paired, order_of, pair
 from inference.measurement.evals.readers import read
 from inference.measurement.evals.variables import VARIABLES
 from inference.measurement.posterior.laplace import MOST_K_HAT
+from inference.storage import kept
 from mixture_models.validation import InputError, integer, one_of
 
 results.register(**VARIABLES)
@@ -130,7 +133,8 @@ def measure_paired(
         DataTree with ``/posterior`` (dims chain, draw, task, arm, seed, checkpoint; NaN where there is no
         such run), ``/over_tasks``, the mean over the old tasks of each run, ``/over_seeds``, that over the
         training seeds of an arm, ``/sample_stats`` with diagnostics, older measures and the verdict in
-        ``words``, ``/observed_data``, the cells, ``/constant_data``, the new tasks, and ``/log_likelihood``
+        ``words``, ``/base_counts``, the shares of items by the base's right answers beside what is predicted,
+        ``/observed_data``, the cells, ``/constant_data``, the new tasks, and ``/log_likelihood``
         of items; described in docs/evals.md.
 
     Raises:
@@ -146,7 +150,8 @@ def measure_paired(
     values: dict[str, np.ndarray] = {}
     stats: list[dict[str, Any]] = [{} for _ in range(len(runs))]
     likelihoods: list[tuple[np.ndarray, np.ndarray]] = []
-    kept = _kept_items(paired, runs, num_log_likelihood_items)
+    base_counts: list[dict[str, Any]] = []
+    num_kept = _kept_items(paired, runs, num_log_likelihood_items)
     with tqdm(total=3 * len(runs), desc="measuring", unit="step", disable=not progress) as bar:
         repeated = runs[runs["kind"] == "repeats"]
         if len(repeated):
@@ -155,30 +160,58 @@ def measure_paired(
             for drawn in fit_repeats(paired.repeats, repeated, new_tasks, **settings):
                 found = summaries.of_repeats(drawn, len(repeated), rng)
                 _put(values, found, drawn.runs, len(runs))
+                base_counts += _base_counts(drawn, of_run, str(runs["task"][drawn.runs[0]]), seed)
                 for r, number in enumerate(drawn.runs):
                     is_retest = bool(runs["is_retest"][number])
                     kept_weight = found["old_weight"][r]
                     stats[number] = _repeat_stats(
                         drawn, r, kept_weight, of_run[number], rng, is_retest=is_retest
                     )
-                if kept:
-                    likelihoods += _item_likelihoods(drawn, kept, rng)
+                if num_kept:
+                    likelihoods += _item_likelihoods(drawn, num_kept)
                 bar.update(len(drawn.runs))
-        for numbers, of_choices, frame in _choice_draws(paired.choices, runs, method, seed, rng):
+        for numbers, of_choices, frame in _choice_draws(paired.choices, runs, method, seed):
             _put(values, summaries.of_choices(of_choices, frame, numbers), numbers, len(runs))
             for r, number in enumerate(numbers):
                 stats[number] = _choice_stats(of_choices, r, frame[frame["run"] == number])
-            if kept:
-                likelihoods += _choice_likelihoods(of_choices, frame, numbers, kept, rng)
+            if num_kept:
+                likelihoods += _choice_likelihoods(of_choices, frame, numbers, num_kept)
             bar.update(3 * len(numbers))
     _say(stats, runs, paired.left_out)
     settings = {
         "seed": seed,
         "method": method,
         "new_tasks": list(new_tasks),
-        "num_log_likelihood_items": kept,
+        "num_log_likelihood_items": num_kept,
     }
-    return _tree(paired, runs, values, stats, likelihoods, settings)
+    tree = _tree(paired, runs, values, stats, likelihoods, settings)
+    if base_counts:
+        columns = pd.DataFrame(base_counts)
+        rows = {
+            name: ("row", column.to_numpy(str if name == "task" else None))
+            for name, column in columns.items()
+        }
+        tree["base_counts"] = xr.DataTree(results.describe(xr.Dataset(rows)))
+    return tree
+
+
+def _base_counts(
+    drawn: TaskDraws, of_run: Mapping[int, pd.DataFrame], task: str, seed: int
+) -> list[dict[str, Any]]:
+    """Return a row a number of the base's right answers, of a task of which it has several an item."""
+    numbers = [float(of_run[number]["num_items"].sum()) for number in drawn.runs]
+    r = int(np.argmax(numbers))
+    found = checks.base_counts(of_run[drawn.runs[r]], drawn.task_scores[r], np.random.default_rng([seed, r]))
+    if found is None or len(found.observed) < 3:
+        return []
+    limits = interval(xr.DataArray(found.replicated[None], dims=(*SAMPLE_DIMS, "right")))
+    low, high = (limits.sel(ci_bound=bound).to_numpy() for bound in ("lower", "upper"))
+    columns = zip(found.observed, found.predicted, low, high, strict=True)
+    return [
+        {"task": task, "num_base": len(found.observed) - 1, "right_base": right}
+        | dict(zip(("observed", "predicted", "predicted_lower", "predicted_upper"), row, strict=True))
+        for right, row in enumerate(columns)
+    ]
 
 
 def _left_out(frame: pd.DataFrame) -> xr.Dataset:
@@ -218,7 +251,7 @@ def _repeat_stats(
     choices = cells["num_choices"].to_numpy(float)
     stats = {
         "kind": "repeats",
-        "method": drawn.method[r],
+        "method": str(drawn.method[r]),
         "k_hat": drawn.k_hat[r],
         "efficiency": drawn.efficiency[r],
         "r_hat": drawn.r_hat[r],
@@ -243,11 +276,11 @@ def _repeat_stats(
 
 
 def _choice_draws(
-    choices: pd.DataFrame, runs: pd.DataFrame, method: str, seed: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, ChoiceDraws, pd.DataFrame]]:
-    """Return runs of one answer an item, together those of one task."""
-    found = []
-    for _, rows in runs[runs["kind"] == "choices"].groupby("task", sort=False):
+    choices: pd.DataFrame, runs: pd.DataFrame, method: str, seed: int
+) -> Iterator[tuple[np.ndarray, ChoiceDraws, pd.DataFrame]]:
+    """Give runs of one answer an item, together those of one task."""
+    tasks = runs[runs["kind"] == "choices"].groupby("task", sort=False)
+    for task, (_, rows) in enumerate(tasks):
         numbers = rows.index.to_numpy()
         frame = choices[choices["run"].isin(numbers)]
         num_choices = np.unique(frame["num_choices"].to_numpy(float))
@@ -256,21 +289,22 @@ def _choice_draws(
         of_run = frame["run"].map(place).to_numpy()
         of_group = np.searchsorted(num_choices, frame["num_choices"].to_numpy(float))
         np.add.at(counts, (of_run, of_group), frame[list(CELLS)].to_numpy(float))
-        drawn = draw_choices(counts, num_choices, fast.NUM_DRAWS, rng)
-        found.append((numbers, _choices_by_nuts(drawn, counts, num_choices, method, seed), frame))
-    return found
+        facts = ("draws of choices", counts, num_choices, method, seed, task)
+        draw = partial(_drawn_choices, counts, num_choices, method, [seed, task, 2])
+        yield numbers, ChoiceDraws(**kept.arrays(facts, draw, folder=kept.folder())), frame
 
 
-def _choices_by_nuts(
-    drawn: ChoiceDraws, counts: np.ndarray, num_choices: np.ndarray, method: str, seed: int
-) -> ChoiceDraws:
-    """Draw anew, by NUTS, the runs of which importance sampling cannot be trusted."""
+def _drawn_choices(
+    counts: np.ndarray, num_choices: np.ndarray, method: str, seed: list[int]
+) -> dict[str, np.ndarray]:
+    """Draw runs, and anew, by NUTS, those of which importance sampling cannot be trusted."""
+    drawn = draw_choices(counts, num_choices, fast.NUM_DRAWS, np.random.default_rng(seed))
     bad = np.ones(len(counts), bool) if method == "nuts" else (drawn.k_hat > MOST_K_HAT) & (method == "auto")
     for r in np.flatnonzero(bad):
-        found = nuts.sample_choices(num_choices, counts[r], fast.NUM_DRAWS, seed)
+        found = nuts.sample_choices(num_choices, counts[r], fast.NUM_DRAWS, seed[0])
         drawn.shares[r], drawn.persistence[r] = found.sites["shares"], found.sites["persistence"]
         drawn.by_nuts[r] = found.r_hat, found.ess, found.divergences
-    return drawn
+    return drawn._asdict()
 
 
 def _choice_stats(drawn: ChoiceDraws, r: int, cells: pd.DataFrame) -> dict[str, Any]:
@@ -305,6 +339,7 @@ def _say(stats: list[dict[str, Any]], runs: pd.DataFrame, left_out: pd.DataFrame
         entry |= {name: np.nan for name in numeric - set(entry)}
         entry["is_retest"] = int(run["is_retest"])
         entry["num_left_out"] = float(missing.get(tuple(run[name] for name in RUN_DIMS), 0.0))
+        entry |= {name: float(run.get(name, np.nan)) for name in Dependence._fields}
         entry["num_seeds"] = int(seeds.get((run["task"], run["arm"]), 1))
     differs = {
         run["task"]
@@ -316,20 +351,25 @@ def _say(stats: list[dict[str, Any]], runs: pd.DataFrame, left_out: pd.DataFrame
         entry["words"] = verdict.words_of(entry)
 
 
-def _item_likelihoods(
-    drawn: TaskDraws, most: int, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _some(places: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many items, spread evenly over the cells, and the same in every measurement."""
+    if len(places) <= most:
+        return places
+    return places[np.linspace(0, len(places) - 1, most).astype(int)]
+
+
+def _item_likelihoods(drawn: TaskDraws, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for r, number in enumerate(drawn.runs):
         of_cells = summaries.log_likelihood(drawn.cells, drawn.task_scores[r], drawn.run_scores[r])
         places = np.repeat(np.arange(of_cells.shape[1]), drawn.cells.counts[r].astype(int))
-        chosen = places if len(places) <= most else np.sort(rng.choice(places, most, replace=False))
+        chosen = _some(places, most)
         found.append((np.full(len(chosen), number), of_cells[:, chosen]))
     return found
 
 
 def _choice_likelihoods(
-    drawn: ChoiceDraws, frame: pd.DataFrame, numbers: np.ndarray, most: int, rng: np.random.Generator
+    drawn: ChoiceDraws, frame: pd.DataFrame, numbers: np.ndarray, most: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for r, number in enumerate(numbers):
@@ -339,7 +379,7 @@ def _choice_likelihoods(
         ).reshape(fast.NUM_DRAWS, -1)
         counts = rows[list(CELLS)].to_numpy(float).ravel()
         places = np.repeat(np.arange(len(counts)), counts.astype(int))
-        chosen = places if len(places) <= most else np.sort(rng.choice(places, most, replace=False))
+        chosen = _some(places, most)
         found.append((np.full(len(chosen), number), np.log(np.maximum(p, 1e-300))[:, chosen]))
     return found
 

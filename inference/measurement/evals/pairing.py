@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from inference.measurement.evals.dependence import dependence
 from inference.measurement.evals.readers.long_form import (
     answer_codes,
     checkpoint_of,
@@ -35,7 +36,7 @@ class Paired(NamedTuple):
     Attributes:
         runs: a row a task and run: ``task``, ``arm``, ``seed``, ``checkpoint``, ``num_items``, ``kind``
             (``choices`` where base and run have one answer an item and its choice is known, else ``repeats``)
-            and ``is_retest``, whether it is another evaluation of the base.
+            and ``is_retest``, whether it is another evaluation of the base; and what `dependence` says of it.
         repeats: a row a cell: ``run`` (row of ``runs``), ``right_base`` of ``num_base`` answers,
             ``right_run`` of ``num_run``, ``num_choices`` (NaN where unknown or free) and ``num_items``; right
             answers may be fractional where scores are.
@@ -59,6 +60,7 @@ class _Items(NamedTuple):
         num: answers.
         choice: code of the first answer, -1 where unknown.
         num_choices: 0 where unknown.
+        cluster: code of it, -1 where there is none.
     """
 
     item: np.ndarray
@@ -66,6 +68,7 @@ class _Items(NamedTuple):
     num: np.ndarray
     choice: np.ndarray
     num_choices: np.ndarray
+    cluster: np.ndarray
 
     def at(self, places: np.ndarray) -> "_Items":
         return _Items(*(column[places] for column in self))
@@ -115,6 +118,7 @@ def pair(answers: pd.DataFrame, *, base: str | int = "base") -> Paired:
             runs.append(
                 {name: row[name] for name in _RUN}
                 | {"num_items": len(before.item), "kind": kind, "is_retest": bool(row["is_retest"])}
+                | _dependence(before, after)
             )
     if not runs:
         of_base, of_runs = (
@@ -205,6 +209,7 @@ def _counted(answers: pd.DataFrame, groups: np.ndarray, num: int) -> list[_Items
             "right": answers["score"].to_numpy()[used],
             "choice": answers["choice"].array.codes.astype(np.int64)[used],
             "num_choices": answers["num_choices"].to_numpy(dtype=np.float64, na_value=0.0)[used],
+            "cluster": answers["cluster"].array.codes.astype(np.int64)[used],
         }
     ).groupby((groups * size + item)[used], sort=True)
     right, count, choice = kept["right"].sum(), kept["right"].size(), kept["choice"].first()
@@ -215,6 +220,7 @@ def _counted(answers: pd.DataFrame, groups: np.ndarray, num: int) -> list[_Items
         count.to_numpy(),
         choice.to_numpy(),
         kept["num_choices"].max().to_numpy(),
+        kept["cluster"].max().to_numpy(),
     )
     ends = np.searchsorted(group, np.arange(num + 1))
     return [_Items(*(column[a:b] for column in columns)) for a, b in pairwise(ends)]
@@ -258,6 +264,12 @@ def _common(first: int, group: int, items: list[_Items], left_out: "_LeftOut") -
     before, after = before.at(~differ), after.at(~differ)
     num_choices = np.maximum(before.num_choices, after.num_choices)
     return before._replace(num_choices=num_choices), after._replace(num_choices=num_choices)
+
+
+def _dependence(before: _Items, after: _Items) -> dict[str, float]:
+    """Return how items' changes depend on each other; a base without clusters has those of the run."""
+    cluster = np.where(before.cluster >= 0, before.cluster, after.cluster)
+    return dependence(before.right / before.num, after.right / after.num, cluster)._asdict()
 
 
 def _is_by_choice(before: _Items, after: _Items) -> bool:

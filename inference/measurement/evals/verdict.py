@@ -14,6 +14,13 @@ MOST_DEVIATION = 4.5
 #: An interval of the mass lost that is wider than this tells little of it.
 WIDE = 0.15
 
+#: Of clusters: the largest p and the least design effect that are an alarm, and that beyond which intervals
+#: are not to be trusted.
+MOST_P, LEAST_DESIGN_EFFECT, MOST_DESIGN_EFFECT = 1e-3, 1.2, 2.0
+
+#: Of neighbours: the least correlation, and in standard errors, that are an alarm.
+MOST_ERRORS, LEAST_CORRELATION = 4.0, 0.05
+
 # Of R̂ and the effective sample size, as in `inference.measurement.verdict.words`.
 _MOST_R_HAT, _LEAST_ESS = 1.02, 200.0
 
@@ -57,6 +64,11 @@ def words_of(stats: Mapping[str, Any]) -> str:
         bad.append("a second evaluation of the base differs from the first by more than chance")
     elif stats["retest_differs"]:
         bad.append("the base, evaluated twice, differs by more than chance, and so may any run")
+    of_clusters = _clusters(stats)
+    if of_clusters and stats["design_effect"] > MOST_DESIGN_EFFECT:
+        bad.append(of_clusters)
+    else:
+        weak += filter(None, [of_clusters or _neighbours(stats)])
     if stats["kind"] == "repeats":
         weak += _mass(stats)
         if stats["fractional"]:
@@ -78,6 +90,30 @@ def words_of(stats: Mapping[str, Any]) -> str:
             later = {"not to be trusted": weak + remarks, "weak": remarks, "good": []}[kind]
             return f"{kind}: " + "; ".join(reasons + later)
     return "good"
+
+
+def _clusters(stats: Mapping[str, Any]) -> str:
+    """Return how items of one cluster change together, if they do beyond chance."""
+    effect = stats["design_effect"]
+    if not (stats["cluster_p"] < MOST_P and effect > LEAST_DESIGN_EFFECT):
+        return ""
+    return (
+        f"items of one cluster change together: intervals are {np.sqrt(effect):.2g} times too narrow (the "
+        f"standard error of the change of accuracy is {stats['clustered_error']:.2g})"
+    )
+
+
+def _neighbours(stats: Mapping[str, Any]) -> str:
+    """Return how items next to each other change alike, where no clusters are named."""
+    if np.isfinite(stats["num_clusters"]) or not (
+        stats["neighbour_errors"] > MOST_ERRORS and stats["neighbour_correlation"] > LEAST_CORRELATION
+    ):
+        return ""
+    return (
+        "items next to each other in the log change alike, as items of one text or subject do (correlation "
+        f"{stats['neighbour_correlation']:.2g}): if they share a text, intervals are "
+        f"{np.sqrt(stats['neighbour_design_effect']):.2g} times too narrow; a column of clusters would tell"
+    )
 
 
 def _mass(stats: Mapping[str, Any]) -> list[str]:

@@ -102,6 +102,18 @@ def test_matched_gain_is_read_between_the_checkpoints_around_it():
     np.testing.assert_allclose(found["reached"].sel(task="x"), [0.5, 1.0])
 
 
+@pytest.mark.parametrize(
+    ("gain", "expected"),
+    [
+        (0.0, "gain must be greater than 0; got 0"),
+        (0.35, "every run must gain 0.35 on the new tasks in some draw; arm a"),
+    ],
+)
+def test_a_gain_that_no_draw_reaches_is_refused(gain, expected):
+    with pytest.raises(InputError, match=expected):
+        compare_evals(at_gain(0.3), at="matched_gain", gain=gain)
+
+
 def test_the_common_gain_is_one_that_every_run_reaches_in_nearly_all_draws():
     assert compare_evals(at_gain(0.15), at="matched_gain")["comparison"].attrs["level"] == pytest.approx(0.15)
     assert compare_evals(at_gain(0.7), at="matched_gain")["comparison"].attrs["level"] == pytest.approx(0.3)

@@ -5,7 +5,7 @@ import evals_simulation as sim
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import special
+from scipy import special, stats
 
 from inference import results
 from inference.intervals import interval
@@ -14,6 +14,8 @@ from inference.measurement.evals.cells import task_cells
 from inference.measurement.evals.compare_evals import ALL, compare_evals
 from inference.measurement.evals.fit import _of_few_shapes, _pooled, groups_of
 from inference.measurement.evals.measure_evals import measure_paired
+from inference.measurement.evals.model import choice_probabilities
+from inference.measurement.evals.pairing import CELLS
 from inference.measurement.evals.pooling import Groups, pool
 from mixture_models.validation import InputError
 
@@ -65,12 +67,12 @@ def test_every_run_has_its_place(tree):
     np.testing.assert_allclose(base, base.isel(arm=0, seed=0, checkpoint=0).broadcast_like(base), atol=1e-9)
     assert (base.std(["chain", "draw"]) > 0.005).all()
     # What was asked, and how it was answered, is what is drawn; the model describes its own answers.
-    stats = tree["sample_stats"].to_dataset()
+    said = tree["sample_stats"].to_dataset()
     for name, error in (("accuracy_change", 3.0), ("accuracy_change_of_items", 3.0)):
         draws = posterior[name]
-        away = np.abs(draws.mean(["chain", "draw"]) - stats["observed_change"])
-        assert (away < error * stats["observed_change_error"]).all(), name
-    assert {words.partition(":")[0] for words in stats["words"].to_numpy().ravel()} <= {"good", "weak"}
+        away = np.abs(draws.mean(["chain", "draw"]) - said["observed_change"])
+        assert (away < error * said["observed_change_error"]).all(), name
+    assert {words.partition(":")[0] for words in said["words"].to_numpy().ravel()} <= {"good", "weak"}
 
 
 def test_the_likelihood_of_an_item_is_of_its_count_of_right_answers():
@@ -99,6 +101,65 @@ def test_arviz_works_unadapted(tree):
     assert len(az.summary(tree, var_names=["old_weight", "lost"])) == 2 * 24
     az.plot_forest(tree, var_names=["old_weight"])
     assert np.isfinite(az.loo(tree).elpd)
+
+
+def test_arviz_compares_two_models_of_the_same_answers():
+    """Answers that are guessed: that the log says how many choices there are describes them better."""
+    truth = sim.Truth(400, 4, 4, mean=-1.0, guess=0.25, num_choices=4.0)
+    frame = sim.repeats(np.random.default_rng(10), truth, [(0.1, 0.0, 0.2)])
+    models = {"choices": frame, "free": frame.assign(num_choices=np.nan)}
+    trees = {
+        name: measure_paired(sim.paired(cells), num_log_likelihood_items=300, **FAST)
+        for name, cells in models.items()
+    }
+    found = az.compare(trees, round_to="none")
+    assert list(found.index) == ["choices", "free"]
+    alone = {name: az.loo(tree, pointwise=True) for name, tree in trees.items()}
+    difference = (alone["free"].elpd_i - alone["choices"].elpd_i).to_numpy()
+    assert found.loc["free", "elpd_diff"] == pytest.approx(difference.sum())
+    assert found.loc["free", "dse"] == pytest.approx(np.sqrt(300) * difference.std())
+    # An entry of both is the same item: what the run's answer to it says hardly depends on the model.
+    assert np.corrcoef(*(of.elpd_i.to_numpy() for of in alone.values()))[0, 1] > 0.8
+
+
+def test_arviz_works_for_one_answer_of_several_choices():
+    cells = sim.choices(np.random.default_rng(11), 300, 4, [0.5, 0.1, 0.1, 0.3], 0.5)
+    tree = measure_paired(sim.paired_choices(cells), **FAST)
+    assert list(az.summary(tree, var_names=["forgotten"])["mean"].between(0.0, 0.25)) == [True]
+    az.plot_forest(tree, var_names=["forgotten", "acquired"])
+    # The likelihood of the items is that of their cells, at each draw.
+    counts = cells[list(CELLS)].to_numpy(float)[0]
+    posterior = tree["posterior"].to_dataset().squeeze()
+    shares = np.stack([posterior[n] for n in ("known_kept", "forgotten", "acquired")], axis=-1)
+    shares = np.concatenate([shares, 1.0 - shares.sum(axis=-1, keepdims=True)], axis=-1)
+    log_p = np.log(choice_probabilities(shares, posterior["persistence"].to_numpy(), np.array([4.0])))
+    total = tree["log_likelihood"]["y"].sum("item")
+    np.testing.assert_allclose(total, log_p[..., 0, :] @ counts)
+    assert np.isfinite(az.loo(tree).elpd)
+
+
+def test_the_shares_of_the_base_are_those_of_the_log_and_of_the_law(tree):
+    """Predicted by quadrature over the items' logits, at each draw's mean and standard deviation."""
+    rng = np.random.default_rng(12)
+    truth = sim.Truth(2000, 4, 4, mean=0.5, sd=3.0)
+    frame = sim.repeats(rng, truth, [(0.1, 0.0, 0.2)])
+    rows = measure_paired(sim.paired(frame), **FAST)["base_counts"].to_dataset()
+    observed = frame.groupby("right_base")["num_items"].sum() / 2000
+    np.testing.assert_allclose(rows["observed"], observed)
+    logits = np.linspace(-20.0, 20.0, 20_001)
+    law = stats.norm.pdf(logits, 0.5, 3.0) * (logits[1] - logits[0])
+    exact = [law @ stats.binom.pmf(k, 4, special.expit(logits)) for k in range(5)]
+    # Of 2,000 items shares are known to 0.01.
+    np.testing.assert_allclose(rows["predicted"], exact, atol=0.03)
+    np.testing.assert_allclose(rows["predicted"].sum(), 1.0)
+    error = np.sqrt(np.array(exact) * (1.0 - np.array(exact)) / 2000)
+    half = 0.5 * (rows["predicted_upper"] - rows["predicted_lower"]).to_numpy()
+    # A replicate differs by its items' chance, and as much again by what is not known of the law.
+    assert (half > stats.norm.ppf(0.945) * error * 0.9).all()
+    assert (half < stats.norm.ppf(0.945) * error * 2.2).all()
+    # Of every task once, however many runs it has.
+    of_many = tree["base_counts"].to_dataset()
+    assert of_many["task"].to_numpy().tolist() == ["old one"] * 5 + ["old two"] * 5 + ["new"] * 5
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])

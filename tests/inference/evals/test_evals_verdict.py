@@ -32,9 +32,22 @@ GOOD = {
     "num_items": 960.0,
     "num_left_out": 40.0,
     "num_seeds": 2,
+    "num_clusters": np.nan,
+    "clustered_error": np.nan,
+    "design_effect": np.nan,
+    "cluster_p": np.nan,
+    "neighbour_correlation": 0.04,
+    "neighbour_errors": 6.0,
+    "neighbour_design_effect": 2.0,
 }
 BY_NUTS = {"method": "nuts", "k_hat": 3.0, "r_hat": 1.01, "ess": 400.0, "divergences": 0.0}
 BY_CHOICE = {"kind": "choices", "num_answers": 1.0, "mass_lost_width": np.nan, "mean_choices": 4.0}
+CLUSTERED = {"num_clusters": 40.0, "cluster_p": 1e-6, "design_effect": 1.69, "clustered_error": 0.03}
+TOGETHER = "items of one cluster change together: intervals are"
+NEIGHBOURS = (
+    "weak: items next to each other in the log change alike, as items of one text or subject do (correlation "
+    "0.3): if they share a text, intervals are 1.4 times too narrow; a column of clusters would tell"
+)
 ONE_ANSWER = "weak: one answer an item cannot tell mass lost from drift, only how the accuracy has changed; "
 BAD, OFF = "not to be trusted: ", "not to be trusted: the model does not describe the answers (off: "
 RETEST = BAD + "a second evaluation of the base differs from the first by more than chance"
@@ -80,6 +93,23 @@ RETEST = BAD + "a second evaluation of the base differs from the first by more t
         (
             BY_CHOICE | {"mean_choices": 2.0},
             "weak: with two choices, guesses that persist cannot be told from what is known",
+        ),
+        (
+            CLUSTERED,
+            f"weak: {TOGETHER} 1.3 times too narrow (the standard error of the change of accuracy is 0.03)",
+        ),
+        (
+            CLUSTERED | {"design_effect": 4.0},
+            f"{BAD}{TOGETHER} 2 times too narrow (the standard error of the change of accuracy is 0.03)",
+        ),
+        (CLUSTERED | {"cluster_p": 2e-3}, "good"),
+        (CLUSTERED | {"design_effect": 1.1}, "good"),
+        ({"neighbour_correlation": 0.3}, NEIGHBOURS),
+        ({"neighbour_correlation": 0.3, "neighbour_errors": 3.9}, "good"),
+        # Clusters that are named and independent say more than the order of the log.
+        (
+            {"neighbour_correlation": 0.3, "num_clusters": 40.0, "cluster_p": 0.5, "design_effect": 1.0},
+            "good",
         ),
         ({"num_left_out": 240.0}, "weak: 240 items (20 %) have no partner and are left out"),
         ({"num_seeds": 1}, "good: one training seed: the interval is of this run, not of the method"),

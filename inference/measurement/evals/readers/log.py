@@ -134,6 +134,7 @@ class Rows:
             else:
                 kinds = {"sample": np.int64, "score": np.float64, "text": np.uint64}
                 columns[name] = np.array(values, dtype=kinds[name])
+        columns["cluster"] = long_form.unknown(num)
         for name in ("arm", "seed", "checkpoint"):
             columns[name] = long_form.constant("", num)
         frame = pd.DataFrame(columns)

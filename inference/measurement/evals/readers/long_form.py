@@ -13,6 +13,7 @@ column         what it holds
 ``choice``     the chosen answer of a multiple-choice item, where known
 ``answer``     the right one, where known
 ``num_choices``  how many there are, where known
+``cluster``    what items that depend on each other have in common, where known, such as a text or template
 ``text``       64-bit digest of the item's text, 0 where unknown
 ``problem``    why an answer cannot be used, missing where it can
 =============  ==================================================================================
@@ -35,7 +36,7 @@ from mixture_models.validation import InputError, integer
 #: Columns that every long form has.
 REQUIRED = ("arm", "seed", "checkpoint", "task", "item", "sample", "score")
 #: Columns with the answers themselves, and with what is known of an item or an answer.
-OPTIONAL = ("choice", "answer", "num_choices", "text", "problem")
+OPTIONAL = ("choice", "answer", "num_choices", "cluster", "text", "problem")
 COLUMNS = REQUIRED + OPTIONAL
 
 #: Columns that together name an answer.
@@ -53,7 +54,7 @@ HINT = f"name a column of repeats, sample=COLUMN, or sample={ORDER} where rows a
 #: What a column holds where a table has no such column.
 LEVELS: dict[str, Any] = {"arm": "run", "seed": "0", "checkpoint": FINAL, "task": "task"}
 
-_NAMES = ("arm", "seed", "checkpoint", "task", "item", "choice", "answer", "problem")
+_NAMES = ("arm", "seed", "checkpoint", "task", "item", "choice", "answer", "cluster", "problem")
 _LONGEST = 100  # characters of an item's name
 _WORDS = {"true": 1.0, "false": 0.0, "c": 1.0, "i": 0.0, "correct": 1.0, "incorrect": 0.0}
 
@@ -98,6 +99,11 @@ def categories(values: Any, label: Callable[[Any], Any] = name_of) -> pd.Categor
 def constant(value: Any, num: int) -> pd.Categorical:
     """Return a column of one value."""
     return pd.Categorical.from_codes(np.zeros(num, dtype=np.int8), pd.Index([value], dtype=object))
+
+
+def unknown(num: int) -> pd.Categorical:
+    """Return a column of names that are not known."""
+    return pd.Categorical.from_codes(np.full(num, -1, dtype=np.int8), pd.Index([], dtype=object))
 
 
 def concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -178,7 +184,7 @@ def long_form(
     else:
         result["sample"] = _samples(table[source["sample"]], name) if source["sample"] in table else 0
     result["score"] = _scores(table[source["score"]], name)
-    for key in ("choice", "answer", "problem"):
+    for key in ("choice", "answer", "cluster", "problem"):
         none = pd.Series(None, table.index, dtype=object)
         result[key] = categories(table.get(source[key], none))
     result["num_choices"] = _num_choices(table, source["num_choices"], num_choices, name)
