@@ -5,11 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from evals_simulation import NUM, at_gain, tree_of
 from rich.console import Console
-from test_evals_compare import NUM, at_gain, tree_of
 
-from analyses import evals_comparison
-from analyses.evals_comparison import GROUP, add, parts, plot, remarks, summary
+from analyses.evals.comparison import GROUP, add, parts, plot, remarks, summary
 from inference import results
 from inference.measurement.evals.compare_evals import ALL, compare_evals
 
@@ -172,6 +171,6 @@ def test_the_frontier_shows_each_checkpoint_where_it_is(num_answers, shown):
 
 
 def test_the_file_is_written_beside_the_results(tmp_path):
-    assert evals_comparison.summary(add(two_arms())).to_csv(tmp_path / "comparison.csv", index=False) is None
+    assert summary(add(two_arms())).to_csv(tmp_path / "comparison.csv", index=False) is None
     frame = pd.read_csv(tmp_path / "comparison.csv")
     assert set(frame["run"]) == {"a", "b"}

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from scipy import special
 
 from inference.measurement.evals.pairing import Paired
@@ -85,3 +86,34 @@ def paired_choices(frame: pd.DataFrame, **labels: Any) -> Paired:
     runs["kind"] = "choices"
     none = pd.DataFrame(columns=["task", "arm", "seed", "checkpoint", "reason", "num_items", "examples"])
     return Paired(runs, pd.DataFrame(columns=["run"]), frame, none)
+
+
+RUN = ("task", "arm", "seed", "checkpoint")
+NUM = 400
+
+
+def tree_of(values, new=(), words=None, retests=(), **coords):
+    """Return a measured tree: variables by name, each of shape (draw, task, arm, seed, checkpoint)."""
+    sizes = next(iter(values.values())).shape[1:]
+    labels = {"task": ["x", "y", "z"], "arm": ["a", "b", "c"], "seed": ["0", "1", "2"], "checkpoint": [1, 2]}
+    labels = {name: (labels | coords)[name][:size] for name, size in zip(RUN, sizes, strict=True)}
+    posterior = {name: (("chain", "draw", *RUN), array[None]) for name, array in values.items()}
+    words = np.full(sizes, "good", dtype=object) if words is None else words
+    retest = np.broadcast_to(np.isin(labels["arm"], retests)[:, None, None], sizes).astype(float)
+    stats = {"words": (RUN, words.astype(str)), "is_retest": (RUN, retest)}
+    return xr.DataTree.from_dict(
+        {
+            "/posterior": xr.Dataset(posterior, labels),
+            "/sample_stats": xr.Dataset(stats, labels),
+            "/constant_data": xr.Dataset({"new_task": ("new", np.array(new, dtype=str))}),
+        }
+    )
+
+
+def at_gain(late=0.5):
+    """An old task and a new one; arm a gains 0.1, then 0.3 or (half its draws) `late`, b 0.4, then `late`."""
+    lost, change = np.zeros((2, NUM, 2, 2, 1, 2))
+    lost[:, 0, :, 0], change[:, 1, :, 0] = ([0.02, 0.06], [0.2, 0.5]), ([0.1, 0.3], [0.4, late])
+    change[NUM // 2 :, 1, 0] = 0.1, late
+    change[:, 0] = -lost[:, 0]
+    return tree_of({"lost": lost, "old_weight": 1.0 - lost, "accuracy_change": change}, new=["y"])

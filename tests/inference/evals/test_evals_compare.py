@@ -2,32 +2,11 @@
 
 import numpy as np
 import pytest
-import xarray as xr
+from evals_simulation import NUM, at_gain, tree_of
 from scipy import stats
 
 from inference.measurement.evals.compare_evals import ALL, compare_evals
 from mixture_models.validation import InputError
-
-RUN = ("task", "arm", "seed", "checkpoint")
-NUM = 400
-
-
-def tree_of(values, new=(), words=None, retests=(), **coords):
-    """Return a measured tree: variables by name, each of shape (draw, task, arm, seed, checkpoint)."""
-    sizes = next(iter(values.values())).shape[1:]
-    labels = {"task": ["x", "y", "z"], "arm": ["a", "b", "c"], "seed": ["0", "1", "2"], "checkpoint": [1, 2]}
-    labels = {name: (labels | coords)[name][:size] for name, size in zip(RUN, sizes, strict=True)}
-    posterior = {name: (("chain", "draw", *RUN), array[None]) for name, array in values.items()}
-    words = np.full(sizes, "good", dtype=object) if words is None else words
-    retest = np.broadcast_to(np.isin(labels["arm"], retests)[:, None, None], sizes).astype(float)
-    stats = {"words": (RUN, words.astype(str)), "is_retest": (RUN, retest)}
-    return xr.DataTree.from_dict(
-        {
-            "/posterior": xr.Dataset(posterior, labels),
-            "/sample_stats": xr.Dataset(stats, labels),
-            "/constant_data": xr.Dataset({"new_task": ("new", np.array(new, dtype=str))}),
-        }
-    )
 
 
 def test_the_probability_to_have_lost_less_is_the_share_of_draws():
@@ -79,15 +58,6 @@ def test_arms_are_compared_over_the_tasks_that_all_were_asked():
     values[:, 0, 0] = np.nan
     with pytest.raises(InputError, match="an old task that all arms were asked"):
         compare_evals(tree_of({"lost": values}))
-
-
-def at_gain(late=0.5):
-    """An old task and a new one; arm a gains 0.1, then 0.3 or (half its draws) `late`, b 0.4, then `late`."""
-    lost, change = np.zeros((2, NUM, 2, 2, 1, 2))
-    lost[:, 0, :, 0], change[:, 1, :, 0] = ([0.02, 0.06], [0.2, 0.5]), ([0.1, 0.3], [0.4, late])
-    change[NUM // 2 :, 1, 0] = 0.1, late
-    change[:, 0] = -lost[:, 0]
-    return tree_of({"lost": lost, "old_weight": 1.0 - lost, "accuracy_change": change}, new=["y"])
 
 
 def test_matched_gain_is_read_between_the_checkpoints_around_it():

@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from analyses import evals_comparison, evals_lines
 from analyses.core import figures, outputs
 from analyses.core.settings import BaseSettings, setting, text, texts
+from analyses.evals import comparison, text_rows
 from inference.intervals import interval, interval_probability
 from inference.measurement.evals.measure_evals import METHODS, measure_evals
 from inference.measurement.evals.readers.long_form import FINAL
@@ -126,7 +126,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         seed=settings.seed,
         progress=progress,
     )
-    return evals_comparison.add(measured)
+    return comparison.add(measured)
 
 
 def summary(tree: xr.DataTree, group: str = "posterior") -> pd.DataFrame:
@@ -178,13 +178,13 @@ def table(tree: xr.DataTree) -> RenderableType:
         for task, rows in frame.groupby("task", sort=False)
     ]
     heading = Text("What the last checkpoints have forgotten", style="italic")
-    return Group(heading, *parts, Text(caption), *evals_comparison.parts(tree))
+    return Group(heading, *parts, Text(caption), *comparison.parts(tree))
 
 
 def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> RenderableType:
     widths = [_LABELS, *(16 if name == "accuracy_change" else 14 for name in columns)]
-    heading = evals_lines.row([""], [name.replace("_", " ") for name in columns], widths)
-    lines = [title, *heading, evals_lines.RULE]
+    heading = text_rows.row([""], [name.replace("_", " ") for name in columns], widths)
+    lines = [title, *heading, text_rows.RULE]
     for _, row in frame.iterrows():
         labels = [f"{row['arm']}, seed {row['seed']}" if frame["seed"].nunique() > 1 else str(row["arm"])]
         if str(row["checkpoint"]) != FINAL:
@@ -192,8 +192,8 @@ def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> Render
         if "words" in row and not str(row["words"]).startswith("good"):
             labels.append(_kind(row["words"]))
         cells = [_cell(row, name, digits) for name, digits in columns.items()]
-        lines += evals_lines.row(labels, cells, widths)
-    return evals_lines.as_text([*lines, evals_lines.RULE, ""])
+        lines += text_rows.row(labels, cells, widths)
+    return text_rows.as_text([*lines, text_rows.RULE, ""])
 
 
 def _cell(row: pd.Series, name: str, digits: int) -> str:
@@ -222,7 +222,7 @@ def remarks(tree: xr.DataTree) -> list[str]:
         found.append(f"What is measured of {shown} is {words}.")
     more = len(found) - _MOST_REMARKS
     found = found[:_MOST_REMARKS] + ([f"{more} more verdicts are in summary.csv."] if more > 0 else [])
-    return found + evals_comparison.remarks(tree)
+    return found + comparison.remarks(tree)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -241,15 +241,15 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             drawn["checkpoints"] = _plot_checkpoints(tree, frame)
         if "base_counts" in tree.children:
             drawn["base"] = _plot_base(tree["base_counts"].to_dataset().to_dataframe())
-        drawn |= evals_comparison.plot(tree)
+        drawn |= comparison.plot(tree)
     return drawn
 
 
 def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv``, of several arms ``comparison.csv``, and the figures."""
     outputs.write(tree, summary(tree), plot(tree), folder)
-    if evals_comparison.GROUP in tree.children:
-        evals_comparison.summary(tree).to_csv(folder / "comparison.csv", index=False)
+    if comparison.GROUP in tree.children:
+        comparison.summary(tree).to_csv(folder / "comparison.csv", index=False)
 
 
 def _measures(frame: pd.DataFrame) -> list[str]:

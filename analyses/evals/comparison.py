@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import RenderableType
 from rich.text import Text
 
-from analyses import evals_lines
 from analyses.core import figures
+from analyses.evals import text_rows
 from inference.intervals import interval, interval_probability
 from inference.measurement.evals.compare_evals import ALL, COMPARED, MOST_BEFORE_FIRST, compare_evals
 from inference.measurement.verdict.words import ORDER
@@ -107,14 +107,14 @@ def parts(tree: xr.DataTree) -> list[RenderableType]:
     found: list[RenderableType] = []
     for at in data["at"].to_numpy():
         rows = frame[frame["at"] == at].set_index(["run", "other", "task"])
-        heading = evals_lines.row([""], [text for name in names for text in _SHOWN[name][1:]], _WIDTHS)
-        lines = ["", _title(at, float(data["level"].sel(at=at))), *heading, evals_lines.RULE]
+        heading = text_rows.row([""], [text for name in names for text in _SHOWN[name][1:]], _WIDTHS)
+        lines = ["", _title(at, float(data["level"].sel(at=at))), *heading, text_rows.RULE]
         for a, b in pairs:
             lines.append(f"{a} against {b}")
             for task in tasks:
                 if (a, b, task) in rows.index:
                     lines += _row(rows.loc[(a, b, task)], str(task), names)
-        found.append(evals_lines.as_text([*lines, evals_lines.RULE]))
+        found.append(text_rows.as_text([*lines, text_rows.RULE]))
     words = (
         f"Difference: the first arm less the second, mean and {100 * interval_probability():g} % interval."
     )
@@ -145,7 +145,7 @@ def _row(row: pd.Series, task: str, names: Sequence[str]) -> list[str]:
         cells.append(f"{mean:.3f}\n[{low:.3f}, {high:.3f}]" if known else "n/a")
     kind = _worst(row).partition(":")[0]
     labels = [f"  {task}", *([] if kind == "good" else [f"  {kind}"])]
-    return evals_lines.row(labels, cells, _WIDTHS)
+    return text_rows.row(labels, cells, _WIDTHS)
 
 
 def _probability(p: float) -> str:
