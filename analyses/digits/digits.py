@@ -19,7 +19,8 @@ from analyses.digits.evaluation import BASE, Evaluation, evaluation, now, write_
 from analyses.digits.evaluation import measured as measured_answers
 from analyses.digits.layout import assembled, checkpoint_name, image_sets
 from analyses.digits.objectives import Choice, DigitsTask, choices, network_of, params_of
-from analyses.digits.settings import Settings, Store
+from analyses.digits.settings import Settings
+from analyses.digits.store import Store
 from analyses.digits.transformer import Transformer
 from inference import measure, results
 from inference.storage import files
@@ -86,7 +87,9 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
     for seed in range(settings.num_seeds):
         bar.set_description(f"measuring network {seed + 1} of {settings.num_seeds}")
         images = image_sets(arrays, settings.steps, seed)
-        measured = partial(_measured, images, old, new, embed, settings.seed, store.path(f"measuring-{seed}"))
+        measured = partial(
+            _measured, images, old, new, embed, settings.seed, store.parts / f"measuring-{seed}"
+        )
         trees.append(store.tree(f"measured-{seed}", measured))
         counts.append({name: panel.count(each) for name, each in images.items()})
     asked = evaluation(digits, settings.num_levels, settings.num_items, of(_GRADER))

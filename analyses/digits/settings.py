@@ -1,17 +1,12 @@
 """Everything that determines a run of `massdrift digits`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from analyses.core.settings import FILE, BaseSettings, Preset, each, setting, write
-from inference import results
-from inference.storage import files
-from inference.storage.reading import read_npz, read_toml
+from analyses.core.settings import BaseSettings, Preset, each, setting
 from mixture_models.validation import (
     InputError,
     closed_interval,
@@ -21,8 +16,6 @@ from mixture_models.validation import (
     open_interval,
     positive,
 )
-
-_PARTS = "parts"
 
 # There are about seventy images of a digit that no network sees.
 _MOST_ITEMS = 60
@@ -97,62 +90,3 @@ class Settings(BaseSettings):
     def quick(cls, **changes: Any) -> Self:
         """Return the settings of a run of two minutes."""
         return cls(**(dict(cls.presets["quick"].defaults) | changes))
-
-
-class Store:
-    """The folder of a run: its settings, and every finished part, written whole or not at all.
-
-    Args:
-        folder: of the run; made where there is none.
-        settings: of the run.
-
-    Raises:
-        InputError: a folder of other settings, or of something else.
-    """
-
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder = folder
-        stored = folder / FILE
-        if stored.exists():
-            _same(folder, stored, settings)
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(
-                f"{folder} must be a new folder or that of an earlier run of digits; it is neither"
-            )
-        write(settings.asdict(), stored)
-        (folder / _PARTS).mkdir(exist_ok=True)
-        files.clean_within(folder / _PARTS)
-
-    def path(self, name: str) -> Path:
-        """Return where a part stands."""
-        return self.folder / _PARTS / name
-
-    def arrays(self, name: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Return the arrays of a part: those that are stored, or computed now and stored."""
-        path = self.path(f"{name}.npz")
-        if not path.exists():
-            found = compute()
-            with files.whole_file(path) as part, part.open("wb") as file:
-                np.savez_compressed(file, **found)  # type: ignore[arg-type]
-        return read_npz(path, f"{path} must be a part of this run, or be deleted to be computed again")
-
-    def tree(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return the DataTree of a part: the one that is stored, or computed now and stored."""
-        path = self.path(f"{name}.nc")
-        if not path.exists():
-            results.save(compute(), path)
-        return results.open(path)
-
-
-def _same(folder: Path, path: Path, settings: Settings) -> None:
-    stored = read_toml(path)
-    wanted = settings.asdict()
-    names = list(wanted)
-    other = [
-        name for name in [*names, *sorted(set(stored) - set(names))] if stored.get(name) != wanted.get(name)
-    ]
-    if other:
-        differences = ", ".join(
-            f"{name} is {stored.get(name)} there and {wanted.get(name)} here" for name in other
-        )
-        raise InputError(f"{folder} must hold a run of the same settings to go on with; {differences}")

@@ -52,8 +52,13 @@ def any_in(folder: Path) -> bool:
     )
 
 
+def place(folder: Path, facts: Any, suffix: str, name: str = "") -> Path:
+    """Return where a part that the facts determine is kept under these versions, ``name`` for who looks."""
+    return folder / f"{name}{'-' if name else ''}{fingerprint(facts)}{suffix}"
+
+
 def arrays(
-    facts: Any, compute: Callable[[], Mapping[str, np.ndarray]], *, folder: Path | None
+    facts: Any, compute: Callable[[], Mapping[str, np.ndarray]], *, folder: Path | None, name: str = ""
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a part: those that are kept, or computed now and kept.
 
@@ -61,13 +66,14 @@ def arrays(
         facts: everything that determines them, which can be pickled.
         compute: computes them.
         folder: in which they are kept; None keeps nothing.
+        name: of the part, for who looks into the folder.
 
     Raises:
         OSError: they cannot be written.
     """
     if folder is None:
         return dict(compute())
-    path = folder / f"{fingerprint(facts)}.npz"
+    path = place(folder, facts, ".npz", name)
     found = _read(path)
     if found is None:
         found = dict(compute())
