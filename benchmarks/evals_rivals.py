@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.evals_rivals --num 200`` draws logs from the model of docs/evals-model.md (pass rates
 are U-shaped) with 1, 4 and 16 answers an item, of a run that has changed and of one that has not, and prints
-coverage and mean width of 89 % intervals of the change of accuracy and of what was lost.
+coverage, mean width and mean lower end of 89 % intervals of the change of accuracy and of what was lost.
 
 - McNemar: of one answer, the exact interval of the share of flips that are losses, given how many flips there
   are (Clopper and Pearson), as a change of accuracy.
@@ -130,7 +130,7 @@ def rows_of(s: Setting, num: int, seed: int) -> pd.DataFrame:
 
     def note(method: str, name: str, low: float, high: float) -> None:
         covered = low - 1e-12 <= truth[name] <= high + 1e-12
-        rows.append({"method": method, "quantity": name, "covered": covered, "width": high - low})
+        rows.append({"method": method, "quantity": name, "covered": covered, "width": high - low, "low": low})
 
     for start in range(0, num, _TOGETHER):
         logs = []
@@ -167,12 +167,15 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--num", type=int, default=200, help="logs a setting")
+    parser.add_argument("--only", default="", help="changed or unchanged")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    for s in SETTINGS:
+    for s in [s for s in SETTINGS if options.only in ("", s.name)]:
         rows = rows_of(s, options.num, options.seed)
         by = ["setting", "answers", "quantity", "method"]
-        found = rows.groupby(by, sort=False).agg(coverage=("covered", "mean"), width=("width", "mean"))
+        found = rows.groupby(by, sort=False).agg(
+            coverage=("covered", "mean"), width=("width", "mean"), low=("low", "mean")
+        )
         print(found.reset_index().to_string(index=False, float_format="%.3f"), flush=True)
 
 
