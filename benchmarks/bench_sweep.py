@@ -13,13 +13,13 @@ import pytest
 from jax import lax
 
 from benchmarks.bench_training import machine
-from inference.engine.programs import compiler_options
 from inference.sweeps import cuts
 from inference.sweeps.blocks import train_block
 from inference.sweeps.cuts import Block, geometry
 from inference.sweeps.grid import Grid
 from inference.training.train import arithmetic
 from mixture_models import TwoMode, objectives
+from mixture_models.accel.compiler import compiler_options
 from mixture_models.losses.precision import PRECISIONS
 
 STEPS, BATCH, ROUNDS = 200, 1000, 3

@@ -22,7 +22,8 @@ from scipy.stats import norm
 
 from analyses import chen2025
 from inference import measure, train
-from inference.engine import chunks, programs
+from inference.engine import chunks
+from mixture_models.accel.compiler import compiler_options
 from mixture_models.losses.precision import PRECISIONS
 from mixture_models.mixture.overlap import overlap_area
 from mixture_models.objectives import Objective, new_data, published
@@ -129,7 +130,7 @@ def by_numpy(method, seed):
 
 def compiled(function):
     """Compile for many replicates with the options that `train` compiles with."""
-    return jax.jit(jax.vmap(function), compiler_options=programs.compiler_options())
+    return jax.jit(jax.vmap(function), compiler_options=compiler_options())
 
 
 def kernel(method):

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpyro.infer.svi import SVIState
 
-from inference.engine.programs import Program, compiler_options, traced_alone
+from inference.engine.programs import Program, traced_alone
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
 from inference.training.train import (
@@ -27,6 +27,7 @@ from inference.training.train import (
     initial_state,
     report_of,
 )
+from mixture_models.accel.compiler import compiler_options
 from mixture_models.validation import InputError
 
 # Places of a call, and behaviours between two looks at whether to stop. The many places leave few unused in

@@ -25,7 +25,6 @@ from numpyro.infer.svi import SVIState
 from inference.engine.frames import mixtures_in
 from inference.engine.programs import traced_alone
 from inference.training.steps import Steps, steps_of
-from mixture_models.accel.elementary import total
 from mixture_models.learners import Guide
 from mixture_models.losses.loss import law_of
 from mixture_models.mixture.law import MixtureLaw
@@ -279,7 +278,7 @@ def vectors_beside(key: Array, c: Float[Array, "2 n"], directions: Float[Array, 
     """
     # Without the barrier XLA computes the coefficients anew for every sum.
     old, new = lax.optimization_barrier((c[0], c[1]))
-    squared, product, other = total(old * old), total(old * new), total(new * new)
+    squared, product, other = jnp.sum(old * old), jnp.sum(old * new), jnp.sum(new * new)
     first = jnp.sqrt(squared)
     across = jnp.where(squared > 0.0, product / jnp.where(squared > 0.0, first, 1.0), 0.0)
     second = jnp.sqrt(jnp.maximum(other - across * across, 0.0))

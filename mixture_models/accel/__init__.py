@@ -1,1 +1,1 @@
-"""Operations that a CPU does fast, each beside its plain JAX reference."""
+"""What is made by hand for CPUs, each thing beside its plain JAX reference, behind one switch."""

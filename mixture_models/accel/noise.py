@@ -2,8 +2,8 @@
 
 The bits are those of `jax.random.bits`. There XLA runs the rounds of Threefry in a loop that passes through
 memory; here they are written out, and are done in registers. The normal quantile of the bits is one
-polynomial, more exact than ``lax.erf_inv`` in float32. On an accelerator, or with keys of another kind, bits
-and quantile are JAX's own.
+polynomial, more exact than ``lax.erf_inv`` in float32. On an accelerator, where `mixture_models.accel.switch`
+says so, and with keys of another kind, bits and quantile are JAX's own.
 """
 
 from functools import partial
@@ -16,7 +16,8 @@ from jax import lax
 from jaxtyping import Array, Float, UInt32
 from scipy import special
 
-from mixture_models.accel.elementary import horner, on_cpu
+from mixture_models.accel.elementary import horner
+from mixture_models.accel.switch import beside
 
 _bitcast = lax.bitcast_convert_type
 
@@ -32,36 +33,47 @@ _BITS_OF_ROOT_HALF = np.int32(0x3F3504F3)
 _MOST_W = 16.0
 
 
+def _plain_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
+    return jax.random.bits(key, shape, jnp.uint32)
+
+
+def _plain_quantile(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return np.float32(np.sqrt(2.0)) * lax.erf_inv(_uniform(bits))
+
+
+def _is_threefry(key: Array, shape: tuple[int, ...]) -> bool:
+    """Return whether a key is of Threefry: its kind, or for bare words JAX's default kind, says so."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    kind = str(jax.random.key_impl(key)) if typed else jax.config.jax_default_prng_impl
+    return "threefry2x32" in kind and not jax.config.jax_threefry_partitionable
+
+
+@beside(_plain_bits, _is_threefry)
 def random_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
     """Return `jax.random.bits` of 32 bits."""
-    if not on_cpu() or not _threefry(key) or jax.config.jax_threefry_partitionable:
-        return jax.random.bits(key, shape, jnp.uint32)
     return _unrolled_bits(jax.random.key_data(key), shape)
 
 
 def standard_normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
     """Return float32 numbers, the normal quantiles at the uniform numbers of `jax.random.normal`."""
-    if not on_cpu():
-        return jax.random.normal(key, shape, jnp.float32)
     return normal_quantile(random_bits(key, shape))
 
 
+@beside(_plain_quantile)
 @partial(jax.jit, inline=True)
 def normal_quantile(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return the normal quantile at the uniform number that 23 bits make, relative error below 1e-6."""
-    mantissa = (bits >> np.uint32(32 - _MANTISSA_BITS)) | _MANTISSA_OF_ONE
-    uniform = _bitcast(mantissa, jnp.float32) - np.float32(1.0)
-    u = jnp.maximum(np.float32(_LOWEST), uniform * np.float32(1.0 - _LOWEST) + np.float32(_LOWEST))
+    u = _uniform(bits)
     # 1 - u and 1 + u have no rounding where they are small.
     w = -_log((np.float32(1.0) - u) * (np.float32(1.0) + u))
     return u * horner(_QUANTILE_SERIES, w * np.float32(2.0 / _MOST_W) - np.float32(1.0))
 
 
-def _threefry(key: Array) -> bool:
-    """Return whether a key is of Threefry: its kind, or for bare words JAX's default kind, says so."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    kind = str(jax.random.key_impl(key)) if typed else jax.config.jax_default_prng_impl
-    return "threefry2x32" in kind
+def _uniform(bits: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the number in (-1, 1) that `jax.random.normal` makes of 23 bits."""
+    mantissa = (bits >> np.uint32(32 - _MANTISSA_BITS)) | _MANTISSA_OF_ONE
+    uniform = _bitcast(mantissa, jnp.float32) - np.float32(1.0)
+    return jnp.maximum(np.float32(_LOWEST), uniform * np.float32(1.0 - _LOWEST) + np.float32(_LOWEST))
 
 
 @partial(jax.jit, static_argnums=1, inline=True)

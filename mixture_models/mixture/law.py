@@ -4,7 +4,7 @@ Three things make it faster to train than NumPyro's ``MixtureSameFamily``:
 
 * all modes share one standard normal vector per behaviour, and a behaviour needs one integer for its mode;
 * random numbers and log densities pass an ``optimization_barrier``, or XLA computes them anew inside every
-  reduction, and exponentials, logarithms and sums are those of `mixture_models.accel.elementary`;
+  reduction, and the logarithm is that of `mixture_models.accel.elementary`;
 * `MixtureLaw.weighted_log_prob`, the sum that training differentiates, has its gradient written in
   moments of the batch, so that one pass yields the value and all derivatives.
 """
@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
-from mixture_models.accel.elementary import exp, log1p, total
+from mixture_models.accel.elementary import log1p
 from mixture_models.accel.noise import random_bits, standard_normal
 from mixture_models.mixture import covariance as cov
 
@@ -141,7 +141,7 @@ class MixtureLaw(Distribution):
 @jax.custom_jvp
 def log_add(a: Array, b: Array) -> Array:
     """Return log(exp(a) + exp(b)), made of operations that a CPU vectorises; -inf stands for nothing."""
-    return jnp.maximum(a, b) + log1p(exp(-_distance(a, b)))
+    return jnp.maximum(a, b) + log1p(jnp.exp(-_distance(a, b)))
 
 
 @log_add.defjvp
@@ -153,7 +153,7 @@ def _log_add_tangent(primals: tuple[Array, Array], tangents: tuple[Array, Array]
 def shares(a: Array, b: Array) -> tuple[Array, Array]:
     """Return exp(a)/(exp(a) + exp(b)) and exp(b)/(exp(a) + exp(b)), each without cancellation."""
     # The exponential is that of `log_add`: compiled together, both cost one.
-    small = exp(-_distance(a, b))
+    small = jnp.exp(-_distance(a, b))
     large = 1.0 / (1.0 + small)
     first = a >= b
     return jnp.where(first, large, small * large), jnp.where(first, small * large, large)
@@ -189,7 +189,7 @@ def _log_density(
     if len(joint) == 2:
         return log_add(*joint), list(shares(*joint)), u
     log_q = reduce(log_add, joint)
-    return log_q, [exp(log_joint - log_q) for log_joint in joint], u
+    return log_q, [jnp.exp(log_joint - log_q) for log_joint in joint], u
 
 
 def _joint(
@@ -210,7 +210,7 @@ def _joint(
 def _weighted_log_prob(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, weights: Array
 ) -> Array:
-    return total(weights * _log_density(log_weights, means, scales, value)[0])
+    return jnp.sum(weights * _log_density(log_weights, means, scales, value)[0])
 
 
 def _forward(
@@ -221,14 +221,14 @@ def _forward(
     by_weight, *others = _moments(scales, c, u)
     # A weight of every behaviour's own, see `ShiftedLaw`, has a gradient of every behaviour's own.
     gradients = (by_weight if log_weights.ndim == 1 else jnp.stack(c), *others)
-    return total(weights * log_q), (gradients, value, weights)
+    return jnp.sum(weights * log_q), (gradients, value, weights)
 
 
 def _moments(scales: tuple[Array, ...], c: list[Array], u: list[Array]) -> tuple[Array, Array, Any]:
     """Return Σ_k Σ_i c_ik ∇ log(w_k N(y_i; m_k, L_k L_kᵀ)) in log weights, means and scales."""
     c = lax.optimization_barrier(c)
-    mass = [total(c_k) for c_k in c]
-    first = [total(c_k[:, None] * u_k) for c_k, u_k in zip(c, u, strict=True)]
+    mass = [jnp.sum(c_k) for c_k in c]
+    first = [jnp.sum(c_k[:, None] * u_k, axis=0) for c_k, u_k in zip(c, u, strict=True)]
     per_mode = [_scale_gradient(scales[k % len(scales)], c[k], u[k], mass[k]) for k in range(len(u))]
     by_scale = tuple(reduce(operator.add, per_mode[j :: len(scales)]) for j in range(len(scales)))
     by_mean = jnp.stack([cov.whiten_transposed(scales[k % len(scales)], f) for k, f in enumerate(first)])
@@ -272,5 +272,5 @@ def _scale_gradient(scale: Array, c: Array, u: Array, mass: Array) -> Array:
         second = jnp.tril(cov.whiten_transposed(scale, jnp.einsum("n,ni,nj->ji", c, u, u)).T)
         return second - mass * jnp.diag(1.0 / jnp.diag(scale))
     if scale.ndim == 1:
-        return (total(c[:, None] * (u * u)) - mass) / scale
-    return (total(c * jnp.sum(u * u, axis=-1)) - mass * u.shape[-1]) / scale
+        return (jnp.sum(c[:, None] * (u * u), axis=0) - mass) / scale
+    return (jnp.sum(c * jnp.sum(u * u, axis=-1)) - mass * u.shape[-1]) / scale

@@ -22,7 +22,7 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from mixture_models.accel.elementary import exp, log, total, total_log
+from mixture_models.accel.elementary import total_log
 from mixture_models.learners import Guide
 from mixture_models.losses.expectations import MonteCarlo
 from mixture_models.losses.loss import SITE, Loss
@@ -142,7 +142,7 @@ class FlooredForwardKL(Loss):
         modes = _densities(self, learner, y)
         density = reduce(operator.add, modes) + FLOOR
         share = 1.0 / (n * density)
-        value = total(stop_gradient(target.log_prob(y))) - total_log(density)
+        value = jnp.sum(stop_gradient(target.log_prob(y))) - total_log(density)
         return value / n - cast(MixtureLaw, learner).attributed(y, [mode * share for mode in modes])
 
 
@@ -179,10 +179,11 @@ class PublishedRL(Loss):
         y = new_mode.sample(key, (n,))
         modes = _densities(self, learner, y)
         inverse = 1.0 / (modes[-1] + FLOOR)
-        ratio = lax.optimization_barrier(exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
-        share = lax.optimization_barrier(log(ratio) * inverse / n)
+        ratio = lax.optimization_barrier(jnp.exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
+        share = lax.optimization_barrier(jnp.log(ratio) * inverse / n)
         attributed = [share * mode for mode in modes]
-        return learner.attributed(y, [-part for part in attributed]) - total(reduce(operator.add, attributed))
+        value = -jnp.sum(reduce(operator.add, attributed))
+        return learner.attributed(y, [-part for part in attributed]) + value
 
 
 def clip_to_bounds() -> optax.GradientTransformation:
@@ -211,7 +212,7 @@ def _densities(loss: Loss, learner: Distribution, y: Array) -> list[Array]:
         name, kind = type(loss).__name__, type(learner).__name__
         raise InputError(f"{name} needs a learner whose law is a MixtureLaw; got a {kind}")
     joint = stop_gradient(learner.joint_log_probs(y))
-    return lax.optimization_barrier([exp(log_density) for log_density in joint])
+    return lax.optimization_barrier([jnp.exp(log_density) for log_density in joint])
 
 
 def _two_mode_law(weight: Array, old_mean: Array, new_mean: Array, old_scale: Array, new_scale: Array) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.scipy import special
 
-from inference.engine.programs import compiler_options
+from mixture_models.accel.compiler import compiler_options
 
 FUNCTIONS = {
     "sin": jnp.sin,

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from scipy import special
 
+from mixture_models.accel import switch
 from mixture_models.accel.noise import normal_quantile, random_bits, standard_normal
 
 SHAPES = [(1,), (7,), (1000,), (2, 3, 4)]
+
+
+@pytest.fixture(autouse=True, params=["by hand", "plain"])
+def path(request):
+    """Compute by hand, where the environment allows it, and in plain JAX."""
+    with switch.without(*(switch.OPERATIONS if request.param == "plain" else ())):
+        yield
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -44,11 +52,12 @@ def test_numbers_are_those_of_jax_to_its_rounding(shape):
 
 def test_quantile_at_every_number_that_the_bits_make():
     numbers = np.arange(2**23, dtype=np.uint32)
-    z = np.asarray(jax.jit(normal_quantile)(numbers << np.uint32(9)))
+    z = np.asarray(jax.jit(lambda bits: normal_quantile(bits))(numbers << np.uint32(9)))
     low = np.nextafter(np.float32(-1.0), np.float32(0.0))
     u = np.maximum(low, (numbers / np.float32(2**23)).astype(np.float32) * (np.float32(1.0) - low) + low)
     exact = np.sqrt(2.0) * special.erfinv(u.astype(np.float64))
     moved = np.abs(exact) > 1e-12
-    assert np.max(np.abs(z[moved] / exact[moved] - 1.0)) < 1e-6
-    assert np.all(np.abs(z[~moved]) < 1e-6)
-    assert np.all(np.diff(z) >= -1e-6 * np.abs(z[1:]))
+    allowed = 1e-6 if switch.is_on("normal_quantile") else 1e-5
+    assert np.max(np.abs(z[moved] / exact[moved] - 1.0)) < allowed
+    assert np.all(np.abs(z[~moved]) < allowed)
+    assert np.all(np.diff(z) >= -allowed * np.abs(z[1:]))
