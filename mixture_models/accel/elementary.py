@@ -6,10 +6,10 @@ of ``jax.numpy``; so are `log` and `log1p` in other precisions than float64, and
 and float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from math import factorial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,9 @@ class _Exponential(NamedTuple):
     #: Where the exponent's bits of the power of 2 make it 0, and infinite.
     ends: tuple[float, float]
     #: Coefficients of exp on [-log(2)/2, log(2)/2], lowest power first, to machine precision.
-    series: Any
+    series: Sequence[float] | np.ndarray
     #: The whole numbers of the same width.
-    integer: Any
+    integer: type[np.signedinteger]
 
 
 def _fitted_exp(degree: int) -> np.ndarray:
@@ -45,7 +45,8 @@ def _fitted_exp(degree: int) -> np.ndarray:
     series = np.polynomial.chebyshev.cheb2poly(
         np.polynomial.chebyshev.chebfit(nodes, values, degree, w=1.0 / values)
     )
-    return series / half ** np.arange(degree + 1)
+    result: np.ndarray = series / half ** np.arange(degree + 1)
+    return result
 
 
 _EXPONENTIALS = {
@@ -150,7 +151,7 @@ def total_log(values: Float[Array, "n"]) -> Float[Array, ""]:
     )
 
 
-def _in_lanes(values: Array, combine: Callable[..., Any], finish: Callable[..., Any]) -> Array:
+def _in_lanes(values: Array, combine: Callable[[Array, Array], Array], finish: Callable[..., Array]) -> Array:
     length = values.shape[0] // _LANES
     if not length:
         return finish(values, axis=0)
@@ -167,6 +168,6 @@ def _log_of_ratio(t: Array) -> Array:
     return t * horner(_LOG_SERIES, 18.0 * t * t - 1.0)
 
 
-def horner(coefficients: Any, x: Array) -> Array:
+def horner(coefficients: Sequence[float] | np.ndarray, x: Array) -> Array:
     """Return Σ_k coefficients[k] x^k."""
     return reduce(lambda sum_, c: sum_ * x + c, coefficients[-2::-1], jnp.full_like(x, coefficients[-1]))

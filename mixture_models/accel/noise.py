@@ -36,14 +36,16 @@ def random_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
     """Return `jax.random.bits` of 32 bits."""
     if not on_cpu() or not _threefry(key) or jax.config.jax_threefry_partitionable:
         return jax.random.bits(key, shape, jnp.uint32)
-    return _unrolled_bits(jax.random.key_data(key), shape)
+    result: Array = _unrolled_bits(jax.random.key_data(key), shape)
+    return result
 
 
 def standard_normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
     """Return float32 numbers, the normal quantiles at the uniform numbers of `jax.random.normal`."""
     if not on_cpu():
         return jax.random.normal(key, shape, jnp.float32)
-    return normal_quantile(random_bits(key, shape))
+    result: Array = normal_quantile(random_bits(key, shape))
+    return result
 
 
 @partial(jax.jit, inline=True)

@@ -10,7 +10,7 @@ Source: Chen et al. 2025 (arXiv:2510.18874).
 import operator
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from mixture_models.metrics import drift
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.overlap import single_mode_overlaps, two_mode_overlaps
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import Arguments, Params
 from mixture_models.validation import InputError
 
 #: Added to every density that divides, and inside every logarithm of a reward.
@@ -133,9 +134,7 @@ class FlooredForwardKL(Loss):
     direction = "forward"
     sampling = OfModel()
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
@@ -170,19 +169,20 @@ class PublishedRL(Loss):
     direction = "reverse"
     sampling = OfLearner("the learner's new mode")
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         n = self.expectation.num_samples
         new_mode = stop_gradient(_last_mode(learner))
         y = new_mode.sample(key, (n,))
         modes = _densities(self, learner, y)
         inverse = 1.0 / (modes[-1] + FLOOR)
-        ratio = lax.optimization_barrier(exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
-        share = lax.optimization_barrier(log(ratio) * inverse / n)
+        ratio: Array = lax.optimization_barrier(exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
+        share: Array = lax.optimization_barrier(log(ratio) * inverse / n)
         attributed = [share * mode for mode in modes]
-        return learner.attributed(y, [-part for part in attributed]) - total(reduce(operator.add, attributed))
+        result: Array = learner.attributed(y, [-part for part in attributed]) - total(
+            reduce(operator.add, attributed)
+        )
+        return result
 
 
 def clip_to_bounds() -> optax.GradientTransformation:
@@ -193,7 +193,7 @@ def clip_to_bounds() -> optax.GradientTransformation:
     Source: Chen et al. 2025 (arXiv:2510.18874).
     """
 
-    def clip(updates: Any, params: Any) -> Any:
+    def clip(updates: Params, params: Params) -> Params:
         moved = optax.apply_updates(params, updates)
         return {
             name: optax.projections.projection_box(moved[name], *BOUNDS[name]) - params[name]
@@ -211,10 +211,13 @@ def _densities(loss: Loss, learner: Distribution, y: Array) -> list[Array]:
         name, kind = type(loss).__name__, type(learner).__name__
         raise InputError(f"{name} needs a learner whose law is a MixtureLaw; got a {kind}")
     joint = stop_gradient(learner.joint_log_probs(y))
-    return lax.optimization_barrier([exp(log_density) for log_density in joint])
+    result: list[Array] = lax.optimization_barrier([exp(log_density) for log_density in joint])
+    return result
 
 
-def _two_mode_law(weight: Array, old_mean: Array, new_mean: Array, old_scale: Array, new_scale: Array) -> Any:
+def _two_mode_law(
+    weight: Array, old_mean: Array, new_mean: Array, old_scale: Array, new_scale: Array
+) -> MixtureLaw:
     log_weights = jnp.stack([jnp.log(weight), jnp.log1p(-weight)])
     return MixtureLaw(log_weights, jnp.stack([old_mean, new_mean]), (old_scale, new_scale))
 
