@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,12 @@ from numpyro.distributions import constraints
 
 from mixture_models.losses.loss import SITE
 from mixture_models.metrics import drift, old_coverage, retention
+from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.overlap import single_mode_overlaps
 from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode, expit
+from mixture_models.types import Program, Scalar
 from mixture_models.validation import flag, one_of
 
 
@@ -24,7 +25,7 @@ class Guide[T: Task](ABC):
     """A learner: a NumPyro program whose params training moves, and what is reported of them."""
 
     @property
-    def sample_dimension(self) -> Any:
+    def sample_dimension(self) -> Scalar | None:
         """The dimension of samples, where it is not that of the params' coordinates; else None."""
         return None
 
@@ -82,7 +83,7 @@ class TwoModeLearner(Guide[TwoMode]):
         ).law()
         numpyro.sample(SITE, law)
 
-    def _scales(self, start: TwoMode) -> dict[str, Any]:
+    def _scales(self, start: TwoMode) -> dict[str, cov.Scale | None]:
         given = {"scale": start.scale, "new_scale": start.new_scale}
         if not self.train_scales:
             return given
@@ -140,7 +141,7 @@ class SingleModeLearner(Guide[TwoMode]):
     def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
         mean = params["mean"]
-        scale: Any = params.get("scale", start.scale)
+        scale: cov.Scale = params.get("scale", start.scale)
         law = MixtureLaw(jnp.zeros(1), mean[None], (scale,))
         return {
             "retention": retention(law, target),
@@ -159,10 +160,10 @@ two_mode_learner = TwoModeLearner()
 single_mode_learner = SingleModeLearner()
 
 
-_BY_NAME: dict[str, Any] = {"two_mode": two_mode_learner, "single_mode": single_mode_learner}
+_BY_NAME: dict[str, Program] = {"two_mode": two_mode_learner, "single_mode": single_mode_learner}
 
 
-def resolve(learner: Any) -> Any:
+def resolve(learner: str | Program) -> Program:
     """Return the guide that a name stands for, or a NumPyro program as it is."""
     return learner if callable(learner) else _BY_NAME[one_of("learner", learner, _BY_NAME)]
 

@@ -1,7 +1,6 @@
 """What is reported of a learner: how far its modes are from the target's, and how old it still behaves."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +12,7 @@ from mixture_models.integrals.logistic_normal import sigmoid_mean
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import AnyArray
 
 # Nodes of the inversion integral; the phase's change from node to node, in rad, at which it is cut off, and
 # the width of the cut in the logarithm of that change.
@@ -22,7 +22,8 @@ _NUM_NODES, _CUT, _CUT_WIDTH = 2560, 1.0, 0.2
 def drift(mean: Float[Array, "d"], target: TwoMode, mode: str) -> Float[Array, ""]:
     """Return δ(mean, μ_k) in the metric of the target's mode ``"old"`` or ``"new"``."""
     index = ("old", "new").index(mode)
-    return cov.length(target.scales[index], mean - (target.old_mean, target.new_mean)[index])
+    result: Array = cov.length(target.scales[index], mean - (target.old_mean, target.new_mean)[index])
+    return result
 
 
 def retention(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
@@ -75,7 +76,8 @@ def _log_cosine(mean: Array, scale: Array, other_mean: Array, other_scale: Array
     both = cov.mean_scale(one, other)
     spread = cov.whiten(both, mean - other_mean)
     volumes = cov.log_determinant(one, dim) + cov.log_determinant(other, dim)
-    return -0.25 * jnp.sum(spread * spread) + 0.5 * volumes - cov.log_determinant(both, dim)
+    result: Array = -0.25 * jnp.sum(spread * spread) + 0.5 * volumes - cov.log_determinant(both, dim)
+    return result
 
 
 def expected_old_responsibility(
@@ -104,7 +106,7 @@ def _log_odds_form(target: TwoMode, mean: Array, scale: Array) -> tuple[Array, A
     dim = target.dim
     constant = target.log_odds(mean)
     gradient = jnp.zeros_like(mean)
-    curvature: Any = 0.0
+    curvature: AnyArray = 0.0
     structured = all(s.ndim < 2 for s in (*target.scales, scale))
     for s, m, sign in zip(target.scales, (target.old_mean, target.new_mean), (-1.0, 1.0), strict=True):
         gradient = gradient + sign * cov.whiten_transposed(s, cov.whiten(s, mean - m))

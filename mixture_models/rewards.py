@@ -24,6 +24,7 @@ from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode, expit
+from mixture_models.types import Arguments, Scalar
 from mixture_models.validation import InputError, number, one_of
 
 # Samples at which a user's reward is looked at before a training.
@@ -41,7 +42,11 @@ class Reward(ABC):
     """
 
     has_modes: ClassVar[bool] = False
-    gap: Any = None
+
+    @property
+    def gap(self) -> Scalar | None:
+        """What the new mode earns more than the old one; None of a reward that is not flat on each mode."""
+        return None
 
     @abstractmethod
     def __call__(self, y: Float[Array, "n d"], target: Any, reference: Distribution) -> Float[Array, "n"]:
@@ -54,7 +59,7 @@ class Reward(ABC):
         """
 
     @property
-    def given(self) -> Any:
+    def given(self) -> object:
         """What the user gave, for messages."""
         return self
 
@@ -62,7 +67,7 @@ class Reward(ABC):
         """Return the means of the modes whose densities make the reward."""
         raise NotImplementedError
 
-    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Any:
+    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Scalar:
         """Return how steeply the reward may rise far out, in whitened coordinates."""
         raise NotImplementedError
 
@@ -83,25 +88,26 @@ class _NamedReward(Reward):
 class ModeReward(_NamedReward):
     """r(y) = R_o s_o(y) + R_n s_n(y), see `mode_reward`."""
 
-    old: Any
-    new: Any
+    old: Scalar
+    new: Scalar
     function = "mode_reward"
 
     @property
-    def gap(self) -> Any:
+    def gap(self) -> Scalar:
         """Δ = R_n - R_o."""
         return self.new - self.old
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of behaviours."""
         log_odds = target.log_odds(y)
-        return self.old * expit(log_odds) + self.new * expit(-log_odds)
+        result: Array = self.old * expit(log_odds) + self.new * expit(-log_odds)
+        return result
 
     def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
         """Return the means of the modes whose densities make the reward."""
         return _means(target)
 
-    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Any:
+    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Scalar:
         """Return 0: far out the reward is flat."""
         return 0.0
 
@@ -115,7 +121,8 @@ class LogRatioReward(_NamedReward):
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of behaviours."""
-        return target.law().log_prob(y) - reference.log_prob(y)
+        result: Array = target.law().log_prob(y) - reference.log_prob(y)
+        return result
 
     def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
         """Return the means of the modes whose densities make the reward."""
@@ -132,7 +139,7 @@ class LogRatioReward(_NamedReward):
 class LinearReward(_NamedReward):
     """r(y) = c (y - μ_o)ᵀ Σ⁻¹ (μ_n - μ_o)/δ, see `linear_reward`."""
 
-    slope: Any
+    slope: Scalar
     function = "linear_reward"
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
@@ -140,13 +147,14 @@ class LinearReward(_NamedReward):
         scale = target.scale
         axis = cov.whiten(scale, target.new_mean - target.old_mean)
         along = cov.whiten_transposed(scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
-        return self.slope * ((y - target.old_mean) @ along)
+        result: Array = self.slope * ((y - target.old_mean) @ along)
+        return result
 
     def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
         """Return the means of the modes whose densities make the reward."""
         return _means(target)
 
-    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Any:
+    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Scalar:
         """Return |c|."""
         return jnp.abs(self.slope)
 
@@ -185,7 +193,7 @@ def linear_reward(slope: float = 1.0) -> LinearReward:
 
 
 #: Constructor of every known reward, by name.
-registry: dict[str, Callable[..., Any]] = {
+registry: dict[str, Callable[..., Reward]] = {
     function.__name__: function for function in (mode_reward, log_ratio_reward, linear_reward)
 }
 
@@ -200,20 +208,24 @@ class FunctionReward(Reward):
         of_samples_alone: which of the two.
     """
 
-    function: Callable[..., Any]
+    function: Callable[..., Array]
     of_samples_alone: bool
 
     @property
-    def given(self) -> Any:
+    def given(self) -> object:
         """The function."""
         return self.function
 
-    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Any:
+    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
         return self.function(y) if self.of_samples_alone else self.function(y, target, reference)
 
 
-def resolve(reward: Any) -> Reward:
+#: What a user may give: see `resolve`.
+RewardLike = str | Reward | Callable[..., Array]
+
+
+def resolve(reward: RewardLike) -> Reward:
     """Return what a user gives as a reward.
 
     Args:
@@ -243,7 +255,7 @@ def resolve(reward: Any) -> Reward:
 
 
 def rewards_of(
-    reward: Reward, y: Float[Array, "n d"], args: tuple[Any, ...], reference: Distribution
+    reward: Reward, y: Float[Array, "n d"], args: Arguments, reference: Distribution
 ) -> Float[Array, "n"]:
     """Return the rewards of a batch, through which no gradient flows.
 
@@ -304,7 +316,7 @@ def check_finite(name: str, reward: Reward, start: TwoMode, target: TwoMode) -> 
         )
 
 
-def target_of(args: tuple[Any, ...]) -> Any:
+def target_of(args: Arguments) -> Any:
     """Return the target, the last positional argument of model and guide.
 
     Raises:

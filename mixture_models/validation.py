@@ -10,17 +10,19 @@ from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
+
+from mixture_models.types import Reals
 
 
 class InputError(ValueError):
     """An input that cannot be used; its message is one sentence for the user."""
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: object) -> float:
     """Return ``value`` as a finite float, or raise `InputError`."""
     result = float(_scalar(name, value, "a number"))
     if not math.isfinite(result):
@@ -28,7 +30,7 @@ def number(name: str, value: Any) -> float:
     return result
 
 
-def positive(name: str, value: Any) -> float:
+def positive(name: str, value: object) -> float:
     """Return ``value`` as a finite float greater than zero, or raise `InputError`."""
     result = number(name, value)
     if result <= 0.0:
@@ -36,7 +38,7 @@ def positive(name: str, value: Any) -> float:
     return result
 
 
-def open_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> float:
+def open_interval(name: str, value: object, low: float = 0.0, high: float = 1.0) -> float:
     """Return ``value`` as a float strictly between ``low`` and ``high``, or raise `InputError`."""
     result = number(name, value)
     if not low < result < high:
@@ -44,7 +46,7 @@ def open_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) ->
     return result
 
 
-def fraction(name: str, value: Any) -> float:
+def fraction(name: str, value: object) -> float:
     """Return ``value`` as a float in [0, 1), or raise `InputError`."""
     result = number(name, value)
     if not 0.0 <= result < 1.0:
@@ -52,7 +54,7 @@ def fraction(name: str, value: Any) -> float:
     return result
 
 
-def not_negative(name: str, value: Any) -> float:
+def not_negative(name: str, value: object) -> float:
     """Return ``value`` as a finite float of at least zero, or raise `InputError`."""
     result = number(name, value)
     if result < 0.0:
@@ -60,7 +62,7 @@ def not_negative(name: str, value: Any) -> float:
     return result
 
 
-def closed_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> float:
+def closed_interval(name: str, value: object, low: float = 0.0, high: float = 1.0) -> float:
     """Return ``value`` as a float between ``low`` and ``high``, either included, or raise `InputError`."""
     result = number(name, value)
     if not low <= result <= high:
@@ -68,7 +70,7 @@ def closed_interval(name: str, value: Any, low: float = 0.0, high: float = 1.0) 
     return result
 
 
-def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = None) -> int:
+def integer(name: str, value: object, *, at_least: int = 1, at_most: int | None = None) -> int:
     """Return ``value`` as an int between the bounds, or raise `InputError`."""
     if isinstance(value, Integral) and not isinstance(value, bool | np.timedelta64):
         result = int(value)  # whatever its size
@@ -84,14 +86,14 @@ def integer(name: str, value: Any, *, at_least: int = 1, at_most: int | None = N
     return result
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """Return ``value`` if it is true or false, or raise `InputError`: any text would be true."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be true or false; got {_shown(value)}")
     return bool(value)
 
 
-def as_array(name: str, value: Any) -> np.ndarray:
+def as_array(name: str, value: object) -> np.ndarray:
     """Return ``value`` as an array of its own type, with its mask, or refuse what has no one shape."""
     try:
         return np.asanyarray(value)
@@ -99,7 +101,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
         raise InputError(f"{name} must be numeric with one shape; got {_shown(value)}") from None
 
 
-def real_array(name: str, value: Any) -> np.ndarray:
+def real_array(name: str, value: object) -> Reals:
     """Return ``value`` as a float64 array, NaN where it is masked, or refuse what holds no real numbers."""
     # One by one: among floats NumPy makes numbers of the booleans and durations in a list, and drops masks.
     if isinstance(value, list | tuple) and not all(type(entry) is float for entry in value):
@@ -130,7 +132,7 @@ def real_array(name: str, value: Any) -> np.ndarray:
     return result
 
 
-def finite_array(name: str, value: Any) -> np.ndarray:
+def finite_array(name: str, value: object) -> Reals:
     """Return ``value`` as a float64 array of finite entries, or raise `InputError`."""
     result = real_array(name, value)
     if not np.all(np.isfinite(result)):
@@ -138,7 +140,7 @@ def finite_array(name: str, value: Any) -> np.ndarray:
     return result
 
 
-def one_of(name: str, value: Any, known: Iterable[str]) -> str:
+def one_of(name: str, value: object, known: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``known``, or raise `InputError` that lists them."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
@@ -146,7 +148,7 @@ def one_of(name: str, value: Any, known: Iterable[str]) -> str:
     return value
 
 
-def bounded_array(name: str, value: Any, interval: str) -> np.ndarray:
+def bounded_array(name: str, value: object, interval: str) -> Reals:
     """Return ``value`` as float64 entries of an interval such as ``"[0, 1)"``, or raise `InputError`."""
     result = finite_array(name, value)
     low, high = (float(end) for end in interval[1:-1].split(","))
@@ -158,7 +160,7 @@ def bounded_array(name: str, value: Any, interval: str) -> np.ndarray:
     return result
 
 
-def increasing_array(name: str, value: Any, interval: str) -> np.ndarray:
+def increasing_array(name: str, value: object, interval: str) -> Reals:
     """Return ``value`` as increasing numbers of an interval, shape (n,) with n ≥ 1, or raise `InputError`."""
     result = bounded_array(name, value, interval)
     if result.ndim != 1 or not result.size or np.any(np.diff(result) <= 0.0):
@@ -179,7 +181,7 @@ _KINDS = {
 }
 
 
-def _scalar(name: str, value: Any, wanted: str) -> float:
+def _scalar(name: str, value: object, wanted: str) -> float:
     """Return one real number, NaN where it is masked, or refuse anything else, an array of one among it."""
     try:
         array = real_array(name, value)
@@ -201,10 +203,10 @@ def _rounded(array: np.ndarray) -> bool:
     return any(int(float(entry)) != int(entry) for entry in large)
 
 
-def path_of(name: str, value: Any) -> Path:
+def path_of(name: str, value: object) -> Path:
     """Return ``value`` as a path, or raise `InputError`."""
     try:
-        path = Path(value)
+        path = Path(cast("str | os.PathLike[str]", value))
         os.stat(path)
     except FileNotFoundError:
         pass
@@ -219,7 +221,7 @@ def path_of(name: str, value: Any) -> Path:
     return path
 
 
-def folder_of(name: str, value: Any) -> Path:
+def folder_of(name: str, value: object) -> Path:
     """Return ``value`` as the path of a folder that is there or can be made, or raise `InputError`."""
     path = path_of(name, value)
     stands = next(place for place in (path, *path.absolute().parents) if place.exists())
@@ -228,7 +230,7 @@ def folder_of(name: str, value: Any) -> Path:
     return path
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """Return a value as a sentence shows it: not all digits of one that is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
 from inference import results
@@ -192,7 +193,7 @@ def _ttt_discover(setting: Setting, num_points: int) -> Map:
         return objectives.ttt_discover(mode_reward(0.0, gap), kl_weight=kl_weight, eta=eta)
 
     def predicted(eta: np.ndarray, kl_weight: np.ndarray) -> dict[str, np.ndarray]:
-        settings = {"reward_gap": gap, "kl_weight": kl_weight, "eta": eta}
+        settings: dict[str, ArrayLike] = {"reward_gap": gap, "kl_weight": kl_weight, "eta": eta}
         kept = theory.ttt_discover_retains(
             start, **settings, separation=setting.separation, target_weight=setting.target_weight
         )
@@ -257,7 +258,7 @@ def _oapl(setting: Setting, num_points: int) -> Map:
 
 def _after(setting: Setting, beta: np.ndarray, lag: int) -> np.ndarray:
     """Return OAPL's logit after all steps: whole rounds, then what is left of one."""
-    shared = {"reward_gap": setting.reward_gap, "beta1": beta, "beta2": beta}
+    shared: dict[str, ArrayLike] = {"reward_gap": setting.reward_gap, "beta1": beta, "beta2": beta}
     rounds, rest = divmod(setting.num_steps, lag)
     phi = np.full(beta.shape, logit(setting.start_weight))
     for count, steps in ((rounds, lag), (1, rest)):

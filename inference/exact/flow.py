@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import diffrax
 import jax
@@ -108,7 +108,7 @@ def _integrated(
 ) -> State:
     """Return the states at all times, shape (setting, time, ...)."""
     rate, companion, end = problem.learning_rate, objective.companion, when[-1]
-    interval = np.inf if companion is None else companion.sync_interval(rate)
+    interval = np.inf if companion is None else companion.sync_interval(cast(float, rate))
     # Restarts at every jump; a record at a jump is of the state before it.
     jumps = interval * np.arange(1.0, np.ceil(end / interval)) if np.isfinite(interval) else np.zeros(0)
     grid = np.unique(np.concatenate([[0.0], when, jumps])) if jumps.size else np.zeros(0)

@@ -30,8 +30,9 @@ from mixture_models.losses.loss import law_of
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.shifted_law import ShiftedLaw
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.objectives.companions import Params, params_at
+from mixture_models.objectives.companions import params_at
 from mixture_models.objectives.objective import Objective
+from mixture_models.types import Params
 from mixture_models.validation import InputError, integer
 
 # The params that are vectors. A step takes them out of their span by as many coordinates, which come last.

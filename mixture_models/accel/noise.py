@@ -51,7 +51,8 @@ def _is_threefry(key: Array, shape: tuple[int, ...]) -> bool:
 @beside(_plain_bits, _is_threefry)
 def random_bits(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*shape"]:
     """Return `jax.random.bits` of 32 bits."""
-    return _unrolled_bits(jax.random.key_data(key), shape)
+    bits: Array = _unrolled_bits(jax.random.key_data(key), shape)
+    return bits
 
 
 def standard_normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
-from typing import Any
 
 import jax
 
@@ -74,7 +73,7 @@ def beside[**P, T](
 
 @cache
 def _wanted() -> bool:
-    value: Any = os.environ.get(VARIABLE, "1")
+    value = os.environ.get(VARIABLE, "1")
     if value not in ("0", "1"):
         raise InputError(f"{VARIABLE} must be 0 or 1; got {value!r}")
     return value == "1"

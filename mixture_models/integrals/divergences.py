@@ -10,18 +10,17 @@ with the logistic-normal integral S. Taking for j the component that claims c, a
 where modes are apart, and neither it nor its gradient is lost against larger terms.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mixture_models.integrals.logistic_normal import FINEST, softplus_mean
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.types import Index
 from mixture_models.validation import InputError
 
 
-def kl_divergence(p: MixtureLaw, q: MixtureLaw, resolution: Any = FINEST) -> Float[Array, ""]:
+def kl_divergence(p: MixtureLaw, q: MixtureLaw, resolution: Index = FINEST) -> Float[Array, ""]:
     """Return KL(p ‖ q) in nats; NaN where their covariances differ.
 
     Args:

@@ -4,11 +4,14 @@ The old mode of the target is at 0, the new one at δ; a mixture is (φ, m_o, m_
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy.special import expit
+
+from mixture_models.types import Reals
 
 # Standard deviations beyond the outermost mean: e^(-8.5²/2) = 2e-16; and what a new grid has to spare.
 _REACH, _SPARE = 8.5, 1.0
@@ -28,36 +31,39 @@ class Grid(NamedTuple):
         moments: step times (1, y), which take integrals of a function and of y times it.
     """
 
-    y: Float[np.ndarray, "k"]
+    y: Float[Reals, "k"]
     step: float
-    moments: Float[np.ndarray, "k 2"]
+    moments: Float[Reals, "k 2"]
 
-    def density(self, mean: Any) -> Float[np.ndarray, "n k"]:
+    def density(self, mean: ArrayLike) -> Float[Reals, "n k"]:
         """Return the density of a mode at the nodes."""
         away = self.y - np.reshape(mean, (-1, 1))
         away *= away
         away *= -0.5
-        return np.exp(away, out=away) * _NORMALISER
+        density: Reals = np.exp(away, out=away)
+        result: Reals = density * _NORMALISER
+        return result
 
-    def parts(self, mixture: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "2 n k"]:
+    def parts(self, mixture: Float[Reals, "3 n"]) -> Float[Reals, "2 n k"]:
         """Return β N(y; m_o) and (1-β) N(y; m_n)."""
         both = self.density(mixture[1:]).reshape(2, -1, self.y.size)
         both *= expit(np.stack([mixture[0], -mixture[0]]))[:, :, None]
         return both
 
-    def law(self, mixture: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "n k"]:
+    def law(self, mixture: Float[Reals, "3 n"]) -> Float[Reals, "n k"]:
         """Return the density of a mixture at the nodes."""
-        old, new = self.parts(mixture)
-        new += old
-        new += TINY
-        return new
+        law: Reals
+        old, law = self.parts(mixture)
+        law += old
+        law += TINY
+        return law
 
-    def integral(self, values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
+    def integral(self, values: Float[Reals, "n k"]) -> Float[Reals, "n"]:
         """Return the trapezoid sums of values at the nodes."""
         return values @ self.moments[:, 0]
 
 
-def gradient(grid: Grid, learner: np.ndarray, weigh: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def gradient(grid: Grid, learner: Reals, weigh: Callable[[Reals], Reals]) -> Reals:
     """Return ∫ c ∂log q/∂θ dy, shape (3, n), at a learner; ``weigh`` takes q at the nodes to c there."""
     old, law = grid.parts(learner)
     law += old
@@ -72,7 +78,7 @@ def gradient(grid: Grid, learner: np.ndarray, weigh: Callable[[np.ndarray], np.n
     )
 
 
-def reaching(grid: Grid | None, separation: float, means: np.ndarray) -> Grid:
+def reaching(grid: Grid | None, separation: float, means: Reals) -> Grid:
     """Return the grid if it reaches all means (..., 2, n), else a wider one; integrals are right to 1e-8."""
     old, new = means[..., 0, :], means[..., 1, :]
     finite = means[np.isfinite(means)]

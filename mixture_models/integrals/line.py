@@ -8,12 +8,14 @@ accuracy.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
+from mixture_models.types import Reals
 from mixture_models.validation import InputError, bounded_array, finite_array
 
 # Standard deviations beyond the outermost peak of an integrand, e^(-9²/2) = 3e-18.
@@ -29,25 +31,23 @@ MAX_SEPARATION = 100.0
 class Line(NamedTuple):
     """Equidistant nodes on the line, with the modes' log densities there; the last axis runs over nodes."""
 
-    y: Float[np.ndarray, "n k"]
-    step: Float[np.ndarray, "n"]
-    log_old: Float[np.ndarray, "n k"]
-    log_new: Float[np.ndarray, "n k"]
-    log_gap: Float[np.ndarray, "n k"]
+    y: Float[Reals, "n k"]
+    step: Float[Reals, "n"]
+    log_old: Float[Reals, "n k"]
+    log_new: Float[Reals, "n k"]
+    log_gap: Float[Reals, "n k"]
     """log |p_n - p_o|."""
 
-    def log_mixture(self, logit: np.ndarray) -> np.ndarray:
+    def log_mixture(self, logit: Reals) -> Reals:
         """Return log(β p_o + (1-β) p_n) at logits of shape (n, 1)."""
         return np.logaddexp(self.log_old + log_expit(logit), self.log_new + log_expit(-logit))
 
-    def integral(self, values: np.ndarray) -> np.ndarray:
+    def integral(self, values: Reals) -> Reals:
         """Return the trapezoid sums of values at the nodes."""
         return self.step * values.sum(axis=-1)
 
 
-def along_line(
-    integrals: Callable[..., np.ndarray], separation: np.ndarray, *logits: np.ndarray
-) -> np.ndarray:
+def along_line(integrals: Callable[..., Reals], separation: Reals, *logits: Reals) -> Reals:
     """Return ``integrals(line, δ, *logits)`` at broadcast separations and logits, in chunks of memory.
 
     Args:
@@ -72,11 +72,11 @@ def along_line(
     return values[np.argsort(order)].reshape(shape + values.shape[1:])
 
 
-def _num_nodes(separation: np.ndarray) -> np.ndarray:
+def _num_nodes(separation: Reals) -> Reals:
     return np.ceil(2.0 * np.maximum(1.0, separation) * (2.0 * _REACH + 3.0 * separation)).astype(int) + 1
 
 
-def _line(settings: np.ndarray, num_nodes: int) -> Line:
+def _line(settings: Reals, num_nodes: int) -> Line:
     separation, logits = settings[:, :1], settings[:, 1:]
     # p_o²/q is largest where q changes hands, at φ/δ, or where q is one mode, at -δ/2 or -3δ/2; p_n²/q
     # likewise.
@@ -92,12 +92,12 @@ def _line(settings: np.ndarray, num_nodes: int) -> Line:
     return Line(y, (high - low) / (num_nodes - 1), log_old, log_new, log_gap)
 
 
-def log_expit(logit: np.ndarray) -> np.ndarray:
+def log_expit(logit: Reals) -> Reals:
     """Return log sigmoid(φ)."""
     return -np.logaddexp(0.0, -logit)
 
 
-def logit_of(weight: Any, logit: Any, name: str = "weight") -> np.ndarray:
+def logit_of(weight: ArrayLike | None, logit: ArrayLike | None, name: str = "weight") -> Reals:
     """Return the logit of a weight in (0, 1), or the one that was given in its place.
 
     Raises:
@@ -111,7 +111,7 @@ def logit_of(weight: Any, logit: Any, name: str = "weight") -> np.ndarray:
     return np.asarray(scipy.special.logit(bounded_array(name, weight, "(0, 1)")))
 
 
-def separation_of(separation: Any) -> np.ndarray:
+def separation_of(separation: ArrayLike | None) -> Reals:
     """Return separations in [0, 100] as a float64 array, or raise `InputError`."""
     if separation is None:
         raise InputError("separation must be given")

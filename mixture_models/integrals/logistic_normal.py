@@ -9,9 +9,8 @@ and its derivatives S_k = ∂^k S/∂a^k = E[softplus^(k)(a + √v Z)]. By the h
 all derivatives are such integrals too. Derivation: docs/theory.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float
 from numpy.polynomial import Polynomial
 
 from mixture_models.accel.elementary import log1p
+from mixture_models.types import Index, Reals, Scalar
 
 # Nodes of the Gauss and of the trapezoid rule, coarse to fine: the errors are about 1e-9, 1e-11 and 1e-13.
 _NUM_NODES = ((24, 52), (28, 60), (36, 80))
@@ -43,7 +43,7 @@ _ROOT_2PI = float(np.sqrt(2.0 * np.pi))
 
 
 def softplus_mean(
-    a: Float[Array, "..."], v: Float[Array, "..."], resolution: Any = FINEST
+    a: Float[Array, "..."], v: Float[Array, "..."], resolution: Index = FINEST
 ) -> Float[Array, "..."]:
     """Return S(a, v) = E[softplus(a + √v Z)], Z ~ N(0, 1).
 
@@ -56,7 +56,7 @@ def softplus_mean(
 
 
 def sigmoid_mean(
-    a: Float[Array, "..."], v: Float[Array, "..."], resolution: Any = FINEST
+    a: Float[Array, "..."], v: Float[Array, "..."], resolution: Index = FINEST
 ) -> Float[Array, "..."]:
     """Return ∂S/∂a = E[sigmoid(a + √v Z)], accurate relatively: every misassignment is one.
 
@@ -69,14 +69,16 @@ def sigmoid_mean(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _integrals(order: int, a: Array, v: Array, resolution: Any) -> tuple[Array, ...]:
+def _integrals(order: int, a: Array, v: Array, resolution: Index) -> tuple[Array, ...]:
     """Return S_0, ..., S_order at (a, v), of one pass over the nodes."""
     a, v = jnp.broadcast_arrays(jnp.asarray(a, float), jnp.asarray(v, float))
     return _flat(order)(a, v, jnp.asarray(resolution, jnp.int32))
 
 
 @_integrals.defjvp
-def _integrals_jvp(order: int, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _integrals_jvp(
+    order: int, primals: tuple[Array, Array, Index], tangents: tuple[Array, Array, Array]
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     values = _integrals(order + 2, *primals)
     by_a, by_v, _ = tangents
     return values[: order + 1], tuple(
@@ -96,7 +98,9 @@ def _flat(order: int) -> Callable[..., tuple[Array, ...]]:
         return tuple(s.reshape(a.shape) for s in _evaluate(order, a.ravel(), v.ravel(), resolution))
 
     @values.def_vmap
-    def batched(size: int, is_batched: Any, a: Array, v: Array, resolution: Array) -> tuple[Any, Any]:
+    def batched(
+        size: int, is_batched: Sequence[bool], a: Array, v: Array, resolution: Array
+    ) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
         a, v = (
             x if batch else jnp.broadcast_to(x, (size, *x.shape))
             for x, batch in zip((a, v), is_batched[:2], strict=True)
@@ -123,10 +127,18 @@ def _evaluate(order: int, a: Array, v: Array, resolution: Array) -> tuple[Array,
 
 
 def _where_needed(
-    needed: Array, rule: Callable[..., Any], count: int, a: Array, s: Array, resolution: Array
-) -> Any:
+    needed: Array,
+    rule: Callable[[Array, Array, Array], tuple[Array, ...]],
+    count: int,
+    a: Array,
+    s: Array,
+    resolution: Array,
+) -> tuple[Array, ...]:
     """Return ``rule(a, s, resolution)``, or ``count`` arrays of zeros where no entry needs it."""
-    return lax.cond(jnp.any(needed), rule, lambda a, *_: (jnp.zeros_like(a),) * count, a, s, resolution)
+    result: tuple[Array, ...] = lax.cond(
+        jnp.any(needed), rule, lambda a, *_: (jnp.zeros_like(a),) * count, a, s, resolution
+    )
+    return result
 
 
 def _trapezoid(order: int, a: Array, s: Array, resolution: Array) -> tuple[Array, ...]:
@@ -169,7 +181,7 @@ def _gauss(order: int, a: Array, s: Array, resolution: Array) -> tuple[Array, ..
 
 def _sum_over_nodes(
     terms: Callable[[Array, Array], list[Array]],
-    rule: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    rule: Callable[[int], tuple[Reals, Reals]],
     which: int,
     count: int,
     like: Array,
@@ -191,13 +203,14 @@ def _sum_over_nodes(
         return sums
 
     turns = jnp.asarray(counts)[resolution] // _BLOCK
-    return lax.fori_loop(0, turns, add, (jnp.zeros_like(like),) * count)
+    result: tuple[Array, ...] = lax.fori_loop(0, turns, add, (jnp.zeros_like(like),) * count)
+    return result
 
 
-def _hermite(order: int, t: Any) -> Any:
+def _hermite(order: int, t: Array) -> Scalar:
     """Return the probabilists' Hermite polynomial He_order(t)."""
-    previous: Any = 0.0
-    current: Any = 1.0
+    previous: Scalar = 0.0
+    current: Scalar = 1.0
     for m in range(order):
         previous, current = current, t * current - m * previous
     return current
@@ -212,14 +225,14 @@ def _sigmoid_derivatives(order: int) -> list[np.ndarray]:
     return [p.coef[::-1] for p in polynomials[:order]]
 
 
-def _trapezoid_rule(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def _trapezoid_rule(num_nodes: int) -> tuple[Reals, Reals]:
     """Return equidistant nodes and, for each, the step between them."""
     nodes, step = np.linspace(-_REACH, _REACH, num_nodes, retstep=True)
     return nodes, np.full(num_nodes, step)
 
 
 @lru_cache
-def _gauss_rule(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+def _gauss_rule(num_nodes: int) -> tuple[Reals, Reals]:
     """Return nodes and weights of the Gauss rule on [0, ∞) for the weight log1p(e^-u).
 
     By the Stieltjes procedure on a fine discretisation (Gautschi 2004, "Orthogonal Polynomials", section

@@ -12,7 +12,7 @@ Derivation: docs/theory.md.
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import Index, Scalar
 from mixture_models.validation import InputError
 
 # By resolution: minus the log of a rule's error, and the standard deviations that it covers on either side.
@@ -45,10 +46,10 @@ def expectation[Out](
     law: MixtureLaw,
     function: Callable[[Array], Out],
     means: Float[Array, "m d"],
-    resolution: Any = FINEST,
+    resolution: Index = FINEST,
     *,
     phase: float = np.pi,
-    tilt: Any = 0.0,
+    tilt: Scalar = 0.0,
 ) -> Out:
     """Return E_law[f(y)] for a function of the densities of modes N(m_j, Σ), Σ the covariance of the law.
 
@@ -80,7 +81,8 @@ def expectation[Out](
     rule = _rule_of(stop_gradient(points), resolution, phase, stop_gradient(tilt))
     example = jnp.zeros((law.num_modes * _block(rule), law.means.shape[-1]), law.means.dtype)
     converted, constants = jax.closure_convert(function, example)
-    return _integral(converted, rule, law.scale(0), law.log_weights, law.means, constants)
+    result: Out = _integral(converted, rule, law.scale(0), law.log_weights, law.means, constants)
+    return result
 
 
 class Span(NamedTuple):
@@ -92,7 +94,8 @@ class Span(NamedTuple):
 
     def coordinates(self, y: Float[Array, "... d"]) -> Float[Array, "... k"]:
         """Return u for behaviours."""
-        return cov.whiten(self.scale, y - self.origin) @ self.basis.T
+        result: Array = cov.whiten(self.scale, y - self.origin) @ self.basis.T
+        return result
 
     def law(self, law: MixtureLaw) -> MixtureLaw:
         """Return a law in the span; ratios of densities stay what they are."""
@@ -130,6 +133,13 @@ class _Rule(NamedTuple):
     steps: Array
 
 
+# Log weights and means of the law, and what the function closes over.
+_Inputs = tuple[Array, Array, list[Array]]
+
+# The rule, the scale, then those.
+_Arguments = tuple[_Rule, Array, Array, Array, list[Array]]
+
+
 def _principal_axes(points: Array) -> Array:
     """Return orthonormal rows that span points, the first of which is 0; the largest spread comes first."""
     if points.shape[1] == 1:
@@ -138,7 +148,7 @@ def _principal_axes(points: Array) -> Array:
     return jnp.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][:rank]
 
 
-def _rule_of(points: Array, resolution: Any, phase: float, tilt: Any) -> _Rule:
+def _rule_of(points: Array, resolution: Index, phase: float, tilt: Scalar) -> _Rule:
     exponent, reach = (jnp.asarray(t, points.dtype)[resolution] for t in (_EXPONENTS, _REACHES))
     basis = _principal_axes(points)
     along = points @ basis.T
@@ -167,50 +177,60 @@ def _nodes(rule: _Rule, turn: Array) -> tuple[Array, Array]:
     return jnp.stack(z, axis=-1) @ rule.basis, jnp.where(index > 0.0, 0.0, volume * jnp.exp(log_weight))
 
 
-def _of_turn(
-    function: Callable[..., Any], rule: _Rule, scale: Array, turn: Array, inputs: tuple[Any, ...]
-) -> Any:
+def _of_turn[Out](
+    function: Callable[..., Out], rule: _Rule, scale: Array, turn: Array, inputs: _Inputs
+) -> Out:
     """Return what the nodes of one turn contribute."""
     log_weights, means, constants = inputs
     u, weight = _nodes(rule, turn)
     y = means[:, None] + cov.colour(scale, u)
     values = function(y.reshape(-1, means.shape[-1]), *constants)
     weights = (jnp.exp(log_weights)[:, None] * weight).ravel()
-    return jax.tree.map(lambda v: jnp.tensordot(weights, v, 1), values)
+    result: Out = jax.tree.map(lambda v: jnp.tensordot(weights, v, 1), values)
+    return result
 
 
-def _over_turns(terms: Callable[[Array], Any], rule: _Rule) -> Any:
+def _over_turns[Out](terms: Callable[[Array], Out], rule: _Rule) -> Out:
     """Return the sum over all turns; their number is traced, so that memory and programs stay small."""
     total = jnp.prod(rule.counts)
     turns = jnp.where(total <= _MOST_NODES, jnp.ceil(total / _block(rule)), 0).astype(int)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(terms, jnp.zeros((), int)))
     sums = lax.fori_loop(0, turns, lambda i, sums: jax.tree.map(jnp.add, sums, terms(i)), zeros)
-    return jax.tree.map(lambda x: jnp.where(total <= _MOST_NODES, x, jnp.nan), sums)
+    result: Out = jax.tree.map(lambda x: jnp.where(total <= _MOST_NODES, x, jnp.nan), sums)
+    return result
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _integral(
-    function: Callable[..., Any], rule: _Rule, scale: Array, log_weights: Array, means: Array, constants: Any
-) -> Any:
+def _integral[Out](
+    function: Callable[..., Out],
+    rule: _Rule,
+    scale: Array,
+    log_weights: Array,
+    means: Array,
+    constants: list[Array],
+) -> Out:
     return _sum(function, rule, scale, log_weights, means, constants)
 
 
-def _sum(function: Callable[..., Any], rule: _Rule, scale: Array, *inputs: Any) -> Any:
+def _sum[Out](function: Callable[..., Out], rule: _Rule, scale: Array, *inputs: *_Inputs) -> Out:
     return _over_turns(lambda turn: _of_turn(function, rule, scale, turn, inputs), rule)
 
 
-def _forward(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+def _forward[Out](function: Callable[..., Out], *arguments: *_Arguments) -> tuple[Out, _Arguments]:
     return _sum(
         function, *arguments
     ), arguments  # which can be differentiated forward, unlike the rule itself
 
 
-def _backward(function: Callable[..., Any], arguments: Any, cotangents: Any) -> tuple[Any, ...]:
+def _backward[Out](
+    function: Callable[..., Out], arguments: _Arguments, cotangents: Out
+) -> tuple[_Rule | Array | list[Array], ...]:
     rule, scale, *inputs = arguments
 
-    def terms(turn: Array) -> Any:
+    def terms(turn: Array) -> _Inputs:
         _, pull_back = jax.vjp(lambda x: _of_turn(function, rule, scale, turn, x), tuple(inputs))
-        return pull_back(cotangents)[0]
+        result: _Inputs = pull_back(cotangents)[0]
+        return result
 
     gradients = _over_turns(terms, rule)
     return (*jax.tree.map(jnp.zeros_like, (rule, scale)), *gradients)

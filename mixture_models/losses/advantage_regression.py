@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,8 @@ from mixture_models.losses.sampling import OfModel
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.rewards import ModeReward, rewards_of, target_of
+from mixture_models.rewards import ModeReward, Reward, rewards_of, target_of
+from mixture_models.types import Arguments, Index, Scalar
 from mixture_models.validation import InputError
 
 
@@ -46,19 +46,17 @@ class AdvantageRegression(Loss):
     Source: arXiv:2602.19362.
     """
 
-    reward: Any = field(default_factory=lambda: ModeReward(0.0, 1.0))
-    beta1: Any = 1.0
-    beta2: Any = 1.0
+    reward: Reward = field(default_factory=lambda: ModeReward(0.0, 1.0))
+    beta1: Scalar = 1.0
+    beta2: Scalar = 1.0
     group_size: int | None = None
-    expectation: Any = field(default_factory=MonteCarlo)
+    expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "squared regression"
     of_ratios = True
     has_exact = True
     sampling = OfModel("the lagged policy")
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, target_of(args), self.expectation.resolution)
@@ -76,7 +74,9 @@ class AdvantageRegression(Loss):
         surrogate = weighted_log_prob(learner, y, 2.0 * self.beta2 / n * residual)
         return jnp.mean(residual**2) + surrogate - stop_gradient(surrogate)
 
-    def _population(self, lagged: MixtureLaw, learner: MixtureLaw, target: TwoMode, resolution: Any) -> Array:
+    def _population(
+        self, lagged: MixtureLaw, learner: MixtureLaw, target: TwoMode, resolution: Index
+    ) -> Array:
         modes = jnp.concatenate([learner.means, lagged.means, self.reward.modes(target, lagged)])
         span = span_of(learner.scale(0), modes)
         q, lag, inside = span.law(learner), stop_gradient(span.law(lagged)), span.mixture(target)
@@ -90,6 +90,6 @@ class AdvantageRegression(Loss):
         return jnp.where(same_covariance(learner, lagged), value, jnp.nan)
 
 
-def optimal_value(rewards: Float[Array, "... n"], beta1: Any) -> Float[Array, "..."]:
+def optimal_value(rewards: Float[Array, "... n"], beta1: Scalar) -> Float[Array, "..."]:
     """Return V* = β₁ log mean exp(r/β₁) over the last axis."""
     return beta1 * (jax.nn.logsumexp(rewards / beta1, axis=-1) - math.log(rewards.shape[-1]))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,15 @@ from mixture_models.losses.loss import Loss, at_least_two, weighted_log_prob
 from mixture_models.losses.sampling import OfLearner
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.rewards import ModeReward, rewards_of, target_of
+from mixture_models.rewards import ModeReward, Reward, rewards_of, target_of
+from mixture_models.types import Arguments, Scalar
 
 # The published constants: η is doubled from 1 until it reaches the cap, then bisected; 1e-12 is added to
 # every normaliser.
 _CAP, _BISECTIONS, _TINY = 1e6, 60, 1e-12
+
+# η's bounds, η, its last change, and the number of steps.
+_Search = tuple[Array, Array, Array, Array, Array]
 
 # Relative change of η in the population that is rounding error.
 _SETTLED = 1e-14
@@ -39,13 +43,13 @@ class FixedTemperature:
         eta: η > 0, per unit of reward.
     """
 
-    eta: Any
+    eta: Scalar
 
     def on_batch(self, rewards: Float[Array, "n"]) -> Float[Array, ""]:
         """Return η."""
         return jnp.asarray(self.eta, rewards.dtype)
 
-    def in_population(self, tilted: Tilted) -> tuple[Any, dict[str, Array]]:
+    def in_population(self, tilted: Tilted) -> tuple[Scalar, dict[str, Array]]:
         """Return η, and what it falls short of: nothing."""
         return self.eta, {}
 
@@ -65,7 +69,7 @@ class AdaptiveTemperature:
     Source: arXiv:2601.16175.
     """
 
-    kl_budget: Any
+    kl_budget: Scalar
 
     def on_batch(self, rewards: Float[Array, "n"]) -> Float[Array, ""]:
         """Return η for the rewards of a batch."""
@@ -87,9 +91,10 @@ class AdaptiveTemperature:
         one = jnp.ones((), rewards.dtype)
         # Where the budget is out of reach every middle falls short, and the upper bound stays.
         upper = lax.while_loop(lambda eta: (eta < _CAP) & falls_short(eta), lambda eta: 2.0 * eta, one)
-        return lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(one), upper))[1]
+        result: Array = lax.fori_loop(0, _BISECTIONS, halve, (jnp.zeros_like(one), upper))[1]
+        return result
 
-    def in_population(self, tilted: Tilted) -> tuple[Any, dict[str, Array]]:
+    def in_population(self, tilted: Tilted) -> tuple[Scalar, dict[str, Array]]:
         """Return η for a family through which no gradient flows, and whether the budget is out of its reach.
 
         By Newton's method on the divergence, which increases with η, within bounds that it narrows.
@@ -104,7 +109,7 @@ class AdaptiveTemperature:
         )
         unmet = falls_short(upper)
 
-        def improve(carry: Any) -> Any:
+        def improve(carry: _Search) -> _Search:
             low, high, eta, _, count = carry
             spent, rate = tilted.divergence(eta)
             low, high = jnp.where(spent < budget, eta, low), jnp.where(spent < budget, high, eta)
@@ -112,7 +117,7 @@ class AdaptiveTemperature:
             following = jnp.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
             return low, high, following, jnp.abs(following - eta), count + 1
 
-        def unsettled(carry: Any) -> Array:
+        def unsettled(carry: _Search) -> Array:
             _, _, eta, change, count = carry
             return ~unmet & (change > _SETTLED * eta) & (count < _BISECTIONS)
 
@@ -146,23 +151,23 @@ class EntropicUtility(Loss):
     Source: arXiv:2601.16175.
     """
 
-    reward: Any = field(default_factory=lambda: ModeReward(0.0, 1.0))
-    kl_weight: Any = 0.1
-    temperature: Any = field(default_factory=lambda: FixedTemperature(1.0))
-    expectation: Any = field(default_factory=MonteCarlo)
+    reward: Reward = field(default_factory=lambda: ModeReward(0.0, 1.0))
+    kl_weight: Scalar = 0.1
+    temperature: FixedTemperature | AdaptiveTemperature = field(default_factory=lambda: FixedTemperature(1.0))
+    expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "entropic utility"
     of_ratios = True
     has_exact = True
     sampling = OfLearner()
 
-    def unmet(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> dict[str, Array]:
+    def unmet(self, target: Distribution, learner: Distribution, args: Arguments) -> dict[str, Array]:
         """Return whether an adaptive η falls short of its budget, see `Loss.unmet`."""
         return self._population(target, learner, args)[1]
 
     def _population(
-        self, target: MixtureLaw, learner: MixtureLaw, args: tuple[Any, ...]
+        self, target: MixtureLaw, learner: MixtureLaw, args: Arguments
     ) -> tuple[Array, dict[str, Array]]:
-        resolution = self.expectation.resolution
+        resolution = cast(Quadrature, self.expectation).resolution
         tilted = Tilted(learner, self.reward, target_of(args), stop_gradient(target), resolution)
         eta, unmet = self.temperature.in_population(replace(tilted, law=stop_gradient(learner)))
         anchor = kl_divergence(learner, target, resolution)
@@ -172,9 +177,7 @@ class EntropicUtility(Loss):
         super().__post_init__()
         at_least_two("the leave-one-out normaliser", self.expectation)
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, args)[0]
@@ -188,7 +191,8 @@ class EntropicUtility(Loss):
         surrogate = -weighted_log_prob(learner, y, advantage / n)
         utility = jax.nn.logsumexp(eta * rewards) - np.log(n)
         value = self.kl_weight * jnp.mean(log_ratio) - utility
-        return value + surrogate - stop_gradient(surrogate)
+        result: Array = value + surrogate - stop_gradient(surrogate)
+        return result
 
 
 def entropic_weights(rewards: Float[Array, "n"], eta: Float[Array, ""]) -> Float[Array, "n"]:

@@ -1,11 +1,11 @@
 """Where the expectation of a divergence comes from: a batch, or an integral."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from mixture_models.integrals.logistic_normal import FINEST
+from mixture_models.types import Index
 from mixture_models.validation import integer
 
 
@@ -27,7 +27,7 @@ class Quadrature:
     compiled program where the resolution is traced. See `mixture_models.integrals.divergences`.
     """
 
-    resolution: Any = FINEST
+    resolution: Index = FINEST
 
     def __post_init__(self) -> None:
         if not isinstance(self.resolution, jax.Array):

@@ -8,7 +8,6 @@ it is *estimated*, on its own behaviours with importance weights, blind to what 
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from mixture_models.losses.kl import ForwardKL
 from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob
 from mixture_models.losses.sampling import OfLearner
 from mixture_models.mixture.law import MixtureLaw, log_add
+from mixture_models.types import Arguments, Index, Scalar
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["expectation"])
@@ -41,9 +41,7 @@ class OnPolicyForwardKL(ForwardKL):
 
     sampling = OfLearner()  # type: ignore[assignment]
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the divergence, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return super().between(key, target, learner, args)
@@ -73,8 +71,8 @@ class JensenShannon(Loss):
     Source: the interpolation in the code of arXiv:2601.19897; derivation: docs/theory.md.
     """
 
-    alpha: Any = 0.5
-    expectation: Any = field(default_factory=MonteCarlo)
+    alpha: Scalar = 0.5
+    expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "Jensen-Shannon"
     of_ratios = True
     has_exact = True
@@ -84,9 +82,7 @@ class JensenShannon(Loss):
         super().__post_init__()
         at_least_two("the leave-one-out baseline", self.expectation)
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the divergence, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, self.expectation.resolution)
@@ -104,7 +100,7 @@ class JensenShannon(Loss):
         """Return log(q/M) for log w = log(p/q)."""
         return -log_add(jnp.log1p(-self.alpha), jnp.log(self.alpha) + log_weight)
 
-    def _population(self, target: MixtureLaw, learner: MixtureLaw, resolution: Any) -> Array:
+    def _population(self, target: MixtureLaw, learner: MixtureLaw, resolution: Index) -> Array:
         span = span_of(learner.scale(0), jnp.concatenate([learner.means, target.means]))
         p, q = stop_gradient(span.law(target)), span.law(learner)
         means = jnp.concatenate([q.means, p.means])

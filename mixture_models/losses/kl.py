@@ -7,10 +7,11 @@ losses here have unbiased gradients in every parameter, the weights included.
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Array
@@ -22,6 +23,7 @@ from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob
 from mixture_models.losses.sampling import OfLearner, OfLearnerWithReplay, OfModel, SamplingLaw
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.types import Arguments, Index, Scalar
 from mixture_models.validation import InputError, fraction, one_of
 
 ESTIMATORS = ("score", "pathwise")
@@ -44,9 +46,7 @@ class ForwardKL(Loss):
     sampling = OfModel()
     has_exact = True
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the divergence, see `Divergence.between`."""
         if isinstance(self.expectation, Quadrature):
             return kl_divergence(target, learner, self.expectation.resolution)
@@ -82,7 +82,7 @@ class ReverseKL(Loss):
     """
 
     estimator: str = "score"
-    replay: Any = None
+    replay: Scalar | None = None
     expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "reverse"
     of_ratios = True
@@ -101,13 +101,11 @@ class ReverseKL(Loss):
         """Whose samples a batch holds."""
         return OfLearner() if self.replay is None else OfLearnerWithReplay(self.replay)
 
-    def exact(self, resolution: Any = FINEST) -> Self:
+    def exact(self, resolution: Index = FINEST) -> Self:
         """Return a copy whose value and gradient are those of the population, whatever the replay."""
         return replace(self, expectation=Quadrature(resolution), replay=None)
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the divergence, see `Divergence.between`."""
         if isinstance(self.expectation, Quadrature):
             return kl_divergence(learner, target, self.expectation.resolution)
@@ -115,7 +113,7 @@ class ReverseKL(Loss):
         return estimate(key, self.expectation.num_samples, target, learner, args)
 
     def _score(
-        self, key: Array, n: int, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+        self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments
     ) -> Array:
         y = stop_gradient(self.sampling.law(target, learner, args)).sample(key, (n,))
         log_q = stop_gradient(learner.log_prob(y))
@@ -127,7 +125,7 @@ class ReverseKL(Loss):
         return jnp.mean(weight * log_ratio) + surrogate - stop_gradient(surrogate)
 
     def _pathwise(
-        self, key: Array, n: int, target: Distribution, learner: Distribution, args: tuple[Any, ...]
+        self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments
     ) -> Array:
         if not isinstance(learner, MixtureLaw):
             kind = type(learner).__name__
@@ -144,6 +142,6 @@ class ReverseKL(Loss):
         return jnp.sum(weight * (log_q - target.log_prob(y)))
 
 
-def _floating(y: Array) -> Any:
+def _floating(y: Array) -> np.dtype:
     """Return the type of densities of samples: their own, float32 or wider for discrete ones."""
     return jnp.result_type(y.dtype, jnp.float32)

@@ -6,10 +6,9 @@ guide's ``numpyro.param`` sites are what training moves.
 
 import copy
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +19,13 @@ from numpyro.infer.elbo import ELBO
 
 from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.sampling import NotStated
+from mixture_models.losses.sampling import NotStated, SamplingLaw
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.types import Arguments, Index, Params, Program
 from mixture_models.validation import InputError
+
+if TYPE_CHECKING:
+    from mixture_models.rewards import Reward
 
 #: The site of a sample in every model and guide.
 SITE = "y"
@@ -43,15 +46,19 @@ class Loss(ELBO):
         reward: what samples earn, or None.
     """
 
-    expectation: Any
+    expectation: MonteCarlo | Quadrature
     direction: str = "not stated"
-    sampling: Any = NotStated()
     of_ratios: bool = False
     has_exact: ClassVar[bool] = False
-    reward: Any = None
+    reward: "Reward | None" = None
 
     def __post_init__(self) -> None:
         super().__init__()
+
+    @property
+    def sampling(self) -> SamplingLaw:
+        """Whose samples a batch holds."""
+        return NotStated()
 
     @property
     def name(self) -> str:
@@ -60,9 +67,10 @@ class Loss(ELBO):
 
     def with_samples(self, num_samples: int) -> Self:
         """Return a copy that sees a batch of ``num_samples`` samples."""
-        return replace(cast(Any, self), expectation=MonteCarlo(num_samples))
+        changed: Self = replace(cast(Any, self), expectation=MonteCarlo(num_samples))
+        return changed
 
-    def exact(self, resolution: Any = FINEST) -> Self:
+    def exact(self, resolution: Index = FINEST) -> Self:
         """Return a copy whose value and gradient are those of the population.
 
         Args:
@@ -78,16 +86,17 @@ class Loss(ELBO):
                 "an exact form needs a reward with the methods modes and steepness, such as those of "
                 f"mixture_models.rewards; got {self.reward.given!r}"
             )
-        return replace(cast(Any, self), expectation=Quadrature(resolution))
+        changed: Self = replace(cast(Any, self), expectation=Quadrature(resolution))
+        return changed
 
     def loss_with_mutable_state(
         self,
         rng_key: Array,
-        param_map: dict[str, Array],
-        model: Callable[..., None],
-        guide: Callable[..., None],
-        *args: Any,
-        **kwargs: Any,
+        param_map: Params,
+        model: Program,
+        guide: Program,
+        *args: object,
+        **kwargs: object,
     ) -> dict[str, Any]:
         """Evaluate the loss; its derivative is the gradient's estimate (see `ELBO`)."""
         target = law_of(model, param_map, *args, **kwargs)
@@ -95,9 +104,7 @@ class Loss(ELBO):
         arguments = inspect.signature(model).bind(*args, **kwargs).args
         return {"loss": self.between(rng_key, target, learner, arguments), "mutable_state": None}
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, whose derivative in the learner's params is the gradient's estimate.
 
         Args:
@@ -108,7 +115,7 @@ class Loss(ELBO):
         """
         raise NotImplementedError
 
-    def unmet(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> dict[str, Array]:
+    def unmet(self, target: Distribution, learner: Distribution, args: Arguments) -> dict[str, Array]:
         """Return what an exact loss at a place cannot fulfil: whether so, by a sentence of what it must.
 
         Args:
@@ -141,11 +148,12 @@ class NumPyroLoss(Loss):
         """Return a copy that takes ``num_samples`` particles."""
         return replace(self, num_samples=num_samples)
 
-    def loss_with_mutable_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def loss_with_mutable_state(self, *args: object, **kwargs: object) -> dict[str, Any]:
         """Evaluate the loss, see `numpyro.infer.elbo.ELBO`."""
         elbo = copy.copy(self.elbo)
         elbo.num_particles = elbo.num_particles if self.num_samples is None else self.num_samples
-        return elbo.loss_with_mutable_state(*args, **kwargs)
+        result: dict[str, Any] = elbo.loss_with_mutable_state(*args, **kwargs)
+        return result
 
 
 def as_loss(loss: ELBO) -> Loss:
@@ -161,7 +169,7 @@ def as_loss(loss: ELBO) -> Loss:
     return NumPyroLoss(loss)
 
 
-def law_of(program: Callable[..., None], params: dict[str, Array], *args: Any, **kwargs: Any) -> Distribution:
+def law_of(program: Program, params: Params, *args: object, **kwargs: object) -> Distribution:
     """Return the law at a NumPyro program's sample site, its parameters substituted.
 
     Raises:
@@ -175,7 +183,7 @@ def law_of(program: Callable[..., None], params: dict[str, Array], *args: Any, *
     return latent[SITE]
 
 
-def at_least_two(what: str, expectation: Any) -> None:
+def at_least_two(what: str, expectation: MonteCarlo | Quadrature) -> None:
     """Refuse a batch of one sample, which leaves no others."""
     if expectation == MonteCarlo(1):
         raise InputError(f"{what} needs a batch of at least 2; got 1")

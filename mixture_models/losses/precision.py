@@ -4,7 +4,6 @@ A batch of n behaviours leaves a relative noise of about 1/√n in every gradien
 about 1e-6. A CPU computes with twice as many float32 as float64 numbers at a time, an accelerator with more.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.distributions import Distribution
 
+from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.loss import Loss
+from mixture_models.types import Arguments, Program
 from mixture_models.validation import one_of
 
 #: In what a batch's densities and weights are computed; parameters and their updates are float64 in each.
@@ -32,16 +33,14 @@ class SinglePrecision(Loss):
         inner: the loss.
     """
 
-    inner: Any
+    inner: Loss
 
     @property
-    def expectation(self) -> Any:
+    def expectation(self) -> MonteCarlo | Quadrature:  # type: ignore[override]
         """Where the loss's expectation comes from."""
         return self.inner.expectation
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss of laws that are rounded, see `Loss.between`."""
         inner, target, learner, args = _rounded((self.inner, target, learner, args))
         return inner.between(key, target, learner, args).astype(float)
@@ -50,10 +49,10 @@ class SinglePrecision(Loss):
         self,
         rng_key: Array,
         param_map: dict[str, Array],
-        model: Callable[..., None],
-        guide: Callable[..., None],
-        *args: Any,
-        **kwargs: Any,
+        model: Program,
+        guide: Program,
+        *args: object,
+        **kwargs: object,
     ) -> dict[str, Any]:
         """Evaluate the loss, see `numpyro.infer.elbo.ELBO`."""
         inner, param_map, model, guide, args, kwargs = _rounded(
@@ -72,8 +71,9 @@ def in_precision(loss: Loss, precision: str) -> Loss:
     return loss if one_of("precision", precision, PRECISIONS) == "float64" else SinglePrecision(loss)
 
 
-def _rounded(tree: Any) -> Any:
+def _rounded[Tree](tree: Tree) -> Tree:
     """Return a pytree whose float64 arrays are float32."""
-    return jax.tree.map(
+    result: Tree = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) == jnp.float64 else leaf, tree
     )
+    return result

@@ -4,7 +4,6 @@ An expectation under a law is estimated on samples of a sampling law b; a sample
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,6 +11,7 @@ from numpyro.distributions import Distribution
 
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import Arguments, Scalar
 from mixture_models.validation import InputError
 
 
@@ -24,7 +24,7 @@ class SamplingLaw:
 
     words: str
 
-    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> Any:
+    def law(self, target: Distribution, learner: Distribution, args: Arguments) -> Distribution:
         """Return the law b that a batch is drawn from.
 
         Args:
@@ -35,7 +35,7 @@ class SamplingLaw:
         raise NotImplementedError
 
     def importance(
-        self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: tuple[Any, ...]
+        self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: Arguments
     ) -> Float[Array, "n"]:
         """Return w = q/b of samples, given their log density under the learner q."""
         return jnp.ones_like(log_q)
@@ -53,7 +53,7 @@ class OfModel(SamplingLaw):
 
     words: str = "the model"
 
-    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> Distribution:
+    def law(self, target: Distribution, learner: Distribution, args: Arguments) -> Distribution:
         """Return the model's law."""
         return target
 
@@ -64,7 +64,7 @@ class OfLearner(SamplingLaw):
 
     words: str = "the learner"
 
-    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> Distribution:
+    def law(self, target: Distribution, learner: Distribution, args: Arguments) -> Distribution:
         """Return the learner's law."""
         return learner
 
@@ -79,10 +79,10 @@ class OfLearnerWithReplay(SamplingLaw):
         replay: λ in (0, 1).
     """
 
-    replay: Any
+    replay: Scalar
     words: str = "the learner and replay of the target's old mode"
 
-    def law(self, target: Distribution, learner: Distribution, args: tuple[Any, ...]) -> MixtureLaw:
+    def law(self, target: Distribution, learner: Distribution, args: Arguments) -> MixtureLaw:
         """Return b as one mixture.
 
         Raises:
@@ -101,7 +101,7 @@ class OfLearnerWithReplay(SamplingLaw):
         )
 
     def importance(
-        self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: tuple[Any, ...]
+        self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: Arguments
     ) -> Float[Array, "n"]:
         """Return w = q/b, bounded by 1/(1-λ)."""
         log_old = args[-1].mode_law("old").log_prob(y)

@@ -1,7 +1,6 @@
 """A law tilted by reward, q_η ∝ q exp(η r): its normaliser and how far it is from q, by integrals."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,8 @@ from jaxtyping import Array, Float
 from mixture_models.integrals.tensor_rule import expectation
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.rewards import Reward
+from mixture_models.types import Index, Scalar
 
 # exp(η r) has no larger modulus than on the real axis while the log odds in r are turned by less than this.
 _PHASE = 0.5 * np.pi
@@ -29,17 +30,17 @@ class Tilted:
     """
 
     law: MixtureLaw
-    reward: Any
+    reward: Reward
     target: TwoMode
     reference: MixtureLaw
-    resolution: Any
+    resolution: Index
 
-    def log_normaliser(self, eta: Any) -> Float[Array, ""]:
+    def log_normaliser(self, eta: Scalar) -> Float[Array, ""]:
         """Return log E_q[exp(η r)], differentiable in q."""
         shift = self._shift()
         return jnp.log(self._moments(eta, shift, 1)[0]) + eta * shift
 
-    def divergence(self, eta: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def divergence(self, eta: Scalar) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """Return KL(q_η ‖ q) = η E_{q_η}[r] - log E_q[exp(η r)] and its derivative in η, η Var_{q_η}[r]."""
         total, first, second = self._moments(eta, self._shift(), 3)
         mean = first / total
@@ -53,7 +54,7 @@ class Tilted:
     def _modes(self) -> Array:
         return self.reward.modes(self.target, self.reference)
 
-    def _moments(self, eta: Any, shift: Array, count: int) -> Array:
+    def _moments(self, eta: Scalar, shift: Array, count: int) -> Array:
         """Return E_q[(r - shift)^k exp(η (r - shift))] for k below ``count``."""
 
         def powers(y: Array) -> Array:

@@ -5,23 +5,23 @@ isotropic covariance), 1 (standard deviations of a diagonal one) or 2 (Cholesky 
 costs O(1), O(d) and O(d²) a vector accordingly.
 """
 
-from typing import Any
-
 import jax
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
+from mixture_models.types import AnyArray, Reals
 from mixture_models.validation import InputError, finite_array
 
 # Variances whose inverses, times squares of distances, are floats.
 _LEAST, _MOST = 1e-200, 1e200
 
 #: A rank-0, rank-1 or rank-2 scale, see the module's docstring.
-Scale = Float[Any, "..."]
+Scale = Float[AnyArray, "..."]
 
 
-def scale_of(name: str, covariance: Any, dim: int) -> np.ndarray:
+def scale_of(name: str, covariance: ArrayLike | None, dim: int) -> Reals:
     """Return the scale of a covariance given as None (identity), scalar, diagonal or matrix.
 
     Args:
@@ -58,33 +58,33 @@ def scale_of(name: str, covariance: Any, dim: int) -> np.ndarray:
         raise InputError(f"{name} must be positive definite; its lowest eigenvalue is {lowest:g}") from None
 
 
-def colour(scale: Any, z: Any) -> Any:
+def colour(scale: Scale, z: AnyArray) -> AnyArray:
     """Return L z for vectors ``z`` of shape (..., d)."""
     return z @ scale.T if scale.ndim == 2 else scale * z
 
 
-def colour_transposed(scale: Any, g: Any) -> Any:
+def colour_transposed(scale: Scale, g: AnyArray) -> AnyArray:
     """Return Lᵀ g for vectors ``g`` of shape (..., d): gradients in whitened coordinates."""
     return g @ scale if scale.ndim == 2 else scale * g
 
 
-def whiten(scale: Any, y: Any) -> Any:
+def whiten(scale: Scale, y: AnyArray) -> AnyArray:
     """Return L⁻¹ y for vectors ``y`` of shape (..., d), NumPy in, NumPy out."""
     return _solve(scale, y, transposed=False) if scale.ndim == 2 else y / scale
 
 
-def whiten_transposed(scale: Any, u: Any) -> Any:
+def whiten_transposed(scale: Scale, u: AnyArray) -> AnyArray:
     """Return L⁻ᵀ u for vectors ``u`` of shape (..., d): whitened gradients in the user's coordinates."""
     return _solve(scale, u, transposed=True) if scale.ndim == 2 else u / scale
 
 
-def length(scale: Any, difference: Any) -> Any:
+def length(scale: Scale, difference: AnyArray) -> AnyArray:
     """Return the Mahalanobis length |L⁻¹ x| of vectors ``difference`` of shape (..., d)."""
     u = whiten(scale, difference)
     return (u * u).sum(axis=-1) ** 0.5
 
 
-def log_determinant(scale: Any, dim: int) -> Any:
+def log_determinant(scale: Scale, dim: int) -> AnyArray:
     """Return log|L| = ½ log|Σ| in ``dim`` dimensions."""
     xp = scale.__array_namespace__()
     if scale.ndim == 0:
@@ -92,13 +92,13 @@ def log_determinant(scale: Any, dim: int) -> Any:
     return xp.sum(xp.log(xp.linalg.diagonal(scale) if scale.ndim == 2 else scale))
 
 
-def dense(scale: Any, dim: int) -> Any:
+def dense(scale: Scale, dim: int) -> AnyArray:
     """Return the scale as a (d, d) lower triangle."""
     xp = scale.__array_namespace__()
     return scale if scale.ndim == 2 else scale * xp.eye(dim, dtype=scale.dtype)
 
 
-def mean_scale(one: Any, two: Any) -> Any:
+def mean_scale(one: Scale, two: Scale) -> Scale:
     """Return the square root of (L Lᵀ + L' L'ᵀ)/2, structured as the richer of the two."""
     if one is two:
         return one
@@ -109,7 +109,7 @@ def mean_scale(one: Any, two: Any) -> Any:
     return a.__array_namespace__().linalg.cholesky((a @ a.T + b @ b.T) / 2.0)
 
 
-def _solve(scale: Any, y: Any, *, transposed: bool) -> Any:
+def _solve(scale: Scale, y: AnyArray, *, transposed: bool) -> AnyArray:
     exact = isinstance(scale, np.ndarray) and isinstance(y, np.ndarray)
     linalg = scipy.linalg if exact else jax.scipy.linalg
     columns = y.reshape(-1, y.shape[-1]).T

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,13 @@ from numpyro.distributions import Distribution, constraints
 from mixture_models.accel.elementary import log1p
 from mixture_models.accel.noise import random_bits, standard_normal
 from mixture_models.mixture import covariance as cov
+from mixture_models.types import AnyArray
+
+# By log weights, means and scales.
+_Gradients = tuple[Array, Array, tuple[Array, ...]]
+
+# With samples and weights.
+_Residuals = tuple[_Gradients, Array, Array]
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -41,7 +48,7 @@ class MixtureLaw(Distribution):
         scales: one scale for all modes, or one a mode; see `mixture_models.mixture.covariance`.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
         "log_weights": constraints.independent(constraints.less_than(1e-5), 1),
         "means": constraints.independent(constraints.real, 2),
     }
@@ -49,7 +56,12 @@ class MixtureLaw(Distribution):
     pytree_data_fields = ("log_weights", "means", "scales")
 
     def __init__(
-        self, log_weights: Any, means: Any, scales: Sequence[Any], *, validate_args: bool | None = None
+        self,
+        log_weights: AnyArray,
+        means: AnyArray,
+        scales: Sequence[cov.Scale],
+        *,
+        validate_args: bool | None = None,
     ) -> None:
         self.means = jnp.asarray(means)
         # A constant such as log 1 is float64, and would make so of all that follows.
@@ -102,7 +114,9 @@ class MixtureLaw(Distribution):
         ]
         return jnp.concatenate(y), jnp.concatenate(shares)
 
-    def log_prob(self, value: Float[Array, "*batch d"], intermediates: Any = None) -> Float[Array, "*batch"]:
+    def log_prob(
+        self, value: Float[Array, "*batch d"], intermediates: object = None
+    ) -> Float[Array, "*batch"]:
         """Return log Σ_k w_k N(value; m_k, L_k L_kᵀ)."""
         return _log_density(self.log_weights, self.means, self.scales, value)[0]
 
@@ -131,11 +145,12 @@ class MixtureLaw(Distribution):
     def _noise(self, key: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
         mode_key, noise_key = jax.random.split(key)
         # Drawn with the coordinate first: the loops over a batch then run along contiguous memory.
-        z = lax.optimization_barrier(standard_normal(noise_key, (*self.event_shape, *shape)))
+        z: Array = lax.optimization_barrier(standard_normal(noise_key, (*self.event_shape, *shape)))
         return mode_key, jnp.moveaxis(z, 0, -1).astype(self.means.dtype)
 
     def _behaviours(self, mode: int, z: Array) -> Array:
-        return self.means[mode] + cov.colour(self.scale(mode), z)
+        result: Array = self.means[mode] + cov.colour(self.scale(mode), z)
+        return result
 
 
 @jax.custom_jvp
@@ -164,7 +179,7 @@ def _distance(a: Array, b: Array) -> Array:
     return jnp.where(a == b, 0.0, jnp.abs(a - b))
 
 
-def _largest_uint32(dtype: Any) -> float:
+def _largest_uint32(dtype: np.dtype) -> float:
     """Return the largest value of ``dtype`` that fits an unsigned 32-bit integer."""
     return float(
         np.nextafter(np.asarray(2.0**32, dtype), np.asarray(0, dtype)) if dtype == np.float32 else 2**32 - 1
@@ -215,16 +230,16 @@ def _weighted_log_prob(
 
 def _forward(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, weights: Array
-) -> tuple[Array, Any]:
+) -> tuple[Array, _Residuals]:
     log_q, r, u = _log_density(log_weights, means, scales, value)
     c = [weights * r_k for r_k in r]
-    by_weight, *others = _moments(scales, c, u)
+    by_weight, by_mean, by_scale = _moments(scales, c, u)
     # A weight of every behaviour's own, see `ShiftedLaw`, has a gradient of every behaviour's own.
-    gradients = (by_weight if log_weights.ndim == 1 else jnp.stack(c), *others)
+    gradients = (by_weight if log_weights.ndim == 1 else jnp.stack(c), by_mean, by_scale)
     return jnp.sum(weights * log_q), (gradients, value, weights)
 
 
-def _moments(scales: tuple[Array, ...], c: list[Array], u: list[Array]) -> tuple[Array, Array, Any]:
+def _moments(scales: tuple[Array, ...], c: list[Array], u: list[Array]) -> _Gradients:
     """Return Σ_k Σ_i c_ik ∇ log(w_k N(y_i; m_k, L_k L_kᵀ)) in log weights, means and scales."""
     c = lax.optimization_barrier(c)
     mass = [jnp.sum(c_k) for c_k in c]
@@ -235,7 +250,7 @@ def _moments(scales: tuple[Array, ...], c: list[Array], u: list[Array]) -> tuple
     return jnp.stack(mass), by_mean, by_scale
 
 
-def _backward(residuals: Any, cotangent: Array) -> tuple[Any, ...]:
+def _backward(residuals: _Residuals, cotangent: Array) -> tuple[Array | tuple[Array, ...], ...]:
     gradients, value, weights = residuals
     scaled = jax.tree.map(lambda g: g * cotangent, gradients)
     return (*scaled, jnp.zeros_like(value), jnp.zeros_like(weights))
@@ -253,12 +268,14 @@ def _attributed(
 
 def _attributed_forward(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array, shares: list[Array]
-) -> tuple[Array, Any]:
+) -> tuple[Array, tuple[_Gradients, Array, list[Array]]]:
     gradients = _moments(scales, shares, _whitened(means, scales, value))
     return jnp.zeros((), means.dtype), (gradients, value, shares)
 
 
-def _attributed_backward(residuals: Any, cotangent: Array) -> tuple[Any, ...]:
+def _attributed_backward(
+    residuals: tuple[_Gradients, Array, list[Array]], cotangent: Array
+) -> tuple[Array | tuple[Array, ...] | list[Array], ...]:
     gradients, value, shares = residuals
     return (*jax.tree.map(lambda g: g * cotangent, gradients), *jax.tree.map(jnp.zeros_like, (value, shares)))
 

@@ -1,19 +1,23 @@
 """The overlap area of two weighted normal densities: the retention measure of the published simulation."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.two_mode import TwoMode, expit
+from mixture_models.types import AnyArray, Scalar
 
 _ROOT_HALF = 0.5**0.5
 
 
 def overlap_area(
-    weight: Any, mean: Any, scale: Any, other_weight: Any, other_mean: Any, other_scale: Any
+    weight: Array,
+    mean: Array,
+    scale: Array,
+    other_weight: Scalar,
+    other_mean: Array,
+    other_scale: Array,
 ) -> Float[Array, "..."]:
     """Return ∫ min(w N(x; m, s²), w' N(x; m', s'²)) dx in closed form.
 
@@ -85,7 +89,7 @@ def two_mode_overlaps(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
     }
 
 
-def _weighted_modes(mixture: TwoMode) -> list[tuple[str, Any, Any, Any]]:
+def _weighted_modes(mixture: TwoMode) -> list[tuple[str, AnyArray, AnyArray, cov.Scale]]:
     old_scale, new_scale = mixture.scales
     return [
         ("old_overlap", expit(mixture.old_logit), mixture.old_mean, old_scale),

@@ -1,12 +1,11 @@
 """The range that a learner must not leave: beyond it a training is called diverged, though it is finite."""
 
-from typing import Any
-
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import Scalar
 
 #: How many times as far as the problem reaches a mean may be, and as wide a mode.
 FARTHEST = 1000.0
@@ -18,7 +17,7 @@ _MEANS = ("old_mean", "new_mean", "mean")
 _SCALES = ("scale", "old_scale", "new_scale")
 
 
-def reach(start: TwoMode, target: TwoMode, dimension: Any = None) -> Any:
+def reach(start: TwoMode, target: TwoMode, dimension: Scalar | None = None) -> Float[Array, ""]:
     """Return √d + the largest distance of a mean of start or target from the target's old mean [Mahalanobis].
 
     About as far from there as behaviours of the problem are, for √d is their typical distance from a mean.
@@ -34,8 +33,8 @@ def reach(start: TwoMode, target: TwoMode, dimension: Any = None) -> Any:
 
 
 def has_left(
-    params: dict[str, Array], start: TwoMode, target: TwoMode, dimension: Any = None
-) -> Bool[Any, ""]:
+    params: dict[str, Array], start: TwoMode, target: TwoMode, dimension: Scalar | None = None
+) -> Bool[Array, ""]:
     """Return whether a learner is where no training that works takes it.
 
     A mean is more than `FARTHEST` × `reach` from the target's old mean [Mahalanobis], a standard deviation is

@@ -1,12 +1,11 @@
 """A mixture whose log joint densities can be shifted: what each behaviour does to each mode's gradient."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from mixture_models.mixture.law import MixtureLaw, _log_density, _weighted_log_prob
+from mixture_models.types import AnyArray
 
 
 class ShiftedLaw(MixtureLaw):
@@ -23,11 +22,11 @@ class ShiftedLaw(MixtureLaw):
 
     pytree_data_fields = ("shifts",)  # type: ignore[assignment]
 
-    def __init__(self, law: MixtureLaw, shifts: Any) -> None:
+    def __init__(self, law: MixtureLaw, shifts: AnyArray) -> None:
         self.shifts = jnp.asarray(shifts)
         super().__init__(law.log_weights, law.means, law.scales)
 
-    def log_prob(self, value: Float[Array, "n d"], intermediates: Any = None) -> Float[Array, "n"]:
+    def log_prob(self, value: Float[Array, "n d"], intermediates: object = None) -> Float[Array, "n"]:
         """Return the shifted log Σ_k w_k N(y_i; m_k, L_k L_kᵀ)."""
         return _log_density(self._log_weights_of_behaviours(), self.means, self.scales, value)[0]
 

@@ -1,10 +1,11 @@
 """What an objective trains toward: two tasks, as laws over samples."""
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
+
+from mixture_models.types import AnyArray
 
 
 class Task(ABC):
@@ -15,9 +16,9 @@ class Task(ABC):
         """Return the law of samples of both tasks."""
 
     @abstractmethod
-    def mode_law(self, mode: Any) -> Distribution:
+    def mode_law(self, mode: str) -> Distribution:
         """Return the law of the samples of one task, ``"old"`` or ``"new"``."""
 
     @abstractmethod
-    def log_odds(self, y: Any) -> Float[Array, "n"]:
+    def log_odds(self, y: AnyArray) -> Float[Array, "n"]:
         """Return log P(old | y) - log P(new | y) of samples."""

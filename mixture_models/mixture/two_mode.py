@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.task import Task
+from mixture_models.types import AnyArray, Reals
 from mixture_models.validation import InputError, finite_array, number, one_of, open_interval
 
 #: The names of the two modes.
@@ -42,9 +44,9 @@ class TwoMode(Task):
         new_scale: square root of the new mode's own covariance, or None where it is shared.
     """
 
-    old_logit: Float[Any, ""]
-    old_mean: Float[Any, "d"]
-    new_mean: Float[Any, "d"]
+    old_logit: Float[AnyArray, ""]
+    old_mean: Float[AnyArray, "d"]
+    new_mean: Float[AnyArray, "d"]
     scale: cov.Scale
     new_scale: cov.Scale | None = None
 
@@ -52,10 +54,10 @@ class TwoMode(Task):
     def create(
         cls,
         old_weight: float | None = None,
-        old_mean: Any = None,
-        new_mean: Any = None,
-        covariance: Any = None,
-        new_covariance: Any = None,
+        old_mean: ArrayLike | None = None,
+        new_mean: ArrayLike | None = None,
+        covariance: ArrayLike | None = None,
+        new_covariance: ArrayLike | None = None,
         *,
         old_logit: float | None = None,
     ) -> Self:
@@ -95,8 +97,8 @@ class TwoMode(Task):
         unknown = set(changes) - set(_ARGUMENTS)
         if unknown:
             raise InputError(f"replace takes {', '.join(_ARGUMENTS)}; got {', '.join(sorted(unknown))}")
-        weight: dict[str, Any] = {n: changes[n] for n in ("old_weight", "old_logit") if n in changes}
-        others: dict[str, Any] = {n: value for n, value in changes.items() if n not in weight}
+        weight = {n: changes[n] for n in ("old_weight", "old_logit") if n in changes}
+        others = {n: value for n, value in changes.items() if n not in weight}
         means = {"old_mean": self.old_mean, "new_mean": self.new_mean}
         new = self.create(**(weight or {"old_logit": self.old_logit}), **(means | others))
         kept = {}
@@ -111,7 +113,7 @@ class TwoMode(Task):
         return replace(new, **kept)
 
     @property
-    def old_weight(self) -> Any:
+    def old_weight(self) -> Float[AnyArray, ""]:
         """β = sigmoid(φ), accurate relatively however small."""
         return expit(self.old_logit)
 
@@ -121,21 +123,21 @@ class TwoMode(Task):
         return int(self.old_mean.shape[-1])
 
     @property
-    def scales(self) -> tuple[Any, Any]:
+    def scales(self) -> tuple[cov.Scale, cov.Scale]:
         """Square roots of the covariances of the old and the new mode."""
         return self.scale, self.scale if self.new_scale is None else self.new_scale
 
     @property
-    def scale_tril(self) -> Any:
+    def scale_tril(self) -> Float[AnyArray, "d d"]:
         """Cholesky factor of Σ (of the old mode's, where they differ), shape (d, d)."""
         return cov.dense(self.scale, self.dim)
 
     @property
-    def separation(self) -> Any:
+    def separation(self) -> Float[AnyArray, ""]:
         """δ = ‖μ_o - μ_n‖ in the metric of Σ⁻¹ (of the mean covariance's, where they differ)."""
         return cov.length(cov.mean_scale(*self.scales), self.old_mean - self.new_mean)
 
-    def log_odds(self, y: Any) -> Any:
+    def log_odds(self, y: Float[AnyArray, "... d"]) -> Float[AnyArray, "..."]:
         """Return log(β N(y; m_o) / ((1-β) N(y; m_n))) for behaviours of shape (..., d)."""
         old, new = self.scales
         u_old, u_new = cov.whiten(old, y - self.old_mean), cov.whiten(new, y - self.new_mean)
@@ -173,7 +175,7 @@ class TwoMode(Task):
         return all(np.array_equal(a, b) if a is not None and b is not None else a is b for a, b in pairs)
 
 
-def mahalanobis(a: Any, b: Any, covariance: Any = None) -> Any:
+def mahalanobis(a: ArrayLike, b: ArrayLike, covariance: ArrayLike | None = None) -> Float[Reals, "..."]:
     """Return δ(a, b) = √((a-b)ᵀ Σ⁻¹ (a-b)), the separation of two means.
 
     Args:
@@ -185,10 +187,16 @@ def mahalanobis(a: Any, b: Any, covariance: Any = None) -> Any:
         float64, shape (...).
     """
     difference = _difference(a, b)
-    return cov.length(cov.scale_of("covariance", covariance, difference.shape[-1]), difference)
+    result: Reals = cov.length(cov.scale_of("covariance", covariance, difference.shape[-1]), difference)
+    return result
 
 
-def bhattacharyya(a: Any, b: Any, covariance: Any = None, other_covariance: Any = None) -> Any:
+def bhattacharyya(
+    a: ArrayLike,
+    b: ArrayLike,
+    covariance: ArrayLike | None = None,
+    other_covariance: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return the Bhattacharyya coefficient ∫ √(N(y; a, Σ) N(y; b, Σ')) dy, the overlap of two modes.
 
     With Σ' = Σ it is exp(-δ(a, b)²/8); otherwise, with Σ̄ = (Σ + Σ')/2, it is
@@ -209,16 +217,18 @@ def bhattacharyya(a: Any, b: Any, covariance: Any = None, other_covariance: Any 
     dim = difference.shape[-1]
     one = cov.scale_of("covariance", covariance, dim)
     if other_covariance is None:
-        return np.exp(-(cov.length(one, difference) ** 2) / 8.0)
+        one_covariance: Reals = np.exp(-(cov.length(one, difference) ** 2) / 8.0)
+        return one_covariance
     two = cov.scale_of("other_covariance", other_covariance, dim)
     between = cov.mean_scale(one, two)
     log_volume = 0.5 * (cov.log_determinant(one, dim) + cov.log_determinant(two, dim))
-    return np.exp(
+    result: Reals = np.exp(
         -(cov.length(between, difference) ** 2) / 8.0 + log_volume - cov.log_determinant(between, dim)
     )
+    return result
 
 
-def responsibilities(mixture: TwoMode, y: Any) -> tuple[Any, Any]:
+def responsibilities(mixture: TwoMode, y: ArrayLike) -> tuple[Float[AnyArray, "..."], Float[AnyArray, "..."]]:
     """Return r_o(y) = β N(y; m_o)/q(y) and r_n(y) = 1 - r_o(y), each without cancellation.
 
     Args:
@@ -238,13 +248,13 @@ def responsibilities(mixture: TwoMode, y: Any) -> tuple[Any, Any]:
     return expit(log_odds), expit(-log_odds)
 
 
-def expit(x: Any) -> Any:
+def expit(x: AnyArray) -> AnyArray:
     """Return sigmoid(x), accurate relatively for x → -∞, NumPy in, NumPy out."""
     xp = x.__array_namespace__()
     return xp.exp(-xp.logaddexp(-x, xp.zeros_like(x)))
 
 
-def _mean(name: str, value: Any) -> np.ndarray:
+def _mean(name: str, value: ArrayLike | None) -> Reals:
     if value is None:
         raise InputError(f"{name} must be given")
     mean = np.atleast_1d(finite_array(name, value))
@@ -253,7 +263,7 @@ def _mean(name: str, value: Any) -> np.ndarray:
     return mean
 
 
-def _difference(a: Any, b: Any) -> np.ndarray:
+def _difference(a: ArrayLike, b: ArrayLike) -> Reals:
     a, b = (np.atleast_1d(finite_array(name, value)) for name, value in (("a", a), ("b", b)))
     if a.shape[-1] != b.shape[-1]:
         raise InputError(f"a and b must have one dimension; got shapes {a.shape} and {b.shape}")

@@ -2,17 +2,17 @@
 
 import ast
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from mixture_models import rewards
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.rewards import Reward
 from mixture_models.validation import InputError, one_of
 
 #: What may be called in a text, by name.
-_CONSTRUCTORS: dict[str, Callable[..., Any]] = {**rewards.registry, "TwoMode": TwoMode.create}
+_CONSTRUCTORS: dict[str, Callable[..., Reward | TwoMode]] = {**rewards.registry, "TwoMode": TwoMode.create}
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """Return an argument as the text that `value_of` reads; of a function, its name."""
     return str(getattr(value, "__name__", value))
 
@@ -32,7 +32,7 @@ def split(text: str) -> Iterator[str]:
         raise InputError(f"brackets must be closed; got {text!r}")
 
 
-def value_of(text: str) -> Any:
+def value_of(text: str) -> object:
     """Return the value that a text stands for: a Python literal, a reward or `TwoMode`, or the text itself.
 
     Raises:

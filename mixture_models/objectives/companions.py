@@ -8,10 +8,9 @@ starts; one that moves must be given, since whoever calls the model must move it
 A companion is a `Companion`, a registered dataclass that overrides the defaults that are not true of it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +22,8 @@ from numpyro import handlers
 from mixture_models.losses.loss import SITE, law_of
 from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import Index, Params, Program, Scalar
 from mixture_models.validation import InputError
-
-#: The values of a guide's ``numpyro.param`` sites, by name.
-Params = dict[str, Array]
 
 
 class Companion:
@@ -40,7 +37,7 @@ class Companion:
     name: ClassVar[str]
     paced: ClassVar[bool] = False
 
-    def initial(self, guide: Callable[..., None], start: Task, target: Task) -> Params:
+    def initial(self, guide: Program, start: Task, target: Task) -> Params:
         """Return the params at step 0: those of the learner."""
         return params_at(guide, start, target)
 
@@ -49,7 +46,7 @@ class Companion:
         companion: Params,
         learner: Params,
         step: Array,
-        guide: Callable[..., None],
+        guide: Program,
         start: Task,
         target: Task,
     ) -> Params:
@@ -60,15 +57,15 @@ class Companion:
         self,
         companion: Params,
         learner: Params,
-        learning_rate: Any,
-        guide: Callable[..., None],
+        learning_rate: Scalar,
+        guide: Program,
         start: Task,
         target: Task,
     ) -> Params:
         """Return the derivative of the params by the time t = step · learning rate, between jumps."""
-        return jax.tree.map(jnp.zeros_like, companion)
+        return {name: jnp.zeros_like(value) for name, value in companion.items()}
 
-    def sync_interval(self, learning_rate: Any) -> Any:
+    def sync_interval(self, learning_rate: Scalar) -> Scalar:
         """Return the time between two jumps onto the learner, infinite for none."""
         return np.inf
 
@@ -92,8 +89,8 @@ class Teacher(Companion):
     teacher's prompt pull it, derivation: docs/theory.md.
     """
 
-    anchor: Any
-    ema: Any
+    anchor: Scalar
+    ema: Scalar
     demonstrations: TwoMode | None = None
     name: ClassVar[str] = "teacher"
     paced: ClassVar[bool] = True
@@ -103,7 +100,7 @@ class Teacher(Companion):
         companion: Params,
         learner: Params,
         step: Array,
-        guide: Callable[..., None],
+        guide: Program,
         start: Task,
         target: Task,
     ) -> Params:
@@ -115,8 +112,8 @@ class Teacher(Companion):
         self,
         companion: Params,
         learner: Params,
-        learning_rate: Any,
-        guide: Callable[..., None],
+        learning_rate: Scalar,
+        guide: Program,
         start: Task,
         target: Task,
     ) -> Params:
@@ -124,7 +121,7 @@ class Teacher(Companion):
         pull = self._pull(companion, learner, guide, target)
         return {name: self.ema / learning_rate * pull[name] for name in companion}
 
-    def _pull(self, companion: Params, learner: Params, guide: Callable[..., None], target: Task) -> Params:
+    def _pull(self, companion: Params, learner: Params, guide: Program, target: Task) -> Params:
         """Return (1-λ) θ + λ ω_demo - ω."""
         shown = target if self.demonstrations is None else self.demonstrations
         demonstrated = params_at(guide, shown, target)
@@ -156,7 +153,7 @@ class Lagged(Companion):
         lag: L, the number of steps between two syncs.
     """
 
-    lag: Any
+    lag: Index
     name: ClassVar[str] = "lagged"
     paced: ClassVar[bool] = True
 
@@ -165,7 +162,7 @@ class Lagged(Companion):
         companion: Params,
         learner: Params,
         step: Array,
-        guide: Callable[..., None],
+        guide: Program,
         start: Task,
         target: Task,
     ) -> Params:
@@ -173,21 +170,19 @@ class Lagged(Companion):
         sync = step % self.lag == 0
         return {name: jnp.where(sync, learner[name], value) for name, value in companion.items()}
 
-    def sync_interval(self, learning_rate: Any) -> Any:
+    def sync_interval(self, learning_rate: Scalar) -> Scalar:
         """Return L · η, the time between two jumps onto the learner."""
         return self.lag * learning_rate
 
 
-def params_at(guide: Callable[..., None], start: Task, target: Task) -> Params:
+def params_at(guide: Program, start: Task, target: Task) -> Params:
     """Return the params that a guide has when it is started at a mixture."""
     with handlers.block():
         trace = handlers.trace(handlers.seed(guide, jax.random.key(0))).get_trace(start, target)
     return {name: jnp.asarray(site["value"]) for name, site in trace.items() if site["type"] == "param"}
 
 
-def companion_law(
-    guide: Callable[..., None], start: Task, target: Task, companion: Params | None = None
-) -> None:
+def companion_law(guide: Program, start: Task, target: Task, companion: Params | None = None) -> None:
     """Run the model of the companion's law: that of the guide at the companion's params, else at the start.
 
     The guide's param sites stay inside: outside they would be the learner's.
@@ -197,9 +192,7 @@ def companion_law(
     numpyro.sample(SITE, law)
 
 
-def moving_companion_law(
-    guide: Callable[..., None], start: Task, target: Task, companion: Params | None = None
-) -> None:
+def moving_companion_law(guide: Program, start: Task, target: Task, companion: Params | None = None) -> None:
     """Run the model of the law of a companion that moves, which must be given.
 
     Raises:

@@ -15,7 +15,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax.numpy as jnp
 import numpyro
@@ -26,7 +25,7 @@ from mixture_models.losses.advantage_regression import AdvantageRegression
 from mixture_models.losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
 from mixture_models.losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
 from mixture_models.losses.kl import ForwardKL, ReverseKL
-from mixture_models.losses.loss import SITE
+from mixture_models.losses.loss import SITE, Loss
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives.companions import (
     Lagged,
@@ -37,7 +36,8 @@ from mixture_models.objectives.companions import (
 )
 from mixture_models.objectives.objective import Objective
 from mixture_models.objectives.registry import register, variant
-from mixture_models.rewards import mode_reward
+from mixture_models.rewards import RewardLike, mode_reward
+from mixture_models.types import Program, Scalar
 from mixture_models.validation import (
     InputError,
     closed_interval,
@@ -54,7 +54,7 @@ _NEW_EARNS = mode_reward(0.0, 1.0)
 
 @register
 @variant(replay=0.2)
-def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
+def sft(replay: float = 0.0, learner: str | Program = "two_mode") -> Objective:
     """Supervised fine-tuning: forward KL from the new data, KL((1-λ) N(μ_n, Σ) + λ N(μ_o, Σ) ‖ q).
 
     Without replay its only optimum with right means is β = 0, mass forgetting; with replay it is β = λ.
@@ -77,7 +77,9 @@ def sft(replay: float = 0.0, learner: Any = "two_mode") -> Objective:
 
 @register
 @variant(replay=0.2)
-def reverse_kl(replay: float = 0.0, estimator: str = "score", learner: Any = "two_mode") -> Objective:
+def reverse_kl(
+    replay: float = 0.0, estimator: str = "score", learner: str | Program = "two_mode"
+) -> Objective:
     """On-policy reinforcement learning: reverse KL to the true target, KL(q ‖ p_α).
 
     Its optimum is the target, so no mass is forgotten; a right old mode moves only through overlap.
@@ -106,7 +108,7 @@ def sdft(
     ema: float = 0.05,
     divergence: str | float = "reverse",
     demonstrations: TwoMode | None = None,
-    learner: Any = "two_mode",
+    learner: str | Program = "two_mode",
 ) -> Objective:
     """Self-distillation fine-tuning: toward an average of the learner's past, pulled by demonstrations.
 
@@ -141,11 +143,11 @@ def sdft(
 
 @register
 def ttt_discover(
-    reward: Any = _NEW_EARNS,
+    reward: RewardLike = _NEW_EARNS,
     kl_weight: float = 0.1,
     eta: str | float = 1.0,
     kl_budget: float = math.log(2.0),
-    learner: Any = "two_mode",
+    learner: str | Program = "two_mode",
 ) -> Objective:
     """TTT-Discover: maximise log E_q[exp(η r)] - λ KL(q ‖ q_0), q_0 the learner at the start.
 
@@ -175,12 +177,12 @@ def ttt_discover(
 
 @register
 def oapl(
-    reward: Any = _NEW_EARNS,
+    reward: RewardLike = _NEW_EARNS,
     beta1: float = 1.0,
     beta2: float = 1.0,
     lag: int = 50,
     group_size: int | None = None,
-    learner: Any = "two_mode",
+    learner: str | Program = "two_mode",
 ) -> Objective:
     """OAPL: regress log ratios to a lagged policy onto advantages, on the lagged policy's samples.
 
@@ -219,7 +221,7 @@ def oapl(
     )
 
 
-def new_data(replay: Any, start: TwoMode, target: TwoMode) -> None:
+def new_data(replay: Scalar | None, start: TwoMode, target: TwoMode) -> None:
     """Run the model of the training data: the target's new mode, with a share of its old one."""
     if replay is None:
         law = target.mode_law("new")
@@ -238,7 +240,7 @@ def _share(replay: float) -> float | None:
     return fraction("replay", replay) or None
 
 
-def _divergence(divergence: str | float) -> Any:
+def _divergence(divergence: str | float) -> Loss:
     """Return the divergence of SDFT that a name or a number stands for."""
     if not isinstance(divergence, str):
         return JensenShannon(open_interval("divergence", divergence))
@@ -249,10 +251,10 @@ def _divergence(divergence: str | float) -> Any:
     return _DIVERGENCES[divergence]()
 
 
-_DIVERGENCES: dict[str, Callable[[], Any]] = {"reverse": ReverseKL, "forward": OnPolicyForwardKL}
+_DIVERGENCES: dict[str, Callable[[], Loss]] = {"reverse": ReverseKL, "forward": OnPolicyForwardKL}
 
 
-def _temperature(eta: str | float, kl_budget: float) -> Any:
+def _temperature(eta: str | float, kl_budget: float) -> FixedTemperature | AdaptiveTemperature:
     """Return where η comes from."""
     budget = positive("kl_budget", kl_budget)
     if not isinstance(eta, str):

@@ -1,12 +1,12 @@
 """What an objective is: a model, a guide, a sampling law and a divergence."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixture_models.losses.loss import Loss, as_loss
 from mixture_models.losses.sampling import SamplingLaw
 from mixture_models.objectives.companions import Companion
+from mixture_models.types import Program
 
 if TYPE_CHECKING:
     from mixture_models.objectives.registry import Recipe
@@ -34,8 +34,8 @@ class Objective:
     """
 
     name: str
-    model: Callable[..., None]
-    guide: Callable[..., None]
+    model: Program
+    guide: Program
     loss: Loss
     description: str = ""
     companion: Companion | None = None
@@ -50,6 +50,6 @@ class Objective:
         return self.loss.sampling
 
     @property
-    def parts(self) -> tuple[Any, ...]:
+    def parts(self) -> tuple[Program, Program, Loss, Companion | None]:
         """The model, the guide, the loss and the companion."""
         return self.model, self.guide, self.loss, self.companion

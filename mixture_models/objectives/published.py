@@ -10,7 +10,7 @@ Source: Chen et al. 2025 (arXiv:2510.18874).
 import operator
 from dataclasses import dataclass, field
 from functools import partial, reduce
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from mixture_models.metrics import drift
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.overlap import single_mode_overlaps, two_mode_overlaps
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import Arguments, Params
 from mixture_models.validation import InputError
 
 #: Added to every density that divides, and inside every logarithm of a reward.
@@ -133,9 +134,7 @@ class FlooredForwardKL(Loss):
     direction = "forward"
     sampling = OfModel()
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
@@ -170,20 +169,19 @@ class PublishedRL(Loss):
     direction = "reverse"
     sampling = OfLearner("the learner's new mode")
 
-    def between(
-        self, key: Array, target: Distribution, learner: Distribution, args: tuple[Any, ...]
-    ) -> Array:
+    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         n = self.expectation.num_samples
         new_mode = stop_gradient(_last_mode(learner))
         y = new_mode.sample(key, (n,))
         modes = _densities(self, learner, y)
         inverse = 1.0 / (modes[-1] + FLOOR)
-        ratio = lax.optimization_barrier(jnp.exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
-        share = lax.optimization_barrier(jnp.log(ratio) * inverse / n)
+        ratio: Array = lax.optimization_barrier(jnp.exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
+        share: Array = lax.optimization_barrier(jnp.log(ratio) * inverse / n)
         attributed = [share * mode for mode in modes]
         value = -jnp.sum(reduce(operator.add, attributed))
-        return learner.attributed(y, [-part for part in attributed]) + value
+        result: Array = learner.attributed(y, [-part for part in attributed]) + value
+        return result
 
 
 def clip_to_bounds() -> optax.GradientTransformation:
@@ -194,7 +192,7 @@ def clip_to_bounds() -> optax.GradientTransformation:
     Source: Chen et al. 2025 (arXiv:2510.18874).
     """
 
-    def clip(updates: Any, params: Any) -> Any:
+    def clip(updates: Params, params: Params) -> Params:
         moved = optax.apply_updates(params, updates)
         return {
             name: optax.projections.projection_box(moved[name], *BOUNDS[name]) - params[name]
@@ -212,10 +210,13 @@ def _densities(loss: Loss, learner: Distribution, y: Array) -> list[Array]:
         name, kind = type(loss).__name__, type(learner).__name__
         raise InputError(f"{name} needs a learner whose law is a MixtureLaw; got a {kind}")
     joint = stop_gradient(learner.joint_log_probs(y))
-    return lax.optimization_barrier([jnp.exp(log_density) for log_density in joint])
+    densities: list[Array] = lax.optimization_barrier([jnp.exp(log_density) for log_density in joint])
+    return densities
 
 
-def _two_mode_law(weight: Array, old_mean: Array, new_mean: Array, old_scale: Array, new_scale: Array) -> Any:
+def _two_mode_law(
+    weight: Array, old_mean: Array, new_mean: Array, old_scale: Array, new_scale: Array
+) -> MixtureLaw:
     log_weights = jnp.stack([jnp.log(weight), jnp.log1p(-weight)])
     return MixtureLaw(log_weights, jnp.stack([old_mean, new_mean]), (old_scale, new_scale))
 

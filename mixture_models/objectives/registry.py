@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Any
 
 from mixture_models.objectives import arguments
 from mixture_models.objectives.objective import Objective
@@ -25,8 +24,8 @@ class Recipe:
     """
 
     constructor: Callable[..., Objective]
-    given: Mapping[str, Any]
-    parts: tuple[Any, ...]
+    given: Mapping[str, object]
+    parts: tuple[object, ...]
 
 
 #: Constructor of every known objective, by name.
@@ -42,7 +41,7 @@ def register(constructor: Callable[..., Objective]) -> Callable[..., Objective]:
     parameters = inspect.signature(constructor).parameters
 
     @wraps(constructor)
-    def named(*args: Any, **kwargs: Any) -> Objective:
+    def named(*args: object, **kwargs: object) -> Objective:
         given = inspect.signature(constructor).bind(*args, **kwargs).arguments
         objective = constructor(*args, **kwargs)  # first, as it refuses what cannot be compared
         changed = [
@@ -61,7 +60,7 @@ def register(constructor: Callable[..., Objective]) -> Callable[..., Objective]:
 
 
 def variant(
-    **settings: Any,
+    **settings: object,
 ) -> Callable[[Callable[..., Objective]], Callable[..., Objective]]:
     """Name settings of an objective that are compared and planned by default, beside its own defaults.
 
@@ -84,8 +83,9 @@ def by_default() -> tuple[str, ...]:
     )
 
 
-def _variants(constructor: Callable[..., Objective]) -> tuple[Mapping[str, Any], ...]:
-    return constructor.__dict__.get("variants", ())
+def _variants(constructor: Callable[..., Objective]) -> tuple[Mapping[str, object], ...]:
+    variants: tuple[Mapping[str, object], ...] = constructor.__dict__.get("variants", ())
+    return variants
 
 
 def arguments_of(objective: Objective) -> list[str]:
@@ -94,12 +94,12 @@ def arguments_of(objective: Objective) -> list[str]:
     return [] if recipe is None else list(inspect.signature(recipe.constructor).parameters)
 
 
-def given_to(objective: Objective) -> Mapping[str, Any]:
+def given_to(objective: Objective) -> Mapping[str, object]:
     """Return the arguments that an objective's constructor was given; none where none is registered."""
     return {} if objective.recipe is None else objective.recipe.given
 
 
-def changed(objective: Objective, **changes: Any) -> Objective:
+def changed(objective: Objective, **changes: object) -> Objective:
     """Return what an objective's constructor makes with some arguments changed; the name stays.
 
     Raises:
@@ -129,7 +129,7 @@ def parse(text: str) -> Objective:
     name, _, settings = text.partition(":")
     constructor = registry[one_of("objective", name.strip(), registry)]
     known = inspect.signature(constructor).parameters
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     for setting in arguments.split(settings):
         key, equals, value = setting.partition("=")
         one_of(f"the argument of {name}", key.strip(), known)

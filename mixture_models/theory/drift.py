@@ -3,17 +3,16 @@
 A learner and a target may carry leading batch axes (a trajectory's, say): logits (...) and means (..., d).
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
 
 from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.theory.mass import sigmoid_mean
+from mixture_models.types import Reals
 from mixture_models.validation import InputError
 
 
-def old_mean_drive(learner: TwoMode, target: TwoMode) -> Float[np.ndarray, "... d"]:
+def old_mean_drive(learner: TwoMode, target: TwoMode) -> Float[Reals, "... d"]:
     """Return Σ ∂KL(q ‖ p_α)/∂m_o, the negative of the whitened flow's velocity of the old mean, exact.
 
     It is β {(m_o - μ_o) + E[r_n] (m_n - m_o) - E[s_n] (μ_n - μ_o)} with expectations under N(m_o, Σ). Where
@@ -37,16 +36,17 @@ def old_mean_drive(learner: TwoMode, target: TwoMode) -> Float[np.ndarray, "... 
     claimed, truly_new = (
         sigmoid_mean(-mixture.log_odds(mean), mixture.separation**2) for mixture in (learner, target)
     )
-    return np.asarray(expit(learner.old_logit))[..., None] * (
+    result: Reals = np.asarray(expit(learner.old_logit))[..., None] * (
         (mean - target.old_mean)
         + claimed[..., None] * (learner.new_mean - mean)
         - truly_new[..., None] * (target.new_mean - target.old_mean)
     )
+    return result
 
 
 def check_one_covariance(*mixtures: TwoMode) -> None:
     """Raise `InputError` unless all modes have one covariance and one dimension."""
-    first: Any = mixtures[0]
+    first = mixtures[0]
     for mixture in mixtures:
         if mixture.new_scale is not None:
             raise InputError("the theory needs one covariance for both modes; got a new_covariance")

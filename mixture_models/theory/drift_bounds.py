@@ -3,15 +3,17 @@
 Both are 0 where learner and target agree, so that neither keeps growing once a flow has arrived.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.theory.drift import check_one_covariance
 from mixture_models.theory.mass import sigmoid_mean, sigmoid_mean_bound, sigmoid_slope_mean
+from mixture_models.types import Reals
 from mixture_models.validation import InputError, finite_array
 
 # Gauss-Legendre rule on [0, 1], for the way between two mixtures.
@@ -22,7 +24,7 @@ _NODES, _SHARES = 0.5 + 0.5 * _NODES, 0.5 * _SHARES
 _SLOPE, _CLAIMED_SLOPE = 3.0**1.5 / 16.0, 4.0 / 27.0
 
 
-def old_mean_drive_bound(learner: TwoMode, target: TwoMode) -> Float[np.ndarray, "..."]:
+def old_mean_drive_bound(learner: TwoMode, target: TwoMode) -> Float[Reals, "..."]:
     """Return an upper bound of the length of `old_mean_drive` in the metric of Σ⁻¹, 0 at the target.
 
     β {δ(m_o, μ_o) + min(G, H)}, where H bounds misassignments and G their difference: with w = m_n - m_o,
@@ -48,10 +50,11 @@ def old_mean_drive_bound(learner: TwoMode, target: TwoMode) -> Float[np.ndarray,
     """
     check_one_covariance(learner, target)
     away = _length(_whitened(learner, target)[0])
-    return expit(learner.old_logit) * (away + _misassigned_bound(learner, target))
+    result: Reals = expit(learner.old_logit) * (away + _misassigned_bound(learner, target))
+    return result
 
 
-def _misassigned_bound(learner: TwoMode, target: TwoMode) -> np.ndarray:
+def _misassigned_bound(learner: TwoMode, target: TwoMode) -> Reals:
     """Return min(G, H) of `old_mean_drive_bound`."""
     x, e, w = _whitened(learner, target)
     apart, at_target = _length(w), target.separation
@@ -66,18 +69,19 @@ def _misassigned_bound(learner: TwoMode, target: TwoMode) -> np.ndarray:
     difference = np.tensordot(_SHARES, rate, axes=1)
     of_difference = difference * apart + truly_new * _length(e - x)
     of_both = claimed * apart + truly_new * at_target
-    return np.minimum(of_difference, of_both)
+    result: Reals = np.minimum(of_difference, of_both)
+    return result
 
 
 class _Bounds(NamedTuple):
     """Upper bounds of E[r_n], E[r_o r_n] and E[r_o r_n²] under the old mode, at logit φ and variance v."""
 
-    claim: np.ndarray
-    slope: np.ndarray
-    claimed_slope: np.ndarray
+    claim: Reals
+    slope: Reals
+    claimed_slope: Reals
 
 
-def _bounds(logit: Any, variance: Any) -> _Bounds:
+def _bounds(logit: ArrayLike, variance: ArrayLike) -> _Bounds:
     """Return the smaller of two bounds: one by sigmoid(x) ≤ ½ e^(x/2), one by N(x; a, v) ≤ N(0; a, v) e^(θx).
 
     The log odds of the new mode are N(a, v) with a = -φ - v/2. With θ = a/v in (-1, 0),
@@ -105,7 +109,7 @@ def _bounds(logit: Any, variance: Any) -> _Bounds:
     )
 
 
-def old_drift_bound(learner: TwoMode, target: TwoMode, times: Any) -> Float[np.ndarray, "t"]:
+def old_drift_bound(learner: TwoMode, target: TwoMode, times: ArrayLike) -> Float[Reals, "t"]:
     """Return an upper bound of the old drift along a path of reverse KL's whitened flow.
 
     It solves B' = β min(g - κ B, G - B) from the drift at the start, where
@@ -162,17 +166,17 @@ def _relaxed(value: float, step: float, push: float, pull: float) -> float:
     return float(value * np.exp(-fade) + push * step * share)
 
 
-def _between(values: np.ndarray) -> np.ndarray:
+def _between(values: Reals) -> Reals:
     """Return the means of neighbours."""
     return 0.5 * (values[1:] + values[:-1])
 
 
-def _claim(logit: Any, separation: Any) -> np.ndarray:
+def _claim(logit: Reals, separation: Reals) -> Reals:
     """Return E[r_n] under the old mode."""
     return sigmoid_mean(-logit - 0.5 * separation**2, separation**2)
 
 
-def _whitened(learner: TwoMode, target: TwoMode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _whitened(learner: TwoMode, target: TwoMode) -> tuple[Reals, Reals, Reals]:
     """Return x = m_o - μ_o, e = m_n - μ_n and w = m_n - m_o, whitened."""
     differences = (
         learner.old_mean - target.old_mean,
@@ -183,5 +187,5 @@ def _whitened(learner: TwoMode, target: TwoMode) -> tuple[np.ndarray, np.ndarray
     return x, e, w
 
 
-def _length(vectors: np.ndarray) -> np.ndarray:
+def _length(vectors: Reals) -> Reals:
     return np.sqrt((vectors * vectors).sum(axis=-1))

@@ -1,25 +1,27 @@
 """Reverse KL's geometry: how steep it is in the weight, and how fast it converges at the target."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from mixture_models.integrals.line import Line, along_line, log_expit, logit_of, separation_of
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.theory.drift import check_one_covariance
+from mixture_models.types import Reals
 from mixture_models.validation import finite_array
 
 
 class Bounds(NamedTuple):
     """A lower and an upper bound of an absolute value."""
 
-    lower: Float[np.ndarray, "..."]
-    upper: Float[np.ndarray, "..."]
+    lower: Float[Reals, "..."]
+    upper: Float[Reals, "..."]
 
 
-def weight_gradient(logit: Any, target_logit: Any, separation: Any) -> Float[np.ndarray, "..."]:
+def weight_gradient(logit: ArrayLike, target_logit: ArrayLike, separation: ArrayLike) -> Float[Reals, "..."]:
     """Return ∂KL(q ‖ p_α)/∂φ with the means right, exact.
 
     It is β(1-β) ∫ (p_o - p_n) (ℓ - ℓ(midpoint)) dy with ℓ = log q - log p_α, whose integrand has the sign of
@@ -40,12 +42,12 @@ def weight_gradient(logit: Any, target_logit: Any, separation: Any) -> Float[np.
     return _variance(phi) * weight_pull(phi, phi_target, separation_of(separation))
 
 
-def weight_pull(logit: np.ndarray, target_logit: np.ndarray, separation: np.ndarray) -> np.ndarray:
+def weight_pull(logit: Reals, target_logit: Reals, separation: Reals) -> Reals:
     """Return ∫_{φ_α}^{φ} κ(s) ds, see `weight_gradient`; bounded in φ."""
     return np.sign(logit - target_logit) * along_line(_tilt, separation, logit, target_logit)
 
 
-def _tilt(line: Line, separation: np.ndarray, logit: np.ndarray, target_logit: np.ndarray) -> np.ndarray:
+def _tilt(line: Line, separation: Reals, logit: Reals, target_logit: Reals) -> Reals:
     """Return ∫ |p_o - p_n| |ℓ - ℓ(0)| dy.
 
     q is cosh((φ - δy)/2) up to factors that cancel, and
@@ -64,7 +66,7 @@ def _tilt(line: Line, separation: np.ndarray, logit: np.ndarray, target_logit: n
     return line.integral(np.exp(line.log_gap) * np.logaddexp(0.0, numerator - denominator))
 
 
-def weight_gradient_bounds(logit: Any, target_logit: Any, separation: Any) -> Bounds:
+def weight_gradient_bounds(logit: ArrayLike, target_logit: ArrayLike, separation: ArrayLike) -> Bounds:
     """Return the bounds of |`weight_gradient`| that its curvature's give: β(1-β) ∫ κ over the interval.
 
     max(0, 1 - BC cosh(s/2)) ≤ κ(s) ≤ 1, where BC = exp(-δ²/8) and cosh(s/2) = 1/(2√(w(1-w))) at w =
@@ -104,11 +106,11 @@ class FisherInformation(NamedTuple):
         direction: unit vector from the old mode to the new one, whitened, shape (d,).
     """
 
-    along: Float[np.ndarray, "3 3"]
-    across: Float[np.ndarray, "2 2"]
-    direction: Float[np.ndarray, "d"]
+    along: Float[Reals, "3 3"]
+    across: Float[Reals, "2 2"]
+    direction: Float[Reals, "d"]
 
-    def dense(self) -> Float[np.ndarray, "p p"]:
+    def dense(self) -> Float[Reals, "p p"]:
         """Return the matrix of order 1 + 2d."""
         dim = self.direction.size
         outer = np.outer(self.direction, self.direction)
@@ -146,7 +148,7 @@ def fisher_information(target: TwoMode) -> FisherInformation:
     return FisherInformation(_symmetric(along, 3), _symmetric(across, 2), direction)
 
 
-def _entries(line: Line, separation: np.ndarray, logit: np.ndarray) -> np.ndarray:
+def _entries(line: Line, separation: Reals, logit: Reals) -> Reals:
     """Return the upper triangles of both blocks, row by row, shape (n, 9)."""
     log_p = line.log_mixture(logit)
     old, new = line.log_old + log_expit(logit) - log_p, line.log_new + log_expit(-logit) - log_p
@@ -166,12 +168,12 @@ def _entries(line: Line, separation: np.ndarray, logit: np.ndarray) -> np.ndarra
     return np.stack([line.integral(value) for value in values], axis=-1)
 
 
-def _log_centred(line: Line, logit: np.ndarray, log_p: np.ndarray) -> np.ndarray:
+def _log_centred(line: Line, logit: Reals, log_p: Reals) -> Reals:
     """Return log |s_o - α| by s_o - α = α(1-α) (p_o - p_n)/p."""
     return log_expit(logit) + log_expit(-logit) + line.log_gap - log_p
 
 
-def _symmetric(upper: np.ndarray, order: int) -> np.ndarray:
+def _symmetric(upper: Reals, order: int) -> Reals:
     """Return the symmetric matrix with an upper triangle given row by row."""
     matrix = np.zeros((order, order))
     matrix[np.triu_indices(order)] = upper
@@ -196,7 +198,9 @@ def local_rate(target: TwoMode) -> float:
     return float(local_rates(separation=target.separation, logit=target.old_logit))
 
 
-def local_rates(weight: Any = None, separation: Any = None, *, logit: Any = None) -> Float[np.ndarray, "..."]:
+def local_rates(
+    weight: ArrayLike | None = None, separation: ArrayLike | None = None, *, logit: ArrayLike | None = None
+) -> Float[Reals, "..."]:
     """Return `local_rate` at arrays of weights and separations; about α(1-α) for modes apart.
 
     By the singular values of the scores on the line, which keep it right relatively to about 1e-15/√rate.
@@ -214,7 +218,7 @@ def local_rates(weight: Any = None, separation: Any = None, *, logit: Any = None
     return along_line(_smallest_eigenvalue, separation_of(separation), logit_of(weight, logit))
 
 
-def _smallest_eigenvalue(line: Line, separation: np.ndarray, logit: np.ndarray) -> np.ndarray:
+def _smallest_eigenvalue(line: Line, separation: Reals, logit: Reals) -> Reals:
     log_p = line.log_mixture(logit)
     scores = [
         -np.sign(line.y) * np.exp(_log_centred(line, logit, log_p)),
@@ -225,16 +229,17 @@ def _smallest_eigenvalue(line: Line, separation: np.ndarray, logit: np.ndarray) 
     return np.linalg.svd(root, compute_uv=False)[:, -1] ** 2
 
 
-def _variance(logit: np.ndarray) -> np.ndarray:
+def _variance(logit: Reals) -> Reals:
     """Return β(1-β)."""
     return np.exp(log_expit(logit) + log_expit(-logit))
 
 
-def _log_cosh(x: np.ndarray) -> np.ndarray:
-    return np.logaddexp(x, -x) - np.log(2.0)
+def _log_cosh(x: Reals) -> Reals:
+    result: Reals = np.logaddexp(x, -x) - np.log(2.0)
+    return result
 
 
-def _log_sinh(x: np.ndarray) -> np.ndarray:
+def _log_sinh(x: Reals) -> Reals:
     """Return log sinh(x) for x ≥ 0."""
     with np.errstate(divide="ignore"):
         return x + np.log(-0.5 * np.expm1(-2.0 * x))

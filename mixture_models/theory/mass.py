@@ -5,15 +5,15 @@ of Σ⁻¹. Everything holds in every dimension. All functions broadcast over th
 arrays.
 """
 
-from typing import Any
-
 import jax
 import numpy as np
 import scipy.special
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from mixture_models.integrals import logistic_normal
 from mixture_models.integrals.line import Line, along_line, log_expit, logit_of, separation_of
+from mixture_models.types import Reals
 from mixture_models.validation import InputError, bounded_array, finite_array
 
 _sigmoid_mean = jax.jit(logistic_normal.sigmoid_mean)
@@ -21,8 +21,8 @@ _sigmoid_slope_mean = jax.jit(jax.vmap(jax.grad(logistic_normal.sigmoid_mean)))
 
 
 def misassignment(
-    weight: Any = None, separation: Any = None, *, logit: Any = None
-) -> Float[np.ndarray, "..."]:
+    weight: ArrayLike | None = None, separation: ArrayLike | None = None, *, logit: ArrayLike | None = None
+) -> Float[Reals, "..."]:
     """Return E_{N(m_o)}[r_n], the probability that an old behaviour is claimed by the new mode.
 
     It is E[sigmoid(a + δZ)] with a = -φ - δ²/2, right relatively to 1e-10 however small. That of a new
@@ -43,8 +43,8 @@ def misassignment(
 
 
 def misassignment_bound(
-    weight: Any = None, separation: Any = None, *, logit: Any = None
-) -> Float[np.ndarray, "..."]:
+    weight: ArrayLike | None = None, separation: ArrayLike | None = None, *, logit: ArrayLike | None = None
+) -> Float[Reals, "..."]:
     """Return ½ √((1-β)/β) BC with BC = exp(-δ²/8), an upper bound of `misassignment`.
 
     The ratio of the two is E[sech((φ - δZ)/2)]: near 1 for balanced modes that overlap, √(2π)/δ for balanced
@@ -64,7 +64,7 @@ def misassignment_bound(
     return sigmoid_mean_bound(-log_odds - 0.5 * delta**2, delta**2)
 
 
-def sigmoid_mean(a: Any, v: Any) -> Float[np.ndarray, "..."]:
+def sigmoid_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
     """Return E[sigmoid(a + √v Z)], Z ~ N(0, 1), in float64, NumPy in, NumPy out.
 
     Args:
@@ -75,7 +75,7 @@ def sigmoid_mean(a: Any, v: Any) -> Float[np.ndarray, "..."]:
         return np.asarray(_sigmoid_mean(*np.broadcast_arrays(np.float64(a), np.float64(v))))
 
 
-def sigmoid_slope_mean(a: Any, v: Any) -> Float[np.ndarray, "..."]:
+def sigmoid_slope_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
     """Return E[sigmoid'(a + √v Z)], Z ~ N(0, 1), the mean of r_o r_n, in float64, NumPy in, NumPy out.
 
     Args:
@@ -87,7 +87,7 @@ def sigmoid_slope_mean(a: Any, v: Any) -> Float[np.ndarray, "..."]:
         return np.asarray(_sigmoid_slope_mean(mean.ravel(), variance.ravel())).reshape(mean.shape)
 
 
-def sigmoid_mean_bound(a: Any, v: Any) -> Float[np.ndarray, "..."]:
+def sigmoid_mean_bound(a: ArrayLike, v: ArrayLike) -> Float[Reals, "..."]:
     """Return ½ e^(a/2 + v/8) ≥ E[sigmoid(a + √v Z)], since sigmoid(x) = ½ e^(x/2) sech(x/2) ≤ ½ e^(x/2).
 
     Args:
@@ -99,8 +99,8 @@ def sigmoid_mean_bound(a: Any, v: Any) -> Float[np.ndarray, "..."]:
 
 
 def sft_logit_velocity(
-    weight: Any = None, separation: Any = None, *, logit: Any = None
-) -> Float[np.ndarray, "..."]:
+    weight: ArrayLike | None = None, separation: ArrayLike | None = None, *, logit: ArrayLike | None = None
+) -> Float[Reals, "..."]:
     """Return the velocity of φ under forward KL on new data with right means, -(β - E_{p_n}[r_o]) < 0.
 
     By the equal -β²(1-β) ∫ (p_n - p_o)²/q dy, whose integrand is positive: right relatively to 1e-10 where
@@ -123,13 +123,15 @@ def sft_logit_velocity(
     return -np.exp(log_expit(log_odds)) * along_line(one_minus_overlap, delta, log_odds)
 
 
-def one_minus_overlap(line: Line, separation: np.ndarray, logit: np.ndarray) -> np.ndarray:
+def one_minus_overlap(line: Line, separation: Reals, logit: Reals) -> Reals:
     """Return 1 - ∫ p_o p_n/q dy = w(1-w) ∫ (p_n - p_o)²/q dy at weights w = sigmoid(logit)."""
     log_weights = log_expit(logit) + log_expit(-logit)
     return line.integral(np.exp(log_weights + 2.0 * line.log_gap - line.log_mixture(logit)))
 
 
-def sft_logit_velocity_separated(weight: Any = None, *, logit: Any = None) -> Float[np.ndarray, "..."]:
+def sft_logit_velocity_separated(
+    weight: ArrayLike | None = None, *, logit: ArrayLike | None = None
+) -> Float[Reals, "..."]:
     """Return -β, the limit of `sft_logit_velocity` for modes apart: β(t) ~ 1/t.
 
     The true velocity is never faster. It is reached where E_{p_n}[r_o] ≪ β, that is where both β and 1-β are
@@ -149,8 +151,8 @@ def sft_logit_velocity_separated(weight: Any = None, *, logit: Any = None) -> Fl
 
 
 def sft_logit_velocity_rare(
-    weight: Any = None, separation: Any = None, *, logit: Any = None
-) -> Float[np.ndarray, "..."]:
+    weight: ArrayLike | None = None, separation: ArrayLike | None = None, *, logit: ArrayLike | None = None
+) -> Float[Reals, "..."]:
     """Return -β² (exp(δ²) - 1), the limit of `sft_logit_velocity` for a rare old mode: β(t) ~ t^(-1/2).
 
     The true velocity is never faster. It is reached once β ≪ exp(-2δ²), where q is p_n wherever p_o²/q
@@ -171,8 +173,8 @@ def sft_logit_velocity_rare(
 
 
 def sft_logit_velocity_bound(
-    weight: Any = None, separation: Any = None, *, logit: Any = None
-) -> Float[np.ndarray, "..."]:
+    weight: ArrayLike | None = None, separation: ArrayLike | None = None, *, logit: ArrayLike | None = None
+) -> Float[Reals, "..."]:
     """Return -min(β, β² (1-β) (exp(δ²) - 1)): `sft_logit_velocity` is never below it.
 
     The second bound is the velocity's limit for β → 0 and for β → 1, the first that for modes apart between
@@ -195,7 +197,7 @@ def sft_logit_velocity_bound(
     return -np.exp(log_weight + np.minimum(0.0, log_weight + log_expit(-log_odds) + log_gap))
 
 
-def sft_old_weight_separated(time: Any, start_weight: Any) -> Float[np.ndarray, "..."]:
+def sft_old_weight_separated(time: ArrayLike, start_weight: ArrayLike) -> Float[Reals, "..."]:
     """Return the weight that starts at β₀ and follows φ' = -β: 1/(1 + x) with x + log x = t + x₀ + log x₀.
 
     x = (1-β)/β is Wright's ω function of the right-hand side; for large times β ~ 1/t. The true weight under
@@ -211,10 +213,13 @@ def sft_old_weight_separated(time: Any, start_weight: Any) -> Float[np.ndarray, 
     Source: derivation: docs/theory.md.
     """
     t, start = _time(time), logit_of(start_weight, None, "start_weight")
-    return 1.0 / (1.0 + scipy.special.wrightomega(t + np.exp(-start) - start))
+    result: Reals = 1.0 / (1.0 + scipy.special.wrightomega(t + np.exp(-start) - start))
+    return result
 
 
-def sft_old_weight_rare(time: Any, start_weight: Any, separation: Any) -> Float[np.ndarray, "..."]:
+def sft_old_weight_rare(
+    time: ArrayLike, start_weight: ArrayLike, separation: ArrayLike
+) -> Float[Reals, "..."]:
     """Return the weight that starts at β₀ and follows β' = -c β³, c = exp(δ²) - 1: (β₀⁻² + 2ct)^(-1/2).
 
     The limit of forward KL on new data with right means once β ≪ exp(-2δ²); the true weight is never lower.
@@ -233,7 +238,7 @@ def sft_old_weight_rare(time: Any, start_weight: Any, separation: Any) -> Float[
     return start / np.sqrt(1.0 + 2.0 * t * start**2 * np.expm1(_moderate(separation) ** 2))
 
 
-def sft_crossover_weight(separation: Any) -> Float[np.ndarray, "..."]:
+def sft_crossover_weight(separation: ArrayLike) -> Float[Reals, "..."]:
     """Return 1/(exp(δ²) - 1), the weight at which the two asymptotes of `sft_logit_velocity` meet.
 
     Above it modes apart set the pace, below it the rarity of the old mode; at it the true velocity is a
@@ -252,13 +257,13 @@ def sft_crossover_weight(separation: Any) -> Float[np.ndarray, "..."]:
         return 1.0 / np.expm1(_moderate(separation) ** 2)
 
 
-def _moderate(separation: Any) -> np.ndarray:
+def _moderate(separation: ArrayLike | None) -> Reals:
     if separation is None:
         raise InputError("separation must be given")
     return bounded_array("separation", separation, "[0, 26]")
 
 
-def _time(time: Any) -> np.ndarray:
+def _time(time: ArrayLike) -> Reals:
     result = finite_array("time", time)
     if np.any(result < 0.0):
         raise InputError(f"time must be at least 0; got {result.min():g}")

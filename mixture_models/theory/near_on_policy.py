@@ -6,10 +6,11 @@ The means are right unless said otherwise, φ = logit β, and Δ = R_n - R_o is 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from mixture_models.integrals.line import Line, along_line, logit_of, separation_of
@@ -22,6 +23,7 @@ from mixture_models.theory.rounds import (
     half_steps,
     separated_slope,
 )
+from mixture_models.types import Reals
 from mixture_models.validation import InputError, bounded_array, finite_array, integer
 
 # Largest η Δ and Δ/β, whose exponentials are formed.
@@ -37,10 +39,12 @@ class Retention(NamedTuple):
     """
 
     retains: Bool[np.ndarray, "..."]
-    old_weight: Float[np.ndarray, "..."]
+    old_weight: Float[Reals, "..."]
 
 
-def sdft_fixed_point(anchor: Any, start_weight: Any, demonstrated_weight: Any) -> Float[np.ndarray, "..."]:
+def sdft_fixed_point(
+    anchor: ArrayLike, start_weight: ArrayLike, demonstrated_weight: ArrayLike
+) -> Float[Reals, "..."]:
     """Return the old weight at which SDFT's student and teacher rest as one: ω_demo's if λ > 0.
 
     The student rests where q is the teacher's law. Where its labels are the teacher's too, the teacher then
@@ -72,12 +76,14 @@ class SwappedRest(NamedTuple):
         new_mean: the teacher's, and the student's old one.
     """
 
-    old_weight: Float[np.ndarray, "..."]
-    old_mean: Float[np.ndarray, "..."]
-    new_mean: Float[np.ndarray, "..."]
+    old_weight: Float[Reals, "..."]
+    old_mean: Float[Reals, "..."]
+    new_mean: Float[Reals, "..."]
 
 
-def sdft_swapped_rest(anchor: Any, demonstrated_weight: Any, separation: Any) -> SwappedRest:
+def sdft_swapped_rest(
+    anchor: ArrayLike, demonstrated_weight: ArrayLike, separation: ArrayLike
+) -> SwappedRest:
     """Return SDFT's other rest, where the student's old mode is the teacher's new one and the reverse.
 
     Teacher ω = (1-λ) θ + λ ω_demo with θ the swap of ω: φ_ω = λ φ_demo/(2-λ), and means at (1-λ) δ/(2-λ) and
@@ -101,14 +107,14 @@ def sdft_swapped_rest(anchor: Any, demonstrated_weight: Any, separation: Any) ->
 
 
 def sdft_local_rate(
-    weight: Any = None,
-    separation: Any = None,
+    weight: ArrayLike | None = None,
+    separation: ArrayLike | None = None,
     *,
-    anchor: Any,
-    teacher_rate: Any,
-    alpha: Any = None,
-    logit: Any = None,
-) -> Float[np.ndarray, "..."]:
+    anchor: ArrayLike,
+    teacher_rate: ArrayLike,
+    alpha: ArrayLike | None = None,
+    logit: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return the rate at which SDFT's student and teacher approach the demonstrations, once near them.
 
     In an eigendirection of the Fisher information with eigenvalue f the student obeys x' = -c f (x - z) and
@@ -140,7 +146,11 @@ def sdft_local_rate(
 
 
 def sdft_retains(
-    anchor: Any, start_weight: Any, demonstrated_weight: Any, *, separation: Any = None
+    anchor: ArrayLike,
+    start_weight: ArrayLike,
+    demonstrated_weight: ArrayLike,
+    *,
+    separation: ArrayLike | None = None,
 ) -> Retention:
     """Return whether SDFT restores old mass: from right means iff λ > 0 and the demonstrations hold some.
 
@@ -169,8 +179,13 @@ def sdft_retains(
 
 
 def ttt_discover_stationary_logit(
-    start_weight: Any = None, *, reward_gap: Any, kl_weight: Any, eta: Any = 1.0, start_logit: Any = None
-) -> Float[np.ndarray, "..."]:
+    start_weight: ArrayLike | None = None,
+    *,
+    reward_gap: ArrayLike,
+    kl_weight: ArrayLike,
+    eta: ArrayLike = 1.0,
+    start_logit: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return the logit at which TTT-Discover rests, for separated modes.
 
     It is the root of
@@ -195,9 +210,10 @@ def ttt_discover_stationary_logit(
     start = logit_of(start_weight, start_logit, "start_weight")
     gap, anchor = _exponent(eta, reward_gap), _at_least_zero("kl_weight", kl_weight)
 
-    def excess(logit: np.ndarray, start: np.ndarray, gap: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    def excess(logit: Reals, start: Reals, gap: Reals, anchor: Reals) -> Reals:
         drive = -np.expm1(-gap) / (expit(-logit) + expit(logit) * np.exp(-gap))
-        return logit - start + drive / anchor
+        result: Reals = logit - start + drive / anchor
+        return result
 
     # Beyond φ = 0 and φ₀ - 2/λ the right-hand side is at most 2/λ.
     with np.errstate(divide="ignore"):
@@ -206,15 +222,15 @@ def ttt_discover_stationary_logit(
 
 
 def ttt_discover_stationary_logit_exact(
-    start_weight: Any = None,
-    separation: Any = None,
+    start_weight: ArrayLike | None = None,
+    separation: ArrayLike | None = None,
     *,
-    target_weight: Any,
-    reward_gap: Any,
-    kl_weight: Any,
-    eta: Any = 1.0,
-    start_logit: Any = None,
-) -> Float[np.ndarray, "..."]:
+    target_weight: ArrayLike | None,
+    reward_gap: ArrayLike,
+    kl_weight: ArrayLike,
+    eta: ArrayLike = 1.0,
+    start_logit: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return the logit at which TTT-Discover rests with right means at any separation, by integrals.
 
     With A_k = E_{N(μ_k)}[exp(η r)] and κ of `weight_gradient` it is the root of
@@ -244,20 +260,21 @@ def ttt_discover_stationary_logit_exact(
     delta = _apart(separation)
     means = along_line(_tilted_means, delta, logit_of(target_weight, None, "target_weight"), gap)
 
-    def excess(logit: np.ndarray, *settings: np.ndarray) -> np.ndarray:
+    def excess(logit: Reals, *settings: Reals) -> Reals:
         start, _, anchor, delta, of_old, rise = settings
         pull = weight_pull(logit, start, delta)
-        return pull + rise / (of_old + expit(-logit) * rise) / anchor
+        result: Reals = pull + rise / (of_old + expit(-logit) * rise) / anchor
+        return result
 
     return _rest(excess, _fading(start, delta), start, gap, anchor, delta, means[..., 0], means[..., 1])
 
 
-def _fading(start: np.ndarray, delta: np.ndarray) -> np.ndarray:
+def _fading(start: Reals, delta: Reals) -> Reals:
     """Return how far from the start κ has faded, which it does for |φ| ≫ 2 δ²: beyond it nothing rests."""
     return np.abs(start) + 3.0 * delta**2 + 100.0
 
 
-def _tilted_means(line: Line, separation: np.ndarray, logit: np.ndarray, gap: np.ndarray) -> np.ndarray:
+def _tilted_means(line: Line, separation: Reals, logit: Reals, gap: Reals) -> Reals:
     """Return A_o and A_n - A_o but for exp(η R_n), the latter with an integrand of one sign."""
     y, step = half_steps(line)
     old, new = densities(y, separation)
@@ -267,14 +284,14 @@ def _tilted_means(line: Line, separation: np.ndarray, logit: np.ndarray, gap: np
 
 
 def ttt_discover_critical_kl_weight(
-    start_weight: Any = None,
-    separation: Any = None,
+    start_weight: ArrayLike | None = None,
+    separation: ArrayLike | None = None,
     *,
-    target_weight: Any,
-    reward_gap: Any,
-    eta: Any = 1.0,
-    start_logit: Any = None,
-) -> Float[np.ndarray, "..."]:
+    target_weight: ArrayLike,
+    reward_gap: ArrayLike,
+    eta: ArrayLike = 1.0,
+    start_logit: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return λ_c(δ), the KL weight above which TTT-Discover keeps old mass with right means: 0 for Δ ≤ 0.
 
         λ_c = (1 - A_o/A_n) / ∫_{-∞}^{φ₀} κ ds,
@@ -304,13 +321,13 @@ def ttt_discover_critical_kl_weight(
 
 
 def ttt_discover_retains(
-    start_weight: Any,
+    start_weight: ArrayLike,
     *,
-    reward_gap: Any,
-    kl_weight: Any,
-    eta: Any = 1.0,
-    separation: Any = None,
-    target_weight: Any = None,
+    reward_gap: ArrayLike,
+    kl_weight: ArrayLike,
+    eta: ArrayLike = 1.0,
+    separation: ArrayLike | None = None,
+    target_weight: ArrayLike | None = None,
 ) -> Retention:
     """Return whether TTT-Discover keeps old mass with right means.
 
@@ -332,7 +349,7 @@ def ttt_discover_retains(
 
     Source: derivation: docs/theory.md.
     """
-    settings = {"reward_gap": reward_gap, "kl_weight": kl_weight, "eta": eta}
+    settings: dict[str, ArrayLike] = {"reward_gap": reward_gap, "kl_weight": kl_weight, "eta": eta}
     if separation is None:
         logit = ttt_discover_stationary_logit(start_weight, **settings)
     else:
@@ -344,14 +361,14 @@ def ttt_discover_retains(
 
 def oapl_logit_after(
     num_syncs: int,
-    start_weight: Any = None,
+    start_weight: ArrayLike | None = None,
     *,
-    reward_gap: Any,
-    beta1: Any = 1.0,
-    beta2: Any = 1.0,
+    reward_gap: ArrayLike,
+    beta1: ArrayLike = 1.0,
+    beta2: ArrayLike = 1.0,
     time_per_round: float = np.inf,
-    start_logit: Any = None,
-) -> Float[np.ndarray, "..."]:
+    start_logit: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return OAPL's logit after K rounds, each ended by a sync, for separated modes.
 
     A round from the lagged weight b follows φ' = -2 β₂ {b (1-β) ρ_o - (1-b) β ρ_n}, with the residuals
@@ -382,16 +399,16 @@ def oapl_logit_after(
 
 def oapl_logit_after_exact(
     num_syncs: int,
-    start_weight: Any = None,
-    separation: Any = None,
+    start_weight: ArrayLike | None = None,
+    separation: ArrayLike | None = None,
     *,
-    target_weight: Any,
-    reward_gap: Any,
-    beta1: Any = 1.0,
-    beta2: Any = 1.0,
+    target_weight: ArrayLike | None,
+    reward_gap: ArrayLike,
+    beta1: ArrayLike = 1.0,
+    beta2: ArrayLike = 1.0,
     time_per_round: float = np.inf,
-    start_logit: Any = None,
-) -> Float[np.ndarray, "..."]:
+    start_logit: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return OAPL's logit after K rounds with right means at any separation, by integrals.
 
     A round follows φ' = -2 β₂ E_{π_lag}[(β₂ log(q/π_lag) - r + V*) (r_o - β)] with r = R_o s_o + R_n s_n, to
@@ -421,13 +438,13 @@ def oapl_logit_after_exact(
 
 
 def oapl_retains(
-    start_weight: Any,
-    num_syncs: Any,
+    start_weight: ArrayLike,
+    num_syncs: ArrayLike,
     *,
-    reward_gap: Any,
-    beta: Any = 1.0,
-    separation: Any = None,
-    target_weight: Any = None,
+    reward_gap: ArrayLike,
+    beta: ArrayLike = 1.0,
+    separation: ArrayLike | None = None,
+    target_weight: ArrayLike | None = None,
 ) -> Retention:
     """Return whether OAPL keeps old mass through K rounds trained to convergence, with right means.
 
@@ -469,13 +486,13 @@ _MOST_SYNCS = 1000
 
 
 def _after_syncs(
-    count: np.ndarray,
-    start: np.ndarray,
-    gap: np.ndarray,
-    tau: np.ndarray,
-    delta: np.ndarray,
-    target: np.ndarray,
-) -> np.ndarray:
+    count: Reals,
+    start: Reals,
+    gap: Reals,
+    tau: Reals,
+    delta: Reals,
+    target: Reals,
+) -> Reals:
     """Return the logits after numbers of rounds; endless ones lead to the better mode."""
     endless = np.isinf(count)
     last = int(np.max(count, where=~endless, initial=0.0))
@@ -496,7 +513,7 @@ def _after_syncs(
     return left
 
 
-def _rest(excess: Callable[..., np.ndarray], reach: np.ndarray, *given: np.ndarray) -> np.ndarray:
+def _rest(excess: Callable[..., Reals], reach: Reals, *given: Reals) -> Reals:
     """Return the root in φ of a function that increases: between the start and ``reach`` from it, or ∓∞.
 
     Args:
@@ -517,28 +534,28 @@ def _rest(excess: Callable[..., np.ndarray], reach: np.ndarray, *given: np.ndarr
     return np.where(gap == 0.0, start, rest)
 
 
-def _exponent(eta: Any, gap: Any) -> np.ndarray:
+def _exponent(eta: ArrayLike, gap: ArrayLike) -> Reals:
     """Return η Δ."""
     product = _positive("eta", eta) * finite_array("reward_gap", gap)
     return bounded_array("eta times reward_gap", product, f"[-{_LARGEST:g}, {_LARGEST:g}]")
 
 
-def _temperatures(gap: Any, beta1: Any, beta2: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _temperatures(gap: ArrayLike, beta1: ArrayLike, beta2: ArrayLike) -> tuple[Reals, Reals, Reals]:
     delta, one = finite_array("reward_gap", gap), _positive("beta1", beta1)
     bounded_array("reward_gap over beta1", delta / one, f"[-{_LARGEST:g}, {_LARGEST:g}]")
     return delta, one, _positive("beta2", beta2)
 
 
-def _apart(separation: Any) -> np.ndarray:
+def _apart(separation: ArrayLike | None) -> Reals:
     delta = separation_of(separation)
     if np.any(delta == 0.0):
         raise InputError("separation must be greater than 0; got 0")
     return delta
 
 
-def _positive(name: str, value: Any) -> np.ndarray:
+def _positive(name: str, value: ArrayLike) -> Reals:
     return bounded_array(name, value, "(0, inf)")
 
 
-def _at_least_zero(name: str, value: Any) -> np.ndarray:
+def _at_least_zero(name: str, value: ArrayLike) -> Reals:
     return bounded_array(name, value, "[0, inf)")

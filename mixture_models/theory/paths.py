@@ -6,14 +6,16 @@ takes the steps of a training for all values of a knob; no program is compiled.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 
 from mixture_models.integrals.grid import TINY, Grid, gradient, reaching
+from mixture_models.types import Reals
 from mixture_models.validation import InputError
 
 #: Most updates that are taken one by one; longer trainings follow the gradient flow, their limit.
@@ -25,7 +27,7 @@ _NUM_INTERVALS = 200
 # Distance from the old mode, in multiples of δ + 10, beyond which a learner has diverged.
 _FARTHEST = 10.0
 
-_ACCURACY: Any = {"method": "LSODA", "rtol": 1e-7, "atol": 1e-9}
+_ACCURACY = {"method": "LSODA", "rtol": 1e-7, "atol": 1e-9}
 
 
 class Path(NamedTuple):
@@ -40,12 +42,12 @@ class Path(NamedTuple):
         effective_fraction: effective sample fraction of a batch, 1 where nothing is weighted.
     """
 
-    time: Float[np.ndarray, "t"]
-    old_weight: Float[np.ndarray, "n t"]
-    retention: Float[np.ndarray, "n t"]
-    old_drift: Float[np.ndarray, "n t"]
-    sampled_weight: Float[np.ndarray, "n t"]
-    effective_fraction: Float[np.ndarray, "n t"]
+    time: Float[Reals, "t"]
+    old_weight: Float[Reals, "n t"]
+    retention: Float[Reals, "n t"]
+    old_drift: Float[Reals, "n t"]
+    sampled_weight: Float[Reals, "n t"]
+    effective_fraction: Float[Reals, "n t"]
 
 
 class Setting(NamedTuple):
@@ -70,13 +72,16 @@ class Setting(NamedTuple):
         """Return steps times learning rate."""
         return self.num_steps * self.learning_rate
 
-    def mixture(self, weight: float) -> Float[np.ndarray, "3 1"]:
+    def mixture(self, weight: float) -> Float[Reals, "3 1"]:
         """Return (φ, m_o, m_n) of a mixture with right means."""
         return np.array([[logit(weight)], [0.0], [self.separation]])
 
 
+#: Takes q at the nodes to c there.
+Weigh = Callable[[Reals], Reals]
+
 #: Takes the grid and the companion (None without one); returns c(y) as a function of q at the nodes.
-Pull = Callable[[Grid, Any], Callable[[np.ndarray], np.ndarray]]
+Pull = Callable[..., Weigh]
 
 
 class Beside(NamedTuple):
@@ -88,7 +93,7 @@ class Beside(NamedTuple):
         lag: steps between two jumps onto the learner, 0 for none.
     """
 
-    goal: Callable[[np.ndarray], np.ndarray] | None = None
+    goal: Callable[[Reals], Reals] | None = None
     rate: float = 0.0
     lag: int = 0
 
@@ -103,12 +108,12 @@ class Course(NamedTuple):
         grid: that reaches all means.
     """
 
-    time: np.ndarray
-    learner: np.ndarray
-    companion: np.ndarray | None
+    time: Reals
+    learner: Reals
+    companion: Reals | None
     grid: Grid
 
-    def at_records(self, value: Callable[[np.ndarray], np.ndarray]) -> Float[np.ndarray, "n t"]:
+    def at_records(self, value: Callable[[Reals], Reals]) -> Float[Reals, "n t"]:
         """Return a function of the learner's density at the nodes, at all recorded times."""
         return np.stack([value(self.grid.law(at)) for at in self.learner], axis=-1)
 
@@ -122,12 +127,12 @@ class Course(NamedTuple):
         return Path(self.time, weight, left, drift, weight, np.ones_like(weight))
 
 
-def knob_values(values: Any) -> Float[np.ndarray, "n"]:
+def knob_values(values: ArrayLike) -> Float[Reals, "n"]:
     """Return one or more values of a setting as a float64 array."""
     return np.atleast_1d(np.asarray(values, np.float64))
 
 
-def follow(setting: Setting, knob: np.ndarray, pull: Pull, beside: Beside | None = None) -> Course:
+def follow(setting: Setting, knob: Reals, pull: Pull, beside: Beside | None = None) -> Course:
     """Descend from right means at every value of a knob: θ ← θ - η ∫ c ∂log q/∂θ dy.
 
     Step by step as a training does; beyond `MOST_STEPS` as the flow θ' = -∫ c ∂log q/∂θ dy.
@@ -143,17 +148,15 @@ def follow(setting: Setting, knob: np.ndarray, pull: Pull, beside: Beside | None
     with np.errstate(invalid="ignore"):  # of what diverged
         steps, states = solve(setting, start, pull, beside)
     learner = np.stack([state[0] for state in states])
-    companion = None if beside is None else np.stack([state[1] for state in states])
+    companion = None if beside is None else np.stack([at for _, at in states if at is not None])
     grid = reaching(None, setting.separation, learner[:, 1:])
     return Course(steps * setting.learning_rate, learner, companion, grid)
 
 
-_State = tuple[np.ndarray, Any]
+_State = tuple[Reals, Reals | None]
 
 
-def _stepped(
-    setting: Setting, start: np.ndarray, pull: Pull, beside: Beside | None
-) -> tuple[np.ndarray, list[_State]]:
+def _stepped(setting: Setting, start: Reals, pull: Pull, beside: Beside | None) -> tuple[Reals, list[_State]]:
     """Take the steps of a training; return the recorded ones and the states there."""
     steps = _recorded(setting.num_steps)
     learner, companion = start, None if beside is None else start
@@ -166,7 +169,7 @@ def _stepped(
         learner = np.where(np.abs(learner[1:]).max(axis=0) < _limit(setting), learner, np.nan)
         if beside is not None:
             moved = companion
-            if beside.goal is not None:
+            if beside.goal is not None and companion is not None:
                 moved = companion + beside.rate * (beside.goal(learner) - companion)
             if beside.lag and step % beside.lag == 0:
                 moved = learner
@@ -177,9 +180,7 @@ def _stepped(
     return np.array(sorted(steps)), states
 
 
-def _flowed(
-    setting: Setting, start: np.ndarray, pull: Pull, beside: Beside | None
-) -> tuple[np.ndarray, list[_State]]:
+def _flowed(setting: Setting, start: Reals, pull: Pull, beside: Beside | None) -> tuple[Reals, list[_State]]:
     """Follow the flow; return the recorded steps and the states there."""
     steps = np.array(sorted(_recorded(setting.num_steps)))
     lag = 0 if beside is None else beside.lag
@@ -195,23 +196,23 @@ def _flowed(
 
 
 def _between_jumps(
-    setting: Setting, state: _State, pull: Pull, beside: Beside | None, steps: np.ndarray
+    setting: Setting, state: _State, pull: Pull, beside: Beside | None, steps: Reals
 ) -> list[_State]:
     """Follow the flow from a state at the first of some steps; return the states at the others."""
     goal = None if beside is None else beside.goal
-    first = state[0] if goal is None else np.stack(state)
+    first = state[0] if goal is None else np.stack([at for at in state if at is not None])
     grid: Grid | None = None
-    weigh: Any = None
+    weigh: Weigh | None = None
 
-    def velocity(_: float, flat: np.ndarray) -> np.ndarray:
+    def velocity(_: float, flat: Reals) -> Reals:
         nonlocal grid, weigh
         now = flat.reshape(first.shape)
         learner, companion = (now, state[1]) if goal is None else now
         wider = reaching(grid, setting.separation, _means(learner, companion))
-        if wider is not grid or goal is not None:
+        if wider is not grid or goal is not None or weigh is None:
             grid, weigh = wider, pull(wider, companion)
         turn = -gradient(grid, learner, weigh)
-        if goal is None or beside is None:
+        if goal is None or beside is None or companion is None:
             return turn.ravel()
         return np.stack([turn, beside.rate / setting.learning_rate * (goal(learner) - companion)]).ravel()
 
@@ -223,7 +224,7 @@ def _between_jumps(
     return [(at, state[1]) if goal is None else (at[0], at[1]) for at in found]
 
 
-def _means(learner: np.ndarray, companion: Any) -> np.ndarray:
+def _means(learner: Reals, companion: Reals | None) -> Reals:
     """Return the means of all that the grid must reach, shape (..., 2, n)."""
     return learner[1:] if companion is None else np.stack([learner[1:], companion[1:]])
 

@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import cast
 
 from jax.tree_util import Partial
+from numpy.typing import ArrayLike
 
 from mixture_models.learners import two_mode_learner
 from mixture_models.losses.advantage_regression import AdvantageRegression
@@ -21,6 +22,7 @@ from mixture_models.objectives.objective import Objective
 from mixture_models.theory import weight_paths
 from mixture_models.theory.drift_bounds import old_drift_bound
 from mixture_models.theory.paths import MOST_STEPS, Path, Setting
+from mixture_models.types import Reals
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Prediction:
         most_steps: updates beyond which following takes too long for a plan.
     """
 
-    follow: Callable[[Setting, Any], Path]
+    follow: Callable[[Setting, ArrayLike], Path]
     value: float
     knob: Knob | None = None
     most_steps: float = math.inf
@@ -77,7 +79,7 @@ def prediction(objective: Objective) -> Prediction | None:
     return next((answer for answer in answers if answer is not None), None)
 
 
-def drift_bound(objective: Objective) -> Callable[..., Any] | None:
+def drift_bound(objective: Objective) -> Callable[..., Reals] | None:
     """Return the bound of the old drift along a path of the whitened flow, or None where there is none."""
     on_policy = isinstance(objective.loss, ReverseKL) and objective.companion is None
     return old_drift_bound if on_policy else None
@@ -89,7 +91,7 @@ _MOST_REPLAY, _LEAST_BETA = 0.95, 0.01
 
 @predicts
 def _sft(objective: Objective) -> Prediction | None:
-    model: Any = objective.model
+    model = objective.model
     if not _is(objective, ForwardKL, None) or not isinstance(model, Partial) or model.func is not new_data:
         return None
     (replay,) = model.args
@@ -99,43 +101,43 @@ def _sft(objective: Objective) -> Prediction | None:
 
 @predicts
 def _reverse_kl(objective: Objective) -> Prediction | None:
-    model: Any = objective.model
+    model = objective.model
     if not _is(objective, ReverseKL, None) or not isinstance(model, Partial) or model.func is not true_target:
         return None
-    loss: Any = objective.loss
+    loss = cast(ReverseKL, objective.loss)
     return Prediction(weight_paths.reverse_kl, float(loss.replay or 0.0))
 
 
 @predicts
 def _sdft(objective: Objective) -> Prediction | None:
-    teacher: Any = objective.companion
-    if not _is(objective, ReverseKL, Teacher) or teacher.demonstrations is not None:
+    if not _is(objective, ReverseKL, Teacher):
         return None
-    follow = partial(weight_paths.sdft, ema=teacher.ema)
+    teacher = cast(Teacher, objective.companion)
+    if teacher.demonstrations is not None:
+        return None
+    follow = partial(weight_paths.sdft, ema=float(teacher.ema))
     return Prediction(follow, float(teacher.anchor), Knob("anchor", lambda _: 1.0))
 
 
 @predicts
 def _ttt_discover(objective: Objective) -> Prediction | None:
-    loss: Any = objective.loss
-    if not _is(objective, EntropicUtility, Reference) or loss.reward.gap is None:
+    if not _is(objective, EntropicUtility, Reference):
         return None
-    if not isinstance(loss.temperature, FixedTemperature):
+    loss = cast(EntropicUtility, objective.loss)
+    if loss.reward.gap is None or not isinstance(loss.temperature, FixedTemperature):
         return None
-    follow = partial(weight_paths.ttt_discover, exponent=loss.temperature.eta * loss.reward.gap)
+    follow = partial(weight_paths.ttt_discover, exponent=float(loss.temperature.eta * loss.reward.gap))
     return Prediction(follow, float(loss.kl_weight), Knob("kl_weight", _largest_kl_weight))
 
 
 @predicts
 def _oapl(objective: Objective) -> Prediction | None:
-    loss: Any = objective.loss
-    lagged: Any = objective.companion
-    if not _is(objective, AdvantageRegression, Lagged) or loss.reward.gap is None:
+    if not _is(objective, AdvantageRegression, Lagged):
         return None
-    if loss.beta1 != loss.beta2:
+    loss, lag = cast(AdvantageRegression, objective.loss), int(cast(Lagged, objective.companion).lag)
+    if loss.reward.gap is None or loss.beta1 != loss.beta2:
         return None
-    lag: Any = lagged.lag
-    follow = partial(weight_paths.oapl, lag=lag, reward_gap=loss.reward.gap)
+    follow = partial(weight_paths.oapl, lag=lag, reward_gap=float(loss.reward.gap))
     knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
     most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
     return Prediction(follow, float(loss.beta1), knob, most)
@@ -144,8 +146,7 @@ def _oapl(objective: Objective) -> Prediction | None:
 def _is(objective: Objective, loss: type, companion: type | None) -> bool:
     """Return whether an objective has the learner of two modes, this loss and this companion."""
     beside = None if objective.companion is None else type(objective.companion)
-    learner: Any = objective.guide
-    return learner == two_mode_learner and type(objective.loss) is loss and beside is companion
+    return objective.guide == two_mode_learner and type(objective.loss) is loss and beside is companion
 
 
 def _largest_kl_weight(setting: Setting) -> float:

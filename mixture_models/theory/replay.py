@@ -3,16 +3,16 @@
 All functions broadcast over their arguments and return float64 arrays.
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from mixture_models.integrals.line import Line, along_line, logit_of, separation_of
+from mixture_models.types import Reals
 from mixture_models.validation import InputError, bounded_array, finite_array
 
 
-def replay_optimum(replay: Any) -> Float[np.ndarray, "..."]:
+def replay_optimum(replay: ArrayLike) -> Float[Reals, "..."]:
     """Return the old weight at which forward KL with replay and right means is smallest: λ itself.
 
     The training data (1-λ) p_n + λ p_o are then the learner's law, and the divergence is 0. Without replay
@@ -30,7 +30,9 @@ def replay_optimum(replay: Any) -> Float[np.ndarray, "..."]:
     return bounded_array("replay", replay, "[0, 1]")
 
 
-def starvation_probability(old_weight: Any, batch_size: Any, replay: Any = 0.0) -> Float[np.ndarray, "..."]:
+def starvation_probability(
+    old_weight: ArrayLike, batch_size: ArrayLike, replay: ArrayLike = 0.0
+) -> Float[Reals, "..."]:
     """Return ((1-λ)(1-β))^N, the probability that a batch holds no behaviour drawn from an old mode.
 
     Args:
@@ -53,7 +55,7 @@ def starvation_probability(old_weight: Any, batch_size: Any, replay: Any = 0.0) 
     return np.exp(size * log_new)
 
 
-def importance_weight_bound(replay: Any) -> Float[np.ndarray, "..."]:
+def importance_weight_bound(replay: ArrayLike) -> Float[Reals, "..."]:
     """Return 1/(1-λ) ≥ w = q/b, the bound of replay's importance weights, b = (1-λ) q + λ p_o.
 
     So is the effective sample fraction at least 1-λ, for every learner.
@@ -70,8 +72,12 @@ def importance_weight_bound(replay: Any) -> Float[np.ndarray, "..."]:
 
 
 def effective_sample_fraction(
-    weight: Any = None, separation: Any = None, replay: Any = 0.0, *, logit: Any = None
-) -> Float[np.ndarray, "..."]:
+    weight: ArrayLike | None = None,
+    separation: ArrayLike | None = None,
+    replay: ArrayLike = 0.0,
+    *,
+    logit: ArrayLike | None = None,
+) -> Float[Reals, "..."]:
     """Return 1/E_b[w²] = 1/∫ q²/b dy for replayed reverse KL at right means, in [1-λ, 1].
 
     w = q/b and b = (1-λ) q + λ p_o. For modes apart E_b[w²] = (1-β)/(1-λ) + β²/(β + λ(1-β)). One integral in
@@ -96,6 +102,6 @@ def effective_sample_fraction(
     return 1.0 / along_line(_second_moment, separation_of(separation), log_odds, sampled)
 
 
-def _second_moment(line: Line, separation: np.ndarray, logit: np.ndarray, sampled: np.ndarray) -> np.ndarray:
+def _second_moment(line: Line, separation: Reals, logit: Reals, sampled: Reals) -> Reals:
     """Return ∫ q²/b dy."""
     return line.integral(np.exp(2.0 * line.log_mixture(logit) - line.log_mixture(sampled)))

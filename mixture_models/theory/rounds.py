@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit
 
 from mixture_models.integrals.line import Line, along_line, log_expit
+from mixture_models.types import Reals
 from mixture_models.validation import InputError
 
 # Halvings of an interval, to rounding error.
@@ -20,31 +21,30 @@ HALVINGS = 100
 _ENDLESS = 600.0
 
 
-def separated_slope(
-    logit: np.ndarray, lagged: np.ndarray, gap: np.ndarray, beta1: np.ndarray, beta2: np.ndarray
-) -> np.ndarray:
+def separated_slope(logit: Reals, lagged: Reals, gap: Reals, beta1: Reals, beta2: Reals) -> Reals:
     """Return ∂L/∂φ of a round for separated modes."""
     weight, share = expit(logit), expit(lagged)
     best = beta1 * np.logaddexp(log_expit(lagged), log_expit(-lagged) + gap / beta1)
     of_old = beta2 * (log_expit(logit) - log_expit(lagged)) + best
     of_new = beta2 * (log_expit(-logit) - log_expit(-lagged)) - gap + best
-    return 2.0 * beta2 * (share * (1.0 - weight) * of_old - (1.0 - share) * weight * of_new)
+    result: Reals = 2.0 * beta2 * (share * (1.0 - weight) * of_old - (1.0 - share) * weight * of_new)
+    return result
 
 
 def exact_slope(
-    logit: np.ndarray,
-    lagged: np.ndarray,
-    gap: np.ndarray,
-    beta1: np.ndarray,
-    beta2: np.ndarray,
-    separation: np.ndarray,
-    target: np.ndarray,
-) -> np.ndarray:
+    logit: Reals,
+    lagged: Reals,
+    gap: Reals,
+    beta1: Reals,
+    beta2: Reals,
+    separation: Reals,
+    target: Reals,
+) -> Reals:
     """Return ∂L/∂φ of a round with right means; the target's logit is for the reward's responsibilities."""
     return along_line(_regressed, separation, logit, lagged, target, gap, beta1, beta2)
 
 
-def _regressed(line: Line, separation: np.ndarray, *settings: np.ndarray) -> np.ndarray:
+def _regressed(line: Line, separation: Reals, *settings: Reals) -> Reals:
     logit, lagged, target, gap, beta1, beta2 = settings
     y, step = half_steps(line)
     old, new = densities(y, separation)
@@ -59,12 +59,13 @@ def _regressed(line: Line, separation: np.ndarray, *settings: np.ndarray) -> np.
     claimed = expit(np.maximum(logit, logit + odds)) * expit(-np.minimum(logit, logit + odds))
     claimed = np.sign(odds) * claimed * -np.expm1(-np.abs(odds))
     residual = beta2 * log_ratio - reward + best
-    return (2.0 * beta2 * step * law * residual * claimed).sum(axis=-1)
+    result: Reals = (2.0 * beta2 * step * law * residual * claimed).sum(axis=-1)
+    return result
 
 
 def after_rounds(
-    slope: Callable[..., np.ndarray], count: int, time: float, start: np.ndarray, *settings: np.ndarray
-) -> np.ndarray:
+    slope: Callable[..., Reals], count: int, time: float, start: Reals, *settings: Reals
+) -> Reals:
     """Return the logit after rounds that descend a loss with a slope (φ, lagged φ, *settings)."""
     if not time > 0.0:
         raise InputError(f"time_per_round must be greater than 0; got {time:g}")
@@ -81,28 +82,27 @@ def after_rounds(
     return logit.reshape(shape)
 
 
-def _of_round(
-    slope: Callable[..., np.ndarray], logit: np.ndarray, lagged: np.ndarray, settings: list[np.ndarray]
-) -> np.ndarray:
+def _of_round(slope: Callable[..., Reals], logit: Reals, lagged: Reals, settings: list[Reals]) -> Reals:
     return slope(logit, lagged, *settings)
 
 
-def _followed(slope: Callable[[np.ndarray], np.ndarray], logit: np.ndarray, time: float) -> np.ndarray:
+def _followed(slope: Callable[[Reals], Reals], logit: Reals, time: float) -> Reals:
     """Return where the flow is after a time."""
     solved = solve_ivp(
         lambda t, phi: -slope(phi), (0.0, time), logit, method="LSODA", rtol=1e-11, atol=1e-12, t_eval=[time]
     )
-    return solved.y[:, -1]
+    end: Reals = solved.y[:, -1]
+    return end
 
 
 def _first_rest(
-    slope: Callable[[np.ndarray], np.ndarray],
-    logit: np.ndarray,
-    gap: np.ndarray,
-    beta1: np.ndarray,
-    beta2: np.ndarray,
-    *_: np.ndarray,
-) -> np.ndarray:
+    slope: Callable[[Reals], Reals],
+    logit: Reals,
+    gap: Reals,
+    beta1: Reals,
+    beta2: Reals,
+    *_: Reals,
+) -> Reals:
     """Return where the flow comes to rest: downhill in steps to the first change of sign, then by halving."""
     sign = np.sign(gap)
     step = 0.05 * np.minimum(1.0, np.abs(gap) / beta2)
@@ -119,12 +119,12 @@ def _first_rest(
     return np.where(np.abs(rest) > _ENDLESS, np.where(rest < 0.0, -np.inf, np.inf), rest)
 
 
-def half_steps(line: Line) -> tuple[np.ndarray, np.ndarray]:
+def half_steps(line: Line) -> tuple[Reals, Reals]:
     """Return nodes of half the step, for exponentials of responsibilities, and the step of shape (n, 1)."""
     step = line.step[:, None]
     return np.concatenate([line.y, line.y + 0.5 * step], axis=-1), 0.5 * step
 
 
-def densities(y: np.ndarray, separation: np.ndarray) -> list[np.ndarray]:
+def densities(y: Reals, separation: Reals) -> list[Reals]:
     """Return the densities of the old and the new mode on the line."""
     return [np.exp(-0.5 * (y + s * separation) ** 2) / np.sqrt(2.0 * np.pi) for s in (0.5, -0.5)]

@@ -1,19 +1,18 @@
 """Where each objective takes weight, means and retention: c of its gradient ∫ c ∂log q/∂θ dy, see `paths`."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from mixture_models.integrals.grid import TINY, Grid
-from mixture_models.theory.paths import Beside, Path, Setting, follow, knob_values
+from mixture_models.theory.paths import Beside, Path, Setting, Weigh, follow, knob_values
+from mixture_models.types import Reals
 
 #: Most rounds of OAPL whose flow is worth following.
 MOST_ROUNDS = 100
 
 
-def sft(setting: Setting, replay: Any) -> Path:
+def sft(setting: Setting, replay: ArrayLike) -> Path:
     """Follow forward KL from p = (1-λ) p_n + λ p_o: c = -p.
 
     Args:
@@ -22,7 +21,7 @@ def sft(setting: Setting, replay: Any) -> Path:
     """
     share = knob_values(replay)
 
-    def pull(grid: Grid, _: Any) -> Callable[[np.ndarray], np.ndarray]:
+    def pull(grid: Grid, _: None) -> Weigh:
         old, new = grid.density(0.0), grid.density(setting.separation)
         data = share[:, None] * old + (1.0 - share)[:, None] * new
         return lambda law: -data
@@ -31,7 +30,7 @@ def sft(setting: Setting, replay: Any) -> Path:
     return path._replace(sampled_weight=np.broadcast_to(share[:, None], path.old_weight.shape))
 
 
-def reverse_kl(setting: Setting, replay: Any) -> Path:
+def reverse_kl(setting: Setting, replay: ArrayLike) -> Path:
     """Follow reverse KL to the target, whatever the replay: c = q log(q/p_α).
 
     Args:
@@ -40,7 +39,7 @@ def reverse_kl(setting: Setting, replay: Any) -> Path:
     """
     share = knob_values(replay)
 
-    def pull(grid: Grid, _: Any) -> Callable[[np.ndarray], np.ndarray]:
+    def pull(grid: Grid, _: None) -> Weigh:
         return _toward(np.log(grid.law(setting.mixture(setting.target_weight))))
 
     course = follow(setting, share, pull)
@@ -54,7 +53,7 @@ def reverse_kl(setting: Setting, replay: Any) -> Path:
     )
 
 
-def sdft(setting: Setting, anchor: Any, ema: float) -> Path:
+def sdft(setting: Setting, anchor: ArrayLike, ema: float) -> Path:
     """Follow SDFT's student and teacher, demonstrated the target: c = q log(q/teacher).
 
     Args:
@@ -64,14 +63,14 @@ def sdft(setting: Setting, anchor: Any, ema: float) -> Path:
     """
     strength, shown = knob_values(anchor), setting.mixture(setting.target_weight)
 
-    def pull(grid: Grid, teacher: Any) -> Callable[[np.ndarray], np.ndarray]:
+    def pull(grid: Grid, teacher: Reals) -> Weigh:
         return _toward(np.log(grid.law(teacher)))
 
     beside = Beside(lambda learner: (1.0 - strength) * learner + strength * shown, ema)
     return follow(setting, strength, pull, beside).path(setting)
 
 
-def ttt_discover(setting: Setting, kl_weight: Any, exponent: float) -> Path:
+def ttt_discover(setting: Setting, kl_weight: ArrayLike, exponent: float) -> Path:
     """Follow TTT-Discover: c = -q exp(η r)/E_q[exp(η r)] + λ q log(q/q_0), r = Δ s_n, q_0 the start.
 
     Args:
@@ -81,11 +80,11 @@ def ttt_discover(setting: Setting, kl_weight: Any, exponent: float) -> Path:
     """
     anchor = knob_values(kl_weight)
 
-    def pull(grid: Grid, _: Any) -> Callable[[np.ndarray], np.ndarray]:
+    def pull(grid: Grid, _: None) -> Weigh:
         home = _toward(np.log(grid.law(setting.mixture(setting.start_weight))))
         tilt = np.exp(exponent * _new_claim(setting, grid) - max(exponent, 0.0))
 
-        def weigh(law: np.ndarray) -> np.ndarray:
+        def weigh(law: Reals) -> Reals:
             tilted = law * tilt
             return anchor[:, None] * home(law) - tilted / grid.integral(tilted)[:, None]
 
@@ -94,7 +93,7 @@ def ttt_discover(setting: Setting, kl_weight: Any, exponent: float) -> Path:
     return follow(setting, anchor, pull).path(setting)
 
 
-def oapl(setting: Setting, beta: Any, lag: int, reward_gap: float = 1.0) -> Path:
+def oapl(setting: Setting, beta: ArrayLike, lag: int, reward_gap: float = 1.0) -> Path:
     """Follow OAPL's rounds with β₁ = β₂ = τ: c = 2τ π (τ log(q/π) - r + V*), π the lagged policy, r = Δ s_n.
 
     Args:
@@ -106,7 +105,7 @@ def oapl(setting: Setting, beta: Any, lag: int, reward_gap: float = 1.0) -> Path
     tau = knob_values(beta)
     temperature, top = tau[:, None], max(reward_gap, 0.0)
 
-    def pull(grid: Grid, lagged: Any) -> Callable[[np.ndarray], np.ndarray]:
+    def pull(grid: Grid, lagged: Reals) -> Weigh:
         law = grid.law(lagged)
         reward = reward_gap * _new_claim(setting, grid)
         best = top + tau * np.log(grid.integral(law * np.exp((reward - top) / temperature)))
@@ -119,12 +118,13 @@ def oapl(setting: Setting, beta: Any, lag: int, reward_gap: float = 1.0) -> Path
     return course.path(setting)._replace(sampled_weight=expit(lagged))
 
 
-def _toward(log_goal: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _toward(log_goal: Reals) -> Weigh:
     """Return c of KL(q ‖ goal)."""
     return lambda law: law * (np.log(law) - log_goal)
 
 
-def _new_claim(setting: Setting, grid: Grid) -> np.ndarray:
+def _new_claim(setting: Setting, grid: Grid) -> Reals:
     """Return the target's responsibility s_n at the nodes."""
     old, new = grid.parts(setting.mixture(setting.target_weight))
-    return new / (old + new + TINY)
+    result: Reals = new / (old + new + TINY)
+    return result
