@@ -12,6 +12,7 @@ VARIABLES = dict(
     forgotten=("share of items known before and not after", "1"),
     acquired=("share of items known after and not before", "1"),
     persistence=("probability that the guess of an unknown item stays", "1"),
+    efficiency=("effective share of the importance draws", "1"),
     num_items=("items", "1"),
     num_answers=("answers an item, the fewer of base and run", "1"),
     mean_choices=("mean number of choices", "1"),
