@@ -1,12 +1,12 @@
 """Intervals over replicates, as ArviZ computes them: kind and width follow ``arviz.rcParams``."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from arviz_base import rcParams
 from jaxtyping import Float
-from scipy.special import stdtrit
 
 SAMPLE_DIMS = ("chain", "draw")
 
@@ -42,25 +42,19 @@ def interval(values: xr.DataArray) -> xr.DataArray:
 
 def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
     """Return the Student-t interval of the mean of independent values; NaN with fewer than two."""
-    return (
-        _around(values.mean(), values.var(ddof=1) / values.size, values.size - 1)
-        if values.size > 1
-        else _NONE
-    )
+    return _interval_of_test("ttest_1samp", values, 0.0)
 
 
 def mean_difference_interval(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> tuple[float, float]:
     """Return Welch's interval of the difference of two means; NaN with fewer than two values of either."""
-    if min(a.size, b.size) < 2:
-        return _NONE
-    parts = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
-    weight = parts[0] ** 2 / (a.size - 1) + parts[1] ** 2 / (b.size - 1)
-    return _around(a.mean() - b.mean(), sum(parts), sum(parts) ** 2 / weight if weight > 0.0 else 1.0)
+    return _interval_of_test("ttest_ind", a, b, equal_var=False)
 
 
-_NONE = (np.nan, np.nan)
+def _interval_of_test(name: str, *samples: Any, **options: Any) -> tuple[float, float]:
+    from scipy import stats  # here, as ArviZ above
 
-
-def _around(centre: Any, variance: Any, degrees_of_freedom: float) -> tuple[float, float]:
-    half = stdtrit(degrees_of_freedom, 0.5 + 0.5 * interval_probability()) * np.sqrt(variance)
-    return float(centre - half), float(centre + half)
+    with warnings.catch_warnings():
+        # Of samples that are equal, or too few: their intervals are right, of width 0 and NaN.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        bounds = getattr(stats, name)(*samples, **options).confidence_interval(interval_probability())
+    return float(bounds.low), float(bounds.high)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from arviz_stats.base import array_stats
 from jaxtyping import Float
 
 from inference import results
@@ -329,14 +330,8 @@ def _differences(
 
 def _bounds(values: Float[np.ndarray, "n"]) -> Float[np.ndarray, "2"]:
     """Return the interval of many draws, of the kind and width that ArviZ is set to."""
-    probability = interval_probability()
-    if interval_kind() == "eti":
-        return np.quantile(values, [0.5 - 0.5 * probability, 0.5 + 0.5 * probability])
-    ordered = np.sort(values)
-    inside = int(np.floor(probability * len(ordered)))
-    width = ordered[inside:] - ordered[: len(ordered) - inside]
-    start = int(np.argmin(width))
-    return np.array([ordered[start], ordered[start + inside]])
+    compute = array_stats.eti if interval_kind() == "eti" else array_stats.hdi
+    return compute(values, interval_probability())
 
 
 def described(dataset: xr.Dataset, variables: Sequence[str]) -> xr.Dataset:

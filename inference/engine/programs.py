@@ -5,53 +5,47 @@ from functools import cache, wraps
 from threading import RLock
 from typing import Any, NamedTuple, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxlib.version
 import numpy as np
 from jax.tree_util import PyTreeDef
+
+from mixture_models.accel.compiler import compiler_options
 
 _NUMBERS = int | float | np.ndarray | jax.Array
 
 _TRACING = RLock()
 
-# Without the first, XLA hands sums to a library and computes their terms anew for each sum. With the second
-# it compiles in three quarters of the time, and what it compiles is as fast.
-_COMPILER_OPTIONS: dict[str, Any] = {
-    "xla_cpu_experimental_ynn_fusion_type": "",
-    "xla_backend_optimization_level": 1,
-}
-
-# With wide vectors jaxlib 0.11 computes a wrong arctan.
-if jaxlib.version.__version_info__ >= (0, 12):
-    _COMPILER_OPTIONS["xla_cpu_prefer_vector_width"] = 512
-
 
 class Program(NamedTuple):
-    """A pytree split into its numbers and everything else; hashable, for ``jit``, once `static`."""
+    """A pytree split into its numbers and everything else; hashable, for ``jit``, once `static`.
 
-    numbers: tuple[Any, ...]
+    Attributes:
+        numbers: the pytree with None for everything else.
+        structure: of the pytree without its numbers.
+        constants: everything else.
+    """
+
+    numbers: Any
     structure: PyTreeDef
     constants: tuple[Any, ...]
 
     @property
     def static(self) -> Self:
         """The program without its numbers."""
-        return self._replace(numbers=(None,) * len(self.numbers))
+        return self._replace(numbers=None)
 
-    def parts(self, numbers: tuple[Any, ...]) -> Any:
+    def parts(self, numbers: Any) -> Any:
         """Return the pytree with these numbers in it."""
-        leaves = [c if n is None else n for n, c in zip(numbers, self.constants, strict=True)]
-        return jax.tree.unflatten(self.structure, leaves)
+        return eqx.combine(numbers, jax.tree.unflatten(self.structure, self.constants))
 
 
 def program_of(parts: Any) -> Program:
     """Split a pytree: numbers and arrays, but not flags, are passed in; all other leaves are constants."""
-    leaves, structure = jax.tree.flatten(parts)
-    numeric = [isinstance(leaf, _NUMBERS) and not isinstance(leaf, bool) for leaf in leaves]
-    numbers = tuple(_passed(leaf) if n else None for leaf, n in zip(leaves, numeric, strict=True))
-    constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
-    return Program(numbers, structure, constants)
+    numbers, others = eqx.partition(parts, lambda x: isinstance(x, _NUMBERS) and not isinstance(x, bool))
+    constants, structure = jax.tree.flatten(others)
+    return Program(jax.tree.map(_passed, numbers), structure, tuple(constants))
 
 
 def _passed(number: Any) -> Any:
@@ -71,16 +65,6 @@ def traced_alone[**P, T](function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return alone
-
-
-@cache
-def compiler_options() -> dict[str, Any] | None:
-    """Return the compiler options of the engines, or None where this version of XLA lacks them."""
-    try:
-        jax.jit(lambda: 0, compiler_options=_COMPILER_OPTIONS).lower().compile()
-    except jax.errors.JaxRuntimeError:
-        return None
-    return _COMPILER_OPTIONS
 
 
 def compiled[**P, T](function: Callable[P, T]) -> Callable[P, T]:

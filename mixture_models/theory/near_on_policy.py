@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
+from scipy.optimize.elementwise import find_root
 from scipy.special import expit
 
 from mixture_models.integrals.line import Line, along_line, logit_of, separation_of
 from mixture_models.theory.geometry import local_rates, weight_pull
 from mixture_models.theory.rounds import (
-    HALVINGS,
     after_rounds,
     densities,
     exact_slope,
@@ -524,14 +524,10 @@ def _rest(excess: Callable[..., Reals], reach: Reals, *given: Reals) -> Reals:
     reach, start, gap, anchor, *others = np.broadcast_arrays(reach, *given)
     free, sign = anchor == 0.0, np.sign(gap)
     settings = (start, gap, np.where(free, 1.0, anchor), *others)
-    near, far = start, start - sign * reach
+    far = start - sign * reach
     endless = free | (sign * excess(far, *settings) > 0.0)
-    for _ in range(HALVINGS):
-        middle = 0.5 * (near + far)
-        short = sign * excess(middle, *settings) > 0.0
-        near, far = np.where(short, middle, near), np.where(short, far, middle)
-    rest = np.where(endless, np.where(gap > 0.0, -np.inf, np.inf), 0.5 * (near + far))
-    return np.where(gap == 0.0, start, rest)
+    found = find_root(excess, (np.minimum(start, far), np.maximum(start, far)), args=settings)
+    return np.select([gap == 0.0, endless], [start, np.where(gap > 0.0, -np.inf, np.inf)], found.x)
 
 
 def _exponent(eta: ArrayLike, gap: ArrayLike) -> Reals:

@@ -4,18 +4,15 @@ R_o = 0 and R_n = Δ: a constant added to the reward changes nothing.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from scipy.integrate import solve_ivp
+from scipy.optimize.elementwise import find_root
 from scipy.special import expit
 
 from mixture_models.integrals.line import Line, along_line, log_expit
 from mixture_models.types import Reals
 from mixture_models.validation import InputError
-
-# Halvings of an interval, to rounding error.
-HALVINGS = 100
 
 # Beyond this logit a weight is about to underflow: the flow has no rest.
 _ENDLESS = 600.0
@@ -75,47 +72,40 @@ def after_rounds(
     for _ in range(count):
         within = np.isfinite(logit)
         lagged, inside = logit[within], [array[within] for array in others]
-        of_round = partial(_of_round, slope, lagged=lagged, settings=inside)
-        logit[within] = (
-            _first_rest(of_round, lagged, *inside) if np.isinf(time) else _followed(of_round, lagged, time)
+        reached = (
+            _first_rest(slope, lagged, *inside) if np.isinf(time) else _followed(slope, time, lagged, *inside)
         )
+        logit[within] = reached
     return logit.reshape(shape)
 
 
-def _of_round(slope: Callable[..., Reals], logit: Reals, lagged: Reals, settings: list[Reals]) -> Reals:
-    return slope(logit, lagged, *settings)
-
-
-def _followed(slope: Callable[[Reals], Reals], logit: Reals, time: float) -> Reals:
+def _followed(slope: Callable[..., Reals], time: float, lagged: Reals, *settings: Reals) -> Reals:
     """Return where the flow is after a time."""
     solved = solve_ivp(
-        lambda t, phi: -slope(phi), (0.0, time), logit, method="LSODA", rtol=1e-11, atol=1e-12, t_eval=[time]
+        lambda t, phi: -slope(phi, lagged, *settings),
+        (0.0, time),
+        lagged,
+        method="LSODA",
+        rtol=1e-11,
+        atol=1e-12,
+        t_eval=[time],
     )
     end: Reals = solved.y[:, -1]
     return end
 
 
-def _first_rest(
-    slope: Callable[[Reals], Reals],
-    logit: Reals,
-    gap: Reals,
-    beta1: Reals,
-    beta2: Reals,
-    *_: Reals,
-) -> Reals:
-    """Return where the flow comes to rest: downhill in steps to the first change of sign, then by halving."""
+def _first_rest(slope: Callable[..., Reals], lagged: Reals, *settings: Reals) -> Reals:
+    """Return where the flow comes to rest: downhill in steps to the first change of sign."""
+    gap, _, beta2, *_ = settings
     sign = np.sign(gap)
     step = 0.05 * np.minimum(1.0, np.abs(gap) / beta2)
-    near, far = logit, logit - sign * step
+    near, far = lagged, lagged - sign * step
     # Far out the slope underflows, which ends the search.
-    while (short := sign * slope(far) > 0.0).any():
+    while (short := sign * slope(far, lagged, *settings) > 0.0).any():
         step = 1.02 * step
         near, far = np.where(short, far, near), np.where(short, far - sign * step, far)
-    for _halving in range(HALVINGS):
-        middle = 0.5 * (near + far)
-        short = sign * slope(middle) > 0.0
-        near, far = np.where(short, middle, near), np.where(short, far, middle)
-    rest = 0.5 * (near + far)
+    between = np.minimum(near, far), np.maximum(near, far)
+    rest = np.where(gap == 0.0, lagged, find_root(slope, between, args=(lagged, *settings)).x)
     return np.where(np.abs(rest) > _ENDLESS, np.where(rest < 0.0, -np.inf, np.inf), rest)
 
 
