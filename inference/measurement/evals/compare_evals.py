@@ -9,8 +9,12 @@ from jaxtyping import Float, Int
 
 from inference import results
 from inference.comparison.runs import at_level, common_level, compare_draws, described
+from inference.measurement.evals.variables import VARIABLES
 from inference.measurement.verdict import words as verdict
 from mixture_models.validation import InputError, not_negative, positive
+
+# A result that was opened from a file is compared in a process that has measured nothing.
+results.register(**VARIABLES)
 
 #: What is compared, where the logs tell it: `lost` is known of every kind of answers.
 COMPARED = ("lost", "old_weight", "accuracy_change")
