@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import xarray as xr
 import zarr.storage
-from numcodecs import Blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from inference import results
@@ -32,12 +30,6 @@ _FEATURES = ("feature", "feature_bis")
 
 #: What makes a chunk's file of its bytes: trajectories compress little, but their leading bytes do, and fast.
 CODECS = [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()]
-
-
-def encoded(chunk: np.ndarray) -> bytes:
-    """Return the file of a chunk as zarr writes it, without its event loop and threads, which cost more."""
-    packed = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE).encode(np.ascontiguousarray(chunk))
-    return bytes(packed) + google_crc32c.value(packed).to_bytes(4, "little")
 
 
 def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:

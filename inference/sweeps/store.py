@@ -6,6 +6,7 @@ the checksum of the chunk's file, written last and at once: a block counts once 
 its files are what the entry says. A file is written under another name and moved: none is half there.
 """
 
+import asyncio
 import json
 import zlib
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ import numpy as np
 import psutil
 import xarray as xr
 import zarr
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
 
 from inference import results
 from inference.storage import files
@@ -25,7 +28,7 @@ from inference.sweeps.blocks import Trained
 from inference.sweeps.cuts import Block, Geometry, blocks
 from inference.sweeps.grid import Grid
 from inference.sweeps.identity import difference, identity
-from inference.sweeps.layout import COMMITS, STATS, empty, encoded
+from inference.sweeps.layout import COMMITS, STATS, empty
 from mixture_models.validation import InputError, path_of
 
 #: Added to a checksum of 32 bits: an entry of 0 is none.
@@ -33,6 +36,14 @@ _PRESENT = 2**32
 
 # The share of free memory that a group's numbers may take without being cut into Dask's chunks.
 _WHOLE = 0.25
+
+
+class _WholeFiles(LocalStore):
+    """zarr's store on disk, whose files are written in this project's way."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a file under a name that says whose it is, and move it."""
+        await asyncio.to_thread(files.write, self.root / key, value.to_bytes())
 
 
 @dataclass(frozen=True)
@@ -81,13 +92,13 @@ class SweepStore:
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[Any]]:
         """The arrays that blocks are written into, by path."""
-        root: Any = zarr.open_group(self.path, mode="r")
+        root: Any = zarr.open_group(_WholeFiles(self.path), mode="r+")
         return {name: root[name] for name in self.files}
 
     @cached_property
     def commits(self) -> zarr.Array[Any]:
         """The checksums of every block's files."""
-        array: Any = zarr.open_array(self.path, path=COMMITS, mode="r")
+        array: Any = zarr.open_array(_WholeFiles(self.path), path=COMMITS, mode="r+")
         return array
 
     def write(self, grid: Grid, block: Block, trained: Trained) -> None:
@@ -105,14 +116,12 @@ class SweepStore:
         self._put(COMMITS, self.commits, (*_entry(block), 0), entry)
 
     def _put(self, name: str, array: zarr.Array[Any], chunk: tuple[int, ...], values: np.ndarray) -> int:
-        """Write one chunk of an array under another name, move it, and return the file's checksum."""
-        if values.shape != array.chunks:  # at the end of a dim
-            filled = np.full(array.chunks, array.fill_value)
-            filled[tuple(map(slice, values.shape))] = values
-            values = filled
-        contents = encoded(values.astype(np.dtype(array.dtype).newbyteorder("<"), copy=False))
-        files.write(self.path / name / array.metadata.encode_chunk_key(chunk), contents)
-        return _checksum(contents)
+        """Write one chunk of an array, cut off at the array's end, and return the checksum of its file."""
+        corner = np.multiply(chunk, array.chunks)
+        place = tuple(map(slice, corner, corner + values.shape))
+        # A chunk that holds nothing but the fill value has a file too, or it would seem to be lost.
+        array.with_config({"write_empty_chunks": True})[place] = values
+        return _checksum((self.path / name / array.metadata.encode_chunk_key(chunk)).read_bytes())
 
     def mend(self, grid: Grid) -> None:
         """Write again what is not trained, metadata and coordinates, where it is not what it was."""
