@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from analyses.registry import COMMANDS
+from analyses.registry import COMMANDS, Command
 
 
 class _Later(TyperCommand):
@@ -18,7 +18,7 @@ class _Later(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         from analyses.core import interruption
 
-        (chosen,) = (command for command in COMMANDS if command.name.split()[-1] == self.name)
+        (chosen,) = (command for command in COMMANDS if command.word == self.name)
         with interruption.heard():
             from analyses.core.commands import build
 
@@ -48,9 +48,9 @@ def _version(
         raise typer.Exit
 
 
-def _add(command: Any) -> None:
-    group, name = (reproduce if " " in command.name else app), command.name.split()[-1]
-    group.command(name, cls=_Later, help=command.text)(lambda: None)
+def _add(command: Command) -> None:
+    group = reproduce if " " in command.name else app
+    group.command(command.word, cls=_Later, help=command.text)(lambda: None)
 
 
 for _command in COMMANDS:

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from analyses.core import figures, tables
-from analyses.core.settings import BaseSettings, seed_setting, setting
+from analyses.core import figures, outputs, tables
+from analyses.core.settings import BaseSettings, seed_setting, separations_setting, setting
 from inference import results
 from inference.comparison.decay import check_windows, decay_posterior
 from inference.exact.flow import gradient_flow
@@ -55,13 +55,7 @@ _NUM_STEPS, _BATCH, _RATE = 1000, 64, 0.05
 class Settings(BaseSettings):
     """The settings of `run`; beyond a separation of 12 the drift is lost in rounding."""
 
-    separations: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[1, 12]"),
-        "Separations of the modes, increasing.",
-        tuple(np.arange(3.0, 12.01, 0.5).tolist()),
-        show="those of the figure",
-        argument=True,
-    )
+    separations: tuple[float, ...] = separations_setting("[1, 12]", np.arange(3.0, 12.01, 0.5))
     old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
     start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.9)
     fit_from: tuple[float, ...] = setting(
@@ -103,10 +97,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         trainings = _trainings(population, alpha, beta, settings.num_replicates, seed, bar)
     groups = {"population": population, "trainings": trainings}
     groups |= {name: group.to_dataset() for name, group in posterior.children.items()}
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
-        | {f"/{name}": g for name, g in groups.items()}
-    )
+    return outputs.result(settings.asdict(), groups)
 
 
 def _regressed(
@@ -208,10 +199,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     }
     columns: dict[str, Any] = {}
     for name in ("decay_rate", "log_power"):
-        limits = interval(posterior[name])
-        columns[name] = posterior[name].mean(["chain", "draw"])
-        for bound in ("lower", "upper"):
-            columns[f"{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+        columns |= tables.interval_columns(name, posterior[name])
     columns["residual_sd"] = posterior["residual_sd"].median(["chain", "draw"])
     columns |= worst
     frame = xr.Dataset(columns).to_dataframe().reset_index()

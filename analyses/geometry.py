@@ -15,8 +15,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from analyses.core import figures, tables
-from analyses.core.settings import BaseSettings, setting
+from analyses.core import figures, outputs, tables
+from analyses.core.settings import BaseSettings, separations_setting, setting
 from inference import results
 from inference.exact.flow import gradient_flow
 from mixture_models import objectives, theory
@@ -44,13 +44,7 @@ _LOGIT, _OLD, _NEW = 0.3, np.array([0.05, 0.1]), np.array([-0.05, 0.1])
 class Settings(BaseSettings):
     """The settings of `run`."""
 
-    separations: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[1, 12]"),
-        "Separations of the modes, increasing.",
-        (2.0, 3.0, 4.0, 5.0, 6.0),
-        show="those of the figure",
-        argument=True,
-    )
+    separations: tuple[float, ...] = separations_setting("[1, 12]", (2.0, 3.0, 4.0, 5.0, 6.0))
     old_weights: tuple[float, ...] = setting(
         partial(increasing_array, interval="[0.02, 0.98]"),
         "Target's mass of the old mode; may be repeated.",
@@ -102,13 +96,7 @@ def run(settings: Settings) -> xr.DataTree:
         kwargs={"times": times},
     )
     predicted = xr.Dataset({"local_rate": (tuple(grid), rates)}, grid)
-    return xr.DataTree.from_dict(
-        {
-            "/": xr.Dataset(attrs=results.provenance(settings.asdict())),
-            "/population": results.describe(population),
-            "/theory": results.describe(predicted),
-        }
-    )
+    return outputs.result(settings.asdict(), {"population": population, "theory": predicted})
 
 
 def _tail_rate(distance: np.ndarray, times: np.ndarray) -> float:

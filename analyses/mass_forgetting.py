@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.table import Table
 
-from analyses.core import figures, tables
-from analyses.core.settings import BaseSettings, setting
+from analyses.core import figures, outputs, tables
+from analyses.core.settings import BaseSettings, separations_setting, setting
 from inference import results
 from inference.exact.flow import gradient_flow
 from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.validation import closed_interval, increasing_array, integer, open_interval
+from mixture_models.validation import closed_interval, integer, open_interval
 
 results.register(
     means=("whether the means are held or move", "1"),
@@ -44,13 +44,7 @@ _FIRST_TIME = 0.1
 class Settings(BaseSettings):
     """The settings of `run`; the starts have right means."""
 
-    separations: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[0.1, 12]"),
-        "Separations of the modes, increasing.",
-        (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
-        show="those of the figure",
-        argument=True,
-    )
+    separations: tuple[float, ...] = separations_setting("[0.1, 12]", (1.0, 2.0, 3.0, 4.0, 6.0, 8.0))
     start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.5)
     end_time: float = setting(
         partial(closed_interval, low=1.0, high=1e9), "Last time, steps times learning rate.", 1e6
@@ -85,13 +79,8 @@ def run(settings: Settings) -> xr.DataTree:
         parts.append(results.on_grid(flow["population"].to_dataset(), {"separation": apart}))
     population = xr.concat(parts, xr.DataArray(list(_MEANS), dims="means", name="means"))
     population = population.transpose("objective", "means", "separation", "time", ...)
-    return xr.DataTree.from_dict(
-        {
-            "/": xr.Dataset(attrs=results.provenance(settings.asdict())),
-            "/population": results.describe(population),
-            "/theory": results.describe(_theory(population.sel(means="held").isel(objective=0), weight)),
-        }
-    )
+    predicted = _theory(population.sel(means="held").isel(objective=0), weight)
+    return outputs.result(settings.asdict(), {"population": population, "theory": predicted})
 
 
 def _theory(held: xr.Dataset, start_weight: float) -> xr.Dataset:

@@ -16,7 +16,7 @@ from rich.table import Table
 from analyses.core import checkpoint_axis, figures, tables
 from analyses.core.settings import BaseSettings, setting
 from inference import results
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval_probability
 from inference.measurement.checkpoints import COVARIANCES, METHODS, TAILS, measure
 from inference.measurement.samples import sources
 from inference.measurement.samples.stored import take
@@ -77,13 +77,12 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
     columns: dict[str, Any] = {"num_samples": stats["num_samples"]}
     for name in ("old_weight", "old_drift", "new_gap"):
-        limits = interval(posterior[name])
-        columns[name] = posterior[name].mean(["chain", "draw"])
-        columns[f"{name}_lower"] = limits.sel(ci_bound="lower", drop=True)
-        columns[f"{name}_upper"] = limits.sel(ci_bound="upper", drop=True)
-    for name in ("old_resolution", "old_unmoved_probability", "new_resolution", "weight_information"):
-        columns[name] = stats[name]
+        columns |= tables.interval_columns(name, posterior[name])
     for name in (
+        "old_resolution",
+        "old_unmoved_probability",
+        "new_resolution",
+        "weight_information",
         "reference_share",
         "method",
         "k_hat",

@@ -26,7 +26,14 @@ from rich.table import Table
 from scipy.optimize import brentq
 
 from analyses.core import figures, outputs, tables
-from analyses.core.settings import BaseSettings, each, seed_setting, setting, workers_setting
+from analyses.core.settings import (
+    BaseSettings,
+    each,
+    seed_setting,
+    separations_setting,
+    setting,
+    workers_setting,
+)
 from inference import results
 from inference.sweeps import sweep
 from mixture_models import objectives, theory
@@ -63,12 +70,8 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 class Settings(BaseSettings):
     """The settings of `run`; the learner's old mean is right at the start."""
 
-    separations: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[1.5, 100]"),
-        "Separations of the modes, increasing.",
-        tuple(np.arange(1.5, 7.25, 0.5).tolist()),
-        show="1.5 2 … 7",
-        argument=True,
+    separations: tuple[float, ...] = separations_setting(
+        "[1.5, 100]", np.arange(1.5, 7.25, 0.5), show="1.5 2 … 7"
     )
     batch_sizes: tuple[int, ...] = setting(
         _sizes, "Behaviours in an update; may be repeated.", (2, 4, 8, 32, 64), option="batch_size"
@@ -155,10 +158,7 @@ def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
         "trajectory_stats": xr.concat(stats, "objective"),
         "theory": _theory(apart, sizes, shares, beta, gap),
     }
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
-        | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    return outputs.result(settings.asdict(), groups)
 
 
 def _theory(

@@ -9,55 +9,48 @@ class Command(NamedTuple):
     Attributes:
         name: its words, the last of which names the module.
         text: one line of help.
-        out: where it writes unless told; None: it must be told, or writes nothing if it is ``optional``.
-        optional: whether it can only print.
+        told: whether it must be told where it writes.
+        optional: whether it only prints unless told.
         resumes: what ``out`` is, where it is written part by part and goes on where it was.
         draws: whether it writes ``settings.toml`` and figures, beside what it computes.
     """
 
     name: str
     text: str
-    out: str | None = None
+    told: bool = False
     optional: bool = False
     resumes: str | None = None
     draws: bool = True
 
     @property
+    def word(self) -> str:
+        """Return what it is called within its group."""
+        return self.name.split()[-1]
+
+    @property
     def module(self) -> str:
         """Return the name of the analysis within `analyses`."""
-        return self.name.split()[-1].replace("-", "_")
+        return self.word.replace("-", "_")
 
 
 COMMANDS = (
-    Command(
-        "compare",
-        "Compare post-training objectives: what is left of the old task, and what has moved.",
-        out="runs/compare",
-    ),
+    Command("compare", "Compare post-training objectives: what is left of the old task, and what has moved."),
     Command(
         "mass-forgetting",
         "How fast does SFT empty the old mode, and does the weight tell the truth? Exact, with asymptotes.",
-        out="runs/mass-forgetting",
     ),
     Command(
         "drift",
         "How does the drift of on-policy learning fall with separation? A posterior of its decay rate.",
-        out="runs/drift",
     ),
     Command(
         "geometry",
         "How fast does on-policy learning return to its target? Measured against the Fisher information.",
-        out="runs/geometry",
     ),
-    Command(
-        "replay",
-        "What does replay change: the optimum of forward KL, and the batches of reverse KL?",
-        out="runs/replay",
-    ),
+    Command("replay", "What does replay change: the optimum of forward KL, and the batches of reverse KL?"),
     Command(
         "near-on-policy",
         "At which settings do SDFT, TTT-Discover and OAPL forget? Maps: exact, by theory, and trained.",
-        out="runs/near-on-policy",
     ),
     Command(
         "plan",
@@ -69,43 +62,39 @@ COMMANDS = (
         "Train over a grid of settings, in chunks that an interruption cannot lose; run again to go on.",
         resumes="Store to write, ends in .zarr; one begun before is resumed.",
         draws=False,
+        told=True,
     ),
     Command(
-        "phase",
-        "Where does which objective forget? A map over separation, batch size, and replay or anchor.",
-        out="runs/phase",
+        "phase", "Where does which objective forget? A map over separation, batch size, and replay or anchor."
     ),
     Command(
         "reproduce chen2025",
         "Reproduce Chen et al. 2025 (arXiv:2510.18874): what retains, the objective or a factor of 0.005?",
-        out="runs/chen2025",
     ),
     Command(
         "measure",
         "Measure a real run: old weight and drift of its checkpoints, from samples, with error bars.",
+        told=True,
     ),
     Command(
         "evals",
         "Measure forgetting from evaluation logs: graded answers of a base and of what was trained from it.",
+        told=True,
     ),
     Command(
         "measure-scores",
         "Measure a real run by scores: its old weight, exactly, from two log-likelihoods a sample. No drift.",
+        told=True,
     ),
     Command(
         "plan-evals",
         "Plan an evaluation: how many items, answers and training seeds show a loss, or measure it so well.",
         optional=True,
     ),
-    Command(
-        "compare-runs",
-        "Compare measured runs: which kept more old mass, and which drifted less?",
-        out="runs/compare-runs",
-    ),
+    Command("compare-runs", "Compare measured runs: which kept more old mass, and which drifted less?"),
     Command(
         "digits",
         "Post-train small transformers on real digits by each objective, measure them, and test the theory.",
-        out="runs/digits",
         resumes="Folder of the run; an interrupted one goes on.",
     ),
 )

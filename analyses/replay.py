@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from rich.console import RenderableType
 from scipy import stats
 
-from analyses.core import figures, tables
+from analyses.core import figures, outputs, tables
 from analyses.core.settings import BaseSettings, seed_setting, setting
 from inference import results
 from inference.exact.flow import gradient_flow
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval_probability
 from inference.training.train import train
 from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
@@ -123,10 +123,7 @@ def run(settings: Settings) -> xr.DataTree:
         "final": final,
         "constant_data": runs["constant_data"].to_dataset(),
     }
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
-        | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    return outputs.result(settings.asdict(), groups)
 
 
 def _optima(target: TwoMode) -> xr.Dataset:
@@ -209,11 +206,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     }
     measured = {name: final[name] for name in ("peak_old_drift", "recovery_step")}
     for name, values in measured.items():
-        values = values.where(kept)
-        limits = interval(values)
-        columns[name] = values.mean(["chain", "draw"], skipna=True)
-        for bound in ("lower", "upper"):
-            columns[f"{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+        columns |= tables.interval_columns(name, values.where(kept))
     columns["spread_old_weight"] = _spread(tree).max("step")
     columns["num_recovered"] = measured["recovery_step"].where(kept).count(["chain", "draw"])
     columns["num_diverged"] = (~kept).sum(["chain", "draw"])

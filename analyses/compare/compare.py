@@ -16,7 +16,7 @@ from inference.comparison.deviation import deviation, discretisation
 from inference.exact.descent import population_descent
 from inference.exact.flow import gradient_flow
 from inference.exact.population import Parameters, has_exact
-from inference.intervals import interval, interval_kind, interval_probability
+from inference.intervals import interval_kind, interval_probability
 from inference.training.train import train
 from mixture_models import objectives
 from mixture_models.mixture.two_mode import TwoMode
@@ -129,10 +129,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     columns: dict[str, Any] = {}
     for name, values in {**final, "peak_old_drift": peak}.items():
         if name in ("old_weight", "retention", "old_coverage", "peak_old_drift", "old_drift", "new_gap"):
-            limits = interval(values)
-            columns[name] = values.mean(["chain", "draw"], skipna=True)
-            columns[f"{name}_lower"] = limits.sel(ci_bound="lower", drop=True)
-            columns[f"{name}_upper"] = limits.sel(ci_bound="upper", drop=True)
+            columns |= tables.interval_columns(str(name), values)
     for group, verb, variable in (
         ("comparison", "retains", "retention"),
         ("coverage_comparison", "covers", "old_coverage"),

@@ -1,7 +1,7 @@
 """Everything that determines a comparison, as one file that reproduces it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,12 @@ _MEANS_AT_ONCE = 8
 
 def _by_default() -> tuple[str, ...]:
     return mixture_models.objectives.by_default()
+
+
+def _precision(name: str, value: Any) -> str:
+    from mixture_models.losses.precision import PRECISIONS
+
+    return one_of(name, value, PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class Settings(BaseSettings):
     record_every: int = setting(integer, "Steps between two records.", 10)
     common_random_numbers: bool = setting(flag, "Give every objective of a replicate the same draws.", True)
     precision: str = setting(
-        lambda name, value: one_of(name, value, mixture_models.precision.PRECISIONS),
+        _precision,
         "Of a batch's densities: float64, or the faster float32.",
         "float64",
     )

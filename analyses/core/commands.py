@@ -35,7 +35,7 @@ def build(command: Command) -> Any:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    app.command(command.name.split()[-1], help=command.text)(run)
+    app.command(command.word, help=command.text)(run)
     return typer.main.get_command(app)
 
 
@@ -135,7 +135,8 @@ def _common(command: Command, of: type[settings.BaseSettings]) -> Iterator[inspe
     if command.optional:
         yield _parameter("out", Annotated[Path | None, made], None)
     else:
-        yield _parameter("out", Annotated[Path, made], *([Path(command.out)] if command.out else []))
+        default = inspect.Parameter.empty if command.told else Path("runs", command.word)
+        yield _parameter("out", Annotated[Path, made], default)
     if command.draws:
         yield _parameter("config", _config(of), None)
         yield _parameter("formats", _Formats, None)

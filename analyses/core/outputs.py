@@ -193,6 +193,17 @@ def _written(folder: Path) -> set[str]:
         return set()
 
 
+def result(facts: "Mapping[str, Any]", groups: "Mapping[str, xr.Dataset]") -> "xr.DataTree":
+    """Return the result of an analysis: its groups, and the settings and facts that they come from."""
+    import xarray as xr
+
+    from inference import results
+
+    root = xr.Dataset(attrs=results.provenance(facts))
+    described = {f"/{name}": results.describe(group) for name, group in groups.items()}
+    return xr.DataTree.from_dict({"/": root} | described)
+
+
 def write(tree: "xr.DataTree", summary: "pd.DataFrame", drawn: "Mapping[str, Figure]", folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv`` and the figures, by name, into a folder."""
     from analyses.core import figures

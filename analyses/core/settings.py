@@ -19,7 +19,7 @@ import tomli_w
 
 from inference.storage import files
 from inference.storage.reading import read_toml
-from mixture_models.validation import InputError, integer
+from mixture_models.validation import InputError, increasing_array, integer
 
 #: What every output folder calls the file of its settings.
 FILE = "settings.toml"
@@ -212,6 +212,13 @@ def each(check: Check) -> Check:
         return tuple(check(name, one) for one in value)
 
     return checked
+
+
+def separations_setting(within: str, default: Iterable[float], *, show: str = "those of the figure") -> Any:
+    """Return the setting of the modes' separations, increasing within an interval."""
+    check = partial(increasing_array, interval=within)
+    words = "Separations of the modes, increasing."
+    return setting(check, words, tuple(map(float, default)), show=show, argument=True)
 
 
 def workers_setting() -> Any:

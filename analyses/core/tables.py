@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 from rich import box, markup
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
+
+from inference.intervals import interval
 
 #: How a cell is written, from a row of the summary and the name of its column.
 Cell = Callable[[Mapping[str, Any], str], str]
@@ -28,6 +31,13 @@ def number(value: float) -> str:
 def plain(row: Mapping[str, Any], name: str) -> str:
     """Write a value alone."""
     return number(row[name])
+
+
+def interval_columns(name: str, values: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Return mean and interval of the draws, as columns ``name``, ``_lower`` and ``_upper``."""
+    limits = interval(values)
+    bounds = {f"{name}_{bound}": limits.sel(ci_bound=bound, drop=True) for bound in ("lower", "upper")}
+    return {name: values.mean(["chain", "draw"], skipna=True)} | bounds
 
 
 def with_interval(row: Mapping[str, Any], name: str) -> str:

@@ -1,7 +1,6 @@
 """The result of a run as one DataTree: what was measured, counted and predicted; and its numbers in rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -120,7 +119,7 @@ def assembled(
         "comparison": _compared(posterior, stats, trees),
         "shown": _shown(arrays, axes, digits),
     }
-    attrs = results.provenance(asdict(settings)) | {
+    attrs = results.provenance(settings.asdict()) | {
         "kind": "digits",
         "separation": float(trees[0].attrs["separation"]),
     }

@@ -15,13 +15,13 @@ import xarray as xr
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from analyses.core import tables
+from analyses.core import outputs, tables
 from analyses.core.settings import BaseSettings, seed_setting, setting
 from analyses.near_on_policy.maps import NAMES, Map, Setting, adaptive, maps
 from inference import results
 from inference.comparison.replicates import systematic_displacement
 from inference.exact.descent import population_descent
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval_probability
 from inference.training.train import check_batch, train
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
@@ -123,10 +123,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
             adaptive(setting, kl_weight), setting, {"kl_weight": kl_weight}, **training
         )
         bar.update()
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings.asdict()))}
-        | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    return outputs.result(settings.asdict(), groups)
 
 
 def _exact(crossed: Map, setting: Setting) -> xr.Dataset:
@@ -238,10 +235,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
             columns |= {word: predicted[word] for word in ("retains", "resting_old_weight")}
             columns |= {f"exact_{measure}": exact[measure] for measure in _MEASURES}
         for measure in _MEASURES:
-            limits = interval(trained[measure])
-            columns[measure] = trained[measure].mean(["chain", "draw"], skipna=True)
-            for bound in ("lower", "upper"):
-                columns[f"{measure}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+            columns |= tables.interval_columns(measure, trained[measure])
         columns |= {word: trained[word] for word in ("mean_displacement", "mean_displacement_error")}
         columns["num_diverged"] = trained["old_weight"].isnull().sum(["chain", "draw"])
         frame = xr.Dataset(columns).to_dataframe().reset_index()

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 from rich.table import Table
 
-from analyses.core import tables
+from analyses.core import outputs, tables
 from analyses.core.settings import BaseSettings, seed_setting, setting, texts
 from analyses.plan.rows import NUM_CURVE, RANGED, SHOWN, check_knob, row_of, times_of
 from analyses.plan.samples import (
@@ -27,7 +27,7 @@ from analyses.plan.samples import (
     told_apart,
 )
 from inference import results
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval_probability
 from inference.measurement.separation import EstimatedSetting, estimate_setting
 from mixture_models import objectives
 from mixture_models.theory.paths import Setting
@@ -197,17 +197,16 @@ def run(settings: Settings) -> xr.DataTree:
         "start_old_weight": setting.start_weight,
     }
     groups = {"plan": plan, "path": path, "curve": curve}
-    attrs = results.provenance(settings.asdict() | planned_with)
     if estimated is not None:
-        groups["estimated"], attrs["estimated"] = estimates(estimated), estimated_words(estimated)
+        groups["estimated"] = estimates(estimated)
     if settings.check:
         from analyses.plan.check import simulate
 
         groups["simulated"] = simulate(planned, setting, size, settings.seed)
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attrs)}
-        | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    tree = outputs.result(settings.asdict() | planned_with, groups)
+    if estimated is not None:
+        tree.attrs["estimated"] = estimated_words(estimated)
+    return tree
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -216,10 +215,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     columns: dict[str, Any] = {name: plan[name] for name in ("objective", *plan.data_vars)}
     if "simulated" in tree:
         for name, values in tree["simulated"].to_dataset().data_vars.items():
-            limits = interval(values)
-            columns[f"simulated_{name}"] = values.mean(["chain", "draw"], skipna=True)
-            for bound in ("lower", "upper"):
-                columns[f"simulated_{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+            columns |= tables.interval_columns(f"simulated_{name}", values)
     return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
 
 

@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from analyses.core import tables
+from analyses.core import outputs, tables
 from analyses.core.settings import BaseSettings, each, setting, text, texts
 from inference import results
 from inference.intervals import interval_probability
@@ -199,10 +199,7 @@ def run(settings: Settings) -> xr.DataTree:
     }
     if found.by_seeds:
         groups["seeds"] = _designs(found.by_seeds, "seeds")
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=results.provenance(settings.asdict() | planned))}
-        | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    return outputs.result(settings.asdict() | planned, groups)
 
 
 def _designs(designs: Sequence[Design], dim: str) -> xr.Dataset:
