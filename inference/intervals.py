@@ -1,7 +1,5 @@
 """Intervals over replicates, as ArviZ computes them: kind and width follow ``arviz.rcParams``."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from arviz_base import rcParams
@@ -35,9 +33,10 @@ def interval(values: xr.DataArray) -> xr.DataArray:
     dims = list(SAMPLE_DIMS)
     # ArviZ cannot take the interval of no value at all: those places are filled first and emptied after.
     present = values.notnull().sum(dims) > 1
-    return compute(values.where(present, 0.0), dim=dims, prob=interval_probability(), skipna=True).where(
-        present
-    )
+    result: xr.DataArray = compute(
+        values.where(present, 0.0), dim=dims, prob=interval_probability(), skipna=True
+    ).where(present)
+    return result
 
 
 def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
@@ -61,6 +60,8 @@ def mean_difference_interval(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"
 _NONE = (np.nan, np.nan)
 
 
-def _around(centre: Any, variance: Any, degrees_of_freedom: float) -> tuple[float, float]:
+def _around(
+    centre: float | np.floating, variance: float | np.floating, degrees_of_freedom: float
+) -> tuple[float, float]:
     half = stdtrit(degrees_of_freedom, 0.5 + 0.5 * interval_probability()) * np.sqrt(variance)
     return float(centre - half), float(centre + half)

@@ -12,6 +12,7 @@ import xarray as xr
 import zarr.storage
 from numcodecs import Blosc
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
 
 from inference import results
 from inference.sweeps.blocks import variables
@@ -37,7 +38,8 @@ CODECS = [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()]
 def encoded(chunk: np.ndarray) -> bytes:
     """Return the file of a chunk as zarr writes it, without its event loop and threads, which cost more."""
     packed = Blosc(cname="lz4", clevel=1, shuffle=Blosc.SHUFFLE).encode(np.ascontiguousarray(chunk))
-    return bytes(packed) + google_crc32c.value(packed).to_bytes(4, "little")
+    result: bytes = bytes(packed) + google_crc32c.value(packed).to_bytes(4, "little")
+    return result
 
 
 def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
@@ -94,7 +96,7 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
     settings["grid"] = {name: values.tolist() for name, values in grid.axes.items()}
     root = xr.Dataset(attrs=results.provenance(settings) | {"sweep": json.dumps(facts)})
     # In memory: zarr is slow at many small files.
-    files: dict[str, Any] = {}
+    files: dict[str, Buffer] = {}
     memory = zarr.storage.MemoryStore(files)
     with warnings.catch_warnings():
         # Until the end, when all is there.
@@ -140,7 +142,7 @@ def _create(
     shape: Sequence[int],
     chunks: Sequence[int],
     dtype: str,
-    fill: Any,
+    fill: float,
     attrs: Mapping[str, str],
 ) -> None:
     store.create_array(

@@ -87,7 +87,7 @@ class SweepStore:
     @cached_property
     def commits(self) -> zarr.Array[Any]:
         """The checksums of every block's files."""
-        array: Any = zarr.open_array(self.path, path=COMMITS, mode="r")
+        array: zarr.Array[Any] = zarr.open_array(self.path, path=COMMITS, mode="r")
         return array
 
     def write(self, grid: Grid, block: Block, trained: Trained) -> None:
