@@ -35,9 +35,10 @@ def interval(values: xr.DataArray) -> xr.DataArray:
     dims = list(SAMPLE_DIMS)
     # ArviZ cannot take the interval of no value at all: those places are filled first and emptied after.
     present = values.notnull().sum(dims) > 1
-    return compute(values.where(present, 0.0), dim=dims, prob=interval_probability(), skipna=True).where(
-        present
-    )
+    result: xr.DataArray = compute(
+        values.where(present, 0.0), dim=dims, prob=interval_probability(), skipna=True
+    ).where(present)
+    return result
 
 
 def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:

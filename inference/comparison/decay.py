@@ -1,7 +1,6 @@
 """How fast drift falls with separation: a Bayesian regression of its logarithm on δ² and log δ."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import arviz as az
 import jax
@@ -11,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
 from numpyro.distributions.transforms import AffineTransform
 from numpyro.handlers import reparam
 from numpyro.infer import MCMC, NUTS
@@ -18,6 +18,7 @@ from numpyro.infer.reparam import ExplicitReparam
 
 from inference import results
 from inference.engine.blas import on_one_thread
+from mixture_models.types import AnyArray
 from mixture_models.validation import InputError, increasing_array, integer
 
 results.register(
@@ -37,10 +38,10 @@ PARAMETERS = ("centre", "decay_rate", "log_power", "residual_sd", "residual_leng
 
 @on_one_thread
 def decay_posterior(
-    separations: Any,
-    drifts: Mapping[str, Any],
+    separations: ArrayLike,
+    drifts: Mapping[str, ArrayLike],
     *,
-    fit_from: Any = (5.0,),
+    fit_from: ArrayLike = (5.0,),
     num_chains: int = 4,
     num_warmup: int = 1000,
     num_draws: int = 1000,
@@ -91,7 +92,7 @@ def decay_posterior(
         key = jax.random.key(integer("seed", seed, at_least=0, at_most=2**63 - 1))
         mcmc.run(key, *data, extra_fields=("diverging", "num_steps", "accept_prob"))
         grid = ["measure", "fit_from"]
-        tree = az.from_numpyro(
+        tree: xr.DataTree = az.from_numpyro(
             mcmc,
             coords={"measure": list(drifts), "fit_from": windows, "separation": apart[used]},
             dims={**dict.fromkeys(PARAMETERS, grid), "log_drift": [*grid, "separation"]},
@@ -105,7 +106,9 @@ def decay_posterior(
     return tree
 
 
-def check_windows(separations: Any, fit_from: Any) -> tuple[Any, Any]:
+def check_windows(
+    separations: Float[np.ndarray, "n"], fit_from: ArrayLike
+) -> tuple[Float[np.ndarray, "w"], Bool[np.ndarray, "w n"]]:
     """Return the windows' least separations (w,) and what they hold (w, n), at least four each."""
     windows = increasing_array("fit_from", fit_from, "[0, 100]")
     kept = separations >= windows[:, None]
@@ -115,7 +118,9 @@ def check_windows(separations: Any, fit_from: Any) -> tuple[Any, Any]:
     return windows, kept
 
 
-def _scaled(separations: Any, log_drifts: Any, kept: Any) -> dict[str, Any]:
+def _scaled(
+    separations: Float[np.ndarray, "n"], log_drifts: Float[np.ndarray, "m 1 n"], kept: Bool[np.ndarray, "w n"]
+) -> dict[str, ExplicitReparam]:
     """Return coordinates of order 1 for the coefficients: least squares, in its standard errors.
 
     They change what NUTS moves in, not the posterior.
@@ -135,7 +140,7 @@ def _scaled(separations: Any, log_drifts: Any, kept: Any) -> dict[str, Any]:
     }
 
 
-def _covariates(separations: Any) -> tuple[Any, Any]:
+def _covariates(separations: Float[AnyArray, "n"]) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
     """Return δ² and log δ, each less its mean."""
     square, logarithm = separations**2, jnp.log(separations)
     return square - square.mean(), logarithm - logarithm.mean()

@@ -31,7 +31,7 @@ _MOST_DRAWS = 4000
 def compare_runs(
     trees: Mapping[str, xr.DataTree],
     *,
-    at: Any = "final",
+    at: str | float = "final",
     gain: float | None = None,
     rope: float | Mapping[str, float] = 0.0,
 ) -> xr.DataTree:
@@ -170,7 +170,7 @@ def _check_references(trees: Mapping[str, xr.DataTree]) -> None:
                 )
 
 
-def _references(tree: xr.DataTree) -> Any:
+def _references(tree: xr.DataTree) -> object:
     return tree.attrs.get("references")
 
 
@@ -180,7 +180,7 @@ def _features(tree: xr.DataTree) -> list[str]:
     return [str(f) for f in tree["constant_data"]["source_feature"].to_numpy()]
 
 
-def _kind(tree: xr.DataTree) -> tuple[Any, ...]:
+def _kind(tree: xr.DataTree) -> tuple[object, ...]:
     """Return what, with the references, decides the draws of what the references say."""
     return tuple(tree.attrs.get(name) for name in ("covariance", "tails", "max_features"))
 
@@ -192,7 +192,7 @@ def _words(words: np.ndarray) -> str:
     return max(map(str, words), key=lambda w: verdict.ORDER.index(w.partition(": ")[0]))
 
 
-def _ropes(rope: Any, chosen: tuple[str, ...]) -> dict[str, float]:
+def _ropes(rope: float | Mapping[str, float], chosen: tuple[str, ...]) -> dict[str, float]:
     given = dict(rope) if isinstance(rope, Mapping) else dict.fromkeys(chosen, rope)
     unknown = set(given) - set(COMPARED)
     if unknown:
@@ -212,7 +212,7 @@ def _draws(tree: xr.DataTree) -> xr.Dataset:
     return stacked.isel(sample=slice(_MOST_DRAWS))
 
 
-def _place(name: str, draws: xr.Dataset, at: Any) -> int:
+def _place(name: str, draws: xr.Dataset, at: str | float) -> int:
     labels = draws["checkpoint"].to_numpy()
     if at == "final":
         return len(labels) - 1

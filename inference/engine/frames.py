@@ -8,7 +8,7 @@ mixture besides.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import AnyArray
 
 METRICS = ("euclidean", "whitened")
 
@@ -30,16 +31,16 @@ class Frame(NamedTuple):
     basis: Float[np.ndarray, "d k"] | None
     dual: Float[np.ndarray, "d k"] | None
 
-    def embed(self, u: Any) -> Any:
+    def embed(self, u: AnyArray) -> AnyArray:
         """Return y for coordinates u of shape (..., k)."""
         return u if self.basis is None else self.origin + u @ self.basis.T
 
-    def gradient(self, g: Any) -> Any:
+    def gradient(self, g: AnyArray) -> AnyArray:
         """Return the gradient in y for one in the coordinates u, of shape (..., k)."""
         return g if self.dual is None else g @ self.dual.T
 
 
-def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
+def in_frame[Things](things: Things, metric: str) -> tuple[Frame, Things]:
     """Return a frame in which the flow wanted is the Euclidean one, and a pytree with its mixtures in it.
 
     Args:
@@ -59,7 +60,7 @@ def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
     basis = np.linalg.svd(points, full_matrices=False)[2][:rank].T
     inner_scale = np.ones(()) if whitened else scale
 
-    def reduced(thing: Any) -> Any:
+    def reduced(thing: object) -> object:
         if not isinstance(thing, TwoMode):
             return thing
         old, new = (
@@ -74,10 +75,10 @@ def in_frame(things: Any, metric: str) -> tuple[Frame, Any]:
     return Frame(origin, outer, dual), jax.tree.map(reduced, things, is_leaf=_is_mixture)
 
 
-def mixtures_in(things: Any) -> Sequence[TwoMode]:
+def mixtures_in(things: object) -> Sequence[TwoMode]:
     """Return the mixtures among the nodes of a pytree."""
     return [node for node in jax.tree.leaves(things, is_leaf=_is_mixture) if _is_mixture(node)]
 
 
-def _is_mixture(node: Any) -> bool:
+def _is_mixture(node: object) -> bool:
     return isinstance(node, TwoMode)

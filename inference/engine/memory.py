@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import psutil
@@ -79,10 +78,10 @@ def _held() -> int:
     return int(psutil.Process().memory_info().rss) if stats is None else _in_use(stats)
 
 
-def _in_use(stats: dict[str, Any]) -> int:
+def _in_use(stats: dict[str, int]) -> int:
     return int(stats["bytes_in_use"])
 
 
-def _device() -> dict[str, Any] | None:
+def _device() -> dict[str, int] | None:
     """Return what the first device says of its memory, None where it is this process's."""
     return None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()

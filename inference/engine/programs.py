@@ -18,6 +18,10 @@ _NUMBERS = int | float | np.ndarray | jax.Array
 _TRACING = RLock()
 
 
+#: What a program takes of a pytree: its numbers, None in the place of a constant.
+Numbers = tuple[np.ndarray | jax.Array | None, ...]
+
+
 class Program(NamedTuple):
     """A pytree split into its numbers and everything else; hashable, for ``jit``, once `static`.
 
@@ -29,7 +33,7 @@ class Program(NamedTuple):
 
     numbers: Any
     structure: PyTreeDef
-    constants: tuple[Any, ...]
+    constants: tuple[object, ...]
 
     @property
     def static(self) -> Self:
@@ -41,14 +45,14 @@ class Program(NamedTuple):
         return eqx.combine(numbers, jax.tree.unflatten(self.structure, self.constants))
 
 
-def program_of(parts: Any) -> Program:
+def program_of(parts: object) -> Program:
     """Split a pytree: numbers and arrays, but not flags, are passed in; all other leaves are constants."""
     numbers, others = eqx.partition(parts, lambda x: isinstance(x, _NUMBERS) and not isinstance(x, bool))
     constants, structure = jax.tree.flatten(others)
     return Program(jax.tree.map(_passed, numbers), structure, tuple(constants))
 
 
-def _passed(number: Any) -> Any:
+def _passed(number: int | float | np.ndarray | jax.Array) -> np.ndarray | jax.Array:
     # Not to the device one by one: a thousand points of a sweep have thousands of numbers.
     return jnp.asarray(number, float) if isinstance(number, jax.Array) else np.asarray(number, np.float64)
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from inference import results
-from inference.engine.programs import Program, compiled
+from inference.engine.programs import Numbers, Program, compiled
 from inference.exact.dynamics import (
     Problem,
     State,
@@ -23,8 +23,9 @@ from inference.exact.dynamics import (
     value_and_grad,
 )
 from inference.training.train import MOST_STEPS
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
+from mixture_models.types import AnyArray, Scalar
 from mixture_models.validation import integer, number, positive
 
 
@@ -79,23 +80,28 @@ def population_descent(
 
 def _stepped(
     program: Program,
-    numbers: Any,
+    numbers: Numbers,
     states: State,
-    mixtures: Any,
+    mixtures: Pair,
     *,
     objective: Objective,
     problem: Problem,
     steps: np.ndarray,
 ) -> State:
     """Return the states at all recorded steps, shape (setting, step, ...)."""
-    return _descend(program, numbers, states, mixtures, np.diff(steps), problem.learning_rate)
+    return _descend(program, numbers, states, mixtures, np.diff(steps), cast(float, problem.learning_rate))
 
 
 @compiled
 def _descend(
-    program: Program, numbers: Any, states: State, mixtures: Any, counts: Any, learning_rate: Any
+    program: Program,
+    numbers: Numbers,
+    states: State,
+    mixtures: Pair,
+    counts: Int[AnyArray, "step"],
+    learning_rate: Scalar,
 ) -> State:
-    def one(numbers: Any, state: State, mixtures: Any) -> State:
+    def one(numbers: Numbers, state: State, mixtures: Pair) -> State:
         _, guide, _, companion, factors = program.parts(numbers)
 
         def update(_: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
@@ -115,6 +121,7 @@ def _descend(
             return carry, carry[0]
 
         _, states = lax.scan(record, (state, jnp.zeros((), int)), counts)
-        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
+        result: State = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
+        return result
 
     return over_settings(one, numbers, states, mixtures)

@@ -1,30 +1,32 @@
 """What exact dynamics share: objectives at settings, in few dimensions, solved in chunks and observed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from inference import results
 from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import run_together
 from inference.engine.frames import METRICS, Frame, in_frame
-from inference.engine.programs import Program, compiled, program_of
+from inference.engine.programs import Numbers, Program, compiled, program_of
 from inference.exact.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
 from inference.storage import kept
 from inference.training.train import check_factors, check_objectives, check_setting
 from mixture_models.mixture.sensible_range import FARTHEST, has_left
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import params_at
+from mixture_models.types import Index, Params, Scalar
 from mixture_models.validation import InputError, one_of, positive
 
 # Settings that one call solves together: enough to fill vector registers, few enough to wait for.
@@ -36,6 +38,7 @@ RESOLUTION = 0
 
 # Of what is found of a chunk.
 _PARTS = ("observed", "unmet", "params", "left")
+_Found = tuple[dict[str, np.ndarray], ...]
 
 
 class Problem(NamedTuple):
@@ -53,12 +56,17 @@ class Problem(NamedTuple):
 class State(NamedTuple):
     """The params of the learner and those of its companion, None without one."""
 
-    learner: dict[str, Array]
-    companion: dict[str, Array] | None
+    learner: Params
+    companion: Params | None
 
 
 def problem_of(
-    objectives: Any, start: Any, target: Any, metric: str, factors: Any, learning_rate: float | None
+    objectives: Objective | Sequence[Objective],
+    start: TwoMode | Sequence[TwoMode],
+    target: TwoMode | Sequence[TwoMode],
+    metric: str,
+    factors: Mapping[str, float] | None,
+    learning_rate: float | None,
 ) -> Problem:
     """Check the arguments that `gradient_flow` and `population_descent` share."""
     chosen = check_objectives(objectives)
@@ -94,7 +102,7 @@ def check_records(problem: Problem, count: int) -> None:
     memory.check_fits("what is recorded", 8.0 * floats * states, "record fewer states or settings")
 
 
-def _listed(name: str, mixtures: Any) -> list[TwoMode]:
+def _listed(name: str, mixtures: TwoMode | Sequence[TwoMode]) -> list[TwoMode]:
     """Return one mixture or several as a list, or refuse anything else."""
     if not isinstance(mixtures, TwoMode | Sequence) or isinstance(mixtures, str | bytes):
         raise InputError(f"{name} must be a TwoMode or a list of them; got {type(mixtures).__name__}")
@@ -103,7 +111,7 @@ def _listed(name: str, mixtures: Any) -> list[TwoMode]:
 
 @on_one_thread
 def solved(
-    problem: Problem, solve: Callable[..., State], coords: Mapping[str, Any], settings: dict[str, Any]
+    problem: Problem, solve: Callable[..., State], coords: Mapping[str, object], settings: dict[str, object]
 ) -> xr.DataTree:
     """Solve every objective at all settings, in chunks side by side on the cores, and assemble the result."""
     with _arithmetic():
@@ -123,7 +131,7 @@ def solved(
         # First one chunk of every program, so that no two threads compile the same.
         programs = [batch.program for batch in batches for _ in batch.chunks]
         leading = [programs.index(program) == i for i, program in enumerate(programs)]
-        done: dict[int, Any] = {}
+        done: dict[int, _Found] = {}
         for turn in (True, False):
             numbers = [i for i, leads in enumerate(leading) if leads == turn]
             if numbers:
@@ -144,9 +152,10 @@ def solved(
     )
 
 
-def _arithmetic() -> Any:
+def _arithmetic() -> AbstractContextManager[object]:
     """Return the context of exact arithmetic, which is that of a thread."""
-    return jax.enable_x64(True)
+    result: AbstractContextManager[object] = jax.enable_x64(True)
+    return result
 
 
 class _Batch(NamedTuple):
@@ -155,11 +164,11 @@ class _Batch(NamedTuple):
     program: Program
     guide: Program
     frames: list[Frame]
-    numbers: list[Any]
-    guide_numbers: list[Any]
+    numbers: list[Numbers]
+    guide_numbers: list[Numbers]
     states: list[State]
-    mixtures: list[tuple[TwoMode, TwoMode]]
-    chunks: Any
+    mixtures: list[Pair]
+    chunks: Int[np.ndarray, "chunk setting"]
 
 
 def _batch_of(problem: Problem, objective: Objective) -> _Batch:
@@ -198,7 +207,7 @@ def _kept(
     solve: Callable[..., State],
     folder: Path | None,
     report: Callable[[int], None],
-) -> Any:
+) -> _Found:
     """Return a chunk that is kept, or solve it now and keep it."""
 
     def compute() -> dict[str, np.ndarray]:
@@ -218,7 +227,7 @@ def _solve_chunk(
     rows: np.ndarray,
     solve: Callable[..., State],
     report: Callable[[int], None],
-) -> Any:
+) -> _Found:
     """Return what is observed at some settings, what is unmet there, the params, and if they left."""
     numbers, guide_numbers, states, mixtures = (
         jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *[one[i] for i in rows])
@@ -228,10 +237,11 @@ def _solve_chunk(
     report(1)
     seen, left = _observe(batch.guide, guide_numbers, reached.learner, mixtures, dimension)
     exact, unmet = _judge(batch.program, numbers, reached, mixtures)
-    return jax.device_get((seen | exact, unmet, reached.learner, {"left": left}))
+    result: _Found = jax.device_get((seen | exact, unmet, reached.learner, {"left": left}))
+    return result
 
 
-def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, np.ndarray]:
+def _joined(objective: Objective, batch: _Batch, parts: list[_Found]) -> dict[str, np.ndarray]:
     """Return the variables of one objective, each of shape (setting, time, *event)."""
     count = len(batch.states)
     observed, unmet, params, left = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:count], *parts)
@@ -249,38 +259,42 @@ def _joined(objective: Objective, batch: _Batch, parts: list[Any]) -> dict[str, 
         for name, value in params.items()
         if value.ndim > 2
     }
-    return observed | embedded
+    result: dict[str, np.ndarray] = observed | embedded
+    return result
 
 
 @compiled
 def _observe(
-    guide: Program, numbers: Any, params: dict[str, Array], mixtures: Any, dimension: Any
+    guide: Program, numbers: Numbers, params: Params, mixtures: Pair, dimension: Scalar
 ) -> tuple[dict[str, Array], Array]:
     """Return what a learner reports at params (setting, time, ...), and where it left the sensible range."""
     # A program by itself, which objectives with the same learner share.
 
-    def one(numbers: Any, params: dict[str, Array], mixtures: Any) -> tuple[dict[str, Array], Array]:
+    def one(numbers: Numbers, params: dict[str, Array], mixtures: Pair) -> tuple[dict[str, Array], Array]:
         learner = guide.parts(numbers)
-        return lax.map(
+        result: tuple[dict[str, Array], Array] = lax.map(
             lambda at: (
                 learner.metrics(at, *mixtures),
                 has_left(at, mixtures[0], mixtures[1], dimension),
             ),
             params,
         )
+        return result
 
     return over_settings(one, numbers, params, mixtures)
 
 
 @compiled
-def _judge(program: Program, numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
+def _judge(
+    program: Program, numbers: Numbers, states: State, mixtures: Pair
+) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the loss and its error at states (setting, time, ...), and what it cannot fulfil there."""
 
-    def one(numbers: Any, states: State, mixtures: Any) -> tuple[Any, Any]:
+    def one(numbers: Numbers, states: State, mixtures: Pair) -> tuple[dict[str, Array], dict[str, Array]]:
         model, guide, divergence, *_ = program.parts(numbers)
 
-        def at(state: State) -> tuple[Any, Any]:
-            def by_resolution(resolution: Array) -> Any:
+        def at(state: State) -> tuple[dict[str, Array], dict[str, Array]]:
+            def by_resolution(resolution: Array) -> tuple[Array, dict[str, Array]]:
                 return value_and_grad(program, numbers, state, mixtures, resolution)
 
             value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
@@ -289,28 +303,32 @@ def _judge(program: Program, numbers: Any, states: State, mixtures: Any) -> tupl
             return {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}, unmet
 
         # One state after the other: batched once more, this would be the longest of all programs to compile.
-        return lax.map(at, states)
+        result: tuple[dict[str, Array], dict[str, Array]] = lax.map(at, states)
+        return result
 
     return over_settings(one, numbers, states, mixtures)
 
 
 def value_and_grad(
-    program: Program, numbers: Any, state: State, mixtures: Any, resolution: Any = RESOLUTION
+    program: Program, numbers: Numbers, state: State, mixtures: Pair, resolution: Index = RESOLUTION
 ) -> tuple[Array, dict[str, Array]]:
     """Return the exact loss and its gradient in the learner's params."""
-    return _value_and_grad(program, numbers, state, mixtures, jnp.asarray(resolution, int))
+    result: tuple[Array, dict[str, Array]] = _value_and_grad(
+        program, numbers, state, mixtures, jnp.asarray(resolution, int)
+    )
+    return result
 
 
 @partial(jax.jit, static_argnums=0)
 def _value_and_grad(
-    program: Program, numbers: Any, state: State, mixtures: Any, resolution: Array
+    program: Program, numbers: Numbers, state: State, mixtures: Pair, resolution: Array
 ) -> tuple[Array, dict[str, Array]]:
     # A program by itself, so that JAX traces it once for all dynamics and every stage of their solvers.
     model, guide, divergence, *_ = program.parts(numbers)
     return loss_and_grad(divergence, resolution, state.learner, model, guide, mixtures, state.companion)
 
 
-def over_settings[T](function: Callable[..., T], *settings: Any) -> T:
+def over_settings[T](function: Callable[..., T], *settings: object) -> T:
     """Return a function's values at all settings of a chunk, along the first axis.
 
     One setting alone is not batched, which would make its program longer to compile.
@@ -318,7 +336,8 @@ def over_settings[T](function: Callable[..., T], *settings: Any) -> T:
     if len(jax.tree.leaves(settings)[0]) > 1:
         return jax.vmap(function)(*settings)
     value = function(*jax.tree.map(lambda x: x[0], settings))
-    return jax.tree.map(lambda x: x[None], value)
+    result: T = jax.tree.map(lambda x: x[None], value)
+    return result
 
 
 def smallest_deviation(mixture: TwoMode) -> float:

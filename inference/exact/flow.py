@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import diffrax
 import jax
@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int
+from numpy.typing import ArrayLike
 
-from inference.engine.programs import Program, compiled
+from inference.engine.programs import Numbers, Program, compiled
 from inference.exact.dynamics import (
     Problem,
     State,
@@ -23,8 +24,9 @@ from inference.exact.dynamics import (
     solved,
     value_and_grad,
 )
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
+from mixture_models.types import AnyArray, Scalar
 from mixture_models.validation import InputError, finite_array, positive
 
 # Beyond this many times the fastest relaxation an implicit solver takes fewer steps, and compiles longer.
@@ -41,7 +43,7 @@ def gradient_flow(
     start: TwoMode | Sequence[TwoMode],
     target: TwoMode | Sequence[TwoMode],
     *,
-    times: Any,
+    times: ArrayLike,
     metric: str = "euclidean",
     learning_rate_factors: Mapping[str, float] | None = None,
     learning_rate: float | None = None,
@@ -97,9 +99,9 @@ def gradient_flow(
 
 def _integrated(
     program: Program,
-    numbers: Any,
+    numbers: Numbers,
     states: State,
-    mixtures: Any,
+    mixtures: Pair,
     *,
     objective: Objective,
     problem: Problem,
@@ -107,8 +109,9 @@ def _integrated(
     tolerances: tuple[float, float],
 ) -> State:
     """Return the states at all times, shape (setting, time, ...)."""
-    rate, companion, end = problem.learning_rate, objective.companion, when[-1]
-    interval = np.inf if companion is None else companion.sync_interval(cast(float, rate))
+    # None where no companion asks for it.
+    rate, companion, end = cast(float, problem.learning_rate), objective.companion, when[-1]
+    interval = np.inf if companion is None else companion.sync_interval(rate)
     # Restarts at every jump; a record at a jump is of the state before it.
     jumps = interval * np.arange(1.0, np.ceil(end / interval)) if np.isfinite(interval) else np.zeros(0)
     grid = np.unique(np.concatenate([[0.0], when, jumps])) if jumps.size else np.zeros(0)
@@ -142,8 +145,8 @@ class _Rounding(NamedTuple):
         pace: steps of training in a unit of time: what a companion covers of its distance.
     """
 
-    fastest: Any
-    pace: Any
+    fastest: Scalar
+    pace: Scalar
 
     def at_rest(self, state: State, velocity: State) -> Array:
         """Return whether no param moves faster than the rounding of its velocity."""
@@ -167,10 +170,10 @@ class _Rounding(NamedTuple):
 class _Grid(NamedTuple):
     """The times to report; with jumps also those between which one integrates, and what happens there."""
 
-    when: Any
-    grid: Any
-    jumps: Any
-    reported: Any
+    when: Float[AnyArray, "time"]
+    grid: Float[AnyArray, "node"]
+    jumps: Bool[AnyArray, "node"]
+    reported: Int[AnyArray, "time"]
 
 
 class _Method(NamedTuple):
@@ -183,23 +186,23 @@ class _Method(NamedTuple):
 @compiled
 def _integrate(
     method: _Method,
-    numbers: Any,
+    numbers: Numbers,
     states: State,
-    mixtures: Any,
+    mixtures: Pair,
     times: _Grid,
-    first_step: Any,
-    learning_rate: Any,
-    tolerances: Any,
+    first_step: Scalar,
+    learning_rate: Scalar,
+    tolerances: tuple[Scalar, Scalar],
     rounding: _Rounding,
 ) -> tuple[State, Array]:
     program = method.program
     solver = diffrax.Kvaerno5() if method.implicit else diffrax.Tsit5()
     controller = diffrax.PIDController(rtol=tolerances[0], atol=tolerances[1])
 
-    def one(numbers: Any, state: State, mixtures: Any) -> tuple[State, Array]:
+    def one(numbers: Numbers, state: State, mixtures: Pair) -> tuple[State, Array]:
         _, guide, _, companion, factors = program.parts(numbers)
 
-        def field(t: Any, state: State, args: Any) -> State:
+        def field(t: object, state: State, args: object) -> State:
             _, gradient = value_and_grad(program, numbers, state, mixtures)
             learner = {name: -factors.get(name, 1.0) * g for name, g in gradient.items()}
             pace = None
@@ -208,9 +211,10 @@ def _integrate(
             velocity = State(learner, pace)
             # Rounding errors would keep the solver's steps short for as long as it is to stay at a rest.
             rests = rounding.at_rest(state, velocity)
-            return jax.tree.map(lambda v: jnp.where(rests, 0.0, v), velocity)
+            result: State = jax.tree.map(lambda v: jnp.where(rests, 0.0, v), velocity)
+            return result
 
-        def follow(state: State, begin: Any, end: Any, saved: diffrax.SaveAt) -> tuple[State, Array]:
+        def follow(state: State, begin: Scalar, end: Scalar, saved: diffrax.SaveAt) -> tuple[State, Array]:
             solution = diffrax.diffeqsolve(
                 diffrax.ODETerm(field),
                 solver,

@@ -3,20 +3,23 @@
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 
 from inference.engine.blas import on_one_thread
 from inference.engine.frames import in_frame
-from inference.engine.programs import Program, program_of, traced_alone
+from inference.engine.programs import Numbers, Program, program_of, traced_alone
 from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.learners import Guide
-from mixture_models.losses.loss import law_of
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.losses.loss import Loss, law_of
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
+from mixture_models.types import Index, Params
+from mixture_models.types import Program as Model
 from mixture_models.validation import InputError
 
 #: Two resolutions of the integrals; what they differ by is the estimate of the coarser one's error.
@@ -146,7 +149,7 @@ def check_error(error: float, largest: float) -> None:
         raise InputError(f"the integrals must be accurate to {_TOLERANCE:g}; {found}")
 
 
-def warn_of(objective: Objective, unmet: Mapping[str, Any]) -> None:
+def warn_of(objective: Objective, unmet: Mapping[str, ArrayLike]) -> None:
     """Warn of what an exact loss could not fulfil, see `Loss.unmet`, given where it did not."""
     for sentence, where in unmet.items():
         places = np.ravel(where)
@@ -156,13 +159,13 @@ def warn_of(objective: Objective, unmet: Mapping[str, Any]) -> None:
 
 
 def loss_and_grad(
-    divergence: Any,
-    resolution: Any,
-    params: dict[str, Array],
-    model: Any,
-    guide: Any,
-    mixtures: tuple[TwoMode, TwoMode],
-    companion: dict[str, Array] | None,
+    divergence: Loss,
+    resolution: Index,
+    params: Params,
+    model: Model,
+    guide: Model,
+    mixtures: Pair,
+    companion: Params | None,
 ) -> tuple[Array, dict[str, Array]]:
     """Return the exact loss at params of the learner and its derivatives in them.
 
@@ -180,13 +183,13 @@ def loss_and_grad(
 
 
 def unmet_of(
-    divergence: Any,
-    resolution: Any,
-    params: dict[str, Array],
-    model: Any,
-    guide: Any,
-    mixtures: tuple[TwoMode, TwoMode],
-    companion: dict[str, Array] | None,
+    divergence: Loss,
+    resolution: Index,
+    params: Params,
+    model: Model,
+    guide: Model,
+    mixtures: Pair,
+    companion: Params | None,
 ) -> dict[str, Array]:
     """Return what the exact loss at params of the learner cannot fulfil; arguments of `loss_and_grad`."""
     target = law_of(_beside(model, companion), params, *mixtures)
@@ -194,7 +197,7 @@ def unmet_of(
     return divergence.exact(resolution).unmet(target, learner, mixtures)
 
 
-def _beside(model: Any, companion: dict[str, Array] | None) -> Any:
+def _beside(model: Model, companion: Params | None) -> Model:
     """Return a model that knows its companion's params."""
     return model if companion is None else partial(model, companion=companion)
 
@@ -202,12 +205,17 @@ def _beside(model: Any, companion: dict[str, Array] | None) -> Any:
 @partial(jax.jit, static_argnums=0)
 @traced_alone
 def _at_resolution(
-    program: Program, numbers: Any, learner: TwoMode, target: TwoMode, companion: Any, resolution: Any
+    program: Program,
+    numbers: Numbers,
+    learner: TwoMode,
+    target: TwoMode,
+    companion: Params | None,
+    resolution: Index,
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     model, guide, divergence = program.parts(numbers)
     place = (divergence, resolution, _params(learner), model, guide, (learner, target), companion)
     return *loss_and_grad(*place), unmet_of(*place)
 
 
-def _params(mixture: TwoMode) -> dict[str, Any]:
+def _params(mixture: TwoMode) -> Params:
     return {name: getattr(mixture, name) for name in Parameters._fields}

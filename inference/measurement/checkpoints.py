@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from inference import results
@@ -27,6 +28,7 @@ from inference.measurement.references.anchors import NUM_DRAWS, References, anch
 from inference.measurement.references.contamination import Contamination, contamination_of
 from inference.measurement.references.projection import Projection, project
 from inference.measurement.samples import inputs, stored
+from inference.measurement.samples.sources import Source
 from inference.measurement.scores.measure_scores import prior_shapes
 from inference.measurement.variables import VARIABLES
 from inference.measurement.verdict import checks
@@ -72,9 +74,9 @@ class _Checkpoint(NamedTuple):
 
 @on_one_thread
 def measure(
-    samples: Any,
-    old_reference: Any,
-    new_reference: Any,
+    samples: Source,
+    old_reference: Source,
+    new_reference: Source,
     *,
     seed: int = 0,
     method: str = "auto",
@@ -287,7 +289,7 @@ def measure_checkpoint(
     each = plan.num_draws // NUM_DRAWS
     scales = _scales(references, prior, rows, central, neither=neither)
     draws = laplace.draw(references.draws, prior, seen, scales, modes, neither=neither, num=each, rng=rng)
-    stats: dict[str, Any] = {"num_samples": num, "streamed": int(checkpoint.streamed)}
+    stats: dict[str, float | str] = {"num_samples": num, "streamed": int(checkpoint.streamed)}
     stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency, "method": "laplace"}
     stats |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     doubtful = plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT
@@ -297,7 +299,7 @@ def measure_checkpoint(
         draws, sampled = nuts.sample(references.draws, prior, held, draws, neither=neither, num=each, rng=rng)
         if on_line:
             draws = draws._replace(scales=_scales_across(draws.scales, fast, rng))
-        stats |= {"method": "nuts"} | sampled
+        stats |= {"method": "nuts", **sampled}
     line = draws
     if on_line and references.old.shape[1] > 1:
         draws = _with_across(references, rows, draws, rng)
@@ -381,7 +383,7 @@ def _with_across(
     return draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
 
 
-def _by_slot(array: Any) -> np.ndarray:
+def _by_slot(array: ArrayLike) -> np.ndarray:
     """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
     values = np.swapaxes(np.asarray(array), 0, 1)
     return values.reshape(-1, *values.shape[2:])
@@ -391,7 +393,7 @@ def _by_slot(array: Any) -> np.ndarray:
 _FORMAT = 2
 
 
-def _facts(settings: dict[str, Any], checked: inputs.Checked) -> str:
+def _facts(settings: dict[str, object], checked: inputs.Checked) -> str:
     """Return what stands for the settings and the references."""
     common = hashlib.sha256(json.dumps(settings | {"format": _FORMAT}, sort_keys=True).encode())
     for array in (checked.old, checked.new):
@@ -401,12 +403,12 @@ def _facts(settings: dict[str, Any], checked: inputs.Checked) -> str:
 
 def _tree(
     measured: list[dict[str, np.ndarray]],
-    names: list[Any],
+    names: list[Hashable],
     checked: inputs.Checked,
-    projection: Any,
+    projection: Projection,
     plan: _Plan,
-    settings: dict[str, Any],
-    extra: dict[str, Any],
+    settings: dict[str, object],
+    extra: dict[str, object],
 ) -> xr.DataTree:
     per_chain = plan.num_draws // _CHAINS
     features = checked.features if projection.names is None else projection.names
@@ -423,7 +425,7 @@ def _tree(
     def group(prefix: str) -> dict[str, np.ndarray]:
         return {k.removeprefix(prefix): stacked(k) for k in measured[0] if k.startswith(prefix)}
 
-    variables: dict[str, Any] = {}
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for name, array in group("posterior_").items():
         split = array.reshape(len(names), _CHAINS, per_chain, *array.shape[2:])
         dims = ("chain", "draw", "checkpoint", *(["feature"] if array.ndim == 3 else []))

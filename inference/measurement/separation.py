@@ -3,7 +3,7 @@
 Unlike `inference.measure` nothing is taken to have moved, which needs no posterior draws.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import weight_posterior
 from inference.measurement.samples import inputs
+from inference.measurement.samples.sources import Source
 from mixture_models.validation import InputError, flag
 
 # Least samples of a half of both references beyond the features, for a discriminant that is one.
@@ -57,7 +58,11 @@ class EstimatedSetting(NamedTuple):
 
 @on_one_thread
 def estimate_setting(
-    old_samples: Any, new_samples: Any, learner_samples: Any = None, *, drop_missing: bool = False
+    old_samples: Source,
+    new_samples: Source,
+    learner_samples: Source | None = None,
+    *,
+    drop_missing: bool = False,
 ) -> EstimatedSetting:
     """Estimate separation, covariance and, from samples of the learner, its old weight.
 
@@ -157,7 +162,8 @@ def pooled_covariance(
 ) -> Float[np.ndarray, "d d"]:
     """Return the covariance within the two tasks, with n + m - 2 degrees of freedom."""
     centred = np.concatenate([task - task.mean(axis=0) for task in (old, new)])
-    return centred.T @ centred / (len(centred) - 2)
+    result: np.ndarray = centred.T @ centred / (len(centred) - 2)
+    return result
 
 
 def _halves(task: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

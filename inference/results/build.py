@@ -3,28 +3,29 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from inference.results.schema import LAYOUT, describe
 from inference.storage.versions import version_of
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.objectives.objective import Objective
 from mixture_models.validation import InputError
 
 _EVENT_DIMS = ("feature", "feature_bis")
 
 
 def training_tree(
-    objectives: Sequence[Any],
+    objectives: Sequence[Objective],
     trajectories: Sequence[Mapping[str, np.ndarray]],
     diverged_steps: Sequence[np.ndarray],
     steps: np.ndarray,
     mixtures: Mapping[str, TwoMode],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
 ) -> xr.DataTree:
     """Assemble the result of a training.
 
@@ -66,11 +67,11 @@ def training_tree(
 
 
 def population_tree(
-    objectives: Sequence[Any],
+    objectives: Sequence[Objective],
     populations: Sequence[Mapping[str, np.ndarray]],
-    coords: Mapping[str, Any],
+    coords: Mapping[str, object],
     mixtures: Mapping[str, Sequence[TwoMode]],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
     batched: bool,
 ) -> xr.DataTree:
@@ -108,7 +109,7 @@ def population_tree(
     return xr.DataTree.from_dict({"/": root} | {f"/{name}": group for name, group in groups.items()})
 
 
-def on_grid(dataset: xr.Dataset, axes: Mapping[str, Any]) -> xr.Dataset:
+def on_grid(dataset: xr.Dataset, axes: Mapping[str, ArrayLike]) -> xr.Dataset:
     """Give the settings of an exact result the dims of the grid that they ran over, the last one fastest.
 
     Args:
@@ -128,7 +129,7 @@ def recorded_steps(num_steps: int, record_every: int) -> np.ndarray:
     return np.unique(np.append(np.arange(0, num_steps, min(record_every, num_steps)), num_steps))
 
 
-def objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
+def objective_coords(objectives: Sequence[Objective]) -> dict[str, list[str] | tuple[str, list[str]]]:
     """Return the names of objectives and what they are made of, as coordinates."""
     return {
         "objective": [objective.name for objective in objectives],
@@ -139,7 +140,7 @@ def objective_coords(objectives: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def names(objectives: Iterable[Any]) -> list[str]:
+def names(objectives: Iterable[Objective]) -> list[str]:
     """Return the objectives' names, or refuse two of one name, which a result could not tell apart."""
     result = [objective.name for objective in objectives]
     twice = sorted({name for name in result if result.count(name) > 1})
@@ -160,7 +161,7 @@ def converged(tree: xr.DataTree) -> xr.DataArray:
     return tree["trajectory_stats"].to_dataset()["diverged_step"] < 0
 
 
-def provenance(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
+def provenance(settings: Mapping[str, object]) -> dict[str, str | int | float]:
     """Return the root attributes: settings, versions and backend, as str, int or float."""
     packages = ("massdrift", "jax", "numpyro", "optax", "arviz", "xarray", "numpy")
     flat = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
@@ -190,7 +191,7 @@ def _with_features(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in _EVENT_DIMS if d in dataset.sizes})
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: object) -> object:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return str(value)

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ from inference.storage import files
 from inference.storage.reading import reading
 from mixture_models.validation import InputError, one_of, path_of
 
-_ENGINES: Any = {".zarr": "zarr", ".nc": "netcdf4"}
+_ENGINES: dict[str, Literal["zarr", "netcdf4"]] = {".zarr": "zarr", ".nc": "netcdf4"}
 
 
 def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -168,7 +168,8 @@ def _left_behind(path: Path, name: str) -> bool:
         machine, pid, began, _ = name.split("-")
         if machine != _machine():
             return time.time() - path.lstat().st_mtime > _LONG_AGO
-        return abs(psutil.Process(int(pid, 16)).create_time() - int(began, 16)) > _CLOCK
+        result: bool = abs(psutil.Process(int(pid, 16)).create_time() - int(began, 16)) > _CLOCK
+        return result
     except psutil.NoSuchProcess:
         return True
     except (ValueError, OSError, psutil.Error):  # not one of ours, or no longer there

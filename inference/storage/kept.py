@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 import jax
@@ -83,7 +82,7 @@ def arrays(
     return found
 
 
-def fingerprint(facts: Any) -> str:
+def fingerprint(facts: object) -> str:
     """Return what is the same for the same facts under the same versions, and for no others."""
     versions = [version_of(package) for package in VERSIONS]
     whole = cloudpickle.dumps((versions, jax.default_backend(), facts))

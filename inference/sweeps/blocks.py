@@ -13,7 +13,9 @@ import jax
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Compiled
 from jaxtyping import Array
+from numpy.typing import ArrayLike
 from numpyro.infer.svi import SVIState
 
 from inference.engine.programs import Program, traced_alone
@@ -82,7 +84,7 @@ def train_block(grid: Grid, cut: Geometry, block: Block, report: Callable[[int],
         families.setdefault(program.static, []).append(index)
     first = block.replicates * cut.replicates
     kept = min(cut.replicates, grid.num_replicates - first)
-    parts = []
+    parts: list[Trained] = []
     for static, members in families.items():
         chosen = [members[min(i, len(members) - 1)] for i in range(cut.settings)]
         trained = _call(
@@ -92,7 +94,8 @@ def train_block(grid: Grid, cut: Geometry, block: Block, report: Callable[[int],
     if len(parts) == 1:
         return parts[0]
     order = np.argsort([i for members in families.values() for i in members])
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[order], *parts)
+    result: Trained = jax.tree.map(lambda *arrays: np.concatenate(arrays)[order], *parts)
+    return result
 
 
 def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
@@ -104,7 +107,7 @@ def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
     for static, (program, point) in by_static.items():
         arguments = _arguments(grid, cut, [program] * cut.settings, [point] * cut.settings, 0)
         for executable in _executables(static, arguments, _call_of(grid, cut, point)):
-            memory = executable.memory_analysis()
+            memory: Any = executable.memory_analysis()
             size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + 2 * memory.output_size_in_bytes
             needed = max(needed, size)
     # What is kept of the records until they are written, joined and reordered.
@@ -130,8 +133,8 @@ def _call_of(grid: Grid, cut: Geometry, point: Training) -> _Call:
 class _Arguments(NamedTuple):
     """What a compiled program takes, but for where it stands: leading axis settings where they differ."""
 
-    numbers: Any
-    setting: Any
+    numbers: Numbers
+    setting: Pair
     rate: np.ndarray
     words: np.ndarray
     replicates: np.ndarray
@@ -152,7 +155,7 @@ def _arguments(
     )
 
 
-def _stacked(*leaves: Any) -> np.ndarray:
+def _stacked(*leaves: ArrayLike) -> np.ndarray:
     return np.stack([np.asarray(leaf, np.float64) for leaf in leaves])
 
 
@@ -242,12 +245,12 @@ def _outputs(common: bool) -> tuple[Any, Any]:
     return State(SVIState(spread, None, whole if common else spread), spread, whole, spread), spread
 
 
-_COMPILED: dict[Any, tuple[Any, Any]] = {}
-_LOCKS: dict[Any, Lock] = {}
+_COMPILED: dict[tuple[object, ...], tuple[Compiled, Compiled]] = {}
+_LOCKS: dict[tuple[object, ...], Lock] = {}
 _GUARD = Lock()
 
 
-def _executables(static: Program, arguments: _Arguments, call: _Call) -> tuple[Any, Any]:
+def _executables(static: Program, arguments: _Arguments, call: _Call) -> tuple[Compiled, Compiled]:
     """Return the programs that start trainings and go on with them, for arguments of these shapes."""
     leaves, structure = jax.tree.flatten(arguments)
     key = (static, call, structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves))
@@ -260,14 +263,14 @@ def _executables(static: Program, arguments: _Arguments, call: _Call) -> tuple[A
     return _COMPILED[key]
 
 
-def _compile(static: Program, arguments: _Arguments, call: _Call) -> tuple[Any, Any]:
+def _compile(static: Program, arguments: _Arguments, call: _Call) -> tuple[Compiled, Compiled]:
     """Compile, for a block, what starts trainings and what goes on with them."""
-    over_settings: Any = _axes(key=None if call.common else 0)
-    over_replicates: Any = _axes(key=0)
+    over_settings = _axes(key=None if call.common else 0)
+    over_replicates = _axes(key=0)
 
     @traced_alone
-    def start(numbers: Any, setting: Any, rate: Array, words: Array, replicates: Array) -> State:
-        def one(numbers: Any, setting: Any, rate: Array, words: Array, replicate: Array) -> State:
+    def start(numbers: Numbers, setting: Pair, rate: Array, words: Array, replicates: Array) -> State:
+        def one(numbers: Numbers, setting: Pair, rate: Array, words: Array, replicate: Array) -> State:
             key = jax.random.wrap_key_data(words, impl="threefry2x32")
             key = jax.random.fold_in(jax.random.fold_in(key, 0), replicate)
             return initial_state(static, numbers, key, setting, rate)
@@ -279,15 +282,15 @@ def _compile(static: Program, arguments: _Arguments, call: _Call) -> tuple[Any, 
 
     @traced_alone
     def go(
-        numbers: Any,
+        numbers: Numbers,
         state: State,
         counts: Array,
         recorded: Array,
         num_steps: Array,
-        setting: Any,
+        setting: Pair,
         rate: Array,
     ) -> tuple[State, dict[str, Array]]:
-        def one(numbers: Any, state: State, setting: Any, rate: Array) -> tuple[State, dict[str, Array]]:
+        def one(numbers: Numbers, state: State, setting: Pair, rate: Array) -> tuple[State, dict[str, Array]]:
             state, taken = advance(static, numbers, state, counts, num_steps, setting, rate)
             _, guide, *_ = static.parts(numbers)
             diverged_step, records = report_of(guide, state.diverged_step, taken, recorded, setting)
@@ -322,4 +325,4 @@ def _axes(key: int | None) -> Any:
     """Return the axes of a state for ``vmap``: the step is that of all, the key may be."""
     none: Any = None
     first: Any = 0
-    return State(SVIState(0, None, key), 0, none, first)
+    return State(SVIState(0, None, key), first, none, first)

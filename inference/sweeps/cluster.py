@@ -91,7 +91,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[tuple[Any, A
 
 
 @on_one_thread
-def _train(payload: bytes, block: tuple[Any, ...]) -> None:
+def _train(payload: bytes, block: tuple[int, tuple[int, ...], int]) -> None:
     """Train and commit one block, on a worker."""
     grid, store = _unpacked(payload)
     objective, place, replicates = block

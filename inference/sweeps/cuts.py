@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -145,7 +145,7 @@ def positions(grid: Grid, cut: Geometry, block: Block) -> list[Position]:
 
 def distinct(grid: Grid, work: Sequence[Block], cut: Geometry) -> list[Block]:
     """Return blocks, one for every program that the given ones use."""
-    found: dict[Any, Block] = {}
+    found: dict[tuple[int, ...], Block] = {}
     changing = [i for i, shared in enumerate(_shared(grid)) if not shared]
     for block in work:
         # Blocks that differ in nothing else share their programs.

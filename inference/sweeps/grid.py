@@ -21,6 +21,7 @@ from itertools import product
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from inference import results
 from inference.training.span import check_span, in_span
@@ -33,7 +34,7 @@ from inference.training.train import (
     check_setting,
 )
 from mixture_models.losses.precision import PRECISIONS
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.objectives.registry import arguments_of, changed
 from mixture_models.validation import InputError, flag, integer, number, one_of, positive
@@ -130,7 +131,7 @@ class Grid:
     def create(
         cls,
         objectives: Objective | Sequence[Objective],
-        axes: Mapping[str, Any],
+        axes: Mapping[str, ArrayLike],
         start: Start,
         target: TwoMode,
         *,
@@ -216,14 +217,14 @@ class Grid:
             self.precision,
         )
 
-    def mixtures(self, values: Mapping[str, Any]) -> tuple[TwoMode, TwoMode]:
+    def mixtures(self, values: Mapping[str, np.number]) -> Pair:
         """Return the start and the target where axes have these values."""
         key = tuple(v for n, v in values.items() if n.startswith(("target.", "start.")))
         if key not in self._mixtures:
             self._mixtures[key] = self._place(values)
         return self._mixtures[key]
 
-    def all_mixtures(self, prefixes: tuple[str, ...]) -> Iterator[tuple[TwoMode, TwoMode]]:
+    def all_mixtures(self, prefixes: tuple[str, ...]) -> Iterator[Pair]:
         """Yield start and target at every point of the axes that begin so, the others at their first."""
         names = [name for name in self.axes if name.startswith(prefixes)]
         first = {name: axis[0] for name, axis in self.axes.items()}
@@ -231,18 +232,18 @@ class Grid:
             yield self.mixtures(first | dict(zip(names, point, strict=True)))
 
     @cached_property
-    def _mixtures(self) -> dict[tuple[Any, ...], tuple[TwoMode, TwoMode]]:
+    def _mixtures(self) -> dict[tuple[object, ...], Pair]:
         return {}
 
     @cached_property
-    def _objectives(self) -> dict[tuple[Any, ...], Objective]:
+    def _objectives(self) -> dict[tuple[object, ...], Objective]:
         return {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave out what was computed: a worker of a cluster gets the settings alone."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
-    def _objective(self, index: int, values: Mapping[str, Any]) -> Objective:
+    def _objective(self, index: int, values: Mapping[str, np.number]) -> Objective:
         objective = self.objectives[index]
         changes = {
             argument: value
@@ -262,7 +263,7 @@ class Grid:
         words = np.random.SeedSequence([seed, objective, *place]).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(11))  # whole as a float too
 
-    def _place(self, values: Mapping[str, Any]) -> tuple[TwoMode, TwoMode]:
+    def _place(self, values: Mapping[str, np.number]) -> Pair:
         def of(owner: str) -> dict[str, float]:
             return {n.partition(".")[2]: float(v) for n, v in values.items() if n.startswith(f"{owner}.")}
 
@@ -360,7 +361,7 @@ def _argument(name: str) -> tuple[str, str]:
     return owner, argument
 
 
-def _values(name: str, values: Any) -> np.ndarray:
+def _values(name: str, values: ArrayLike) -> np.ndarray:
     """Return the values of an axis, whole numbers as such, or refuse what is no list of different numbers."""
     entries = list(values) if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else []
     if not entries or any(isinstance(value, bool | np.bool_ | str) for value in entries):

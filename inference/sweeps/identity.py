@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from inference import results
 from inference.storage import versions
 from inference.sweeps.grid import Grid
+from mixture_models.objectives import Objective
 
 # Versions that can change a number.
 _VERSIONS = ("massdrift", "jax", "jaxlib", "numpyro", "optax")
@@ -48,10 +50,11 @@ def identity(grid: Grid) -> dict[str, Any]:
         "dimension": grid.dimension,
         "start at every point": _starts(grid),
     }
-    return json.loads(json.dumps(facts))
+    result: dict[str, Any] = json.loads(json.dumps(facts))
+    return result
 
 
-def difference(stored: Any, given: Any) -> str | None:
+def difference(stored: Mapping[str, object], given: Mapping[str, object]) -> str | None:
     """Say in words what differs first between two identities, or None."""
     for name, here in given.items():
         there = stored.get(name)
@@ -73,7 +76,7 @@ def _starts(grid: Grid) -> int:
     return total
 
 
-def _fingerprint(objective: Any) -> list[Any]:
+def _fingerprint(objective: Objective) -> list[object]:
     """Return the numbers of an objective and, as text, all else that it is made of.
 
     The structure of a pytree holds the static fields of its nodes, such as a group's size.
@@ -93,5 +96,5 @@ def _words(thing: Any) -> str:
     return f"{thing.__module__}.{thing.__qualname__} {zlib.crc32(body):08x}"
 
 
-def _numeric(leaf: Any) -> bool:
+def _numeric(leaf: object) -> bool:
     return isinstance(leaf, int | float | np.ndarray | np.generic | jax.Array)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr.storage
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
 
 from inference import results
 from inference.sweeps.blocks import variables
@@ -86,7 +87,7 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
     settings["grid"] = {name: values.tolist() for name, values in grid.axes.items()}
     root = xr.Dataset(attrs=results.provenance(settings) | {"sweep": json.dumps(facts)})
     # In memory: zarr is slow at many small files.
-    files: dict[str, Any] = {}
+    files: dict[str, Buffer] = {}
     memory = zarr.storage.MemoryStore(files)
     with warnings.catch_warnings():
         # Until the end, when all is there.
@@ -132,7 +133,7 @@ def _create(
     shape: Sequence[int],
     chunks: Sequence[int],
     dtype: str,
-    fill: Any,
+    fill: float,
     attrs: Mapping[str, str],
 ) -> None:
     store.create_array(

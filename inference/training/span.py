@@ -13,7 +13,7 @@ span. Derivation: docs/theory.md, "Training in the span of the means".
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ from mixture_models.losses.loss import law_of
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.shifted_law import ShiftedLaw
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.objectives.companions import params_at
+from mixture_models.objectives.companions import Companion, params_at
 from mixture_models.objectives.objective import Objective
-from mixture_models.types import Params
+from mixture_models.types import AnyArray, Params, Program, Scalar
 from mixture_models.validation import InputError, integer
 
 # The params that are vectors. A step takes them out of their span by as many coordinates, which come last.
@@ -76,7 +76,7 @@ def in_span(
     basis = basis * np.where(np.diag(triangle) < 0.0, -1.0, 1.0)
     room = len(points) + _BESIDE - basis.shape[1]
 
-    def inside(thing: Any) -> Any:
+    def inside(thing: object) -> object:
         if not isinstance(thing, TwoMode):
             return thing
         old, new = (np.pad((mean - origin) @ basis, (0, room)) for mean in _means(thing))
@@ -85,7 +85,7 @@ def in_span(
     model, loss, companion, start, target = jax.tree.map(
         inside, (*parts, start, target), is_leaf=lambda node: isinstance(node, TwoMode)
     )
-    guide = InSpan(objective.guide, dimension, len(anchors))
+    guide = InSpan(cast(Guide[TwoMode], objective.guide), dimension, len(anchors))
     reduced = replace(objective, model=model, guide=guide, loss=loss, companion=companion)
     return reduced, start, target
 
@@ -139,7 +139,7 @@ def _companion_of(objective: Objective, start: TwoMode, target: TwoMode) -> Para
     return None if companion is None else companion.initial(objective.guide, start, target)
 
 
-def _beside(model: Any, companion: Params | None) -> Any:
+def _beside(model: Program, companion: Params | None) -> Program:
     """Return a model that knows its companion's params."""
     return model if companion is None else partial(model, companion=companion)
 
@@ -150,21 +150,24 @@ def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode
     turn = -np.eye(1) if dim == 1 else np.linalg.qr(rng.normal(size=(dim, dim)))[0]
     shift = rng.normal(size=dim)
 
-    def move(thing: Any) -> Any:
+    def move(thing: object) -> object:
         if isinstance(thing, TwoMode):
             return replace(thing, **{name: getattr(thing, name) @ turn + shift for name in _MEANS})
         if isinstance(thing, dict):
             return {name: v @ turn + shift if jnp.ndim(v) else v for name, v in thing.items()}
         return thing
 
-    def moved(things: Any) -> Any:
-        return jax.tree.map(move, things, is_leaf=lambda node: isinstance(node, TwoMode | dict))
+    def moved[Things](things: Things) -> Things:
+        result: Things = jax.tree.map(move, things, is_leaf=lambda node: isinstance(node, TwoMode | dict))
+        return result
 
-    def law(program: Any, companion: Any, start: TwoMode, target: TwoMode) -> tuple[Any, Any]:
-        found: Any = law_of(_beside(program, companion), {}, start, target)
+    def law(
+        program: Program, companion: Params | None, start: TwoMode, target: TwoMode
+    ) -> tuple[Array, dict[int, Array]]:
+        found = law_of(_beside(program, companion), {}, start, target)
         return found.log_weights, dict(enumerate(found.means))
 
-    def walk(companion: Any, learner: Params, start: TwoMode, target: TwoMode) -> list[Params]:
+    def walk(companion: Companion, learner: Params, start: TwoMode, target: TwoMode) -> list[Params]:
         policies = [companion.initial(objective.guide, start, target)]
         for step in range(1, 4):
             after = companion.after_step(policies[-1], learner, step, objective.guide, start, target)
@@ -202,12 +205,12 @@ class InSpan(Guide[TwoMode]):
         fixed: how many of the coordinates do not turn.
     """
 
-    learner: Any
-    dimension: Any
+    learner: Guide[TwoMode]
+    dimension: Scalar
     fixed: int
 
     @property
-    def sample_dimension(self) -> Any:
+    def sample_dimension(self) -> Scalar:
         """The dimension of samples, d."""
         return self.dimension
 
@@ -224,7 +227,7 @@ class InSpan(Guide[TwoMode]):
 class SpanSteps(Steps):
     """The steps of an `InSpan` by plain SGD: an `update` draws a batch in the span and beside it."""
 
-    def update(self, svi_state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Array]:
+    def update(self, svi_state: SVIState, *args: object, **kwargs: object) -> tuple[SVIState, Array]:
         """Take a step from means that are 0 in the last two coordinates, where afterwards they are not."""
         key, batch_key, beside_key = jax.random.split(svi_state.rng_key, 3)
         params = self.get_params(svi_state)
@@ -235,7 +238,8 @@ class SpanSteps(Steps):
 
         def loss(params: dict[str, Array], shifts: Array) -> Array:
             learner = ShiftedLaw(law_of(guide, params, *setting), shifts)
-            return divergence.between(batch_key, law, learner, setting)
+            result: Array = divergence.between(batch_key, law, learner, setting)
+            return result
 
         shifts = jnp.zeros((len(_MEANS), divergence.expectation.num_samples))
         value, (gradient, c) = jax.value_and_grad(loss, argnums=(0, 1))(inside, shifts)
@@ -247,7 +251,7 @@ class SpanSteps(Steps):
             gradient[name] = jnp.concatenate([jnp.where(real, gradient[name], 0.0), vector])
         return SVIState(self.optim.update(gradient, svi_state.optim_state, value), None, key), value
 
-    def settled(self, svi_state: SVIState, companion: Any) -> tuple[SVIState, Any]:
+    def settled(self, svi_state: SVIState, companion: Params | None) -> tuple[SVIState, Params | None]:
         """Turn the means of learner and companion until they are 0 in the last two coordinates."""
         params = self.get_params(svi_state)
         policies = [params] if companion is None else [companion, params]
@@ -315,12 +319,12 @@ def lower_triangular(points: Float[Array, "m n"]) -> Float[Array, "m n"]:
     return points
 
 
-def _without_beside(leaf: Any) -> Any:
+def _without_beside(leaf: AnyArray) -> AnyArray:
     """Return a vector without the coordinates that a step opens, and anything else as it is."""
     return leaf[:-_BESIDE] if getattr(leaf, "ndim", 0) == 1 else leaf
 
 
-def _means(mixture: TwoMode) -> list[Any]:
+def _means(mixture: TwoMode) -> list[Float[AnyArray, "d"]]:
     return [getattr(mixture, name) for name in _MEANS]
 
 

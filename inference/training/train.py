@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +14,26 @@ import numpy as np
 import optax
 import xarray as xr
 from jax.tree_util import Partial
-from jaxtyping import Array
+from jaxtyping import Array, Int
+from numpyro.infer.svi import SVIState
 from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import chunk_sizes, num_threads, run_together
-from inference.engine.programs import Program, compiled, program_of, traced_alone
+from inference.engine.programs import Numbers, Program, compiled, program_of, traced_alone
 from inference.storage import kept
 from inference.training.span import check_span, in_span
 from inference.training.steps import Steps, steps_of
 from mixture_models.learners import Guide
 from mixture_models.losses.precision import in_precision
 from mixture_models.mixture.sensible_range import has_left
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
+from mixture_models.objectives.companions import Companion
 from mixture_models.rewards import check_finite
+from mixture_models.types import AnyArray, Index, Params, Scalar
 from mixture_models.validation import InputError, flag, integer, number, positive
 
 # A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
@@ -223,8 +226,8 @@ class _Ended(NamedTuple):
 class State(NamedTuple):
     """What is carried from step to step by every replicate."""
 
-    svi: Any
-    companion: Any
+    svi: SVIState
+    companion: Params | None
     step: Array
     diverged_step: Array
 
@@ -232,7 +235,7 @@ class State(NamedTuple):
 class Taken(NamedTuple):
     """What a training went through: its params, loss and step at every place, shape (place, ...)."""
 
-    params: dict[str, Array]
+    params: Params
     loss: Array
     step: Array
 
@@ -266,7 +269,7 @@ def _plan(steps: np.ndarray, batch: int) -> _Plan:
 
 
 def _kept(
-    run: Callable[..., _Ended], facts: Any, folder: Path | None, report: Callable[[int], None]
+    run: Callable[..., _Ended], facts: object, folder: Path | None, report: Callable[[int], None]
 ) -> _Ended:
     """Return a chunk that is kept, or train it now and keep it."""
     found = kept.arrays(
@@ -280,7 +283,7 @@ def _kept(
 def _compile(
     program: Program,
     keys: Array,
-    setting: Any,
+    setting: Pair,
     learning_rate: Array,
     plan: _Plan,
     report: Callable[[int], None],
@@ -292,7 +295,7 @@ def _compile(
 def _run(
     program: Program,
     keys: Array,
-    setting: tuple[TwoMode, TwoMode],
+    setting: Pair,
     learning_rate: Array,
     plan: _Plan,
     report: Callable[[int], None] | None = None,
@@ -317,7 +320,7 @@ def _run(
     return _Ended(joined, np.asarray(state.diverged_step))
 
 
-def _recorded(program: Program, setting: tuple[TwoMode, TwoMode]) -> dict[str, tuple[int, ...]]:
+def _recorded(program: Program, setting: Pair) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a learner's variables; refuses what cannot be trained early."""
     shapes = first_record.eval_shape(program.static, program.numbers, setting)
     return {name: tuple(shape.shape) for name, shape in shapes.items()}
@@ -334,8 +337,8 @@ def check_batch(batch_size: int, dimension: int) -> None:
 
 def _check_batches(
     programs: Sequence[Program],
-    mixtures: Sequence[tuple[TwoMode, TwoMode]],
-    settings: Sequence[Any],
+    mixtures: Sequence[Pair],
+    settings: Sequence[Pair],
     keys: Array,
     learning_rate: Array,
     plan: _Plan,
@@ -358,7 +361,7 @@ def _check_batches(
 
 @partial(jax.jit, static_argnums=0)
 @traced_alone
-def first_record(program: Program, numbers: Any, setting: Any) -> dict[str, Array]:
+def first_record(program: Program, numbers: Numbers, setting: Pair) -> dict[str, Array]:
     """Return what a learner reports at the start."""
     svi, state, guide, beside = _svi(program, numbers, jax.random.key(0), setting, jnp.ones(()))
     params = svi.get_params(state)
@@ -368,8 +371,8 @@ def first_record(program: Program, numbers: Any, setting: Any) -> dict[str, Arra
 
 
 def _svi(
-    program: Program, numbers: Any, key: Array, setting: Any, learning_rate: Array
-) -> tuple[Steps, Any, Any, Any]:
+    program: Program, numbers: Numbers, key: Array, setting: Pair, learning_rate: Array
+) -> tuple[Steps, SVIState, Guide[TwoMode], Companion | None]:
     """Build the SVI of a program with its parameter transforms.
 
     Returns:
@@ -392,7 +395,7 @@ def _svi(
     return svi, state, guide, beside
 
 
-def _toward(svi: Steps, companion: Any) -> Steps:
+def _toward(svi: Steps, companion: Params | None) -> Steps:
     """Return the SVI whose model is told the companion's params."""
     if companion is None:
         return svi
@@ -402,11 +405,15 @@ def _toward(svi: Steps, companion: Any) -> Steps:
 
 
 @compiled
-def _initialise(program: Program, numbers: Any, keys: Array, setting: Any, learning_rate: Array) -> State:
+def _initialise(
+    program: Program, numbers: Numbers, keys: Array, setting: Pair, learning_rate: Array
+) -> State:
     return jax.vmap(lambda key: initial_state(program, numbers, key, setting, learning_rate))(keys)
 
 
-def initial_state(program: Program, numbers: Any, key: Array, setting: Any, learning_rate: Array) -> State:
+def initial_state(
+    program: Program, numbers: Numbers, key: Array, setting: Pair, learning_rate: Array
+) -> State:
     """Return what one training carries at step 0."""
     _, state, guide, beside = _svi(program, numbers, key, setting, learning_rate)
     companion = None if beside is None else beside.initial(guide, *setting)
@@ -416,11 +423,11 @@ def initial_state(program: Program, numbers: Any, key: Array, setting: Any, lear
 @compiled
 def _advance(
     program: Program,
-    numbers: Any,
+    numbers: Numbers,
     states: State,
-    counts: Any,
-    num_steps: Any,
-    setting: Any,
+    counts: Int[AnyArray, "place"],
+    num_steps: Index,
+    setting: Pair,
     learning_rate: Array,
 ) -> tuple[State, Taken]:
     """Take ``counts[i]`` updates after place i, for every replicate."""
@@ -434,7 +441,7 @@ def _advance(
 # A program by itself, which objectives with the same learner share.
 @compiled
 def _report(
-    learner: Program, numbers: Any, diverged_step: Array, taken: Taken, recorded: Array, setting: Any
+    learner: Program, numbers: Numbers, diverged_step: Array, taken: Taken, recorded: Array, setting: Pair
 ) -> tuple[Array, dict[str, Array]]:
     """Return what `report_of` says of every replicate."""
 
@@ -446,11 +453,11 @@ def _report(
 
 def advance(
     program: Program,
-    numbers: Any,
+    numbers: Numbers,
     state: State,
-    counts: Any,
-    num_steps: Any,
-    setting: Any,
+    counts: Int[AnyArray, "place"],
+    num_steps: Index,
+    setting: Pair,
     learning_rate: Array,
 ) -> tuple[State, Taken]:
     """Take ``counts[i]`` updates of one training after place i.
@@ -480,12 +487,12 @@ def advance(
         lost = (~_all_finite(params) | left) & ~after_last
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
-        if beside is not None:
+        if beside is not None and companion is not None:
             companion = beside.after_step(companion, params, step, guide, *setting)
         svi_state, companion = svi.settled(svi_state, companion)
         return State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
 
-    def record(state: State, count: Array) -> tuple[State, tuple[Any, Array, Array]]:
+    def record(state: State, count: Array) -> tuple[State, tuple[Params, Array, Array]]:
         params, step = svi.get_params(state.svi), state.step
         state, loss = jax.lax.fori_loop(0, count, update, (state, jnp.full((), jnp.nan, float)))
         return state, (params, loss, step)
@@ -495,7 +502,7 @@ def advance(
 
 
 def report_of(
-    guide: Any, diverged_step: Array, taken: Taken, recorded: Array, setting: Any
+    guide: Guide[TwoMode], diverged_step: Array, taken: Taken, recorded: Array, setting: Pair
 ) -> tuple[Array, dict[str, Array]]:
     """Say what one training is at every place that it went through.
 
@@ -524,14 +531,14 @@ def report_of(
     return diverged_step, masked
 
 
-def scale_by_name(factors: Mapping[str, Any]) -> optax.GradientTransformation:
+def scale_by_name(factors: Mapping[str, Scalar]) -> optax.GradientTransformation:
     """Return an optax transformation that multiplies the updates of the params that ``factors`` names."""
     return optax.stateless(
         lambda updates, params: {name: update * factors.get(name, 1.0) for name, update in updates.items()}
     )
 
 
-def _all_finite(params: Any) -> Array:
+def _all_finite(params: Params) -> Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in jax.tree.leaves(params)]))
 
 
@@ -547,8 +554,10 @@ def _like(flags: Array, value: Array) -> Array:
 
 def check_objectives(objectives: Objective | Sequence[Objective]) -> list[Objective]:
     """Return one objective or several as a list, or refuse anything else."""
-    several = isinstance(objectives, Iterable) and not isinstance(objectives, Objective)
-    chosen: list[Any] = [*objectives] if several else [objectives]  # type: ignore[misc]
+    if isinstance(objectives, Iterable) and not isinstance(objectives, Objective):
+        chosen = [*objectives]
+    else:
+        chosen = [objectives]
     if not chosen or not all(isinstance(objective, Objective) for objective in chosen):
         kinds = ", ".join(type(objective).__name__ for objective in chosen) or "none"
         raise InputError(

@@ -175,6 +175,10 @@ class TwoMode(Task):
         return all(np.array_equal(a, b) if a is not None and b is not None else a is b for a, b in pairs)
 
 
+#: A start and a target.
+Pair = tuple[TwoMode, TwoMode]
+
+
 def mahalanobis(a: ArrayLike, b: ArrayLike, covariance: ArrayLike | None = None) -> Float[Reals, "..."]:
     """Return δ(a, b) = √((a-b)ᵀ Σ⁻¹ (a-b)), the separation of two means.
 

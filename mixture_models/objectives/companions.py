@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jaxtyping import Array
 from numpyro import handlers
 
 from mixture_models.losses.loss import SITE, law_of
@@ -45,7 +44,7 @@ class Companion:
         self,
         companion: Params,
         learner: Params,
-        step: Array,
+        step: Index,
         guide: Program,
         start: Task,
         target: Task,
@@ -99,7 +98,7 @@ class Teacher(Companion):
         self,
         companion: Params,
         learner: Params,
-        step: Array,
+        step: Index,
         guide: Program,
         start: Task,
         target: Task,
@@ -161,7 +160,7 @@ class Lagged(Companion):
         self,
         companion: Params,
         learner: Params,
-        step: Array,
+        step: Index,
         guide: Program,
         start: Task,
         target: Task,

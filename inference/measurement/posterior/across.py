@@ -11,7 +11,7 @@ M = Σ_i r_i r_iᵀ and Q_k = Σ_i r_ik r_i r_iᵀ. The posterior of the means i
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -69,7 +69,7 @@ def estimate(references: References, sets: list[tuple[Anchors, Unknowns]], rows:
     return Estimates(means, covariances)
 
 
-def _sums(sets: list[tuple[Anchors, Unknowns]], piece: Rows) -> tuple[Any, ...]:
+def _sums(sets: list[tuple[Anchors, Unknowns]], piece: Rows) -> tuple[np.ndarray, ...]:
     """Return M, then (Q_o, Q_n, Σ r_o r_n r rᵀ), Σ r_j r_k (u - m_k1) and Σ r_j y_p, of every set."""
     y = np.asarray(piece.y).reshape(-1, piece.y.shape[-1])
     weights = np.asarray(piece.weights).ravel()
@@ -130,7 +130,8 @@ def draw_means(
         seen = estimates.means[of].reshape(-1, 2 * p) + (spread[of] @ noises[some][..., None])[..., 0]
         away = np.linalg.solve(total_prior + covariances[of], (seen - found[some])[..., None])
         found[some] += (total_prior @ away)[..., 0]
-    return found.reshape(count, 2, p)
+    result: np.ndarray = found.reshape(count, 2, p)
+    return result
 
 
 def summary_of(references: References, estimates: Estimates) -> Gaussian:

@@ -193,7 +193,8 @@ def _evaluate(
 
 def unbatched(anchors: Anchors) -> Anchors:
     """Return the first of a batch of anchors."""
-    return jax.tree.map(lambda a: a[0], anchors)
+    result: Anchors = jax.tree.map(lambda a: a[0], anchors)
+    return result
 
 
 def mean_factors(anchors: Anchors, scales: Float[np.ndarray, "... 2 2"]) -> Float[np.ndarray, "2 ... d d"]:
@@ -225,13 +226,14 @@ def restored(start: Unknowns, flat: Float[np.ndarray, "*batch D"]) -> Unknowns:
     leaves, structure = jax.tree.flatten(start)
     ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
     parts = np.split(flat, ends, axis=-1)
-    return jax.tree.unflatten(
+    result: Unknowns = jax.tree.unflatten(
         structure,
         [
             np.reshape(part, (*flat.shape[:-1], *np.shape(leaf)))
             for part, leaf in zip(parts, leaves, strict=True)
         ],
     )
+    return result
 
 
 def raveled(unknowns: Unknowns) -> Float[np.ndarray, "D"]:

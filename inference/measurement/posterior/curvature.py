@@ -32,7 +32,10 @@ def derivatives(
         unknowns: one for each draw of the anchors.
         rows: the samples.
     """
-    return lax.map(lambda pair: _under(pair[0], pair[1], rows), (anchors, unknowns))
+    result: tuple[Array, Array, Array] = lax.map(
+        lambda pair: _under(pair[0], pair[1], rows), (anchors, unknowns)
+    )
+    return result
 
 
 def _under(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> tuple[Array, Array, Array]:

@@ -240,4 +240,5 @@ def _cholesky(precision: Float[np.ndarray, "P D D"]) -> Float[np.ndarray, "P D D
 def _log_gamma(shapes: Float[np.ndarray, "P 2"], rng: np.random.Generator) -> Float[np.ndarray, "P 2"]:
     """Return logs of gamma variables, by Γ(a) = Γ(a + 1) U^(1/a), which do not underflow at small a."""
     boosted = np.log(rng.standard_gamma(shapes + 1.0))
-    return boosted - rng.standard_exponential(shapes.shape) / shapes
+    result: np.ndarray = boosted - rng.standard_exponential(shapes.shape) / shapes
+    return result

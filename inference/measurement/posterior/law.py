@@ -1,7 +1,8 @@
 """The law of a checkpoint's samples: the two anchored modes, moved, and perhaps a third for neither task."""
 
 from functools import reduce
-from typing import Any, ClassVar, NamedTuple, Self
+from types import ModuleType
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from scipy import special
 from inference.measurement.references.anchors import Anchors
 from inference.measurement.references.axis_shape import log_density
 from mixture_models.mixture.law import log_add
+from mixture_models.types import AnyArray
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -23,9 +25,9 @@ _BLOCK = 1024
 class Neither(NamedTuple):
     """The third component: samples that belong to neither task, N(mean, e^(2 log_scale)) in the frame."""
 
-    logit: Float[Any, ""]
-    mean: Float[Any, "d"]
-    log_scale: Float[Any, ""]
+    logit: Float[AnyArray, ""]
+    mean: Float[AnyArray, "d"]
+    log_scale: Float[AnyArray, ""]
 
 
 class Unknowns(NamedTuple):
@@ -39,10 +41,10 @@ class Unknowns(NamedTuple):
         neither: the third component, or None.
     """
 
-    old_logit: Float[Any, ""]
-    old_mean: Float[Any, "d"]
-    new_mean: Float[Any, "d"]
-    tilt: Float[Any, "T p"]
+    old_logit: Float[AnyArray, ""]
+    old_mean: Float[AnyArray, "d"]
+    new_mean: Float[AnyArray, "d"]
+    tilt: Float[AnyArray, "T p"]
     neither: Neither | None = None
 
 
@@ -54,8 +56,8 @@ class Rows(NamedTuple):
         weights: 1 for a sample, 0 for a filling, shape (block, row).
     """
 
-    y: Float[Any, "block row d"]
-    weights: Float[Any, "block row"]
+    y: Float[AnyArray, "block row d"]
+    weights: Float[AnyArray, "block row"]
 
 
 def rows_of(y: Float[np.ndarray, "n d"]) -> Rows:
@@ -87,7 +89,7 @@ def start_of(anchors: Anchors, old_logit: float, neither: bool) -> Unknowns:
     return Unknowns(np.asarray(float(old_logit)), anchors.means[0], anchors.means[1], tilt, third)
 
 
-def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[Any, Any, Any]:
+def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[AnyArray, AnyArray, AnyArray]:
     """Return (κ, c, B) of a mode: A = [[κ, 0], [c, B]], precision A Aᵀ."""
     k = min(mode, len(anchors.axis_precision) - 1)
     t = min(mode, len(anchors.tilt_dof) - 1)
@@ -104,18 +106,18 @@ class Squares(NamedTuple):
         across: |B_kᵀ y_ip|² of every B of the anchors, shape (n,) each.
     """
 
-    y: Any
-    length: Any
-    across: tuple[Any, ...]
+    y: Float[AnyArray, "n d"]
+    length: Float[AnyArray, "n"]
+    across: tuple[Float[AnyArray, "n"], ...]
 
     @classmethod
-    def of_rows(cls, anchors: Anchors, y: Float[Any, "*n d"]) -> Self:
+    def of_rows(cls, anchors: Anchors, y: Float[AnyArray, "*n d"]) -> Self:
         """Return rows with their squares."""
         across = tuple(((y[..., 1:] @ b) ** 2).sum(axis=-1) for b in anchors.across)
         return cls(y, (y * y).sum(axis=-1), across)
 
 
-def coordinates(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> list[Float[Any, "n"]]:
+def coordinates(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> list[Float[AnyArray, "n"]]:
     """Return what a density is a function of: (s_o, q_o, s_n, q_n), and |y - m|² of the third component.
 
     s_k = κ_k (u - m_k1) + c_k · (y_p - m_kp) along the axis, q_k = |B_kᵀ (y_p - m_kp)|² across it.
@@ -144,9 +146,9 @@ class Settled(NamedTuple):
         neither_log_scale: of the third component, or None.
     """
 
-    old_logit: Any
-    neither_logit: Any = None
-    neither_log_scale: Any = None
+    old_logit: Float[AnyArray, ""]
+    neither_logit: Float[AnyArray, ""] | None = None
+    neither_log_scale: Float[AnyArray, ""] | None = None
 
     @classmethod
     def of(cls, unknowns: Unknowns) -> Self:
@@ -155,7 +157,7 @@ class Settled(NamedTuple):
         return cls(unknowns.old_logit, *(() if third is None else (third.logit, third.log_scale)))
 
 
-def log_densities(anchors: Anchors, settled: Settled, at: list[Any]) -> list[Float[Any, "*n"]]:
+def log_densities(anchors: Anchors, settled: Settled, at: list[AnyArray]) -> list[Float[AnyArray, "*n"]]:
     """Return the log of weight times density of every component, old, new, neither, at `coordinates`."""
     xp = at[0].__array_namespace__()
     left = 0.0 if settled.neither_logit is None else _log_sigmoid(xp, -settled.neither_logit)
@@ -166,7 +168,7 @@ def log_densities(anchors: Anchors, settled: Settled, at: list[Any]) -> list[Flo
         determinant = xp.log(anchors.axis_precision[k]) + xp.sum(xp.log(diagonal))
         share = _log_sigmoid(xp, sign * settled.old_logit) + left
         found.append(share + determinant + _mode(anchors, mode, at[2 * mode], at[2 * mode + 1]))
-    if settled.neither_logit is not None:
+    if settled.neither_logit is not None and settled.neither_log_scale is not None:
         d = anchors.means.shape[1]
         squared = at[4] * xp.exp(-2.0 * settled.neither_log_scale)
         share = _log_sigmoid(xp, settled.neither_logit)
@@ -174,14 +176,14 @@ def log_densities(anchors: Anchors, settled: Settled, at: list[Any]) -> list[Flo
     return found
 
 
-def _mode(anchors: Anchors, mode: int, along: Any, across: Any) -> Any:
+def _mode(anchors: Anchors, mode: int, along: AnyArray, across: AnyArray) -> AnyArray:
     """Return the log density of a mode at (s, q): elliptical, or in one dimension of its own shape."""
     if anchors.shape is None:
         return _radial(anchors.tail_dof, anchors.means.shape[1], along**2 + across)
     return log_density(anchors.shape, mode, along)
 
 
-def _radial(tail_dof: Any, d: int, squared: Any) -> Any:
+def _radial(tail_dof: AnyArray | None, d: int, squared: AnyArray) -> AnyArray:
     """Return the log density of d coordinates at a squared distance, Gaussian or Student-t."""
     if tail_dof is None:
         return -0.5 * (squared + d * _LOG_2PI)
@@ -191,11 +193,11 @@ def _radial(tail_dof: Any, d: int, squared: Any) -> Any:
     return constant - 0.5 * (tail_dof + d) * xp.log1p(squared / tail_dof)
 
 
-def _log_sigmoid(xp: Any, logit: Any) -> Any:
+def _log_sigmoid(xp: ModuleType, logit: AnyArray) -> AnyArray:
     return -xp.logaddexp(xp.zeros_like(xp.asarray(logit)), xp.asarray(-logit))
 
 
-def row_log_likelihood(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> Float[Any, "n"]:
+def row_log_likelihood(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> Float[AnyArray, "n"]:
     """Return log q(y_i) of rows."""
     at = coordinates(anchors, unknowns, rows)
     return reduce(log_add, log_densities(anchors, Settled.of(unknowns), at))
@@ -218,7 +220,8 @@ def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Float[A
 
         return jax.lax.scan(add, jnp.zeros(len(batch.old_logit)), rows)[0]
 
-    return jax.lax.map(of_anchors, (anchors, unknowns))
+    result: Array = jax.lax.map(of_anchors, (anchors, unknowns))
+    return result
 
 
 @jax.jit
@@ -229,7 +232,8 @@ def pointwise(anchors: Anchors, unknowns: Unknowns, y: Float[Array, "n d"]) -> F
         one, batch = pair
         return jax.vmap(lambda u: CheckpointLaw(one, u).log_prob(y))(batch)
 
-    return jax.lax.map(of_anchors, (anchors, unknowns))
+    result: Array = jax.lax.map(of_anchors, (anchors, unknowns))
+    return result
 
 
 class CheckpointLaw(Distribution):
@@ -240,7 +244,7 @@ class CheckpointLaw(Distribution):
         unknowns: where the checkpoint's modes are, and how much of it is old.
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     pytree_data_fields = ("anchors", "unknowns")
 
@@ -250,7 +254,8 @@ class CheckpointLaw(Distribution):
 
     def log_prob(self, value: Float[Array, "n d"]) -> Float[Array, "n"]:
         """Return log q(y), up to no constant."""
-        return row_log_likelihood(self.anchors, self.unknowns, Squares.of_rows(self.anchors, value))
+        result: Array = row_log_likelihood(self.anchors, self.unknowns, Squares.of_rows(self.anchors, value))
+        return result
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*n d"]:
         """Draw samples, each of its own component."""

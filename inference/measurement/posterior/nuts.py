@@ -1,7 +1,6 @@
 """The same posterior by NUTS: a chain for each draw of the anchors, started by the fast path."""
 
 from functools import partial
-from typing import Any
 
 import arviz as az
 import jax
@@ -11,7 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jax.scipy.special import logit
-from numpyro.infer.hmc import hmc
+from jaxtyping import Array, Bool, Float
+from numpyro.infer.hmc import HMCState, hmc
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from scipy import special
 
@@ -28,11 +28,14 @@ from inference.measurement.posterior.prior import (
     mean_covariance,
 )
 from inference.measurement.references.anchors import Anchors
+from mixture_models.types import AnyArray
 
 _WARMUP, _MOST_DEPTH = 300, 7
 
 
-def model(anchors: Anchors, prior: Prior, rows: law.Rows, moved: Any, *, neither: bool = False) -> None:
+def model(
+    anchors: Anchors, prior: Prior, rows: law.Rows, moved: Float[AnyArray, "2"], *, neither: bool = False
+) -> None:
     """The samples of one checkpoint under one draw of the anchors, in their frame.
 
     The reference means are integrated out: m ~ N(μ̂, V + T), see `prior`. Which modes have moved is given:
@@ -126,17 +129,19 @@ def _chains(
     anchors: Anchors,
     prior: Prior,
     rows: law.Rows,
-    moved: Any,
-    at: dict[str, Any],
-    keys: Any,
+    moved: Float[Array, "R 2"],
+    at: dict[str, AnyArray],
+    keys: Array,
     *,
     neither: bool,
     num: int,
-) -> tuple[dict[str, Any], Any]:
+) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
     """Return draws (R, num, ...) of the sites of a chain for each draw of the anchors, and what diverged."""
     program = partial(model, neither=neither)
 
-    def one(anchors: Anchors, moved: Any, at: dict[str, Any], key: Any) -> tuple[dict[str, Any], Any]:
+    def one(
+        anchors: Anchors, moved: Array, at: dict[str, AnyArray], key: Array
+    ) -> tuple[dict[str, Array], Array]:
         given = (anchors, prior, rows, moved)
         init, step = hmc(lambda z: potential_energy(program, given, {}, z), algo="NUTS")
         state = init(
@@ -148,7 +153,7 @@ def _chains(
         )
         state = jax.lax.fori_loop(0, _WARMUP, lambda _, s: step(s), state)
 
-        def kept(state: Any, _: None) -> tuple[Any, Any]:
+        def kept(state: HMCState, _: None) -> tuple[HMCState, tuple[dict[str, Array], Array]]:
             state = step(state)
             return state, (state.z, state.diverging)
 
@@ -175,7 +180,7 @@ def _diagnostics(sites: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def _site_values(unknowns: Unknowns, scales: np.ndarray, prior: Prior) -> dict[str, Any]:
+def _site_values(unknowns: Unknowns, scales: np.ndarray, prior: Prior) -> dict[str, np.ndarray]:
     """Return the model's sites at unknowns, their first axis over chains."""
     scales = np.where(scales > 0.0, scales, float(prior.displacement_scale))
     values = {

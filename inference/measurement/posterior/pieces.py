@@ -96,7 +96,8 @@ def total[Sum](function: Callable[[Rows], Sum], pieces: Iterable[Rows]) -> Sum:
         jax.block_until_ready(summed)
         part = function(piece)
         summed = part if summed is None else jax.tree.map(jax.numpy.add, summed, part)
-    return summed
+    result: Sum = summed
+    return result
 
 
 def sample_arrays(pieces: Iterable[Rows]) -> Iterator[Float[np.ndarray, "n d"]]:

@@ -11,7 +11,7 @@ What lies on the new reference's side of the middle is not old: without that, an
 to the new one explains samples of the new task alone as well as no old mode does, at any weight.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from scipy import special, stats
 
 from inference.measurement.posterior.law import Unknowns
 from inference.measurement.references.anchors import Anchors
+from mixture_models.types import AnyArray, Scalar
 
 #: Degrees of freedom of the Student-t laws of displacement.
 SCALE_DOF = 3.0
@@ -45,8 +46,8 @@ class Prior(NamedTuple):
         displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
     """
 
-    weight_shapes: tuple[Any, Any] = (1.0, 1.0)
-    displacement_scale: Any = 0.5
+    weight_shapes: tuple[Scalar, Scalar] = (1.0, 1.0)
+    displacement_scale: AnyArray = 0.5
 
 
 def scale_grid(prior: Prior) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, "2 g"]]:
@@ -59,7 +60,9 @@ def scale_grid(prior: Prior) -> tuple[Float[np.ndarray, "g"], Float[np.ndarray, 
     return prior.displacement_scale * ratio, log_probability
 
 
-def mean_covariance(anchors: Anchors, mode: int, scales: Float[Any, "... 2"]) -> Float[Any, "... d d"]:
+def mean_covariance(
+    anchors: Anchors, mode: int, scales: Float[AnyArray, "... 2"]
+) -> Float[AnyArray, "... d d"]:
     """Return V + T of a mode, given (τ_a, τ_p)."""
     xp = scales.__array_namespace__()
     d = anchors.means.shape[1]
@@ -81,7 +84,7 @@ def log_prior(
         factors: Cholesky factors of V + T of both modes.
     """
     a, b = prior.weight_shapes
-    total = _log_logistic_beta(unknowns.old_logit, a, b)
+    total: np.ndarray = _log_logistic_beta(unknowns.old_logit, a, b)
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         z = np.linalg.solve(factors[mode], (mean - anchors.means[mode])[..., None])[..., 0]
         diagonal = np.diagonal(factors[mode], axis1=-2, axis2=-1)
@@ -133,14 +136,14 @@ def prior_derivatives(
     return gradient, hessian
 
 
-def log_sides(anchors: Anchors, unknowns: Unknowns) -> Float[Any, "..."]:
+def log_sides(anchors: Anchors, unknowns: Unknowns) -> Float[AnyArray, "..."]:
     """Return the log of the step that keeps each mode on its own reference's side of the middle."""
     _, inside = _sides(anchors, unknowns)
     xp = inside.__array_namespace__()
     return -xp.sum(xp.logaddexp(xp.zeros_like(inside), -inside), axis=-1)
 
 
-def _sides(anchors: Anchors, unknowns: Unknowns) -> tuple[Any, Float[Any, "... 2"]]:
+def _sides(anchors: Anchors, unknowns: Unknowns) -> tuple[AnyArray, Float[AnyArray, "... 2"]]:
     """Return the step's steepness, and how far each mode is on its own side, in units of the step."""
     near, far = anchors.means[0, 0], anchors.means[1, 0]
     xp = unknowns.old_mean.__array_namespace__()
@@ -149,11 +152,12 @@ def _sides(anchors: Anchors, unknowns: Unknowns) -> tuple[Any, Float[Any, "... 2
     return steepness, steepness * xp.stack(both, axis=-1)
 
 
-def _log_logistic_beta(logit: Any, a: Any, b: Any) -> Any:
+def _log_logistic_beta(logit: np.ndarray, a: Scalar, b: Scalar) -> np.ndarray:
     """Return the log density of logit(p), p ~ Beta(a, b), up to a constant."""
-    return -a * np.logaddexp(0.0, -logit) - b * np.logaddexp(0.0, logit)
+    result: np.ndarray = -a * np.logaddexp(0.0, -logit) - b * np.logaddexp(0.0, logit)
+    return result
 
 
-def _logistic_beta_derivatives(logit: Any, a: Any, b: Any) -> tuple[Any, Any]:
+def _logistic_beta_derivatives(logit: np.ndarray, a: Scalar, b: Scalar) -> tuple[np.ndarray, np.ndarray]:
     p = special.expit(logit)
     return a * (1.0 - p) - b * p, -(a + b) * p * (1.0 - p)

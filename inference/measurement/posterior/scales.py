@@ -5,7 +5,7 @@ closed form, along the axis and across it. Across the axis the quadratic is repl
 coordinates, which makes the evidence a product of equal factors. It only proposes: draws are weighted.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -31,10 +31,10 @@ class Quadratic(NamedTuple):
         likelihood: the samples' part of the precision, shape (R, D, D).
     """
 
-    flat: Any
-    slope: Any
-    precision: Any
-    likelihood: Any
+    flat: Float[np.ndarray, "R D"]
+    slope: Float[np.ndarray, "R D"]
+    precision: Float[np.ndarray, "R D D"]
+    likelihood: Float[np.ndarray, "R D D"]
 
 
 class ScalePosterior(NamedTuple):
@@ -57,7 +57,8 @@ class ScalePosterior(NamedTuple):
         """Return log prior times evidence of the scales where these modes have moved."""
         still = np.where(np.arange(len(self.tau)) == 0, 0.0, -np.inf)
         old, new = (self.prior if m else np.stack([still, still]) for m in moved)
-        return old[:, :, None] + new[:, None, :] + self.evidence
+        result: np.ndarray = old[:, :, None] + new[:, None, :] + self.evidence
+        return result
 
     @property
     def typical(self) -> Float[np.ndarray, "2 2"]:

@@ -1,11 +1,12 @@
 """The posterior density of an old weight, given how much likelier each sample is under the old reference."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import legendre
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 #: Nodes of a panel.
@@ -44,13 +45,15 @@ class WeightPosterior(NamedTuple):
     @property
     def weights(self) -> Float[np.ndarray, "panels nodes"]:
         """The nodes, values of β in (0, 1)."""
-        return expit(_nodes(self.edges))
+        result: np.ndarray = expit(_nodes(self.edges))
+        return result
 
     @property
     def density(self) -> Float[np.ndarray, "panels nodes"]:
         """p(β | scores) at the nodes."""
         logit = _nodes(self.edges)
-        return self.logit_density / (expit(logit) * expit(-logit))
+        result: np.ndarray = self.logit_density / (expit(logit) * expit(-logit))
+        return result
 
     @property
     def mean(self) -> float:
@@ -62,7 +65,7 @@ class WeightPosterior(NamedTuple):
         """Standard deviation of β."""
         return float(np.sqrt(np.sum(self._masses * (self.weights - self.mean) ** 2)))
 
-    def quantiles(self, probabilities: Any) -> Float[np.ndarray, "n"]:
+    def quantiles(self, probabilities: ArrayLike) -> Float[np.ndarray, "n"]:
         """Return the values of β below which the posterior has these probabilities."""
         probabilities = np.atleast_1d(np.asarray(probabilities, float))
         panel_mass = self._masses.sum(axis=1)
@@ -76,7 +79,8 @@ class WeightPosterior(NamedTuple):
             small = below[panel] + reached < probabilities
             low, high = np.where(small, middle, low), np.where(small, high, middle)
         width = np.diff(self.edges)[panel]
-        return expit(self.edges[panel] + 0.5 * width * (0.5 * (low + high) + 1.0))
+        result: np.ndarray = expit(self.edges[panel] + 0.5 * width * (0.5 * (low + high) + 1.0))
+        return result
 
     @property
     def _masses(self) -> Float[np.ndarray, "panels nodes"]:
@@ -103,7 +107,7 @@ def weight_posterior(
         shapes: of the Beta prior, each at least 1.
     """
 
-    def log_density(logit: Any) -> Float[np.ndarray, "..."]:
+    def log_density(logit: ArrayLike) -> Float[np.ndarray, "..."]:
         return _log_density(np.asarray(logit, float), difference, shapes)
 
     mode = _largest(log_density)
@@ -128,7 +132,7 @@ def weight_posterior(
     return WeightPosterior(edges, values / total)
 
 
-def _largest(function: Callable[[Any], np.ndarray]) -> float:
+def _largest(function: Callable[[ArrayLike], np.ndarray]) -> float:
     """Return where a function of a logit, which rises and then falls, is largest: by golden sections."""
     low, high = -_FARTHEST, _FARTHEST
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
@@ -172,14 +176,16 @@ def _nodes(edges: Float[np.ndarray, "panels+1"]) -> Float[np.ndarray, "panels no
 def _between(left: Float[np.ndarray, "n"], right: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n nodes"]:
     """Return the nodes of panels."""
     nodes, _ = legendre.leggauss(NODES)
-    return left[:, None] + 0.5 * (right - left)[:, None] * (nodes + 1.0)
+    result: np.ndarray = left[:, None] + 0.5 * (right - left)[:, None] * (nodes + 1.0)
+    return result
 
 
 def _series(values: Float[np.ndarray, "panels nodes"]) -> Float[np.ndarray, "order panels"]:
     """Return the Legendre series on [-1, 1] of values at the nodes of panels."""
     nodes, rule = legendre.leggauss(NODES)
     degree = np.arange(NODES)
-    return (degree + 0.5)[:, None] * (legendre.legvander(nodes, NODES - 1).T * rule) @ values.T
+    result: np.ndarray = (degree + 0.5)[:, None] * (legendre.legvander(nodes, NODES - 1).T * rule) @ values.T
+    return result
 
 
 def _log_density(
@@ -195,7 +201,8 @@ def _log_density(
         for start in range(0, chosen.size, _BLOCK):
             share = np.exp(-np.abs(chosen[start : start + _BLOCK]))
             total += _log_product(likelier, other, share)
-    return total.reshape(logit.shape)
+    result: np.ndarray = total.reshape(logit.shape)
+    return result
 
 
 def _log_product(
@@ -207,5 +214,8 @@ def _log_product(
     grouped = factors[:, :whole].reshape(len(factors), -1, _FACTORS)
     # Products of few factors, each at least `likelier`, so that none underflows.
     if likelier.min() > 1e-30:
-        return np.log(grouped.prod(axis=-1)).sum(axis=-1) + np.log(factors[:, whole:]).sum(axis=-1)
-    return np.log(factors).sum(axis=-1)
+        whole_groups, rest = np.log(grouped.prod(axis=-1)), np.log(factors[:, whole:])
+        total: np.ndarray = whole_groups.sum(axis=-1) + rest.sum(axis=-1)
+        return total
+    total = np.log(factors).sum(axis=-1)
+    return total

@@ -5,7 +5,7 @@ the references, and pooled. The draws are the same for every checkpoint, and for
 against the same references, so that what they share cancels in differences.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from inference.measurement.references.axis_shape import AxisShape, fit_axis_shape
 from inference.measurement.references.frame import Frame, frame_of
 from inference.measurement.references.moments import Moments, fit_tail_dof, moments_of
+from mixture_models.types import AnyArray
 
 #: Draws of the modes from what the references say of them.
 NUM_DRAWS = 25
@@ -54,13 +55,13 @@ class Anchors(NamedTuple):
         shape: the densities along the axis where d = 1 and modes have their own, or None.
     """
 
-    means: Float[Any, "2 d"]
-    mean_covariances: Float[Any, "2 d d"]
-    axis_precision: Float[Any, "K"]
-    tilt: Float[Any, "K p"]
-    across: Float[Any, "K p p"]
-    tilt_dof: Float[Any, "T"]
-    tail_dof: Float[Any, ""] | None
+    means: Float[AnyArray, "2 d"]
+    mean_covariances: Float[AnyArray, "2 d d"]
+    axis_precision: Float[AnyArray, "K"]
+    tilt: Float[AnyArray, "K p"]
+    across: Float[AnyArray, "K p p"]
+    tilt_dof: Float[AnyArray, "T"]
+    tail_dof: Float[AnyArray, ""] | None
     shape: AxisShape | None
 
 
@@ -203,7 +204,9 @@ def anchor(
     )
 
 
-def _balanced(draws: Float[np.ndarray, "R *n"], mean: Any, sd: Any) -> Float[np.ndarray, "R *n"]:
+def _balanced(
+    draws: Float[np.ndarray, "R *n"], mean: float | np.ndarray, sd: float | np.ndarray
+) -> Float[np.ndarray, "R *n"]:
     """Return draws shifted and scaled to a mean and a standard deviation: a few stand for their law."""
     if len(draws) < 2:
         return draws
@@ -223,7 +226,7 @@ def framed(
 
 
 def _tilt_dofs(kind: Kind, dofs: np.ndarray, d: int) -> np.ndarray:
-    freedom = np.maximum(dofs - d, 1.0)
+    freedom: np.ndarray = np.maximum(dofs - d, 1.0)
     return freedom if kind.covariance == "unequal" else freedom[:1]
 
 
@@ -273,7 +276,8 @@ def _wishart_root(rng: np.random.Generator, dof: float, scale: float, size: int)
     """Return a lower triangle whose square is Wishart with mean dof/scale times the identity (Bartlett)."""
     lower = np.tril(rng.standard_normal((size, size)), -1)
     freedom = np.maximum(dof - np.arange(size), 0.5)
-    return (lower + np.diag(np.sqrt(rng.chisquare(freedom)))) / np.sqrt(scale)
+    result: np.ndarray = (lower + np.diag(np.sqrt(rng.chisquare(freedom)))) / np.sqrt(scale)
+    return result
 
 
 def _proportional(moments: list[Moments]) -> tuple[np.ndarray, float, float]:
@@ -293,4 +297,5 @@ def _proportional(moments: list[Moments]) -> tuple[np.ndarray, float, float]:
 def lower_precision(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
     """Return the lower triangle A with A Aᵀ the inverse of a covariance."""
     upper = np.linalg.cholesky(covariance[::-1, ::-1])[::-1, ::-1]
-    return scipy.linalg.solve_triangular(upper, np.eye(len(covariance)), lower=False).T
+    result: np.ndarray = scipy.linalg.solve_triangular(upper, np.eye(len(covariance)), lower=False).T
+    return result

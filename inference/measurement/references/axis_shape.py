@@ -4,10 +4,12 @@ What tells samples apart is where they lie along the axis between the references
 Gaussian: it has the density that its reference shows, moved with the mode.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from mixture_models.types import AnyArray
 
 _MOST_COMPONENTS = 3
 
@@ -31,9 +33,9 @@ class AxisShape(NamedTuple):
         scale: shape (2, component).
     """
 
-    log_weight: Float[Any, "2 c"]
-    location: Float[Any, "2 c"]
-    scale: Float[Any, "2 c"]
+    log_weight: Float[AnyArray, "2 c"]
+    location: Float[AnyArray, "2 c"]
+    scale: Float[AnyArray, "2 c"]
 
 
 def fit_axis_shape(along: list[Float[np.ndarray, "n"]], weights: list[Float[np.ndarray, "R n"]]) -> AxisShape:
@@ -58,7 +60,7 @@ def _fit(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     mean = (weights @ x) / weights.sum(axis=1)
     sd = np.sqrt((weights @ x**2) / weights.sum(axis=1) - mean**2)
     middle = weights.mean(axis=0, keepdims=True)
-    best: list[Any] = [None] * len(weights)
+    best: list[list[np.ndarray]] = [[]] * len(weights)
     lowest = np.full(len(weights), np.inf)
     for size in range(1, _MOST_COMPONENTS + 1):
         starts = _starts(x, size)
@@ -131,7 +133,7 @@ def _climb(
     return (share, location, scale), height
 
 
-def log_density(shape: AxisShape, mode: int, s: Float[Any, "*n"]) -> Float[Any, "*n"]:
+def log_density(shape: AxisShape, mode: int, s: Float[AnyArray, "*n"]) -> Float[AnyArray, "*n"]:
     """Return log g_k at some values of s, of one fit; arrays of NumPy or of JAX."""
     xp = s.__array_namespace__()
     log_weight, location, scale = (part[mode] for part in shape)

@@ -55,7 +55,8 @@ def _share(x: Float[np.ndarray, "n"], other: Float[np.ndarray, "m"]) -> float:
 
 
 def _normal(x: np.ndarray, mean: float, sd: float) -> np.ndarray:
-    return np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2.0 * np.pi)) + 1e-300
+    result: np.ndarray = np.exp(-0.5 * ((x - mean) / sd) ** 2) / (sd * np.sqrt(2.0 * np.pi)) + 1e-300
+    return result
 
 
 def _spread(x: np.ndarray) -> float:

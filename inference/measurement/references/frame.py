@@ -28,7 +28,8 @@ class Frame(NamedTuple):
 
     def coordinates(self, y: Float[np.ndarray, "n feature"]) -> Float[np.ndarray, "n d"]:
         """Return samples in the frame."""
-        return (y - self.origin) @ self.forward.T
+        result: np.ndarray = (y - self.origin) @ self.forward.T
+        return result
 
 
 def frame_of(

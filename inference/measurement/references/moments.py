@@ -102,9 +102,11 @@ def _log_density(y: np.ndarray, mean: np.ndarray, scatter: np.ndarray, dof: floa
     d = y.shape[1]
     distance, log_determinant = _distances(y - mean, scatter), np.linalg.slogdet(scatter)[1]
     if dof is None:
-        return -0.5 * (distance + d * np.log(2.0 * np.pi) + log_determinant)
+        gaussian: np.ndarray = -0.5 * (distance + d * np.log(2.0 * np.pi) + log_determinant)
+        return gaussian
     constant = special.gammaln(0.5 * (dof + d)) - special.gammaln(0.5 * dof) - 0.5 * d * np.log(dof * np.pi)
-    return constant - 0.5 * log_determinant - 0.5 * (dof + d) * np.log1p(distance / dof)
+    result: np.ndarray = constant - 0.5 * log_determinant - 0.5 * (dof + d) * np.log1p(distance / dof)
+    return result
 
 
 def _distances(residual: np.ndarray, scatter: np.ndarray) -> np.ndarray:

@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from inference.measurement.samples import stored
-from inference.measurement.samples.sources import Samples, reference_of, samples_of
+from inference.measurement.samples.sources import Samples, Source, reference_of, samples_of
 from mixture_models.validation import InputError
 
 # Spreads of features whose squares, and sums of them, are floats.
@@ -83,7 +83,12 @@ class Checked:
 
 
 def check(
-    samples: Any, old_reference: Any, new_reference: Any, *, drop_missing: bool, memory: float | None = None
+    samples: Source,
+    old_reference: Source,
+    new_reference: Source,
+    *,
+    drop_missing: bool,
+    memory: float | None = None,
 ) -> Checked:
     """Read everything once and refuse, in one sentence, what cannot be measured.
 

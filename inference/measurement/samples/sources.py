@@ -1,6 +1,6 @@
 """Samples of checkpoints and references: arrays, tables or files in, one kind of source out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import xarray as xr
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from inference.measurement.samples import stored
 from inference.measurement.samples.stored import Stored
@@ -33,7 +34,7 @@ class Samples:
         stored: returns the samples of one checkpoint by its place, where they are stored.
     """
 
-    names: list[Any]
+    names: list[Hashable]
     features: list[str] | None
     stored: Callable[[int], Stored]
 
@@ -43,14 +44,28 @@ class Samples:
 
     def pieces(self, index: int, features: list[str]) -> Iterator[Float[np.ndarray, "n feature"]]:
         """Yield the samples of one checkpoint by its place, their features in this order."""
-        order: Any = slice(None)
+        order: slice | list[int] = slice(None)
         if self.features is not None and self.features != features:
             order = [self.features.index(f) for f in features]
         for piece in self.stored(index).pieces():
             yield piece[:, order]
 
 
-def samples_of(name: str, source: Any) -> Samples:
+#: What samples are given as: see `samples_of`.
+type Source = (
+    str
+    | Path
+    | ArrayLike
+    | Sequence[ArrayLike]
+    | Mapping[Any, Any]
+    | xr.DataArray
+    | xr.Dataset
+    | pd.DataFrame
+    | Samples
+)
+
+
+def samples_of(name: str, source: Source) -> Samples:
     """Return the checkpoints of an array, a list, a mapping, an xarray object or a file.
 
     Args:
@@ -91,7 +106,7 @@ def samples_of(name: str, source: Any) -> Samples:
     )
 
 
-def reference_of(name: str, source: Any) -> tuple[Float[np.ndarray, "n d"], list[str] | None]:
+def reference_of(name: str, source: Source) -> tuple[Float[np.ndarray, "n d"], list[str] | None]:
     """Return the samples of a reference and the names of their features; checkpoints are put together."""
     samples = samples_of(name, source)
     parts = [samples.load(i) for i in range(len(samples.names))]
@@ -101,11 +116,11 @@ def reference_of(name: str, source: Any) -> tuple[Float[np.ndarray, "n d"], list
     return np.concatenate(parts), samples.features
 
 
-def _listed(names: list[Any], arrays: Any, features: list[str] | None) -> Samples:
+def _listed(names: list[Hashable], arrays: Any, features: list[str] | None) -> Samples:
     return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", arrays[i]))
 
 
-def _stacked(names: list[Any], array: Any, features: list[str] | None) -> Samples:
+def _stacked(names: list[Hashable], array: Any, features: list[str] | None) -> Samples:
     return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", array, i))
 
 
@@ -124,13 +139,13 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
                 f"checkpoint a row or an entry; got shape {values.shape}"
                 + ("" if labels is None else f" and {len(labels)} checkpoints")
             )
-        names = list(range(len(values))) if labels is None else _different(name, labels)
+        names: list[Hashable] = list(range(len(values))) if labels is None else _different(name, labels)
         return _stacked(names, values, features)
     if not source:
         raise InputError(f"{name} must hold at least one checkpoint; got none")
     words = [str(key) for key in source]
     numeric = all(word.isdecimal() for word in words)
-    keys: list[Any] = [int(word) for word in words] if numeric else list(words)
+    keys: list[Hashable] = [int(word) for word in words] if numeric else list(words)
     return _listed(keys, list(source.values()), None)
 
 
@@ -179,7 +194,7 @@ def _embeddings(name: str, column: pd.Series) -> np.ndarray:
     return np.stack([missing if row is None else row for row in rows])
 
 
-def _row(what: str, cell: Any) -> np.ndarray:
+def _row(what: str, cell: object) -> np.ndarray:
     row = cell if isinstance(cell, np.ndarray) and cell.dtype.kind in "fiu" else None
     if row is None and isinstance(cell, list | tuple | np.ndarray):
         # A missing number in a list is None.
@@ -226,7 +241,7 @@ def _shape(name: str, values: Any) -> tuple[int, ...]:
         ) from None
 
 
-def labels_of(name: str, values: Any) -> np.ndarray:
+def labels_of(name: str, values: object) -> np.ndarray:
     """Return the labels of checkpoints, shape (n,), or refuse what has another shape or lacks some."""
     labels = np.atleast_1d(as_array(name, values))
     if labels.ndim != 1:
@@ -237,9 +252,9 @@ def labels_of(name: str, values: Any) -> np.ndarray:
     return np.asarray(labels)
 
 
-def _different(name: str, labels: np.ndarray) -> list[Any]:
+def _different(name: str, labels: np.ndarray) -> list[Hashable]:
     """Return the labels as a list, or refuse two that are equal."""
-    names = labels.tolist()
+    names: list[Hashable] = labels.tolist()
     if len(set(names)) < len(names):
         twice = sorted({str(n) for n in names if names.count(n) > 1})
         raise InputError(
@@ -282,7 +297,7 @@ def _num_values(rows: pq.FileMetaData) -> int:
     return sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
 
 
-def _read(name: str, path: Path) -> Any:
+def _read(name: str, path: Path) -> Source:
     one_of(f"the suffix of {name}", path.suffix, _SUFFIXES)
     wanted = f"{name} must be a readable {path.suffix} file"
     if path.suffix == ".npz":

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from inference.storage.reading import reading
 from mixture_models.validation import InputError, as_array, real_array
@@ -38,7 +39,7 @@ class Stored:
 
     name: str
     shape: tuple[int, int]
-    read: Callable[[Any], Any]
+    read: Callable[[Any], ArrayLike]
     chunk_ends: np.ndarray | None = None
     chunk_bytes: int = 0
     padded: bool = False
@@ -72,7 +73,7 @@ class Stored:
         first, size = int(places[0]), len(places)
         together = int(places[-1]) - first + 1 == size
 
-        def read(rows: slice) -> Any:
+        def read(rows: slice) -> ArrayLike:
             return self.read(
                 slice(first + rows.start, first + rows.stop) if together else places[rows]
             )  # a slice is read faster than places
@@ -117,8 +118,9 @@ def of_array(name: str, values: Any, *at: int) -> Stored:
     if len(shape) != 2 or not all(isinstance(n, int) for n in shape):
         raise InputError(f"the samples of {name} must be of shape (sample, feature); got shape {shape}")
 
-    def read(rows: Any) -> Any:
-        return values[(*at, rows)]
+    def read(rows: slice | np.ndarray) -> ArrayLike:
+        result: ArrayLike = values[(*at, rows)]
+        return result
 
     layout = _chunks(getattr(values, "chunks", None), len(at), values, shape[1])
     return Stored(name, shape, read, *layout)
@@ -127,7 +129,7 @@ def of_array(name: str, values: Any, *at: int) -> Stored:
 def of_labelled(name: str, array: xr.DataArray, sample: str, *, padded: bool = False, **at: int) -> Stored:
     """Return the samples of a labelled array along a dim ``sample``, at the places ``at`` of other dims."""
 
-    def read(rows: Any) -> np.ndarray:
+    def read(rows: slice | np.ndarray) -> np.ndarray:
         # Taken first and turned round then: a file is read in the order that it is stored in.
         part = array.isel({sample: rows, **at}).compute()
         return part.transpose(sample, "feature").to_numpy()

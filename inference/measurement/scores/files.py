@@ -1,6 +1,6 @@
 """Scores in files: two log-likelihoods a sample, a row each, in columns that the user names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,10 @@ from mixture_models.validation import InputError, one_of, path_of, real_array
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
+# As it is read: a value of JSON a line, or an array.
+_Column = list[Any] | np.ndarray
+
+
 class Scores(NamedTuple):
     """Log-likelihoods of the samples of each checkpoint [nat], checkpoints in the order of their first rows.
 
@@ -26,8 +30,8 @@ class Scores(NamedTuple):
         new: under the new-task reference, by checkpoint.
     """
 
-    old: dict[Any, np.ndarray]
-    new: dict[Any, np.ndarray]
+    old: dict[Hashable, np.ndarray]
+    new: dict[Hashable, np.ndarray]
 
 
 def read_scores(
@@ -69,7 +73,7 @@ def read_scores(
     scores = [
         np.concatenate([_numbers(t, n, f) for t, f in zip(tables, files, strict=True)]) for n in (old, new)
     ]
-    labels: list[Any] = []
+    labels: list[int | float | str] = []
     for table, path, name in zip(tables, files, names, strict=True):
         labels += _labels(table[label], path) if label in table else [name] * len(table[old])
     if len({isinstance(one, str) for one in labels}) > 1:
@@ -80,7 +84,7 @@ def read_scores(
     )
 
 
-def _columns(path: Path, needed: list[str], label: str, *, optional: bool) -> dict[str, Any]:
+def _columns(path: Path, needed: list[str], label: str, *, optional: bool) -> Mapping[str, _Column]:
     """Return the columns of a file that are needed, and that of the labels where it is there."""
     one_of(f"the suffix of {path}", path.suffix, SUFFIXES)
     with reading.reading(path, f"{path} must be a readable {path.suffix} file"):
@@ -100,7 +104,7 @@ def _columns(path: Path, needed: list[str], label: str, *, optional: bool) -> di
     return found
 
 
-def _of_lines(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _of_lines(path: Path, wanted: list[str]) -> tuple[Mapping[str, _Column], list[str]]:
     """Read an object a line; all lines must have the columns of the first."""
     found: dict[str, list[Any]] = {}
     names: list[str] = []
@@ -116,7 +120,7 @@ def _of_lines(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]
     return found, names
 
 
-def _of_csv(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _of_csv(path: Path, wanted: list[str]) -> tuple[Mapping[str, _Column], list[str]]:
     parsed = csv.ParseOptions(newlines_in_values=True)
     with csv.open_csv(path, parse_options=parsed) as head:
         names = head.schema.names
@@ -126,7 +130,7 @@ def _of_csv(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
     return _of_table(table, present), names
 
 
-def _of_parquet(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _of_parquet(path: Path, wanted: list[str]) -> tuple[Mapping[str, _Column], list[str]]:
     rows = pq.read_metadata(path)
     names = rows.schema.to_arrow_schema().names
     present = [name for name in wanted if name in names]
@@ -134,11 +138,11 @@ def _of_parquet(path: Path, wanted: list[str]) -> tuple[dict[str, Any], list[str
     return _of_table(pq.ParquetFile(path).read(columns=present), present), names
 
 
-def _of_table(table: pa.Table, names: list[str]) -> dict[str, Any]:
+def _of_table(table: pa.Table, names: list[str]) -> dict[str, _Column]:
     return {name: table.column(table.column_names.index(name)).to_pandas().to_numpy() for name in names}
 
 
-def _numbers(table: Mapping[str, Any], name: str, path: Path) -> np.ndarray:
+def _numbers(table: Mapping[str, _Column], name: str, path: Path) -> np.ndarray:
     """Return a column of log-likelihoods, NaN where one is missing."""
     values = table[name]
     if isinstance(values, list):
@@ -152,7 +156,7 @@ def _numbers(table: Mapping[str, Any], name: str, path: Path) -> np.ndarray:
     return numbers
 
 
-def _labels(column: Any, path: Path) -> list[Any]:
+def _labels(column: _Column, path: Path) -> list[int | float | str]:
     """Return checkpoints as they are where they are numbers, and as texts otherwise."""
     labels = labels_of(str(path), column).tolist()
     return [label if type(label) in (int, float) else str(label) for label in labels]

@@ -1,11 +1,12 @@
 """The posterior of the old weight from two log-likelihoods a sample, exact by quadrature."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from inference import results
@@ -30,10 +31,14 @@ results.register(
 _LEAST_SHAPE = 1.0
 
 
+#: Log-likelihoods as they are given: of one checkpoint or of several, by place or by name.
+ScoresLike = ArrayLike | Sequence[ArrayLike] | Mapping[Hashable, ArrayLike] | xr.DataArray
+
+
 @on_one_thread
 def measure_scores(
-    old_log_likelihood: Any,
-    new_log_likelihood: Any,
+    old_log_likelihood: ScoresLike,
+    new_log_likelihood: ScoresLike,
     *,
     weight_prior: tuple[float, float] = (1.0, 1.0),
     num_draws: int = 4000,
@@ -87,7 +92,7 @@ def measure_scores(
     return _tree(differences, posteriors, draws, shapes, seed)
 
 
-def _by_checkpoint(name: str, scores: Any) -> dict[Any, np.ndarray]:
+def _by_checkpoint(name: str, scores: ScoresLike) -> dict[Hashable, np.ndarray]:
     """Return one float64 array of shape (sample,) a checkpoint."""
     if isinstance(scores, Mapping):
         items = dict(scores)
@@ -123,7 +128,7 @@ def _by_checkpoint(name: str, scores: Any) -> dict[Any, np.ndarray]:
     return checked
 
 
-def _difference(checkpoint: Any, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _difference(checkpoint: Hashable, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     if old.shape != new.shape:
         raise InputError(
             f"both log-likelihoods must be of the same samples; checkpoint {checkpoint} has {old.size} old "
@@ -136,10 +141,11 @@ def _difference(checkpoint: Any, old: np.ndarray, new: np.ndarray) -> np.ndarray
             "under both"
         )
     with np.errstate(over="ignore"):  # beyond all floats the side is certain
-        return old - new
+        result: np.ndarray = old - new
+        return result
 
 
-def prior_shapes(weight_prior: Any) -> tuple[float, float]:
+def prior_shapes(weight_prior: Sequence[float]) -> tuple[float, float]:
     """Return the shapes of a Beta prior, each at least 1, or raise `InputError`."""
     try:
         a, b = weight_prior
@@ -164,7 +170,7 @@ def _words(difference: np.ndarray, posterior: WeightPosterior, prior_sd: float) 
 
 
 def _tree(
-    differences: Mapping[Any, np.ndarray],
+    differences: Mapping[Hashable, np.ndarray],
     posteriors: list[WeightPosterior],
     draws: Float[np.ndarray, "draw checkpoint"],
     shapes: tuple[float, float],

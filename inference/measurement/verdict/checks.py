@@ -228,7 +228,8 @@ def independence_of(
 
 def _log_nearest(y: np.ndarray) -> np.ndarray:
     distance = cKDTree(y).query(y, k=2)[0][:, 1]
-    return np.log(np.maximum(distance, 1e-9 * max(distance.max(), 1e-300)))
+    result: np.ndarray = np.log(np.maximum(distance, 1e-9 * max(distance.max(), 1e-300)))
+    return result
 
 
 def _without_modes(references: References, y: np.ndarray) -> np.ndarray:

@@ -134,5 +134,5 @@ def _dependence(stats: Mapping[str, Any]) -> list[str]:
     return [f"samples are not independent ({reason})"]
 
 
-def _beyond(value: Any, error: Any, least: float) -> bool:
+def _beyond(value: float, error: float, least: float) -> bool:
     return float(value) > max(least, _MOST_ERRORS * float(error))
