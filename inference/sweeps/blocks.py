@@ -18,7 +18,7 @@ from jaxtyping import Array
 from numpy.typing import ArrayLike
 from numpyro.infer.svi import SVIState
 
-from inference.engine.programs import Program, traced_alone
+from inference.engine.programs import Numbers, Program, traced_alone
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
 from inference.training.train import (
@@ -30,6 +30,7 @@ from inference.training.train import (
     report_of,
 )
 from mixture_models.accel.compiler import compiler_options
+from mixture_models.mixture.two_mode import Pair
 from mixture_models.validation import InputError
 
 # Places of a call, and behaviours between two looks at whether to stop. The many places leave few unused in

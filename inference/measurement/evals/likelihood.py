@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from inference.engine.programs import compiler_options, traced_alone
+from inference.engine.programs import traced_alone
 from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.item_integral import (
     Numbers,
@@ -22,6 +22,7 @@ from inference.measurement.evals.item_integral import (
     log_peak,
 )
 from inference.measurement.evals.prior import run_of, task_of
+from mixture_models.accel.compiler import compiler_options
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
