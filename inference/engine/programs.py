@@ -5,7 +5,6 @@ from functools import cache, wraps
 from threading import RLock
 from typing import Any, NamedTuple, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,31 +24,32 @@ Numbers = tuple[np.ndarray | jax.Array | None, ...]
 class Program(NamedTuple):
     """A pytree split into its numbers and everything else; hashable, for ``jit``, once `static`.
 
-    Attributes:
-        numbers: the pytree with None for everything else.
-        structure: of the pytree without its numbers.
-        constants: everything else.
+    Split as a list of leaves: a tree of half the leaves would go through the checks of the classes in it, and
+    an absent number would look like one that is passed in.
     """
 
-    numbers: Any
+    numbers: Numbers
     structure: PyTreeDef
-    constants: tuple[object, ...]
+    constants: tuple[Any, ...]
 
     @property
     def static(self) -> Self:
         """The program without its numbers."""
-        return self._replace(numbers=None)
+        return self._replace(numbers=(None,) * len(self.numbers))
 
-    def parts(self, numbers: Any) -> Any:
+    def parts(self, numbers: Numbers) -> Any:
         """Return the pytree with these numbers in it."""
-        return eqx.combine(numbers, jax.tree.unflatten(self.structure, self.constants))
+        leaves = [c if n is None else n for n, c in zip(numbers, self.constants, strict=True)]
+        return jax.tree.unflatten(self.structure, leaves)
 
 
 def program_of(parts: object) -> Program:
     """Split a pytree: numbers and arrays, but not flags, are passed in; all other leaves are constants."""
-    numbers, others = eqx.partition(parts, lambda x: isinstance(x, _NUMBERS) and not isinstance(x, bool))
-    constants, structure = jax.tree.flatten(others)
-    return Program(jax.tree.map(_passed, numbers), structure, tuple(constants))
+    leaves, structure = jax.tree.flatten(parts)
+    numeric = [isinstance(leaf, _NUMBERS) and not isinstance(leaf, bool) for leaf in leaves]
+    numbers = tuple(_passed(leaf) if n else None for leaf, n in zip(leaves, numeric, strict=True))
+    constants = tuple(None if n else leaf for leaf, n in zip(leaves, numeric, strict=True))
+    return Program(numbers, structure, constants)
 
 
 def _passed(number: int | float | np.ndarray | jax.Array) -> np.ndarray | jax.Array:

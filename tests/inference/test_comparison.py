@@ -1,5 +1,7 @@
 """Which of two objectives forgets less, on results made by hand."""
 
+from dataclasses import replace
+
 import arviz as az
 import numpy as np
 import pytest
@@ -8,14 +10,12 @@ from scipy import stats
 
 from inference import intervals, results
 from inference.comparison import replicates as comparison
-from mixture_models import TwoMode
+from mixture_models import TwoMode, objectives
 
 
-class _Named:
-    """The parts of an objective that a result's labels need."""
-
-    def __init__(self, name):
-        self.name, self.description, self.loss = name, "", None
+def _named(name):
+    """An objective of a name: a result's labels need one."""
+    return replace(objectives.sft(), name=name)
 
 
 def tree_of(values, *, paired=True, means=None, target=None, diverged=None):
@@ -29,7 +29,7 @@ def tree_of(values, *, paired=True, means=None, target=None, diverged=None):
         {"retention": v[:, None], "old_mean": m[:, None]} for v, m in zip(values, means, strict=True)
     ]
     return results.training_tree(
-        [_Named(f"o{i}") for i in range(count)],
+        [_named(f"o{i}") for i in range(count)],
         trajectories,
         list(diverged),
         np.array([0]),
