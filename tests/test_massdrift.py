@@ -1,6 +1,7 @@
 """`import massdrift`: the public names in one place."""
 
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -30,3 +31,10 @@ def test_the_package_is_the_command_too(monkeypatch, capsys):
         runpy.run_module("massdrift", run_name="__main__")
     assert not stop.value.code
     assert capsys.readouterr().out.startswith("massdrift ")
+
+
+@pytest.mark.parametrize("name", ["companions", "precision"])
+def test_a_module_can_be_the_first_name_that_is_used(name):
+    """Names are loaded when they are used: none may need that another was used before."""
+    program = f"import mixture_models; assert mixture_models.{name}.__name__.endswith({name!r})"
+    subprocess.run([sys.executable, "-c", program], check=True)
