@@ -65,7 +65,8 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         for the figure of the discriminant plane.
     """
     samples, old_reference, new_reference = settings.run, settings.old_reference, settings.new_reference
-    given = {one.name: getattr(settings, one.name) for one in fields(settings)[3:]}
+    files = ("run", "old_reference", "new_reference")
+    given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in files}
     given["memory"] = None if settings.memory is None else settings.memory * 2**30
     tree = measure(samples, old_reference, new_reference, **given, progress=progress)
     tree["shown"] = xr.DataTree(_shown(tree, samples, old_reference, new_reference))

@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 
 from inference import gradient_flow, population
 from inference.engine.frames import in_frame
-from inference.exact.population import loss_and_grad
+from inference.exact.population import Place, loss_and_grad
 from mixture_models import TwoMode, objectives
 
 ROUNDS = 7
@@ -49,7 +49,7 @@ def exact(learner, target):
     chosen = objectives.reverse_kl()
     params = {name: getattr(learner, name) for name in ("old_logit", "old_mean", "new_mean")}
     pair = (learner, target)
-    return loss_and_grad(chosen.loss, 2, params, chosen.model, chosen.guide, pair, None)
+    return loss_and_grad(Place(chosen.loss, 2, params, chosen.model, chosen.guide, pair, None))
 
 
 def by_gauss_hermite(learner, target, order=32):

@@ -1,6 +1,8 @@
 """Intervals over replicates, as ArviZ computes them: kind and width follow ``arviz.rcParams``."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,19 +45,22 @@ def interval(values: xr.DataArray) -> xr.DataArray:
 
 def mean_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
     """Return the Student-t interval of the mean of independent values; NaN with fewer than two."""
-    return _interval_of_test("ttest_1samp", values, 0.0)
+    from scipy import stats  # here, as ArviZ above
+
+    return _interval_of(partial(stats.ttest_1samp, values, 0.0))
 
 
 def mean_difference_interval(a: Float[np.ndarray, "n"], b: Float[np.ndarray, "m"]) -> tuple[float, float]:
     """Return Welch's interval of the difference of two means; NaN with fewer than two values of either."""
-    return _interval_of_test("ttest_ind", a, b, equal_var=False)
+    from scipy import stats
+
+    return _interval_of(partial(stats.ttest_ind, a, b, equal_var=False))
 
 
-def _interval_of_test(name: str, *samples: Any, **options: Any) -> tuple[float, float]:
-    from scipy import stats  # here, as ArviZ above
-
+def _interval_of(test: Callable[[], Any]) -> tuple[float, float]:
+    """Return the interval that one of SciPy's t tests has."""
     with warnings.catch_warnings():
         # Of samples that are equal, or too few: their intervals are right, of width 0 and NaN.
         warnings.simplefilter("ignore", RuntimeWarning)
-        bounds = getattr(stats, name)(*samples, **options).confidence_interval(interval_probability())
+        bounds = test().confidence_interval(interval_probability())
     return float(bounds.low), float(bounds.high)

@@ -19,7 +19,7 @@ from inference.engine.blas import on_one_thread
 from inference.engine.chunks import run_together
 from inference.engine.frames import METRICS, Frame, in_frame
 from inference.engine.programs import Numbers, Program, compiled, program_of
-from inference.exact.population import FINE, check_error, check_exact, loss_and_grad, unmet_of, warn_of
+from inference.exact.population import FINE, Place, check_error, check_exact, loss_and_grad, unmet_of, warn_of
 from inference.storage import kept
 from inference.training.train import check_factors, check_objectives, check_setting
 from mixture_models.mixture.sensible_range import FARTHEST, has_left
@@ -291,7 +291,7 @@ def _judge(
     """Return the loss and its error at states (setting, time, ...), and what it cannot fulfil there."""
 
     def one(numbers: Numbers, states: State, mixtures: Pair) -> tuple[dict[str, Array], dict[str, Array]]:
-        model, guide, divergence, *_ = program.parts(numbers)
+        model, guide, loss, *_ = program.parts(numbers)
 
         def at(state: State) -> tuple[dict[str, Array], dict[str, Array]]:
             def by_resolution(resolution: Array) -> tuple[Array, dict[str, Array]]:
@@ -299,7 +299,7 @@ def _judge(
 
             value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
             errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
-            unmet = unmet_of(divergence, FINE, state.learner, model, guide, mixtures, state.companion)
+            unmet = unmet_of(Place(loss, FINE, state.learner, model, guide, mixtures, state.companion))
             return {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}, unmet
 
         # One state after the other: batched once more, this would be the longest of all programs to compile.
@@ -324,8 +324,8 @@ def _value_and_grad(
     program: Program, numbers: Numbers, state: State, mixtures: Pair, resolution: Array
 ) -> tuple[Array, dict[str, Array]]:
     # A program by itself, so that JAX traces it once for all dynamics and every stage of their solvers.
-    model, guide, divergence, *_ = program.parts(numbers)
-    return loss_and_grad(divergence, resolution, state.learner, model, guide, mixtures, state.companion)
+    model, guide, loss, *_ = program.parts(numbers)
+    return loss_and_grad(Place(loss, resolution, state.learner, model, guide, mixtures, state.companion))
 
 
 def over_settings[T](function: Callable[..., T], *settings: object) -> T:

@@ -158,19 +158,11 @@ def warn_of(objective: Objective, unmet: Mapping[str, ArrayLike]) -> None:
             warnings.warn(f"{sentence}; that of {objective.name} does not {count}", UserWarning, stacklevel=4)
 
 
-def loss_and_grad(
-    divergence: Loss,
-    resolution: Index,
-    params: Params,
-    model: Model,
-    guide: Model,
-    mixtures: Pair,
-    companion: Params | None,
-) -> tuple[Array, dict[str, Array]]:
-    """Return the exact loss at params of the learner and its derivatives in them.
+class Place(NamedTuple):
+    """Where an exact loss is evaluated.
 
-    Args:
-        divergence: with a method ``exact``.
+    Attributes:
+        loss: one with an exact form.
         resolution: of the integrals.
         params: the learner's.
         model: the law that the learner is pulled toward.
@@ -178,23 +170,28 @@ def loss_and_grad(
         mixtures: start and target.
         companion: the companion's params, None without one.
     """
-    loss = partial(divergence.exact(resolution).loss, jax.random.key(0))
-    return jax.value_and_grad(loss)(params, _beside(model, companion), guide, *mixtures)
+
+    loss: Loss
+    resolution: Index
+    params: Params
+    model: Model
+    guide: Model
+    mixtures: Pair
+    companion: Params | None
 
 
-def unmet_of(
-    divergence: Loss,
-    resolution: Index,
-    params: Params,
-    model: Model,
-    guide: Model,
-    mixtures: Pair,
-    companion: Params | None,
-) -> dict[str, Array]:
-    """Return what the exact loss at params of the learner cannot fulfil; arguments of `loss_and_grad`."""
-    target = law_of(_beside(model, companion), params, *mixtures)
-    learner = law_of(guide, params, *mixtures)
-    return divergence.exact(resolution).unmet(target, learner, mixtures)
+def loss_and_grad(place: Place) -> tuple[Array, dict[str, Array]]:
+    """Return the exact loss at params of the learner and its derivatives in them."""
+    loss = partial(place.loss.exact(place.resolution).loss, jax.random.key(0))
+    model = _beside(place.model, place.companion)
+    return jax.value_and_grad(loss)(place.params, model, place.guide, *place.mixtures)
+
+
+def unmet_of(place: Place) -> dict[str, Array]:
+    """Return what the exact loss at params of the learner cannot fulfil, see `Loss.unmet`."""
+    target = law_of(_beside(place.model, place.companion), place.params, *place.mixtures)
+    learner = law_of(place.guide, place.params, *place.mixtures)
+    return place.loss.exact(place.resolution).unmet(target, learner, place.mixtures)
 
 
 def _beside(model: Model, companion: Params | None) -> Model:
@@ -212,9 +209,9 @@ def _at_resolution(
     companion: Params | None,
     resolution: Index,
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-    model, guide, divergence = program.parts(numbers)
-    place = (divergence, resolution, _params(learner), model, guide, (learner, target), companion)
-    return *loss_and_grad(*place), unmet_of(*place)
+    model, guide, loss = program.parts(numbers)
+    place = Place(loss, resolution, _params(learner), model, guide, (learner, target), companion)
+    return *loss_and_grad(place), unmet_of(place)
 
 
 def _params(mixture: TwoMode) -> Params:

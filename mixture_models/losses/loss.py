@@ -8,7 +8,7 @@ import copy
 import inspect
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,9 @@ from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.sampling import NotStated, SamplingLaw
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.rewards import Reward, resolve
 from mixture_models.types import Arguments, Index, Params, Program
 from mixture_models.validation import InputError
-
-if TYPE_CHECKING:
-    from mixture_models.rewards import Reward
 
 #: The site of a sample in every model and guide.
 SITE = "y"
@@ -50,10 +48,13 @@ class Loss(ELBO):
     direction: str = "not stated"
     of_ratios: bool = False
     has_exact: ClassVar[bool] = False
-    reward: "Reward | None" = None
+    reward: Reward | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
+        # JAX passes leaves of its own through, which cannot be called.
+        if callable(self.reward):
+            self.reward = resolve(self.reward)
 
     @property
     def sampling(self) -> SamplingLaw:

@@ -1,13 +1,18 @@
 """Rewards: their values, how a user's own is called, their text, and what is refused."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
 
+from inference import train
 from inference.engine.programs import program_of
 from mixture_models import InputError, TwoMode, objectives
+from mixture_models.losses.advantage_regression import AdvantageRegression
+from mixture_models.losses.entropic import EntropicUtility
 from mixture_models.rewards import (
     linear_reward,
     log_ratio_reward,
@@ -121,3 +126,20 @@ def test_rewards_are_pytrees_of_numbers_and_written_as_calls():
         mode_reward(0.0, np.inf)
     with pytest.raises(InputError, match="slope must be a number"):
         linear_reward("steep")
+
+
+@pytest.mark.parametrize("kind", [EntropicUtility, AdvantageRegression])
+def test_a_loss_made_by_hand_takes_a_users_function(kind):
+    """As the constructors do: `train` asks it what a reward must say."""
+
+    def near_new(y):
+        return -jnp.abs(y[:, 0])
+
+    by_name = {EntropicUtility: "ttt_discover", AdvantageRegression: "oapl"}[kind]
+    objective = replace(objectives.parse(by_name), loss=kind(near_new))
+    assert objective.loss.reward.given is near_new
+    with pytest.raises(InputError, match="an exact form needs a reward with the methods modes and steepness"):
+        objective.loss.exact()
+    settings = {"num_steps": 1, "batch_size": 8, "learning_rate": 0.1, "num_replicates": 1, "seed": 0}
+    tree = train(objective, TARGET, TARGET, **settings)
+    assert np.isfinite(tree["final"]["old_weight"]).all()

@@ -1,6 +1,7 @@
 """Draws of all runs that have repeats: tasks one after the other, their runs in chunks side by side.
 
-What is learnt and drawn of a task is kept, within `inference.kept.keeping`: an interrupted call goes on.
+What is learnt and drawn of a task is kept, within `inference.storage.kept.keeping`: an interrupted call goes
+on.
 """
 
 from collections.abc import Callable, Sequence
