@@ -48,6 +48,10 @@ from mixture_models.validation import (
     positive,
 )
 
+results.register(
+    misassignment=("misassignment at the start", "1"),
+)
+
 # What is swept together, and the argument that is its knob.
 _FAMILIES = {"replay": ("sft", "reverse_kl"), "anchor": ("sdft",)}
 

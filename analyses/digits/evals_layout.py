@@ -10,6 +10,9 @@ from inference import results
 from inference.intervals import interval, interval_probability
 
 results.register(
+    digit=("digit of the item", "1"),
+    item=("item", "1"),
+    item_task=("task of the item", "1"),
     lost_uncertainty=("half the range in which brute force puts what is lost", "1"),
     won_uncertainty=("half the range in which brute force puts what is won", "1"),
 )

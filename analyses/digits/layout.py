@@ -17,6 +17,7 @@ from inference.comparison.runs import compare_runs
 from inference.intervals import interval_probability
 
 results.register(
+    classifier=("classifier of the panel", "1"),
     counted_by_kind=("old weight counted by one kind of classifier", "1"),
     agrees_with_kind=("whether the interval of the difference from one kind's count holds 0", "1"),
     distinct=("whether these images are counted here for the first time", "1"),

@@ -34,7 +34,6 @@ from mixture_models.theory.paths import Setting
 from mixture_models.validation import InputError, flag, integer, number, open_interval, path_of, positive
 
 results.register(
-    knob=("setting that is turned to keep old behaviour", "1"),
     knob_setting=("value of the knob that is planned with", "1"),
     knob_value=("value of the knob", "1"),
     knob_index=("place on the knob's curve", "1"),

@@ -34,7 +34,7 @@ def compare(tree: xr.DataTree, variable: str = "retention") -> xr.Dataset:
     dims = ("objective", "other")
     units = final.attrs["units"]
     label = f"{final.attrs['long_name']}: "
-    return xr.Dataset(
+    comparison = xr.Dataset(
         {
             "probability_larger": (dims, table[..., 0], _attrs(label + "probability to be larger", "1")),
             "mean_difference": (dims, table[..., 1], _attrs(label + "mean difference", units)),
@@ -52,6 +52,7 @@ def compare(tree: xr.DataTree, variable: str = "retention") -> xr.Dataset:
         },
         {"paired": int(paired), "variable": variable},
     )
+    return results.describe(comparison)
 
 
 def systematic_displacement(tree: xr.DataTree, mode: str = "old") -> xr.Dataset:

@@ -72,6 +72,8 @@ register(
     starvation=("probability of a batch without an old behaviour", "1"),
     effective_fraction=("effective sample fraction, 1/E[w²]", "1"),
     ci_bound=("bound of the interval", "1"),
+    knob=("setting that is turned to keep old behaviour", "1"),
+    means=("whether the means are held or move", "1"),
     batch_size=("batch size", "1"),
     kept_share=("final retention over that at the start", "1"),
     seed=("network, trained by itself", "1"),

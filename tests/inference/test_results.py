@@ -1,6 +1,8 @@
 """The layout of a result and its files."""
 
 import json
+import subprocess
+import sys
 
 import arviz as az
 import numpy as np
@@ -134,3 +136,25 @@ def test_arviz_reads_a_result_unadapted(runs):
     az.plot_forest(runs, group="final", var_names=["old_weight"])
     az.plot_dist(runs, group="final", var_names=["old_weight"])
     assert az.extract(runs, group="final", var_names="old_weight").sizes["sample"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "compare sft reverse_kl --num-steps 20 --num-replicates 4",
+        "mass-forgetting 3",
+        "geometry 3",
+        "replay 0 0.2 --num-replicates 4",
+        "phase 3 --batch-size 8 --num-steps 20 --num-replicates 4",
+        "near-on-policy --num-points 3 --num-trained 2 --num-steps 20 --num-replicates 4",
+    ],
+)
+def test_a_result_says_what_its_variables_are_whatever_else_was_imported(words, tmp_path):
+    """Whoever makes a variable registers it: a name of another analysis is not known in its process."""
+    run = [sys.executable, "-m", "massdrift", *words.split(), "--quiet", "--out", str(tmp_path / "out")]
+    subprocess.run(run, check=True, capture_output=True)
+    tree = xr.open_datatree(tmp_path / "out" / "results.zarr").load()
+    for group in tree.subtree:
+        for name, variable in group.to_dataset(inherit=False).variables.items():
+            assert {"long_name", "units"} <= set(variable.attrs), (group.path, name)

@@ -1,6 +1,7 @@
 """The variables of a measurement of evaluation logs: long names and units."""
 
 VARIABLES = dict(
+    task=("task", "1"),
     drift=("drift of the items' logits, δ", "nat"),
     drift_spread=("spread of the drift over items, τ", "nat"),
     accuracy=("mean success on the task", "1"),
