@@ -43,7 +43,7 @@ def _summaries(
         own = {"old_weight": kept, "drift": run.drift, "drift_spread": run.drift_spread, "retention": kept}
         return own | derive(task_of(given[0]), run, inverse_choices)._asdict()
 
-    return jax.lax.map(one, (tasks, runs), batch_size=8)
+    return jax.lax.map(one, (tasks, runs))
 
 
 _compiled_summaries = compiled(_summaries)
