@@ -83,7 +83,8 @@ def _mode(
 ) -> Float[np.ndarray, "3"]:
     """Return the task's scores of the largest posterior density."""
     patterns, counts = np.unique(np.stack([np.round(right, 3), num], axis=-1), axis=0, return_counts=True)
-    base = Patterns(patterns[:, 0], patterns[:, 1], np.full(len(patterns), inverse_choices))
+    choices = np.zeros(len(patterns), dtype=int)
+    base = Patterns(patterns[:, 0], patterns[:, 1], choices, np.array([inverse_choices]))
     none = np.zeros(1, dtype=int)
     cells = TaskCells(base, base, counts.astype(float), none, none, np.zeros((1, 1)))
     size = coarse(len(patterns))

@@ -54,7 +54,13 @@ def task_cells(repeats: pd.DataFrame, runs: np.ndarray) -> TaskCells:
     np.add.at(counts, (frame["run"].map(place).to_numpy(), of_pair), frame["num_items"].to_numpy(float))
     largest = counts[int(np.argmax(counts.sum(axis=1)))]
     base_counts = np.bincount(pairs[:, 0], weights=largest, minlength=len(base))
-    return TaskCells(Patterns(*base.T), Patterns(*answers.T), base_counts, pairs[:, 0], pairs[:, 1], counts)
+    return TaskCells(_patterns(base), _patterns(answers), base_counts, pairs[:, 0], pairs[:, 1], counts)
+
+
+def _patterns(columns: Float[np.ndarray, "p 3"]) -> Patterns:
+    """Return patterns from right answers, answers and the reciprocal of the number of choices."""
+    inverse_choices, choices = np.unique(columns[:, 2], return_inverse=True)
+    return Patterns(columns[:, 0], columns[:, 1], choices, inverse_choices)
 
 
 def _rounded(right: pd.Series) -> pd.Series:
@@ -64,12 +70,23 @@ def _rounded(right: pd.Series) -> pd.Series:
 def padded(cells: TaskCells, num_base: int, num_answers: int, num_cells: int, num_runs: int) -> TaskCells:
     """Return cells with places added: patterns of no answer, cells and runs of no item."""
     return TaskCells(
-        Patterns(*(_longer(a, num_base) for a in cells.base)),
-        Patterns(*(_longer(a, num_answers) for a in cells.answers)),
+        _more_patterns(cells.base, num_base),
+        _more_patterns(cells.answers, num_answers),
         _longer(cells.base_counts, num_base),
         _longer(cells.of_base, num_cells),
         _longer(cells.of_run, num_cells),
         _longer(_longer(cells.counts.T, num_cells).T, num_runs),
+    )
+
+
+def _more_patterns(patterns: Patterns, size: int) -> Patterns:
+    # Numbers of choices too are of few sizes.
+    num_choices = len(patterns.inverse_choices)
+    return Patterns(
+        _longer(patterns.right, size),
+        _longer(patterns.num, size),
+        _longer(patterns.choices, size),
+        _longer(patterns.inverse_choices, 1 if num_choices == 1 else coarse(num_choices)),
     )
 
 

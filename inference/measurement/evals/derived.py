@@ -83,7 +83,7 @@ def derive(task: Task, run: Run, inverse_choices: Array) -> Derived:
 def _lost_at(a: Float[Array, "node"], run: Run, kept: Array) -> Float[Array, "node"]:
     """Return E max(s(a) - (1-m) s(b), 0) given the logits under the base.
 
-    What is integrated is rounded to single precision, 15 times as fast: 1e-7 is far below what draws differ by.
+    It is integrated in single precision, 15 times as fast: 1e-7 is far below what draws differ by.
     """
     known = jax.nn.sigmoid(a)
     # Where the run is as good as the base, in units of the move; nowhere if even a sure item is worse.

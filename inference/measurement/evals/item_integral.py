@@ -46,17 +46,24 @@ Numbers = Array | np.ndarray
 
 
 class Patterns(NamedTuple):
-    """Distinct outcomes of items: right answers out of some, and the reciprocal of the number of choices.
+    """Distinct outcomes of items: right answers out of some.
 
     Attributes:
         right: right answers; fractional where scores are.
         num: answers.
-        inverse_choices: 1/k, 0 for free answers.
+        choices: each one's place in `inverse_choices`.
+        inverse_choices: the distinct reciprocals of the number of choices, 0 for free answers.
     """
 
     right: Float[Numbers, "*p"]
     num: Float[Numbers, "*p"]
-    inverse_choices: Float[Numbers, "*p"]
+    choices: Int[Numbers, "*p"]
+    inverse_choices: Float[Numbers, "g"]
+
+    def at_choices(self, of_choices: Float[Array, "g n"]) -> Float[Array, "#p n"]:
+        """Return each pattern's row of what is given for every number of choices."""
+        # Nearly always there is one: no copies then.
+        return of_choices if len(self.inverse_choices) == 1 else of_choices[self.choices]
 
 
 class Task(NamedTuple):
@@ -99,7 +106,8 @@ def patterns_of(num: int, inverse_choices: float, size: int) -> Patterns:
     """Return all outcomes of so many answers, then outcomes of no answer up to a size."""
     counted = np.arange(size) <= num
     right = np.where(counted, np.arange(size), 0.0)
-    return Patterns(right, np.where(counted, float(num), 0.0), np.where(counted, inverse_choices, 0.0))
+    answers = np.where(counted, float(num), 0.0)
+    return Patterns(right, answers, np.zeros(size, dtype=int), np.array([inverse_choices]))
 
 
 def log_multiplicity(patterns: Patterns) -> Float[Array, "*p"]:
@@ -114,11 +122,13 @@ def log_peak(patterns: Patterns) -> Float[Array, "*p"]:
     return xlogy(k, k / n) + xlogy(patterns.num - k, 1.0 - k / n)
 
 
-def _outcome(patterns: Patterns, right: Array, wrong: Array) -> Array:
-    """Return p^k (1-p)^(n-k) over its largest value, patterns first."""
+def _outcome(
+    patterns: Patterns, right: Float[Array, "g n"], wrong: Float[Array, "g n"]
+) -> Float[Array, "p n"]:
+    """Return p^k (1-p)^(n-k) over its largest value, from p and 1-p for every number of choices."""
     k, n, peak = (a[:, None] for a in (patterns.right, patterns.num, log_peak(patterns)))
     # No smaller: the square of its reciprocal is in the second derivative.
-    log_right, log_wrong = jnp.log(jnp.maximum(right, 1e-100)), jnp.log(jnp.maximum(wrong, 1e-100))
+    log_right, log_wrong = (patterns.at_choices(jnp.log(jnp.maximum(p, 1e-100))) for p in (right, wrong))
     return jnp.exp(k * log_right + (n - k) * log_wrong - peak)
 
 
@@ -178,7 +188,8 @@ def _by_lag(drift: Numbers, spread: Numbers) -> Float[Array, "lag"]:
     damped = jnp.exp(-0.5 * (narrow * _FREQUENCIES) ** 2)
     angle = drift * _FREQUENCIES
     cut = _COSINES @ (jnp.cos(angle) * damped) + _SINES @ (jnp.sin(angle) * damped)
-    return jnp.where(spread < _WIDE, cut, density(_LAGS - drift, wide))
+    # Without a barrier the density is computed again for each element of the matrix that is made of it.
+    return jax.lax.optimization_barrier(jnp.where(spread < _WIDE, cut, density(_LAGS - drift, wide)))
 
 
 def _toeplitz(by_lag: Float[Array, "lag"]) -> Float[Array, "node node"]:

@@ -161,11 +161,11 @@ def measure_paired(
                 found = summaries.of_repeats(drawn, len(repeated), rng)
                 _put(values, found, drawn.runs, len(runs))
                 base_counts += _base_counts(drawn, of_run, str(runs["task"][drawn.runs[0]]), seed)
+                widths = _widths(found["old_weight"])
                 for r, number in enumerate(drawn.runs):
                     is_retest = bool(runs["is_retest"][number])
-                    kept_weight = found["old_weight"][r]
                     stats[number] = _repeat_stats(
-                        drawn, r, kept_weight, of_run[number], rng, is_retest=is_retest
+                        drawn, r, widths[r], of_run[number], rng, is_retest=is_retest
                     )
                 if num_kept:
                     likelihoods += _item_likelihoods(drawn, num_kept)
@@ -234,10 +234,16 @@ def _put(
         values.setdefault(name, np.full((num_runs, fast.NUM_DRAWS), np.nan))[numbers] = draws
 
 
+def _widths(draws: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "R"]:
+    """Return the width of the interval of each run's draws."""
+    limits = interval(xr.DataArray(draws[:, None], dims=("run", *SAMPLE_DIMS)))
+    return (limits.sel(ci_bound="upper") - limits.sel(ci_bound="lower")).to_numpy()
+
+
 def _repeat_stats(
     drawn: TaskDraws,
     r: int,
-    old_weight: Float[np.ndarray, "D"],
+    width: float,
     cells: pd.DataFrame,
     rng: np.random.Generator,
     *,
@@ -247,7 +253,6 @@ def _repeat_stats(
     items = cells["num_items"].to_numpy(float)
     right = cells[["right_base", "right_run"]].to_numpy(float)
     scores = np.concatenate([drawn.task_scores[r], drawn.run_scores[r]], axis=-1).mean(axis=0)
-    low, high = interval(xr.DataArray(old_weight[None], dims=SAMPLE_DIMS)).to_numpy()
     choices = cells["num_choices"].to_numpy(float)
     stats = {
         "kind": "repeats",
@@ -261,7 +266,7 @@ def _repeat_stats(
         "num_answers": float(np.average(np.minimum(cells["num_base"], cells["num_run"]), weights=items)),
         "mean_choices": float(np.nanmean(choices)) if np.isfinite(choices).any() else np.nan,
         "fractional": int(not np.allclose(right % 1.0, 0.0)),
-        "mass_lost_width": float(high - low),
+        "mass_lost_width": width,
         "deviation_from_base": found.null_deviation,
         "share_compared": found.share,
     }

@@ -15,6 +15,7 @@ from inference.measurement.evals.derived import derive
 from inference.measurement.evals.fit import TaskDraws
 from inference.measurement.evals.item_integral import (
     NODES,
+    Patterns,
     answers_side,
     base_side,
     drifted,
@@ -57,13 +58,15 @@ def _of_items(
     def one(given: tuple[Array, Array]) -> tuple[Array, Array]:
         task, run = task_of(given[0]), run_of(given[1])
         side = base_side(task, cells.base)
-        of_base, of_run = cells.base.inverse_choices, cells.answers.inverse_choices
         ends = jnp.array([-jnp.inf, jnp.inf])
         outcome = answers_side(task.guess_share, run.mass_lost, cells.answers)
-        nodes = jnp.concatenate([jnp.asarray(NODES), ends])
-        after = success((task.guess_share * of_run)[:, None], run.mass_lost, nodes)[0]
-        guess = (task.guess_share * of_base)[:, None]
-        before, at_ends = (success(guess, jnp.zeros(()), x)[0] for x in (jnp.asarray(NODES), ends))
+
+        def right(patterns: Patterns, mass_lost: Array, x: Array) -> Array:
+            guess = (task.guess_share * patterns.inverse_choices)[:, None]
+            return patterns.at_choices(success(guess, mass_lost, x)[0])
+
+        after = right(cells.answers, run.mass_lost, jnp.concatenate([jnp.asarray(NODES), ends]))
+        before, at_ends = (right(cells.base, jnp.zeros(()), x) for x in (jnp.asarray(NODES), ends))
 
         def mean_of(power_before: int, power_after: int) -> Array:
             weighted = side._replace(
@@ -90,9 +93,8 @@ def of_repeats(
 ) -> dict[str, Float[np.ndarray, "R D"]]:
     """Return draws of `REPEATS`, and of the change of accuracy on the items that were asked."""
     cells, at = drawn.cells, _AT_ITEMS if num_runs <= _MANY else _AT_ITEMS_OF_MANY
-    inverse = [
-        float(counts @ cells.answers.inverse_choices[cells.of_run] / counts.sum()) for counts in cells.counts
-    ]
+    of_patterns = cells.answers.inverse_choices[cells.answers.choices]
+    inverse = [float(counts @ of_patterns[cells.of_run] / counts.sum()) for counts in cells.counts]
 
     def of_run(r: int) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         tasks, runs = drawn.task_scores[r], drawn.run_scores[r]
