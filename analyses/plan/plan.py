@@ -57,8 +57,8 @@ results.register(
     start_old_weight_interval=("interval of the old weight at the start", "1"),
     covariance=("covariance within the tasks, pooled", "feature squared"),
     spread_ratio=("new task's spread over the old one's, along their axis", "1"),
-    starvation_largest=("largest probability on the path of a batch without an old behaviour", "1"),
-    starvation_ever=("probability of at least one batch without an old behaviour", "1"),
+    starvation_largest=("largest probability on the path of a batch without an old sample", "1"),
+    starvation_ever=("probability of at least one batch without an old sample", "1"),
 )
 
 # Of the plan, where they are neither given nor estimated.
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     )
     drop_missing: bool = setting(flag, "Leave out rows that are not finite.", False)
     num_steps: int = setting(integer, "Updates of the training.", 500)
-    batch_size: int = setting(partial(integer, at_least=2), "Behaviours seen in an update.", 64)
+    batch_size: int = setting(partial(integer, at_least=2), "Samples seen in an update.", 64)
     learning_rate: float = setting(positive, "Learning rate of plain SGD.", 0.05)
     keep: float = setting(number, "Share of the old behaviour now that shall be left.", 0.9)
     check: bool = setting(flag, "Also train and compare; takes a minute.", False)
