@@ -52,7 +52,7 @@ results.register(
     misassignment=("misassignment at the start", "1"),
 )
 
-# What is swept together, and the argument that is its knob.
+# What is swept together, and the hyperparameter that is its `knob`.
 _FAMILIES = {"replay": ("sft", "reverse_kl"), "anchor": ("sdft",)}
 
 #: At the lines: probability of a batch without an old sample, and of an old one claimed by the new mode.
@@ -225,7 +225,7 @@ def _started(tree: xr.DataTree) -> str:
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row an objective and value of its knob.
+    """Return one row an objective and value of its `knob`.
 
     Columns ``objective``, ``knob``; ``starved_below`` and ``overlapping_below``, the lines of theory;
     ``kept``, the final retention that nine in ten trainings of a point exceed, its mean over the points,
@@ -338,21 +338,21 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 def _plot_phase(
     tree: xr.DataTree, values: xr.DataArray, norm: Normalize, colours: str, label: str, title: str
 ) -> Figure:
-    """Draw a map of separation and batch size for every objective (row) and value of its knob (column)."""
-    names, knobs = values["objective"].to_numpy(), values["knob"].to_numpy()
+    """Draw a map of separation and batch size for every objective (row) and value of its `knob` (column)."""
+    names, turned = values["objective"].to_numpy(), values["knob"].to_numpy()
     beta, gap = tree.attrs["start_old_weight"], tree.attrs["start_new_gap"]
     figure, panels = plt.subplots(
         len(names),
-        len(knobs),
-        figsize=(1.6 + 2.7 * len(knobs), 1.1 + 2.1 * len(names)),
+        len(turned),
+        figsize=(1.6 + 2.7 * len(turned), 1.1 + 2.1 * len(names)),
         sharex=True,
         sharey=True,
         squeeze=False,
     )
     drawn: Any = None
     for row, name in zip(panels, names, strict=True):
-        for axes, knob in zip(row, knobs, strict=True):
-            shown = values.sel(objective=name, knob=knob).transpose("batch_size", "separation")
+        for axes, value in zip(row, turned, strict=True):
+            shown = values.sel(objective=name, knob=value).transpose("batch_size", "separation")
             drawn = axes.pcolormesh(
                 shown["separation"],
                 np.log2(shown["batch_size"]),
@@ -362,9 +362,9 @@ def _plot_phase(
                 shading="nearest",
             )
             axes.grid(visible=False)
-            _lines(axes, shown, starved_below(str(name), beta, float(knob)), overlapping_below(beta, gap))
+            _lines(axes, shown, starved_below(str(name), beta, float(value)), overlapping_below(beta, gap))
             word = "anchor" if name == "sdft" else "replay"
-            axes.set_title(f"{name}, {word} {knob:g}", fontsize=9, loc="left")
+            axes.set_title(f"{name}, {word} {value:g}", fontsize=9, loc="left")
     sizes = values["batch_size"].to_numpy()
     for axes in panels[:, 0]:
         axes.set_yticks(np.log2(sizes), [f"{size:g}" for size in sizes])

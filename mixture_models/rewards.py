@@ -176,7 +176,7 @@ def log_ratio_reward() -> LogRatioReward:
     """Return the reward r(y) = log p_α(y) - log q_0(y), q_0 the reference policy.
 
     Reinforcement learning with this reward and KL weight 1 is reverse KL to the target p_α. For `oapl` the
-    reference is the current lagged policy: its optimum is the target in every round.
+    reference policy is the current lagged one: its optimum is the target in every round.
     """
     return LogRatioReward()
 

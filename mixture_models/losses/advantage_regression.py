@@ -32,7 +32,7 @@ from mixture_models.validation import InputError
 class AdvantageRegression(Loss):
     """E_{π_lag}[(β₂ log(q/π_lag) - (r - V*))²], V* = β₁ log E_{π_lag}[exp(r/β₁)].
 
-    The model's law is the lagged policy π_lag, which is sampled and is the reference of the reward. With
+    The model's law is the lagged policy π_lag, which is sampled and is the reward's reference policy. With
     β₁ = β₂ = τ the loss vanishes at q = π_lag exp(r/τ)/Z; otherwise the target is no normalised policy. On a
     batch V* is that of the sample's group, so the gradient is biased by O(1/group size).
 
