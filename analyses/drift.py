@@ -163,7 +163,7 @@ def _trainings(
     weights = np.interp(_RATE * np.arange(_NUM_STEPS), widest["time"], widest["old_weight"])
     change = np.log(weights / (1.0 - weights)) - np.log(alpha / (1.0 - alpha))
     # Deviations of one gradient of m_o where ℓ = log q - log p_α is a constant a mode, `change` apart. The
-    # pathwise one, drawn half from either mode, has the noise of the behaviours, also at the target.
+    # pathwise one, drawn half from either mode, has the noise of the samples, also at the target.
     deviations = [
         (1.0 - weights) * np.abs(change) * np.sqrt(weights / _BATCH),
         weights * np.sqrt(2.0 / _BATCH),

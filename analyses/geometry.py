@@ -1,7 +1,7 @@
 """How fast does on-policy learning come home? The rate of reverse KL's flow near the target, measured.
 
 The whitened flow of a learner that starts a little off in every parameter, in a plane with correlated
-behaviours; the rate is fitted to the tail of its distance and held against the Fisher information's smallest
+samples; the rate is fitted to the tail of its distance and held against the Fisher information's smallest
 eigenvalue.
 """
 

@@ -1,8 +1,8 @@
 """Where does which objective forget? The phase diagram over separation, batch size, and replay or anchor.
 
 A learner whose old mode has become rare is trained at every point. Two lines of theory part the diagram:
-below a batch size most batches hold no old behaviour (starvation), left of a separation the modes overlap so
-much that old behaviours are claimed by the new mode (misassignment).
+below a batch size most batches hold no old sample (starvation), left of a separation the modes overlap so
+much that old samples are claimed by the new mode (misassignment).
 """
 
 import json
@@ -52,10 +52,10 @@ results.register(
     misassignment=("misassignment at the start", "1"),
 )
 
-# What is swept together, and the argument that is its knob.
+# What is swept together, and the hyperparameter that is its `knob`.
 _FAMILIES = {"replay": ("sft", "reverse_kl"), "anchor": ("sdft",)}
 
-#: At the lines: probability of a batch without an old behaviour, and of an old one claimed by the new mode.
+#: At the lines: probability of a batch without an old sample, and of an old one claimed by the new mode.
 STARVED, CLAIMED = 0.5, 0.1
 
 # What is kept: nine trainings in ten have more.
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         "[1.5, 100]", np.arange(1.5, 7.25, 0.5), show="1.5 2 … 7"
     )
     batch_sizes: tuple[int, ...] = setting(
-        _sizes, "Behaviours in an update; may be repeated.", (2, 4, 8, 32, 64), option="batch_size"
+        _sizes, "Samples in an update; may be repeated.", (2, 4, 8, 32, 64), option="batch_size"
     )
     knobs: tuple[float, ...] = setting(
         partial(increasing_array, interval="[0, 0.95]"),
@@ -183,20 +183,20 @@ def _theory(
 
 
 def _none_drawn(objective: str, beta: float, share: float) -> float:
-    """Return the probability that one behaviour of a batch is no old one: of data, or of the learner at β."""
+    """Return the probability that one sample of a batch is no old one: of data, or of the learner at β."""
     of_learner = {"sft": 0.0}.get(objective, beta)
     replayed = 0.0 if objective == "sdft" else share  # an anchor draws nothing
     return float(theory.starvation_probability(of_learner, 1, replayed))
 
 
 def starved_below(objective: str, beta: float, share: float) -> float:
-    """Return the batch size below which half of the batches hold no old behaviour; infinite where all do."""
+    """Return the batch size below which half of the batches hold no old sample; infinite where all do."""
     none = _none_drawn(objective, beta, share)
     return np.inf if none == 1.0 else float(np.log(STARVED) / np.log(none))
 
 
 def overlapping_below(beta: float, gap: float) -> float:
-    """Return the separation below which the new mode claims a tenth of the old behaviours at the start."""
+    """Return the separation below which the new mode claims a tenth of the old samples at the start."""
     return gap + float(brentq(lambda d: theory.misassignment(beta, d) - CLAIMED, 1e-6, 50.0))
 
 
@@ -225,7 +225,7 @@ def _started(tree: xr.DataTree) -> str:
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row an objective and value of its knob.
+    """Return one row an objective and value of its `knob`.
 
     Columns ``objective``, ``knob``; ``starved_below`` and ``overlapping_below``, the lines of theory;
     ``kept``, the final retention that nine in ten trainings of a point exceed, its mean over the points,
@@ -299,10 +299,10 @@ def table(tree: xr.DataTree) -> Table:
             f"{int(frame['trainings'].sum())} trainings toward old weight {settings['old_weight']:g} from "
             f"{_started(tree)}. Kept (coverage): the final retention (old coverage) that nine in ten "
             "trainings of a point exceed, its mean over points with batches smaller (starved) and larger "
-            "than N, where half of the batches hold no old behaviour at the start. Drift: the median final "
+            "than N, where half of the batches hold no old sample at the start. Drift: the median final "
             "one [Mahalanobis], "
             f"at separations below (overlap) and above {frame['overlapping_below'][0]:.3g}, where a "
-            "tenth of the old behaviours is claimed by the new mode at the start. Lost: diverged, left out."
+            "tenth of the old samples is claimed by the new mode at the start. Lost: diverged, left out."
         ),
     )
 
@@ -338,21 +338,21 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 def _plot_phase(
     tree: xr.DataTree, values: xr.DataArray, norm: Normalize, colours: str, label: str, title: str
 ) -> Figure:
-    """Draw a map of separation and batch size for every objective (row) and value of its knob (column)."""
-    names, knobs = values["objective"].to_numpy(), values["knob"].to_numpy()
+    """Draw a map of separation and batch size for every objective (row) and value of its `knob` (column)."""
+    names, turned = values["objective"].to_numpy(), values["knob"].to_numpy()
     beta, gap = tree.attrs["start_old_weight"], tree.attrs["start_new_gap"]
     figure, panels = plt.subplots(
         len(names),
-        len(knobs),
-        figsize=(1.6 + 2.7 * len(knobs), 1.1 + 2.1 * len(names)),
+        len(turned),
+        figsize=(1.6 + 2.7 * len(turned), 1.1 + 2.1 * len(names)),
         sharex=True,
         sharey=True,
         squeeze=False,
     )
     drawn: Any = None
     for row, name in zip(panels, names, strict=True):
-        for axes, knob in zip(row, knobs, strict=True):
-            shown = values.sel(objective=name, knob=knob).transpose("batch_size", "separation")
+        for axes, value in zip(row, turned, strict=True):
+            shown = values.sel(objective=name, knob=value).transpose("batch_size", "separation")
             drawn = axes.pcolormesh(
                 shown["separation"],
                 np.log2(shown["batch_size"]),
@@ -362,9 +362,9 @@ def _plot_phase(
                 shading="nearest",
             )
             axes.grid(visible=False)
-            _lines(axes, shown, starved_below(str(name), beta, float(knob)), overlapping_below(beta, gap))
+            _lines(axes, shown, starved_below(str(name), beta, float(value)), overlapping_below(beta, gap))
             word = "anchor" if name == "sdft" else "replay"
-            axes.set_title(f"{name}, {word} {knob:g}", fontsize=9, loc="left")
+            axes.set_title(f"{name}, {word} {value:g}", fontsize=9, loc="left")
     sizes = values["batch_size"].to_numpy()
     for axes in panels[:, 0]:
         axes.set_yticks(np.log2(sizes), [f"{size:g}" for size in sizes])
@@ -373,8 +373,8 @@ def _plot_phase(
         axes.set_xlabel("separation δ\n[Mahalanobis]")
     figure.colorbar(drawn, ax=panels, label=label, shrink=0.8)
     figure.suptitle(
-        f"{title}\nstart: {_started(tree)}\ndashed: below it half of the batches hold no old behaviour; "
-        "dotted: left of it the new mode\nclaims a tenth of the old behaviours (both at the start)",
+        f"{title}\nstart: {_started(tree)}\ndashed: below it half of the batches hold no old sample; "
+        "dotted: left of it the new mode\nclaims a tenth of the old samples (both at the start)",
         fontsize=10,
         x=0.02,
         ha="left",
@@ -395,4 +395,4 @@ def _lines(axes: Axes, shown: xr.DataArray, size: float, separation: float) -> N
     if not np.isfinite(size):
         box: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-        axes.text(0.98, 0.95, "no batch holds old behaviour", fontsize=7, bbox=box, **place)
+        axes.text(0.98, 0.95, "no batch holds an old sample", fontsize=7, bbox=box, **place)

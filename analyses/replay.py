@@ -1,7 +1,7 @@
-"""What does replay of old behaviours do to the optimum of forward KL, and to the batches of reverse KL?
+"""What does replay of old samples do to the optimum of forward KL, and to the batches of reverse KL?
 
 Forward KL: the exact flow's end against the replayed share. Reverse KL, whose optimum stays: how often a
-batch holds no old behaviour, what the importance weights cost, and what small batches make of a learner that
+batch holds no old sample, what the importance weights cost, and what small batches make of a learner that
 has nearly lost its old mode.
 """
 
@@ -32,10 +32,10 @@ results.register(
     optimum=("old weight at the population optimum", "1"),
     end=("old weight at the end of the exact flow", "1"),
     learner_weight=("learner's old weight, β", "1"),
-    starved_share=("share of drawn batches without an old behaviour", "1"),
+    starved_share=("share of drawn batches without an old sample", "1"),
     effective_fraction_bound=("lower bound of the effective sample fraction", "1"),
-    starved_share_interval=("interval of the share of drawn batches without an old behaviour", "1"),
-    drawn_fraction=("effective sample fraction of drawn behaviours", "1"),
+    starved_share_interval=("interval of the share of drawn batches without an old sample", "1"),
+    drawn_fraction=("effective sample fraction of drawn samples", "1"),
     recovery_step=("step at which half of the missing weight is back", "step"),
 )
 
@@ -44,7 +44,7 @@ _OPTIMA = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 _END = 4000.0
 _MEANS = {"held": 0.0, "free": 1.0}
 
-# Batches drawn for every share, and behaviours drawn for an effective sample fraction.
+# Batches drawn for every share, and samples drawn for an effective sample fraction.
 _NUM_BATCHES, _NUM_DRAWN = 4000, 20_000
 
 _NUM_STEPS = 2000
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     separation: float = setting(positive, "Distance of the target's modes.", 4.0)
     old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
     start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.05)
-    batch_size: int = setting(partial(integer, at_least=2), "Behaviours seen in an update.", 8)
+    batch_size: int = setting(partial(integer, at_least=2), "Samples seen in an update.", 8)
     learning_rate: float = setting(positive, "Learning rate of plain SGD.", 0.05)
     num_replicates: int = setting(integer, "Trainings of each share.", 128)
     seed: int = seed_setting()
@@ -242,7 +242,7 @@ def table(tree: xr.DataTree) -> RenderableType:
             f"Trainings from old weight {settings['start_old_weight']:g} toward "
             f"{settings['old_weight']:g}, right means at separation {settings['separation']:g}, batches of "
             f"{settings['batch_size']}: mean and {100 * interval_probability():g} % interval over "
-            f"{settings['num_replicates']} replicates. A starved batch holds no old behaviour; the effective "
+            f"{settings['num_replicates']} replicates. A starved batch holds no old sample; the effective "
             "fraction is of the sample, by its importance weights. Spread: the largest standard deviation of "
             "the replicates at any step; half-way: when half of the missing weight is back. Wilson intervals "
             f"for {_NUM_BATCHES} drawn batches."
@@ -283,14 +283,14 @@ def _plot_starvation(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset, s
     share = simulated["starved_share"].to_numpy()
     ends = np.abs(simulated["starved_share_interval"].transpose("ci_bound", "replay").to_numpy() - share)
     axes.errorbar(simulated["replay"], share, ends, fmt="o", color=_DRAWN, capsize=3, label="drawn batches")
-    axes.set_ylabel("batches without an old behaviour")
+    axes.set_ylabel("batches without an old sample")
     axes.set_title(f"Reverse KL, batches of {size}: replay ends starvation", loc="left", fontsize=10)
     axes.legend()
 
 
 def _plot_fraction(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset) -> None:
     axes.plot(predicted["replay"], predicted["effective_fraction"], color=_EXACT, label="1/E[w²], exact")
-    axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color=_DRAWN, label="drawn behaviours")
+    axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color=_DRAWN, label="drawn samples")
     axes.plot(predicted["replay"], predicted["effective_fraction_bound"], "k:", label="bound 1-λ")
     axes.set(ylabel="effective sample fraction", ylim=(0.0, 1.05))
     axes.set_title("What it costs: the importance weights' share", loc="left", fontsize=10)

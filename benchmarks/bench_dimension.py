@@ -1,6 +1,6 @@
 """Speed in 4,096 dimensions, as ratios measured side by side: ``pytest -n 0 -m benchmark -s -k dimension``.
 
-Nothing timed is asserted. A step sees 1,000 behaviours. The straightforward loop and the library's training
+Nothing timed is asserted. A step sees 1,000 samples. The straightforward loop and the library's training
 in all coordinates take few steps of one trajectory, the training in the span of the means 200 of 256 at once.
 """
 

@@ -60,7 +60,7 @@ def best(action):
 
 
 def random_numbers(draws):
-    """Return a program of a block's random numbers: of every draw a normal and an integer a behaviour."""
+    """Return a program of a block's random numbers: of every draw a normal and an integer a sample."""
 
     def step(keys, _):
         both = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
@@ -91,9 +91,9 @@ def test_throughput_of_a_block_against_its_random_numbers(capsys):
                 rows.append((chosen.name, common, precision, trainings, seconds, alone))
     with capsys.disabled():
         device = jax.devices()[0]
-        print(f"\na block of a sweep, {STEPS} steps of {BATCH} behaviours, one call at a time")
+        print(f"\na block of a sweep, {STEPS} steps of {BATCH} samples, one call at a time")
         print(f"  {device.device_kind if device.platform != 'cpu' else machine()}")
-        head = ("draws", "", "trainings", "µs each", "behaviours/s", "draws alone")
+        head = ("draws", "", "trainings", "µs each", "samples/s", "draws alone")
         print(f"  {'':18}" + "".join(f"{h:>{w}}" for h, w in zip(head, (8, 9, 11, 9, 14, 13), strict=True)))
         for name, common, precision, trainings, seconds, alone in rows:
             rate = trainings * STEPS * BATCH / seconds

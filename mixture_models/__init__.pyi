@@ -12,7 +12,7 @@ from .mixture.task import Task
 from .mixture.two_mode import TwoMode, bhattacharyya, mahalanobis, responsibilities
 from .objectives import companions
 from .objectives.objective import Objective
-from .theory.predictions import Knob, Prediction
+from .theory.predictions import Hyperparameter, Prediction
 from .validation import InputError
 
 __all__ = [
@@ -22,9 +22,9 @@ __all__ = [
     "FixedTemperature",
     "ForwardKL",
     "Guide",
+    "Hyperparameter",
     "InputError",
     "JensenShannon",
-    "Knob",
     "Loss",
     "MixtureLaw",
     "MonteCarlo",

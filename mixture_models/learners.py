@@ -110,7 +110,7 @@ class TwoModeLearner(Guide[TwoMode]):
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["train_scale"])
 @dataclass(frozen=True)
 class SingleModeLearner(Guide[TwoMode]):
-    """The single-mode learner q = N(m, Σ), started at the old mode of ``start``: one behaviour at a time.
+    """The single-mode learner q = N(m, Σ), started at the old mode of ``start``: one sample at a time.
 
     Param sites ``mean`` and, with ``train_scale``, ``scale`` with a NumPyro constraint.
 

@@ -45,7 +45,7 @@ def retention(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
 def old_coverage(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
     """Return how much of the learner covers the target's old mode: c_o of the best fit q ≈ c_o p_o + c_n p_n.
 
-    Least squares over all behaviours, so that a mode that left the target's in any direction, along the
+    Least squares over all samples, so that a mode that left the target's in any direction, along the
     axis or beside it, covers nothing. With the cosine c(p, q) = ∫pq / √(∫p² ∫q²) of two densities and
     c = c(p_o, p_n),
 

@@ -1,7 +1,7 @@
-"""Rewards: what a behaviour earns. Those of the registry are pytrees whose leaves are numbers.
+"""Rewards: what a sample earns. Those of the registry are pytrees whose leaves are numbers.
 
-A reward is called with behaviours y of shape (n, d), the target and the law of the reference policy, and
-returns shape (n,). One that takes the behaviours alone works too.
+A reward is called with samples y of shape (n, d), the target and the law of the reference policy, and
+returns shape (n,). One that takes the samples alone works too.
 
 A `Reward` says more of itself than a function can: whether it is made of densities of modes, which an exact
 form needs, and whether it is flat on each mode, which predictions need.
@@ -98,7 +98,7 @@ class ModeReward(_NamedReward):
         return self.new - self.old
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
-        """Return the rewards of behaviours."""
+        """Return the rewards of samples."""
         log_odds = target.log_odds(y)
         result: Array = self.old * expit(log_odds) + self.new * expit(-log_odds)
         return result
@@ -120,7 +120,7 @@ class LogRatioReward(_NamedReward):
     function = "log_ratio_reward"
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
-        """Return the rewards of behaviours."""
+        """Return the rewards of samples."""
         result: Array = target.law().log_prob(y) - reference.log_prob(y)
         return result
 
@@ -143,7 +143,7 @@ class LinearReward(_NamedReward):
     function = "linear_reward"
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
-        """Return the rewards of behaviours."""
+        """Return the rewards of samples."""
         scale = target.scale
         axis = cov.whiten(scale, target.new_mean - target.old_mean)
         along = cov.whiten_transposed(scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
@@ -176,7 +176,7 @@ def log_ratio_reward() -> LogRatioReward:
     """Return the reward r(y) = log p_α(y) - log q_0(y), q_0 the reference policy.
 
     Reinforcement learning with this reward and KL weight 1 is reverse KL to the target p_α. For `oapl` the
-    reference is the current lagged policy: its optimum is the target in every round.
+    reference policy is the current lagged one: its optimum is the target in every round.
     """
     return LogRatioReward()
 
@@ -266,7 +266,7 @@ def rewards_of(
         reference: law of the reference policy.
 
     Raises:
-        InputError: not one number a behaviour, or no target.
+        InputError: not one number a sample, or no target.
     """
     target = target_of(args)
     try:
@@ -284,7 +284,7 @@ def rewards_of(
         raise InputError("a reward must return real numbers; got complex ones")
     if values.shape != y.shape[:1]:
         raise InputError(
-            f"a reward must return one number a behaviour, shape {y.shape[:1]}; got shape {values.shape}"
+            f"a reward must return one number a sample, shape {y.shape[:1]}; got shape {values.shape}"
         )
     return jax.lax.stop_gradient(values.astype(jnp.result_type(y.dtype, jnp.float32)))
 

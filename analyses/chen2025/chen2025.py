@@ -45,7 +45,7 @@ results.register(
 #: What the published code multiplies the updates of the weight and of the old mode by.
 FACTOR = 0.005
 
-#: Behaviours in a batch, and the gain at which a run counts as having learnt.
+#: Samples in a batch, and the gain at which a run counts as having learnt.
 BATCH_SIZE, LEARNT = 1000, 0.9
 
 _NEW_DATA = (Partial(new_data, None), "new data")

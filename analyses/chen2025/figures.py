@@ -42,7 +42,7 @@ def _plot_densities(tree: xr.DataTree) -> Figure:
         words = [f"{word} {trajectory[word].isel(step=-1).median():.2f}" for word in ("drop", "gain")]
         axes.set_title(f"{setting}: {name}\n{', '.join(words)}", fontsize=8.5)
     for axes in grid[-1]:
-        axes.set_xlabel("behaviour x")
+        axes.set_xlabel("sample x")
     for axes in grid[:, 0]:
         axes.set_ylabel("density")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

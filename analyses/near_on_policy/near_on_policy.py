@@ -55,13 +55,13 @@ class Settings(BaseSettings):
     start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.7)
     start_new_gap: float = setting(number, "Distance of the new mean from the target's at the start.", 0.0)
     reward_gap: float = setting(
-        partial(closed_interval, low=-5.0, high=5.0), "What a new behaviour earns more than an old one.", 1.0
+        partial(closed_interval, low=-5.0, high=5.0), "What a new sample earns more than an old one.", 1.0
     )
     anchor: float = setting(closed_interval, "SDFT's, in the map over demonstrations.", 0.3)
     ema: float = setting(closed_interval, "SDFT's, in the map over demonstrations.", 0.05)
-    dimension: int = setting(integer, "Dimension of a behaviour in the trainings.", 2)
+    dimension: int = setting(integer, "Dimension of a sample in the trainings.", 2)
     num_steps: int = setting(partial(integer, at_least=10), "Updates of a training.", 1000)
-    batch_size: int = setting(partial(integer, at_least=2), "Behaviours seen in an update.", 32)
+    batch_size: int = setting(partial(integer, at_least=2), "Samples seen in an update.", 32)
     learning_rate: float = setting(
         partial(closed_interval, low=1e-6, high=1.0), "Learning rate of plain SGD.", 0.05
     )

@@ -1,4 +1,4 @@
-"""The figure of a plan: the paths, and what is kept against each objective's knob."""
+"""The figure of a plan: the paths, and what is kept against each objective's hyperparameter."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _WEIGHT: Any = {"linewidth": 0.8, "alpha": 0.5}
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figure ``plan``: the paths, and what is kept against each objective's knob.
+    """Return the figure ``plan``: the paths, and what is kept against each objective's hyperparameter.
 
     Lines are retention; the old weight is beside it, thin and pale.
     """
@@ -35,31 +35,31 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         first.axhline(wanted * start, color="0.3", linestyle=":")
         first.set(xlabel=figures.label(path["time"]), ylabel="retention (thin: old weight)")
         first.set_ylim(min(0.0, float(path["retention"].min())), 1.0)
-        for panel, (knob, names) in zip(others, turned.items(), strict=True):
+        for panel, (hyperparameter, names) in zip(others, turned.items(), strict=True):
             for name in names:
-                _plot_knob(panel, curve.sel(objective=name), start, styles[name])
+                _plot_curve(panel, curve.sel(objective=name), start, styles[name])
                 panel.axvline(float(plan["knob_crossing"].sel(objective=name)), color="0.3", linestyle="--")
             panel.axhline(wanted, color="0.3", linestyle=":")
             title = ", ".join(dict.fromkeys(name.split(":")[0] for name in names))
-            panel.set(xlabel=knob, ylabel="retention kept (thin: old weight)", title=title)
+            panel.set(xlabel=hyperparameter, ylabel="retention kept (thin: old weight)", title=title)
             panel.set_ylim(min(0.0, panel.get_ylim()[0]), max(1.05 * wanted, panel.get_ylim()[1]))
         figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return {"plan": figure}
 
 
 def _turned(plan: xr.Dataset, curve: xr.Dataset) -> dict[str, list[str]]:
-    """Return by knob the objectives that turn it, but one of those whose curves are the same."""
+    """Return by hyperparameter the objectives that turn it, but one of those whose curves are the same."""
     turned: dict[str, list[str]] = {}
-    for objective, knob in plan["knob"].to_series().items():
-        if knob:
-            drawn, name = turned.setdefault(str(knob), []), str(objective)
+    for objective, hyperparameter in plan["knob"].to_series().items():
+        if hyperparameter:
+            drawn, name = turned.setdefault(str(hyperparameter), []), str(objective)
             ends = curve["final_retention"].sel(objective=name)
             if not any(np.allclose(ends, curve["final_retention"].sel(objective=o), 1e-3) for o in drawn):
                 drawn.append(name)
     return turned
 
 
-def _plot_knob(panel: Axes, curve: xr.Dataset, start: float, look: dict[str, Any]) -> None:
+def _plot_curve(panel: Axes, curve: xr.Dataset, start: float, look: dict[str, Any]) -> None:
     values = curve["knob_value"].to_numpy()
     panel.plot(values, curve["final_retention"] / start, ".-", color=look["color"])
     panel.plot(values, curve["final_old_weight"] / start, color=look["color"], **_WEIGHT)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from analyses.core import outputs, tables
 from analyses.core.settings import BaseSettings, seed_setting, setting, texts
-from analyses.plan.rows import NUM_CURVE, RANGED, SHOWN, check_knob, row_of, times_of
+from analyses.plan.rows import NUM_CURVE, RANGED, SHOWN, check_hyperparameter, row_of, times_of
 from analyses.plan.samples import (
     corners_of,
     estimated_words,
@@ -34,14 +34,14 @@ from mixture_models.theory.paths import Setting
 from mixture_models.validation import InputError, flag, integer, number, open_interval, path_of, positive
 
 results.register(
-    knob_setting=("value of the knob that is planned with", "1"),
-    knob_value=("value of the knob", "1"),
-    knob_index=("place on the knob's curve", "1"),
-    smallest_knob=("smallest value of the knob that keeps the wanted retention", "1"),
-    knob_crossing=("value of the knob at which the final retention is the wanted one", "1"),
-    planned_old_weight=("final old weight at the smallest value of the knob", "1"),
-    planned_retention=("final retention at the smallest value of the knob", "1"),
-    planned_peak_old_drift=("peak old drift at the smallest value of the knob", "Mahalanobis"),
+    knob_setting=("value of the hyperparameter that is planned with", "1"),
+    knob_value=("value of the hyperparameter", "1"),
+    knob_index=("place on the hyperparameter's curve", "1"),
+    smallest_knob=("smallest value of the hyperparameter that keeps the wanted retention", "1"),
+    knob_crossing=("value of the hyperparameter at which the final retention is the wanted one", "1"),
+    planned_old_weight=("final old weight at the smallest value of the hyperparameter", "1"),
+    planned_retention=("final retention at the smallest value of the hyperparameter", "1"),
+    planned_peak_old_drift=("peak old drift at the smallest value of the hyperparameter", "Mahalanobis"),
     answer=("what keeps the wanted retention", "1"),
     final_old_weight=("old weight after the last step", "1"),
     final_old_weight_lower=("final old weight, lowest over what was estimated", "1"),
@@ -57,8 +57,8 @@ results.register(
     start_old_weight_interval=("interval of the old weight at the start", "1"),
     covariance=("covariance within the tasks, pooled", "feature squared"),
     spread_ratio=("new task's spread over the old one's, along their axis", "1"),
-    starvation_largest=("largest probability on the path of a batch without an old behaviour", "1"),
-    starvation_ever=("probability of at least one batch without an old behaviour", "1"),
+    starvation_largest=("largest probability on the path of a batch without an old sample", "1"),
+    starvation_ever=("probability of at least one batch without an old sample", "1"),
 )
 
 # Of the plan, where they are neither given nor estimated.
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     )
     drop_missing: bool = setting(flag, "Leave out rows that are not finite.", False)
     num_steps: int = setting(integer, "Updates of the training.", 500)
-    batch_size: int = setting(partial(integer, at_least=2), "Behaviours seen in an update.", 64)
+    batch_size: int = setting(partial(integer, at_least=2), "Samples seen in an update.", 64)
     learning_rate: float = setting(positive, "Learning rate of plain SGD.", 0.05)
     keep: float = setting(number, "Share of the old behaviour now that shall be left.", 0.9)
     check: bool = setting(flag, "Also train and compare; takes a minute.", False)
@@ -124,7 +124,7 @@ class Settings(BaseSettings):
 
 
 def run(settings: Settings) -> xr.DataTree:
-    """Predict what every objective leaves, and the smallest knob that keeps enough old behaviour.
+    """Predict what every objective leaves, and the smallest value that keeps enough old behaviour.
 
     Where samples are given, their separation and, where there are any of the learner, its old weight are
     planned with, and predictions get a range over its intervals.
@@ -169,7 +169,7 @@ def run(settings: Settings) -> xr.DataTree:
     chosen = settings.objectives or tuple(objectives.by_default())
     planned = [objectives.parse(each) for each in chosen]
     for objective in planned:
-        check_knob(objective, setting)
+        check_hyperparameter(objective, setting)
     corners = corners_of(estimated, setting)
     rows, paths, curves = zip(*(row_of(o, setting, size, wanted, corners) for o in planned), strict=True)
     names = {"objective": [objective.name for objective in planned]}
@@ -209,7 +209,7 @@ def run(settings: Settings) -> xr.DataTree:
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row an objective: prediction, the smallest knob with words, batches, and any check."""
+    """Return one row an objective: prediction, the smallest value in words, batches, and any check."""
     plan = tree["plan"].to_dataset()
     columns: dict[str, Any] = {name: plan[name] for name in ("objective", *plan.data_vars)}
     if "simulated" in tree:

@@ -14,16 +14,16 @@ from mixture_models.objectives.objective import Objective
 from mixture_models.objectives.registry import given_to
 from mixture_models.theory import predictions
 from mixture_models.theory.paths import Path, Setting
-from mixture_models.theory.predictions import Knob, Prediction
+from mixture_models.theory.predictions import Hyperparameter, Prediction
 from mixture_models.validation import closed_interval
 
-#: Values of a knob on its curve.
+#: Values of a hyperparameter on its curve.
 NUM_CURVE = 21
 
 # Values between two of the curve, and then between two of these, where the wanted retention is looked for.
 _NUM_REFINED = 8
 
-# A knob's curve begins at its least value, from where on it goes from this share of its end to the end.
+# A curve begins at its hyperparameter's least value, and goes on from this share of its end to the end.
 _FINEST = 2e-3
 
 #: What is reported of a path's end and of its peak, in that order.
@@ -54,36 +54,37 @@ def times_of(setting: Setting) -> np.ndarray:
     return np.linspace(0.0, setting.end_time, 201)
 
 
-def check_knob(objective: Objective, setting: Setting) -> None:
-    """Refuse a given value of the knob beyond its end."""
+def check_hyperparameter(objective: Objective, setting: Setting) -> None:
+    """Refuse a given value of the hyperparameter beyond its end."""
     prediction = predictions.prediction(objective)
-    if prediction is None or prediction.knob is None:
+    if prediction is None or prediction.hyperparameter is None:
         return
-    knob, given = prediction.knob, given_to(objective)
-    if set(knob.name.split(" = ")) & set(given):
-        at = f" at learning_rate {setting.learning_rate:g}" if _paced(knob, setting) else ""
-        name = f"{knob.name} of {objective.name}{at}"
-        closed_interval(name, prediction.value, knob.least, knob.largest(setting))
+    hyperparameter, given = prediction.hyperparameter, given_to(objective)
+    if set(hyperparameter.name.split(" = ")) & set(given):
+        at = f" at learning_rate {setting.learning_rate:g}" if _paced(hyperparameter, setting) else ""
+        name = f"{hyperparameter.name} of {objective.name}{at}"
+        closed_interval(name, prediction.value, hyperparameter.least, hyperparameter.largest(setting))
 
 
-def _paced(knob: Knob, setting: Setting) -> bool:
-    """Return whether a knob's end is where a step of this learning rate overshoots."""
-    return knob.largest(setting) != knob.largest(setting._replace(learning_rate=2.0 * setting.learning_rate))
+def _paced(hyperparameter: Hyperparameter, setting: Setting) -> bool:
+    """Return whether a hyperparameter's end is where a step of this learning rate overshoots."""
+    faster = setting._replace(learning_rate=2.0 * setting.learning_rate)
+    return hyperparameter.largest(setting) != hyperparameter.largest(faster)
 
 
 def row_of(
     objective: Objective, setting: Setting, size: int, wanted: float, corners: Sequence[Setting]
 ) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
-    """Return a row of the plan, what is shown over time, and the ends' curves over the knob."""
+    """Return a row of the plan, what is shown over time, and the ends' curves over the hyperparameter."""
     prediction = predictions.prediction(objective)
     if prediction is None:
         return _nothing(setting, "no prediction")
     if setting.num_steps > prediction.most_steps:
         return _nothing(setting, f"no prediction beyond {prediction.most_steps} steps")
-    knob = prediction.knob
-    if knob is not None and prediction.value > knob.largest(setting):
-        rate, value = f"{setting.learning_rate:g}", f"{prediction.value:g}"
-        return _nothing(setting, f"no prediction: steps of rate {rate} overshoot with {knob.name} {value}")
+    hyperparameter = prediction.hyperparameter
+    if hyperparameter is not None and prediction.value > hyperparameter.largest(setting):
+        rate, value = f"{setting.learning_rate:g}", f"{hyperparameter.name} {prediction.value:g}"
+        return _nothing(setting, f"no prediction: steps of rate {rate} overshoot with {value}")
     path = prediction.follow(setting, [prediction.value])
     if not np.isfinite(path.old_drift).all():
         return _nothing(setting, f"no prediction: steps of rate {setting.learning_rate:g} diverge")
@@ -104,22 +105,22 @@ def _predict(
     wanted: float,
     corners: Sequence[Setting],
 ) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
-    knob, nothing = prediction.knob, np.full(NUM_CURVE, np.nan)
+    hyperparameter, nothing = prediction.hyperparameter, np.full(NUM_CURVE, np.nan)
     reported = _reported(path)[:, 0]
     end = reported[1]
-    if knob is None:
+    if hyperparameter is None:
         kept = end >= wanted
         answer = "none needed" if kept else f"none: no setting moves its end, {tables.number(end)}"
         turned = _Turned([nothing] * 3, np.nan, np.nan, answer, reported if kept else np.full(3, np.nan))
     else:
-        turned = _turned(prediction.follow, knob, setting, wanted)
+        turned = _turned(prediction.follow, hyperparameter, setting, wanted)
     starved = theory.starvation_probability(path.sampled_weight[0], size)
     with np.errstate(divide="ignore"):
         all_fed = np.trapezoid(np.log1p(-starved), path.time) / setting.learning_rate
     everywhere = np.stack(
         [reported, *(_reported(prediction.follow(c, [prediction.value]))[:, 0] for c in corners)]
     )
-    row = {"knob": "" if knob is None else knob.name, "knob_setting": prediction.value}
+    row = {"knob": "" if hyperparameter is None else hyperparameter.name, "knob_setting": prediction.value}
     for name, values in zip(RANGED, everywhere.T, strict=True):
         row |= {name: values[0], f"{name}_lower": values.min(), f"{name}_upper": values.max()}
     row |= {
@@ -144,14 +145,14 @@ def _reported(path: Path) -> np.ndarray:
     return np.stack([path.old_weight[:, -1], path.retention[:, -1], path.old_drift.max(axis=-1)])
 
 
-def _values(knob: Knob, setting: Setting) -> np.ndarray:
-    largest = knob.largest(setting)
-    values = np.geomspace(max(knob.least, _FINEST * largest), largest, NUM_CURVE)
-    return np.append(knob.least, values[1:])
+def _values(hyperparameter: Hyperparameter, setting: Setting) -> np.ndarray:
+    largest = hyperparameter.largest(setting)
+    values = np.geomspace(max(hyperparameter.least, _FINEST * largest), largest, NUM_CURVE)
+    return np.append(hyperparameter.least, values[1:])
 
 
 class _Turned(NamedTuple):
-    """What turning a knob does: values, final weights and retentions; the answer; what it leads to."""
+    """What a hyperparameter does: values, final weights and retentions; the answer; what it leads to."""
 
     curve: list[np.ndarray]
     smallest: float
@@ -161,31 +162,33 @@ class _Turned(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _turned(follow: Callable[..., Path], knob: Knob, setting: Setting, wanted: float) -> _Turned:
+def _turned(
+    follow: Callable[..., Path], hyperparameter: Hyperparameter, setting: Setting, wanted: float
+) -> _Turned:
     """Return the smallest value that keeps what is wanted, where the curve crosses it, and both in words.
 
     Of the values that keep it, those up to the largest without a gap count. Where all large values keep it,
     the smallest is where these begin, and the crossing. Else the crossing is where they end, and they may
-    begin with the knob itself: where it pulls to less old behaviour, or the learner hardly learns.
+    begin with the hyperparameter itself: where it pulls to less old behaviour, or the learner hardly learns.
     """
-    knobs = _values(knob, setting)
-    reported = _reported(follow(setting, knobs))
-    curve, ends = [knobs, *reported[:2]], reported[1]
+    values = _values(hyperparameter, setting)
+    reported = _reported(follow(setting, values))
+    curve, ends = [values, *reported[:2]], reported[1]
     kept = ends >= wanted
     if not kept.any():
         best = f"retains {tables.number(np.nanmax(ends))} at most" if np.isfinite(ends).any() else "diverges"
-        answer = f"none: {knob.name} up to {knobs[-1]:.3g} {best}"
+        answer = f"none: {hyperparameter.name} up to {values[-1]:.3g} {best}"
         return _Turned(curve, np.nan, np.nan, answer, np.full(3, np.nan))
     last = np.flatnonzero(kept)[-1]
     gaps = np.flatnonzero(~kept[:last])
     if gaps.size:
-        smallest = _crossing(follow, setting, knobs[gaps[-1] :][:2], wanted)
+        smallest = _crossing(follow, setting, values[gaps[-1] :][:2], wanted)
         planned = _reported(follow(setting, [smallest]))[:, 0]
     else:
-        smallest, planned = float(knobs[0]), reported[:, 0]
-    answer = f"{knob.name} {_shortened(smallest, up=True)}"
-    if last < knobs.size - 1:
-        crossing = _crossing(follow, setting, knobs[last:][:2], wanted)
+        smallest, planned = float(values[0]), reported[:, 0]
+    answer = f"{hyperparameter.name} {_shortened(smallest, up=True)}"
+    if last < values.size - 1:
+        crossing = _crossing(follow, setting, values[last:][:2], wanted)
         answer = f"{answer}; not above {_shortened(crossing, up=False)}"
     elif gaps.size:
         crossing = smallest

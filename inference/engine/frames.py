@@ -22,7 +22,7 @@ METRICS = ("euclidean", "whitened")
 
 
 class Frame(NamedTuple):
-    """Coordinates u of behaviours y = origin + basis u; basis None stands for y = u.
+    """Coordinates u of samples y = origin + basis u; basis None stands for y = u.
 
     ``dual`` takes gradients back: that of a function of the means is ``dual`` times the one in u.
     """

@@ -251,7 +251,7 @@ def _joined(objective: Objective, batch: _Batch, parts: list[_Found]) -> dict[st
             "reach of start and target; they do not"
         )
     warn_of(objective, unmet)
-    # A gradient by a mean, and with it its error, is in units of one over a behaviour's.
+    # A gradient by a mean, and with it its error, is in units of one over a sample's.
     steepest = max(1.0 / smallest_deviation(target) for _, target in batch.mixtures)
     check_error(float(observed["integration_error"].max()), steepest)
     embedded = {
@@ -341,6 +341,6 @@ def over_settings[T](function: Callable[..., T], *settings: object) -> T:
 
 
 def smallest_deviation(mixture: TwoMode) -> float:
-    """Return the smallest standard deviation of behaviours within a mode, in any direction."""
+    """Return the smallest standard deviation of samples within a mode, in any direction."""
     scale = np.asarray(mixture.scale)
     return float(np.linalg.svd(scale, compute_uv=False)[-1] if scale.ndim == 2 else scale.min())

@@ -33,12 +33,12 @@ from mixture_models.accel.compiler import compiler_options
 from mixture_models.mixture.two_mode import Pair
 from mixture_models.validation import InputError
 
-# Places of a call, and behaviours between two looks at whether to stop. The many places leave few unused in
+# Places of a call, and samples between two looks at whether to stop. The many places leave few unused in
 # trainings of 100, 200, 400 or 1000 recorded steps.
-_PLACES, _BEHAVIOURS_A_CALL = (4, 68), 2**25
+_PLACES, _SAMPLES_A_CALL = (4, 68), 2**25
 
-# Behaviours that trainings on a CPU see in a step together.
-_BEHAVIOURS_AT_ONCE = 2**14
+# Samples that trainings on a CPU see in a step together.
+_SAMPLES_AT_ONCE = 2**14
 
 
 class Trained(NamedTuple):
@@ -127,7 +127,7 @@ class _Call(NamedTuple):
 
 
 def _call_of(grid: Grid, cut: Geometry, point: Training) -> _Call:
-    num_places = _num_places(grid.steps, _behaviours(cut, point))
+    num_places = _num_places(grid.steps, _samples_a_step(cut, point))
     return _Call(num_places, _together(cut, point), grid.common_random_numbers)
 
 
@@ -172,7 +172,7 @@ def _call(
     """Train settings × replicates by one program."""
     with arithmetic():
         arguments = _placed(_arguments(grid, cut, programs, points, first), grid.common_random_numbers)
-        counts, recorded = _plan(grid.steps, _behaviours(cut, points[0]))
+        counts, recorded = _plan(grid.steps, _samples_a_step(cut, points[0]))
         start, go = _executables(static, arguments, _call_of(grid, cut, points[0]))
         numbers, setting, rate = arguments.numbers, arguments.setting, arguments.rate
         state = start(*arguments)
@@ -187,10 +187,10 @@ def _call(
     return Trained(joined, np.asarray(state.diverged_step).T)
 
 
-def _plan(steps: np.ndarray, behaviours: int) -> tuple[np.ndarray, np.ndarray]:
+def _plan(steps: np.ndarray, seen: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the updates after every place, and which places are recorded, a row a call."""
-    num_places = _num_places(steps, behaviours)
-    most = max(1, _BEHAVIOURS_A_CALL // (num_places * behaviours))
+    num_places = _num_places(steps, seen)
+    most = max(1, _SAMPLES_A_CALL // (num_places * seen))
     places = np.union1d(steps, np.arange(0, steps[-1], most))
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(places), 1)
@@ -199,30 +199,30 @@ def _plan(steps: np.ndarray, behaviours: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.pad(a, padding).reshape(-1, num_places) for a in (counts, recorded))  # type: ignore[return-value]
 
 
-def _num_places(steps: np.ndarray, behaviours: int) -> int:
+def _num_places(steps: np.ndarray, seen: int) -> int:
     """Return the places of a call: few, or many where records are many and updates between them few."""
     # One of two numbers, so that grids find each other's programs.
     few, many = _PLACES
     updates = int(np.diff(steps).max(initial=1))
-    return many if min(_BEHAVIOURS_A_CALL // (updates * behaviours), len(steps)) >= many else few
+    return many if min(_SAMPLES_A_CALL // (updates * seen), len(steps)) >= many else few
 
 
-def _behaviours(cut: Geometry, point: Training) -> int:
-    """Return the behaviours that a call sees in a step."""
+def _samples_a_step(cut: Geometry, point: Training) -> int:
+    """Return the samples that a call sees in a step."""
     return cut.settings * cut.replicates * point.batch_size
 
 
 def _together(cut: Geometry, point: Training) -> int:
     """Return how many replicates are trained at once, the other ones after them.
 
-    On a CPU the fewest, in equal parts, that see many behaviours in a step: what they see then stays in a
+    On a CPU the fewest, in equal parts, that see many samples in a step: what they see then stays in a
     core's cache. On an accelerator all.
     """
     most, seen = cut.replicates, cut.settings * point.batch_size
     if jax.default_backend() != "cpu":
         return most
     parts = [n for n in range(1, most + 1) if most % n == 0]
-    return next((n for n in parts if n * seen >= _BEHAVIOURS_AT_ONCE), most)
+    return next((n for n in parts if n * seen >= _SAMPLES_AT_ONCE), most)
 
 
 def _placed(arguments: _Arguments, common: bool) -> _Arguments:

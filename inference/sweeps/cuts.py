@@ -12,14 +12,14 @@ from inference.engine.programs import Program
 from inference.sweeps.grid import Grid, Position, Training
 from inference.training.train import arithmetic, training_program
 
-# Behaviours that a call sees in a step, trainings in a call, and how far a small grid's calls are smaller.
-_BEHAVIOURS, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8
+# Samples that a call sees in a step, trainings in a call, and how far a small grid's calls are smaller.
+_SAMPLES, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8
 
 # The same on an accelerator, which many trainings keep busy.
-_BEHAVIOURS_ACCELERATED, _MOST_ACCELERATED = 2**24, 2**16
+_SAMPLES_ACCELERATED, _MOST_ACCELERATED = 2**24, 2**16
 
 # Replicates in a block: the more settings share a draw, the less drawing costs. A CPU trains them one after
-# another, and gets more of them where a block's work (trainings · behaviours · steps) stays below a second
+# another, and gets more of them where a block's work (trainings · samples · steps) stays below a second
 # and the grid keeps as many blocks.
 _REPLICATES, _MOST_REPLICATES, _WORK, _FEWEST_BLOCKS = 8, 64, 2**28, 8
 
@@ -51,11 +51,9 @@ def geometry(grid: Grid, most: int | None = None) -> Geometry:
         most: trainings that a call may hold at most, if fewer than usual.
     """
     accelerated = jax.default_backend() != "cpu"
-    behaviours, greatest = (
-        (_BEHAVIOURS_ACCELERATED, _MOST_ACCELERATED) if accelerated else (_BEHAVIOURS, _MOST)
-    )
+    seen, greatest = (_SAMPLES_ACCELERATED, _MOST_ACCELERATED) if accelerated else (_SAMPLES, _MOST)
     largest_batch = int(max(grid.axes.get("batch_size", [grid.batch_size])))
-    trainings = int(np.clip(2 ** int(np.log2(max(1.0, behaviours / largest_batch))), _FEWEST, greatest))
+    trainings = int(np.clip(2 ** int(np.log2(max(1.0, seen / largest_batch))), _FEWEST, greatest))
     alone = [not shared for shared in _shared(grid)]
     together = np.prod([n for n, a in zip(grid.shape, alone, strict=True) if not a], dtype=float)
     if together * grid.num_replicates < 4 * trainings:

@@ -67,9 +67,9 @@ _LABELS = {
     "separation": ("separation of the modes", "Mahalanobis"),
     "new_gap": ("distance of the new mean from the target's", "Mahalanobis"),
     "old_drift": ("distance of the old mean from the target's", "Mahalanobis"),
-    "batch_size": ("behaviours in a batch", "1"),
+    "batch_size": ("samples in a batch", "1"),
     "num_steps": ("updates of a training", "step"),
-    "dimension": ("dimension of a behaviour", "1"),
+    "dimension": ("dimension of a sample", "1"),
     "lag": ("steps between two syncs", "step"),
 }
 
@@ -101,7 +101,7 @@ class Grid:
         start: at step 0, or a function of the target where it shall follow it.
         target: the true target.
         num_steps: updates of a training.
-        batch_size: behaviours in an update.
+        batch_size: samples in an update.
         learning_rate: of plain SGD.
         num_replicates: trainings of every objective at every point.
         seed: of all random numbers.
@@ -109,7 +109,7 @@ class Grid:
         factors: learning rate factors.
         common_random_numbers: whether replicate i sees the same random numbers everywhere.
         precision: of a batch's densities.
-        dimension: that of behaviours where trainings are simulated in the span of their means, or None.
+        dimension: that of samples where trainings are simulated in the span of their means, or None.
     """
 
     objectives: tuple[Objective, ...]

@@ -68,7 +68,7 @@ def sweep(
         store: folder to write, ends in ``.zarr``; a sweep of the same settings that lies there is resumed.
         num_steps: updates of a training. As an axis it costs nothing: a shorter training is the beginning of
             the longest, and is read off it.
-        batch_size: behaviours in an update. As an axis it has a program for every size.
+        batch_size: samples in an update. As an axis it has a program for every size.
         learning_rate: of plain SGD.
         num_replicates: trainings of every objective at every point.
         seed: whole number; equal seeds give equal numbers.
@@ -79,7 +79,7 @@ def sweep(
             objective, those of `train` with this seed; otherwise each has its own, those of `train` with the
             seed in ``/constant_data``'s ``seed_of_point``.
         precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.losses.precision`.
-        dimension: of behaviours, of any size, see `train`; None for that of start and target. Where it is an
+        dimension: of samples, of any size, see `train`; None for that of start and target. Where it is an
             axis, all points are trained in the span of their means, by one program.
         workers: processes of a Dask cluster on this machine; None for the threads of this process.
         scheduler: address of a running Dask scheduler, to work on its workers.

@@ -1,7 +1,7 @@
 """Training in the span of the means: in law that of d dimensions, at a cost that does not grow with d.
 
 A loss knows the means of the learner, the target and a companion. Where all covariances are one multiple of
-the identity and a batch enters only by ratios of densities, a behaviour matters by its coordinates in the
+the identity and a batch enters only by ratios of densities, a sample matters by its coordinates in the
 affine span of these means. The rest of it is noise, which adds Σ_i c_ki z_i to the gradient in mode k's mean,
 with coefficients that the coordinates in the span determine: given those, what the two gradients have beside
 the span is jointly Gaussian, with covariance c cᵀ in each direction. Whoever reads norms and inner products

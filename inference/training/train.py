@@ -36,9 +36,9 @@ from mixture_models.rewards import check_finite
 from mixture_models.types import AnyArray, Index, Params, Scalar
 from mixture_models.validation import InputError, flag, integer, number, positive
 
-# A training is cut into calls of one program, of at most about as many behaviours, so that progress shows and
+# A training is cut into calls of one program, of at most about as many samples, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
-_BEHAVIOURS, _FEWEST_RECORDS = 2**24, 64
+_SAMPLES, _FEWEST_RECORDS = 2**24, 64
 
 # Among the variables of a chunk that is kept.
 _DIVERGED = "diverged_step"
@@ -86,7 +86,7 @@ def train(
         start: the learner's parameters at step 0.
         target: the true target; its modes must differ.
         num_steps: number of updates, at least 1.
-        batch_size: behaviours seen in an update, at least 1 (2 for a leave-one-out baseline).
+        batch_size: samples seen in an update, at least 1 (2 for a leave-one-out baseline).
         learning_rate: η > 0.
         num_replicates: number of independent trainings of each objective.
         seed: whole number; equal seeds give equal numbers.
@@ -96,7 +96,7 @@ def train(
         common_random_numbers: whether replicate i of every objective sees the same random numbers, so that
             differences between objectives are paired.
         precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.losses.precision`.
-        dimension: of behaviours, of any size; start and target name the first coordinates of their means, and
+        dimension: of samples, of any size; start and target name the first coordinates of their means, and
             the others are 0. The training is simulated in the span of the means, see `span`: the law of what
             is recorded is the same, vectors are not recorded, and the cost does not grow with it.
             For plain SGD, two modes, and one covariance that is a multiple of the identity. None simulates
@@ -259,11 +259,11 @@ def training_program(
 
 
 def _plan(steps: np.ndarray, batch: int) -> _Plan:
-    """Cut a training into calls of equal shape, given the recorded steps and the behaviours in a step."""
+    """Cut a training into calls of equal shape, given the recorded steps and the samples in a step."""
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(steps), 1)
     records = max(_FEWEST_RECORDS, 2 ** int(np.ceil(np.log2(len(counts)))))
-    while records > 1 and records * int(counts[0]) * batch > _BEHAVIOURS:
+    while records > 1 and records * int(counts[0]) * batch > _SAMPLES:
         records //= 2
     return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
 

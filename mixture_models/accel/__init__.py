@@ -1,1 +1,1 @@
-"""What is made by hand for CPUs, each thing beside its plain JAX reference, behind one switch."""
+"""What is made by hand for CPUs, each thing beside its plain JAX form, behind one switch."""

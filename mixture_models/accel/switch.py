@@ -54,7 +54,7 @@ def beside[**P, T](
     """Return a decorator of an operation made by hand: where it is off or does not fit, it is ``plain``.
 
     Args:
-        plain: the reference, which takes the same arguments.
+        plain: the form in plain JAX, which takes the same arguments.
         fits: whether arguments are such that the operation can be done by hand.
     """
 

@@ -1,6 +1,6 @@
 """Logistic-normal integrals: every expectation of a log mixture density, and of a responsibility.
 
-Between Gaussian modes with one covariance the log odds of a behaviour are linear in it, so under any
+Between Gaussian modes with one covariance the log odds of a sample are linear in it, so under any
 Gaussian they are a scalar Gaussian, and what remains of an expectation in any dimension is
 
     S(a, v) = E[softplus(a + √v Z)],  Z ~ N(0, 1),

@@ -58,7 +58,7 @@ def expectation[Out](
 
     Args:
         law: of one covariance Σ; its own means need not be among ``means``.
-        function: f, which depends on behaviours of shape (n, d) only through densities of the modes, and
+        function: f, which depends on samples of shape (n, d) only through densities of the modes, and
             returns a pytree of arrays of shape (n, ...).
         means: m_j of the modes that f depends on, shape (m, d).
         resolution: whole number from 0 to `FINEST`, which may be traced; the difference between two is the
@@ -86,14 +86,14 @@ def expectation[Out](
 
 
 class Span(NamedTuple):
-    """Coordinates u = B L⁻¹ (y - origin) of behaviours, in which the covariance L Lᵀ is the identity."""
+    """Coordinates u = B L⁻¹ (y - origin) of samples, in which the covariance L Lᵀ is the identity."""
 
     origin: Float[Array, "d"]
     scale: cov.Scale
     basis: Float[Array, "k d"]
 
     def coordinates(self, y: Float[Array, "... d"]) -> Float[Array, "... k"]:
-        """Return u for behaviours."""
+        """Return u for samples."""
         result: Array = cov.whiten(self.scale, y - self.origin) @ self.basis.T
         return result
 

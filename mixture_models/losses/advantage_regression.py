@@ -32,15 +32,15 @@ from mixture_models.validation import InputError
 class AdvantageRegression(Loss):
     """E_{π_lag}[(β₂ log(q/π_lag) - (r - V*))²], V* = β₁ log E_{π_lag}[exp(r/β₁)].
 
-    The model's law is the lagged policy π_lag, which is sampled and is the reference of the reward. With
+    The model's law is the lagged policy π_lag, which is sampled and is the reward's reference policy. With
     β₁ = β₂ = τ the loss vanishes at q = π_lag exp(r/τ)/Z; otherwise the target is no normalised policy. On a
-    batch V* is that of the behaviour's group, so the gradient is biased by O(1/group size).
+    batch V* is that of the sample's group, so the gradient is biased by O(1/group size).
 
     Args:
         reward: function of (y, target, reference), see `mixture_models.rewards`.
         beta1: β₁ > 0, temperature of V*.
         beta2: β₂ > 0, weight of the log ratio.
-        group_size: behaviours that share one V*; None for the whole batch.
+        group_size: samples that share one V*; None for the whole batch.
         expectation: where the expectation comes from.
 
     Source: arXiv:2602.19362.

@@ -1,4 +1,4 @@
-"""The entropic utility of TTT-Discover: reward that counts exponentially, anchored to a reference."""
+"""The entropic utility of TTT-Discover: reward that counts exponentially, anchored to a reference policy."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -135,9 +135,9 @@ class AdaptiveTemperature:
 class EntropicUtility(Loss):
     """-J(q), J = log E_q[exp(η r(y))] - λ KL(q ‖ q_0): the entropic utility with an anchor, as a loss.
 
-    The model's law is the reference q_0. The gradient of J is E_q[A ∇ log q] with the advantage
+    The model's law is the reference policy q_0. The gradient of J is E_q[A ∇ log q] with the advantage
     A = w - 1 - λ log(q/q_0), w = exp(η r)/Z, Z = E_q[exp(η r)]. On a batch Z is the mean over the *other*
-    behaviours, so the estimate is biased by O(1/n), and an adaptive η is held fixed in the gradient.
+    samples, so the estimate is biased by O(1/n), and an adaptive η is held fixed in the gradient.
 
     Args:
         reward: function of (y, target, reference), see `mixture_models.rewards`.
@@ -146,7 +146,7 @@ class EntropicUtility(Loss):
         expectation: where the expectation comes from.
 
     Raises:
-        InputError: fewer than two behaviours.
+        InputError: fewer than two samples.
 
     Source: arXiv:2601.16175.
     """

@@ -11,7 +11,7 @@ from mixture_models.validation import integer
 
 @dataclass(frozen=True)
 class MonteCarlo:
-    """The mean over a fresh batch of ``num_samples`` behaviours at every evaluation."""
+    """The mean over a fresh batch of ``num_samples`` samples at every evaluation."""
 
     num_samples: int = 256
 

@@ -1,9 +1,9 @@
 """The other divergences of SDFT, on the learner's own samples: forward KL, and what lies between.
 
 Published is a divergence a token: at every prefix that the student sampled, the laws of the next token are
-compared over the whole vocabulary. In the mixture a behaviour is one token, with the empty prefix: the
+compared over the whole vocabulary. In the mixture a sample is one token, with the empty prefix: the
 divergence is the one between the two laws, whoever is sampled. What is left of sampling the student is how
-it is *estimated*, on its own behaviours with importance weights, blind to what the student no longer does.
+it is *estimated*, on its own samples with importance weights, blind to what the student no longer does.
 """
 
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class JensenShannon(Loss):
         expectation: where E_q comes from.
 
     Raises:
-        InputError: fewer than two behaviours.
+        InputError: fewer than two samples.
 
     Source: the interpolation in the code of arXiv:2601.19897; derivation: docs/theory.md.
     """
@@ -120,6 +120,6 @@ class JensenShannon(Loss):
 
 
 def _on_policy(key: Array, n: int, target: Distribution, learner: Distribution) -> tuple[Array, Array]:
-    """Return n behaviours of the learner and log w = log p - log q at them, without gradients."""
+    """Return n samples of the learner and log w = log p - log q at them, without gradients."""
     y = stop_gradient(learner).sample(key, (n,))
     return y, lax.optimization_barrier(stop_gradient(target.log_prob(y) - learner.log_prob(y)))

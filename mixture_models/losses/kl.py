@@ -62,13 +62,13 @@ class ReverseKL(Loss):
     """KL(q ‖ p) = E_q[ℓ(y)], ℓ = log q - log p, of the learner's law q from the model's law p, in nats.
 
     With replay λ the batch is drawn from b = (1-λ) q + λ N(μ_o, Σ), the old mode of the target (the
-    last argument of model and guide), and every behaviour is weighted by
+    last argument of model and guide), and every sample is weighted by
     w = q/b ≤ 1/(1-λ): the value and the gradient keep their expectation.
 
     ``estimator="score"`` is what reinforcement learning uses, the score function with a leave-one-out
     baseline: Σ_i w_i (ℓ_i - c_i) ∇ log q(y_i) / n, where c_i = Σ_{j≠i} w_j ℓ_j / Σ_{j≠i} w_j does not
     depend on y_i, so that the estimate is unbiased and unchanged by a constant added to ℓ.
-    ``estimator="pathwise"`` differentiates through the behaviours, drawn in equal numbers from every
+    ``estimator="pathwise"`` differentiates through the samples, drawn in equal numbers from every
     mode and weighted by the mode's share, so that no gradient is lost through the choice of a mode.
 
     Args:
@@ -78,7 +78,7 @@ class ReverseKL(Loss):
 
     Raises:
         InputError: an unknown estimator, a share outside [0, 1), or a score estimator with fewer than two
-            behaviours.
+            samples.
     """
 
     estimator: str = "score"

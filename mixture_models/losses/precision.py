@@ -1,6 +1,6 @@
 """Losses of a batch in single precision: densities and weights in float32, parameters and updates in float64.
 
-A batch of n behaviours leaves a relative noise of about 1/√n in every gradient; rounding to float32 adds
+A batch of n samples leaves a relative noise of about 1/√n in every gradient; rounding to float32 adds
 about 1e-6. A CPU computes with twice as many float32 as float64 numbers at a time, an accelerator with more.
 """
 

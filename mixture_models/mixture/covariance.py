@@ -27,7 +27,7 @@ def scale_of(name: str, covariance: ArrayLike | None, dim: int) -> Reals:
     Args:
         name: what to call the covariance in an error.
         covariance: None, a variance, ``dim`` variances, or a ``(dim, dim)`` matrix.
-        dim: dimension d of a behaviour.
+        dim: dimension d of a sample.
 
     Returns:
         float64 array of rank 0, 1 or 2.

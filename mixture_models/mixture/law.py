@@ -2,7 +2,7 @@
 
 Three things make it faster to train than NumPyro's ``MixtureSameFamily``:
 
-* all modes share one standard normal vector per behaviour, and a behaviour needs one integer for its mode;
+* all modes share one standard normal vector per sample, and a sample needs one integer for its mode;
 * random numbers and log densities pass an ``optimization_barrier``, or XLA computes them anew inside every
   reduction, and the logarithm is that of `mixture_models.accel.elementary`;
 * `MixtureLaw.weighted_log_prob`, the sum that training differentiates, has its gradient written in
@@ -37,7 +37,7 @@ _LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 class MixtureLaw(Distribution):
-    """The law Σ_k w_k N(m_k, L_k L_kᵀ) over behaviours y ∈ R^d; event shape (d,), no batch shape.
+    """The law Σ_k w_k N(m_k, L_k L_kᵀ) over samples y ∈ R^d; event shape (d,), no batch shape.
 
     Random numbers are float32 (mode index resolved to 2⁻³²), arithmetic has the precision of the
     parameters. Settings and replicates are batched by ``jax.vmap``.
@@ -79,26 +79,26 @@ class MixtureLaw(Distribution):
         return self.scales[mode % len(self.scales)]
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*sample d"]:
-        """Draw behaviours of shape ``sample_shape + (d,)``; each draws its own mode.
+        """Draw samples of shape ``sample_shape + (d,)``; each draws its own mode.
 
         Equal keys give equal random numbers whatever the parameters and the number of modes, so that
         laws can be compared under common random numbers.
         """
         mode_key, z = self._noise(key, sample_shape)
         if self.num_modes == 1:
-            return self._behaviours(0, z)
+            return self._placed(0, z)
         bits = lax.optimization_barrier(random_bits(mode_key, sample_shape))[..., None]
         # Thresholds on the integers themselves: finer than float32 uniforms, and no conversion a sample.
         below = jnp.cumsum(jnp.exp(self.log_weights))[:-1] * 2.0**32
         dtype = jnp.result_type(below)
         thresholds = jnp.clip(jnp.round(below), 0.0, _largest_uint32(dtype)).astype(jnp.uint32)
-        y = self._behaviours(self.num_modes - 1, z)
+        y = self._placed(self.num_modes - 1, z)
         for mode in reversed(range(self.num_modes - 1)):
-            y = jnp.where(bits < thresholds[mode], self._behaviours(mode, z), y)
+            y = jnp.where(bits < thresholds[mode], self._placed(mode, z), y)
         return y
 
     def strata(self, key: Array, num_samples: int) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
-        """Draw ``num_samples`` behaviours in equal numbers from every mode, with weights that sum to 1.
+        """Draw ``num_samples`` samples in equal numbers from every mode, with weights that sum to 1.
 
         Both depend differentiably on the parameters, so Σ_i weight_i f(y_i) has an unbiased pathwise
         gradient, the modes' weights included.
@@ -106,7 +106,7 @@ class MixtureLaw(Distribution):
         _, z = self._noise(key, (num_samples,))
         bounds = np.linspace(0, num_samples, self.num_modes + 1).round().astype(int)
         parts = [slice(low, high) for low, high in pairwise(bounds)]
-        y = [self._behaviours(mode, z[part]) for mode, part in enumerate(parts)]
+        y = [self._placed(mode, z[part]) for mode, part in enumerate(parts)]
         weights = jnp.exp(self.log_weights)
         shares = [
             jnp.full(y_k.shape[0], 1.0 / y_k.shape[0], y_k.dtype) * w
@@ -124,7 +124,7 @@ class MixtureLaw(Distribution):
         """Return Σ_i weights_i log q(value_i), to be differentiated in the law's parameters only.
 
         The gradients are the batch moments Σ_i c_i r_ik, Σ_i c_i r_ik u_ik and Σ_i c_i r_ik u_ik u_ikᵀ of the
-        whitened behaviours u_ik = L_k⁻¹ (y_i - m_k) under the responsibilities r_ik.
+        whitened samples u_ik = L_k⁻¹ (y_i - m_k) under the responsibilities r_ik.
         """
         value, weights = lax.stop_gradient((value, weights))
         return _weighted_log_prob(self.log_weights, self.means, self.scales, value, weights)
@@ -148,7 +148,7 @@ class MixtureLaw(Distribution):
         z: Array = lax.optimization_barrier(standard_normal(noise_key, (*self.event_shape, *shape)))
         return mode_key, jnp.moveaxis(z, 0, -1).astype(self.means.dtype)
 
-    def _behaviours(self, mode: int, z: Array) -> Array:
+    def _placed(self, mode: int, z: Array) -> Array:
         result: Array = self.means[mode] + cov.colour(self.scale(mode), z)
         return result
 
@@ -197,7 +197,7 @@ def _whitened(means: Array, scales: tuple[Array, ...], value: Array) -> list[Arr
 def _log_density(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array
 ) -> tuple[Array, list[Array], list[Array]]:
-    """Return log q(value), the responsibilities and the whitened behaviours of every mode."""
+    """Return log q(value), the responsibilities and the whitened samples of every mode."""
     joint, u = _joint(log_weights, means, scales, value)
     if len(joint) == 1:
         return joint[0], [jnp.ones_like(joint[0])], u
@@ -210,7 +210,7 @@ def _log_density(
 def _joint(
     log_weights: Array, means: Array, scales: tuple[Array, ...], value: Array
 ) -> tuple[list[Array], list[Array]]:
-    """Return the log weighted density and the whitened behaviours of every mode."""
+    """Return the log weighted density and the whitened samples of every mode."""
     dim = means.shape[-1]
     u = _whitened(means, scales, value)
     constants = [cov.log_determinant(scale, dim) + 0.5 * dim * _LOG_2PI for scale in scales]
@@ -234,7 +234,7 @@ def _forward(
     log_q, r, u = _log_density(log_weights, means, scales, value)
     c = [weights * r_k for r_k in r]
     by_weight, by_mean, by_scale = _moments(scales, c, u)
-    # A weight of every behaviour's own, see `ShiftedLaw`, has a gradient of every behaviour's own.
+    # A weight of every sample's own, see `ShiftedLaw`, has a gradient of every sample's own.
     gradients = (by_weight if log_weights.ndim == 1 else jnp.stack(c), by_mean, by_scale)
     return jnp.sum(weights * log_q), (gradients, value, weights)
 

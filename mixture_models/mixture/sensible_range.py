@@ -20,7 +20,7 @@ _SCALES = ("scale", "old_scale", "new_scale")
 def reach(start: TwoMode, target: TwoMode, dimension: Scalar | None = None) -> Float[Array, ""]:
     """Return √d + the largest distance of a mean of start or target from the target's old mean [Mahalanobis].
 
-    About as far from there as behaviours of the problem are, for √d is their typical distance from a mean.
+    About as far from there as samples of the problem are, for √d is their typical distance from a mean.
 
     Args:
         start: the learner at step 0.

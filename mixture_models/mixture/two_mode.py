@@ -1,4 +1,4 @@
-"""The two-mode mixture: an old task and a new one, as the parameters of a law over behaviours."""
+"""The two-mode mixture: an old task and a new one, as the parameters of a law over samples."""
 
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -31,7 +31,7 @@ _ARGUMENTS = ("old_weight", "old_logit", "old_mean", "new_mean", "covariance", "
 )
 @dataclass(frozen=True, eq=False)
 class TwoMode(Task):
-    """Parameters of the law β N(m_o, Σ) + (1-β) N(m_n, Σ) over behaviours y ∈ R^d.
+    """Parameters of the law β N(m_o, Σ) + (1-β) N(m_n, Σ) over samples y ∈ R^d.
 
     Build one with `TwoMode.create`, which checks its input. The arrays are float64 NumPy arrays until
     an engine casts them; as a JAX pytree the class passes through ``jit``, ``vmap`` and ``grad``.
@@ -119,7 +119,7 @@ class TwoMode(Task):
 
     @property
     def dim(self) -> int:
-        """Dimension d of a behaviour."""
+        """Dimension d of a sample."""
         return int(self.old_mean.shape[-1])
 
     @property
@@ -138,7 +138,7 @@ class TwoMode(Task):
         return cov.length(cov.mean_scale(*self.scales), self.old_mean - self.new_mean)
 
     def log_odds(self, y: Float[AnyArray, "... d"]) -> Float[AnyArray, "..."]:
-        """Return log(β N(y; m_o) / ((1-β) N(y; m_n))) for behaviours of shape (..., d)."""
+        """Return log(β N(y; m_o) / ((1-β) N(y; m_n))) for samples of shape (..., d)."""
         old, new = self.scales
         u_old, u_new = cov.whiten(old, y - self.old_mean), cov.whiten(new, y - self.new_mean)
         quadratic = 0.5 * ((u_new * u_new).sum(axis=-1) - (u_old * u_old).sum(axis=-1))
@@ -237,13 +237,13 @@ def responsibilities(mixture: TwoMode, y: ArrayLike) -> tuple[Float[AnyArray, ".
 
     Args:
         mixture: the two-mode mixture q.
-        y: behaviours, shape (..., d).
+        y: samples, shape (..., d).
 
     Returns:
         Two arrays of shape (...): the posterior probability of the old and of the new mode.
 
     Raises:
-        InputError: behaviours of another dimension, or not finite.
+        InputError: samples of another dimension, or not finite.
     """
     y = y if isinstance(y, jax.Array) else finite_array("y", y)
     if y.ndim == 0 or y.shape[-1] != mixture.dim:

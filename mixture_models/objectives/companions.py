@@ -1,4 +1,4 @@
-"""What travels beside the learner in a near-on-policy method: a teacher, a reference or a lagged policy.
+"""What travels beside the learner of a near-on-policy method: a teacher, a reference policy, a lagged policy.
 
 A companion is a second policy in the learner's own coordinates: its state is a dict of the guide's params,
 and its law is that of the guide at these params. It starts where the learner does. A model that is pulled

@@ -83,7 +83,7 @@ def reverse_kl(
     """On-policy reinforcement learning: reverse KL to the true target, KL(q ‖ p_α).
 
     Its optimum is the target, so no mass is forgotten; a right old mode moves only through overlap.
-    Replay leaves the population objective as it is and keeps old behaviour in every batch.
+    Replay leaves the population objective as it is and keeps old samples in every batch.
 
     Args:
         replay: λ in [0, 1), the replayed share of a batch, weighted by q/b ≤ 1/(1-λ).
@@ -196,7 +196,7 @@ def oapl(
         beta1: β₁ > 0, temperature of V*.
         beta2: β₂ > 0, weight of the log ratio.
         lag: steps between two syncs.
-        group_size: behaviours that share one V*, at least 2 and a divisor of the batch; None for all.
+        group_size: samples that share one V*, at least 2 and a divisor of the batch; None for all.
         learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
 
     Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.

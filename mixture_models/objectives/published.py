@@ -122,10 +122,10 @@ class PublishedSingleModeLearner(Guide[TwoMode]):
 class FlooredForwardKL(Loss):
     """E_p[log p(y) - log(q(y) + ε)], ε = 1e-12: forward KL with the published floor, in nats.
 
-    Its gradient is -E_p[q/(q+ε) ∇ log q(y)]: behaviours that the learner hardly knows do not pull.
+    Its gradient is -E_p[q/(q+ε) ∇ log q(y)]: samples that the learner hardly knows do not pull.
 
     Args:
-        expectation: how many behaviours are drawn.
+        expectation: how many samples are drawn.
 
     Source: Chen et al. 2025 (arXiv:2510.18874), the bi-modal forward KL.
     """
@@ -150,17 +150,17 @@ class FlooredForwardKL(Loss):
 class PublishedRL(Loss):
     """The published reinforcement learning: reward for new behaviour, seen from the new mode only.
 
-    Behaviours y are drawn from the learner's last mode N_n, whose weighted density is q_n. With
+    Samples y are drawn from the learner's last mode N_n, whose weighted density is q_n. With
     R(y) = log(p(y) / (β (q_n(y) + ε)) + ε), β = 0.1 and ε = 1e-12, the loss is -mean(w R) and its gradient
     -mean(w R ∇ log q) with importance weight w = q/(q_n + ε) and no baseline. A learner of one mode has
     q_n = q, hence w = 1.
 
     Its expectation is an integral over the whole of q, but where the old mode lies N_n shows practically no
-    behaviours: the weights are heavy-tailed, without a finite variance once the old scale exceeds √2 times
+    samples: the weights are heavy-tailed, without a finite variance once the old scale exceeds √2 times
     the new one, as at the published start.
 
     Args:
-        expectation: how many behaviours are drawn.
+        expectation: how many samples are drawn.
 
     Source: Chen et al. 2025 (arXiv:2510.18874).
     """

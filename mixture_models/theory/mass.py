@@ -23,10 +23,10 @@ _sigmoid_slope_mean = jax.jit(jax.vmap(jax.grad(logistic_normal.sigmoid_mean)))
 def misassignment(
     weight: ArrayLike | None = None, separation: ArrayLike | None = None, *, logit: ArrayLike | None = None
 ) -> Float[Reals, "..."]:
-    """Return E_{N(m_o)}[r_n], the probability that an old behaviour is claimed by the new mode.
+    """Return E_{N(m_o)}[r_n], the probability that an old sample is claimed by the new mode.
 
     It is E[sigmoid(a + δZ)] with a = -φ - δ²/2, right relatively to 1e-10 however small. That of a new
-    behaviour, E_{N(m_n)}[r_o], is the value at weight 1-β (logit -φ).
+    sample, E_{N(m_n)}[r_o], is the value at weight 1-β (logit -φ).
 
     Args:
         weight: β in (0, 1), the mass of the old mode. Give this or ``logit``.

@@ -196,7 +196,7 @@ def ttt_discover_stationary_logit(
     the flow goes from everywhere. Without an anchor there is none: -∞ for Δ > 0, +∞ for Δ < 0.
 
     Args:
-        start_weight: β₀ in (0, 1), the reference's old mass. Give this or ``start_logit``.
+        start_weight: β₀ in (0, 1), the reference policy's old mass. Give this or ``start_logit``.
         reward_gap: Δ = R_n - R_o.
         kl_weight: λ ≥ 0.
         eta: η > 0, with |η Δ| at most 500.
@@ -242,7 +242,7 @@ def ttt_discover_stationary_logit_exact(
     -∞, see `ttt_discover_critical_kl_weight`.
 
     Args:
-        start_weight: β₀ in (0, 1), the reference's old mass. Give this or ``start_logit``.
+        start_weight: β₀ in (0, 1), the reference policy's old mass. Give this or ``start_logit``.
         separation: δ in (0, 100] of the means.
         target_weight: α in (0, 1), of the responsibilities in r = R_o s_o + R_n s_n.
         reward_gap: Δ = R_n - R_o.
@@ -300,7 +300,7 @@ def ttt_discover_critical_kl_weight(
     far apart like 2 (1 - e^(-ηΔ))/δ².
 
     Args:
-        start_weight: β₀ in (0, 1), the reference's old mass. Give this or ``start_logit``.
+        start_weight: β₀ in (0, 1), the reference policy's old mass. Give this or ``start_logit``.
         separation: δ in (0, 100] of the means.
         target_weight: α in (0, 1), of the responsibilities in r = R_o s_o + R_n s_n.
         reward_gap: Δ = R_n - R_o.

@@ -2,7 +2,7 @@
 
 A learner whose means are right at the start never leaves that line, so its loss is an integral over one
 coordinate, and the gradient of every objective has the form ∫ c(y) ∂log q(y)/∂θ dy with its own c. One loop
-takes the steps of a training for all values of a knob; no program is compiled.
+takes the steps of a training for all values of a hyperparameter; no program is compiled.
 """
 
 from collections.abc import Callable
@@ -127,23 +127,23 @@ class Course(NamedTuple):
         return Path(self.time, weight, left, drift, weight, np.ones_like(weight))
 
 
-def knob_values(values: ArrayLike) -> Float[Reals, "n"]:
+def values_of(values: ArrayLike) -> Float[Reals, "n"]:
     """Return one or more values of a setting as a float64 array."""
     return np.atleast_1d(np.asarray(values, np.float64))
 
 
-def follow(setting: Setting, knob: Reals, pull: Pull, beside: Beside | None = None) -> Course:
-    """Descend from right means at every value of a knob: θ ← θ - η ∫ c ∂log q/∂θ dy.
+def follow(setting: Setting, values: Reals, pull: Pull, beside: Beside | None = None) -> Course:
+    """Descend from right means at every value of a hyperparameter: θ ← θ - η ∫ c ∂log q/∂θ dy.
 
     Step by step as a training does; beyond `MOST_STEPS` as the flow θ' = -∫ c ∂log q/∂θ dy.
 
     Args:
         setting: the shared one.
-        knob: its values, shape (n,).
+        values: of the hyperparameter, shape (n,).
         pull: c of the objective.
         beside: of an objective with a companion.
     """
-    start = np.repeat(setting.mixture(setting.start_weight), knob.size, axis=1)
+    start = np.repeat(setting.mixture(setting.start_weight), values.size, axis=1)
     solve = _stepped if setting.num_steps <= MOST_STEPS else _flowed
     with np.errstate(invalid="ignore"):  # of what diverged
         steps, states = solve(setting, start, pull, beside)

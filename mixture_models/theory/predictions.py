@@ -26,7 +26,7 @@ from mixture_models.types import Reals
 
 
 @dataclass(frozen=True)
-class Knob:
+class Hyperparameter:
     """A numeric argument of an objective that moves its end.
 
     Attributes:
@@ -45,16 +45,16 @@ class Prediction:
     """The course of a learner whose means are right at the start: exact, and without a training.
 
     Attributes:
-        follow: takes what all objectives share and n values of the knob, and returns the paths; without a
-            knob, of the one setting ``value``.
-        value: of the knob in this objective.
-        knob: what can be turned, or None where nothing moves the end.
+        follow: takes what all objectives share and n values of the hyperparameter, and returns the paths;
+            without a hyperparameter, of the one setting ``value``.
+        value: of the hyperparameter in this objective.
+        hyperparameter: what can be turned, or None where nothing moves the end.
         most_steps: updates beyond which following takes too long for a plan.
     """
 
     follow: Callable[[Setting, ArrayLike], Path]
     value: float
-    knob: Knob | None = None
+    hyperparameter: Hyperparameter | None = None
     most_steps: float = math.inf
 
 
@@ -95,8 +95,8 @@ def _sft(objective: Objective) -> Prediction | None:
     if not _is(objective, ForwardKL, None) or not isinstance(model, Partial) or model.func is not new_data:
         return None
     (replay,) = model.args
-    # Beyond it almost all is replayed.
-    return Prediction(weight_paths.sft, float(replay or 0.0), Knob("replay", lambda _: _MOST_REPLAY))
+    turned = Hyperparameter("replay", lambda _: _MOST_REPLAY)
+    return Prediction(weight_paths.sft, float(replay or 0.0), turned)
 
 
 @predicts
@@ -116,7 +116,7 @@ def _sdft(objective: Objective) -> Prediction | None:
     if teacher.demonstrations is not None:
         return None
     follow = partial(weight_paths.sdft, ema=float(teacher.ema))
-    return Prediction(follow, float(teacher.anchor), Knob("anchor", lambda _: 1.0))
+    return Prediction(follow, float(teacher.anchor), Hyperparameter("anchor", lambda _: 1.0))
 
 
 @predicts
@@ -127,7 +127,7 @@ def _ttt_discover(objective: Objective) -> Prediction | None:
     if loss.reward.gap is None or not isinstance(loss.temperature, FixedTemperature):
         return None
     follow = partial(weight_paths.ttt_discover, exponent=float(loss.temperature.eta * loss.reward.gap))
-    return Prediction(follow, float(loss.kl_weight), Knob("kl_weight", _largest_kl_weight))
+    return Prediction(follow, float(loss.kl_weight), Hyperparameter("kl_weight", _largest_kl_weight))
 
 
 @predicts
@@ -138,9 +138,9 @@ def _oapl(objective: Objective) -> Prediction | None:
     if loss.reward.gap is None or loss.beta1 != loss.beta2:
         return None
     follow = partial(weight_paths.oapl, lag=lag, reward_gap=float(loss.reward.gap))
-    knob = Knob("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
+    turned = Hyperparameter("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
     most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
-    return Prediction(follow, float(loss.beta1), knob, most)
+    return Prediction(follow, float(loss.beta1), turned, most)
 
 
 def _is(objective: Objective, loss: type, companion: type | None) -> bool:

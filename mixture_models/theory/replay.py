@@ -1,4 +1,4 @@
-"""Replay: what a share λ of old behaviours changes, and what it only makes visible.
+"""Replay: what a share λ of old samples changes, and what it only makes visible.
 
 All functions broadcast over their arguments and return float64 arrays.
 """
@@ -20,7 +20,7 @@ def replay_optimum(replay: ArrayLike) -> Float[Reals, "..."]:
     replay.
 
     Args:
-        replay: λ in [0, 1], the share of old behaviours in the training data.
+        replay: λ in [0, 1], the share of old samples in the training data.
 
     Raises:
         InputError: a share out of range.
@@ -33,12 +33,12 @@ def replay_optimum(replay: ArrayLike) -> Float[Reals, "..."]:
 def starvation_probability(
     old_weight: ArrayLike, batch_size: ArrayLike, replay: ArrayLike = 0.0
 ) -> Float[Reals, "..."]:
-    """Return ((1-λ)(1-β))^N, the probability that a batch holds no behaviour drawn from an old mode.
+    """Return ((1-λ)(1-β))^N, the probability that a batch holds no sample drawn from an old mode.
 
     Args:
         old_weight: β in [0, 1], the learner's.
         batch_size: N ≥ 1, whole.
-        replay: λ in [0, 1], the share of replayed old behaviours in the sampling law; 0 is on-policy.
+        replay: λ in [0, 1], the share of replayed old samples in the sampling law; 0 is on-policy.
 
     Raises:
         InputError: an argument out of range.

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from mixture_models.integrals.grid import TINY, Grid
-from mixture_models.theory.paths import Beside, Path, Setting, Weigh, follow, knob_values
+from mixture_models.theory.paths import Beside, Path, Setting, Weigh, follow, values_of
 from mixture_models.types import Reals
 
 #: Most rounds of OAPL whose flow is worth following.
@@ -19,7 +19,7 @@ def sft(setting: Setting, replay: ArrayLike) -> Path:
         setting: the shared one.
         replay: λ in [0, 1), shape (n,).
     """
-    share = knob_values(replay)
+    share = values_of(replay)
 
     def pull(grid: Grid, _: None) -> Weigh:
         old, new = grid.density(0.0), grid.density(setting.separation)
@@ -37,7 +37,7 @@ def reverse_kl(setting: Setting, replay: ArrayLike) -> Path:
         setting: the shared one.
         replay: λ in [0, 1), shape (n,); changes the batches only, drawn from b = (1-λ) q + λ p_o.
     """
-    share = knob_values(replay)
+    share = values_of(replay)
 
     def pull(grid: Grid, _: None) -> Weigh:
         return _toward(np.log(grid.law(setting.mixture(setting.target_weight))))
@@ -61,7 +61,7 @@ def sdft(setting: Setting, anchor: ArrayLike, ema: float) -> Path:
         anchor: λ in [0, 1], shape (n,).
         ema: the teacher's rate a step, in [0, 1].
     """
-    strength, shown = knob_values(anchor), setting.mixture(setting.target_weight)
+    strength, shown = values_of(anchor), setting.mixture(setting.target_weight)
 
     def pull(grid: Grid, teacher: Reals) -> Weigh:
         return _toward(np.log(grid.law(teacher)))
@@ -78,7 +78,7 @@ def ttt_discover(setting: Setting, kl_weight: ArrayLike, exponent: float) -> Pat
         kl_weight: λ ≥ 0, shape (n,).
         exponent: η Δ, with Δ = R_n - R_o of a reward that is flat on each mode.
     """
-    anchor = knob_values(kl_weight)
+    anchor = values_of(kl_weight)
 
     def pull(grid: Grid, _: None) -> Weigh:
         home = _toward(np.log(grid.law(setting.mixture(setting.start_weight))))
@@ -102,7 +102,7 @@ def oapl(setting: Setting, beta: ArrayLike, lag: int, reward_gap: float = 1.0) -
         lag: steps between two syncs.
         reward_gap: Δ = R_n - R_o of a reward that is flat on each mode.
     """
-    tau = knob_values(beta)
+    tau = values_of(beta)
     temperature, top = tau[:, None], max(reward_gap, 0.0)
 
     def pull(grid: Grid, lagged: Reals) -> Weigh:

@@ -60,7 +60,7 @@ def trained(learner, divergence, start=published.START, *, rate, factor=1.0, **s
 
 
 def estimate(divergence, learner, parameters, law, n, key):
-    """Return the gradient that SVI follows at ``parameters``, and the behaviours that it saw."""
+    """Return the gradient that SVI follows at ``parameters``, and the samples that it saw."""
     names = NAMES if len(parameters) == 5 else SINGLE_NAMES
     with jax.enable_x64(True):
         values = {
@@ -138,7 +138,7 @@ def test_mean_update_of_the_published_rl_is_its_expectation():
 
 def test_at_the_published_start_a_batch_moves_the_weight_against_the_expectation():
     # The new mode is updated with weight 1, and by its expectation. The old mode and the weight rest on
-    # behaviours 4 to 8 standard deviations off, which hardly any batch holds.
+    # samples 4 to 8 standard deviations off, which hardly any batch holds.
     values = trained(TWO, RL, rate=0.01)
     expected = _expected_step(rl_terms, (START[2], START[4]), START, 0.01, 1.0)
     _check_step(values, NAMES, START, expected, ignored=("old_weight", "old_mean", "old_scale"))

@@ -1,6 +1,6 @@
 """Mass forgetting: the flow, its asymptotes and its crossover against SciPy's integrator on a dense grid.
 
-The oracle integrates the 1-D behaviours on a grid and the flow with LSODA; nothing of it is ours. Flow and
+The oracle integrates the 1-D samples on a grid and the flow with LSODA; nothing of it is ours. Flow and
 oracle agree to 1e-7; a wrong sign, a logit for a weight or swapped modes is off by order 1.
 """
 

@@ -20,7 +20,7 @@ import inference
 from analyses import plan
 from analyses.core import outputs
 from inference.exact.flow import gradient_flow
-from mixture_models import InputError, Knob, Objective, Prediction, objectives
+from mixture_models import Hyperparameter, InputError, Objective, Prediction, objectives
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives.registry import given_to
 from mixture_models.theory import paths, predictions, weight_paths
@@ -74,7 +74,7 @@ def oapl_loss(theta, lagged, beta):
     return DY * jnp.sum(law * (beta * jnp.log(density(theta) / law) - (1.0 - CLAIM) + best) ** 2)
 
 
-def stays(beside, theta, step, knob):
+def stays(beside, theta, step, value):
     return beside
 
 
@@ -87,23 +87,23 @@ def syncs(lagged, theta, step, beta):
 
 
 def brute_force(loss, beside):
-    """Return where the steps of a training lead, by knob: weight, retention, drift, then the learner."""
+    """Return where the steps of a training lead, by value: weight, retention, drift, then the learner."""
 
     @jax.jit
-    def descend(knob):
+    def descend(value):
         def step(at, state):
             theta, other = state
-            theta = theta - RATE * jax.grad(loss)(theta, other, knob)
-            return theta, beside(other, theta, at, knob)
+            theta = theta - RATE * jax.grad(loss)(theta, other, value)
+            return theta, beside(other, theta, at, value)
 
         theta, _ = jax.lax.fori_loop(0, STEPS, step, (jnp.asarray(FIRST), jnp.asarray(FIRST)))
         kept, old, new = (DY * jnp.sum(law * CLAIM) for law in (density(theta), OLD, NEW))
         seen = jnp.stack([jax.nn.sigmoid(theta[0]), (kept - new) / (old - new), jnp.abs(theta[1])])
         return jnp.concatenate([seen, theta])
 
-    def end(knob):
+    def end(value):
         with jax.enable_x64(True):
-            return np.asarray(descend(float(knob)))
+            return np.asarray(descend(float(value)))
 
     return end
 
@@ -117,21 +117,21 @@ ENDS = {
 }
 
 CASES = {
-    "sft": (lambda knob: weight_paths.sft(SETTING, knob), (0.0, 0.3)),
-    "reverse_kl": (lambda knob: weight_paths.reverse_kl(SETTING, knob), (0.0,)),
-    "sdft": (lambda knob: weight_paths.sdft(SETTING, knob, 0.05), (0.0, 0.2, 1.0)),
-    "ttt_discover": (lambda knob: weight_paths.ttt_discover(SETTING, knob, 1.5), (0.0, 0.5, 5.0)),
-    "oapl": (lambda knob: weight_paths.oapl(SETTING, knob, LAG), (0.05, 0.2, 1.0, 3.0)),
+    "sft": (lambda value: weight_paths.sft(SETTING, value), (0.0, 0.3)),
+    "reverse_kl": (lambda value: weight_paths.reverse_kl(SETTING, value), (0.0,)),
+    "sdft": (lambda value: weight_paths.sdft(SETTING, value, 0.05), (0.0, 0.2, 1.0)),
+    "ttt_discover": (lambda value: weight_paths.ttt_discover(SETTING, value, 1.5), (0.0, 0.5, 5.0)),
+    "oapl": (lambda value: weight_paths.oapl(SETTING, value, LAG), (0.05, 0.2, 1.0, 3.0)),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_ends_of_the_descent(name):
     """A wrong sign, a lost factor, swapped modes, held means, a teacher for a student: off by 1e-3."""
-    path_of, knobs = CASES[name]
-    path = path_of(knobs)
+    path_of, values = CASES[name]
+    path = path_of(values)
     reached = np.stack([path.old_weight[:, -1], path.retention[:, -1], path.old_drift[:, -1]], axis=-1)
-    np.testing.assert_allclose(reached, [ENDS[name](knob)[:3] for knob in knobs], atol=1e-8)
+    np.testing.assert_allclose(reached, [ENDS[name](value)[:3] for value in values], atol=1e-8)
     np.testing.assert_allclose(path.old_weight[:, 0], START, rtol=1e-12)
     np.testing.assert_allclose(path.retention[:, 0], START, rtol=1e-7)
 
@@ -139,17 +139,17 @@ def test_ends_of_the_descent(name):
 @pytest.mark.parametrize("name", mostly_slow(CASES, "sft", "oapl"))
 def test_long_trainings_follow_the_flow(name, monkeypatch):
     """Against the exact flow of `gradient_flow`, which has its own integrals and solver."""
-    path_of, knobs = CASES[name]
+    path_of, values = CASES[name]
     monkeypatch.setattr(paths, "MOST_STEPS", 10)
-    path = path_of(knobs[-1:])
-    knob = {
+    path = path_of(values[-1:])
+    value = {
         "sft": "replay",
         "reverse_kl": "",
         "sdft": "anchor",
         "ttt_discover": "eta=1.5,kl_weight",
         "oapl": "",
     }
-    text = f"{name}:{knob[name]}={knobs[-1]}" if knob[name] else name
+    text = f"{name}:{value[name]}={values[-1]}" if value[name] else name
     objective = objectives.parse(f"oapl:beta1=3,beta2=3,lag={LAG}" if name == "oapl" else text)
     target = TwoMode.create(ALPHA, 0.0, APART)
     start = target.replace(old_weight=START)
@@ -191,19 +191,19 @@ def tree():
     return result
 
 
-def retained(name, knob):
-    return ENDS[name](knob)[1]
+def retained(name, value):
+    return ENDS[name](value)[1]
 
 
 def test_smallest_knobs_are_roots_of_the_brute_force(tree):
     frame = plan.summary(tree).set_index("knob")
     wanted = 0.8 * START
-    share = brentq(lambda knob: retained("sft", knob) - wanted, 0.0, 0.95)
+    share = brentq(lambda value: retained("sft", value) - wanted, 0.0, 0.95)
     np.testing.assert_allclose(frame.loc["replay", "smallest_knob"], share, rtol=1e-5)
-    weight = brentq(lambda knob: retained("ttt_discover", knob) - wanted, 0.1, 20.0)
+    weight = brentq(lambda value: retained("ttt_discover", value) - wanted, 0.1, 20.0)
     assert frame.loc["kl_weight", "smallest_knob"] == pytest.approx(weight, rel=1e-5)
     # A stronger anchor pulls to the target, which holds less.
-    most = brentq(lambda knob: retained("sdft", knob) - wanted, 0.0, 1.0)
+    most = brentq(lambda value: retained("sdft", value) - wanted, 0.0, 1.0)
     assert frame.loc["anchor", "smallest_knob"] == 0.0
     assert frame.loc["anchor", "knob_crossing"] == pytest.approx(most, rel=1e-5)
     assert frame.loc["", "answer"].str.startswith("none: no setting moves its end").all()
@@ -229,7 +229,7 @@ def test_what_is_recommended_retains_what_is_wanted(tree):
             for word in row["answer"].replace(row["knob"], "").replace(";", "").split()
             if word not in ("not", "above", "is", "enough")
         ]
-        assert min(retained(name, knob) for knob in written) >= wanted
+        assert min(retained(name, value) for value in written) >= wanted
         edge = retained(name, row["knob_crossing"])
         assert edge == pytest.approx(wanted, abs=1e-6)
 
@@ -364,7 +364,7 @@ def dummies():
         if objective.model is not foreseen_model:
             return None
         strength = given_to(objective).get("strength", 0.2)
-        return Prediction(weight_paths.sft, strength, Knob("strength", lambda setting: 0.9))
+        return Prediction(weight_paths.sft, strength, Hyperparameter("strength", lambda setting: 0.9))
 
     yield
     predictions._RULES.remove(rule)

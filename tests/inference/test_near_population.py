@@ -122,7 +122,7 @@ def test_an_unmet_budget_is_reported():
         population_value_and_grad(objectives.ttt_discover(eta="adaptive"), target, target)
 
 
-def test_a_reward_of_behaviours_alone_has_no_exact_form():
+def test_a_reward_of_samples_alone_has_no_exact_form():
     target = TwoMode.create(0.5, 0.0, 3.0)
     for objective in (
         objectives.ttt_discover(reward=lambda y: -y[:, 0]),

@@ -70,7 +70,7 @@ def held_noise(monkeypatch):
 
 @pytest.mark.parametrize("objective", walk("sft", "reverse_kl:replay=0.3,estimator=pathwise"))
 def test_coefficients_are_what_brute_force_finds(objective, monkeypatch):
-    """By linearity: the gradient beside the span for the noise of one behaviour alone, one by one."""
+    """By linearity: the gradient beside the span for the noise of one sample alone, one by one."""
     held, dim, n = held_noise(monkeypatch), 6, BATCH
     rng = np.random.default_rng(1)
 

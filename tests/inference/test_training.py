@@ -307,7 +307,7 @@ class Explosive(Loss):
     base: ForwardKL = field(default_factory=ForwardKL)
 
     def with_samples(self, num_samples):
-        """Return a copy that sees a batch of ``num_samples`` behaviours."""
+        """Return a copy that sees a batch of ``num_samples`` samples."""
         return replace(self, base=self.base.with_samples(num_samples))
 
     def loss_with_mutable_state(self, rng_key, param_map, model, guide, *args, **kwargs):

@@ -136,9 +136,9 @@ def test_replay_weights_are_bounded_and_have_mean_one(replay, estimator):
         assert weights.min() < 1.0
 
 
-def test_replayed_behaviours_are_the_targets_old_mode():
-    # The learner has forgotten: q vanishes on replayed behaviours, their weight is 0, and they are λ of the
-    # draws. Both behaviours of a batch are replayed with probability 0.09, se 0.002.
+def test_replayed_samples_are_the_targets_old_mode():
+    # The learner has forgotten: q vanishes on replayed samples, their weight is 0, and they are λ of the
+    # draws. Both samples of a batch are replayed with probability 0.09, se 0.002.
     target = TwoMode.create(0.4, [0.0, 0.0], [30.0, 0.0])
     start = TwoMode.create(None, [60.0, 0.0], [30.0, 0.0], old_logit=-50.0)
     weights = losses(ReverseKL("score", 0.3, MonteCarlo(2)), learner_itself_shifted, 20_000, start, target)
@@ -181,7 +181,7 @@ def test_leave_one_out_is_the_weighted_mean_of_the_others(weights):
         )
 
 
-def test_leave_one_out_stays_finite_when_one_behaviour_has_all_the_weight():
+def test_leave_one_out_stays_finite_when_one_sample_has_all_the_weight():
     with jax.enable_x64(True):
         baseline = leave_one_out(jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 0.0, 0.0]))
     assert np.all(np.isfinite(baseline))
@@ -218,7 +218,7 @@ def loss_of(divergence, model=true_target, guide=two_mode_learner, args=None):
     return divergence.loss(jax.random.key(0), {}, model, guide, *((start, target) if args is None else args))
 
 
-def test_the_score_estimator_needs_two_behaviours():
+def test_the_score_estimator_needs_two_samples():
     with pytest.raises(InputError, match="at least 2; got 1"):
         ReverseKL(expectation=MonteCarlo(1))
     with pytest.raises(InputError, match="at least 2; got 1"):
@@ -228,7 +228,7 @@ def test_the_score_estimator_needs_two_behaviours():
 
 
 @pytest.mark.parametrize(("replay", "least"), [(None, 2), (0.3, 3)])
-def test_the_pathwise_estimator_needs_a_behaviour_for_every_mode(replay, least):
+def test_the_pathwise_estimator_needs_a_sample_for_every_mode(replay, least):
     with pytest.raises(InputError, match=f"each of {least} modes; got a batch of {least - 1}"):
         loss_of(ReverseKL("pathwise", replay, MonteCarlo(least - 1)))
 

@@ -1,6 +1,6 @@
 """The estimators: one step of `train`, averaged over replicates, is the exact gradient in every parameter.
 
-The batch is 4, so that a baseline which includes its own behaviour would be wrong by a factor 3/4, and the
+The batch is 4, so that a baseline which includes its own sample would be wrong by a factor 3/4, and the
 standard error of every gradient is asserted to be under 5 % of it: a wrong sign, a factor 2, a lost weight
 gradient, the other direction or the weight in the place of its logit shows at 10 standard errors or more.
 """

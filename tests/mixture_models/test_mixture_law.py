@@ -130,7 +130,7 @@ def test_weighted_log_prob_has_the_gradient_of_the_weighted_sum(case, x64):
     log_weights, means, scales, _ = parts(case)
     arguments = jax.tree.map(jnp.asarray, (log_weights, means, scales))
     rng = np.random.default_rng(1)
-    # Weights of both signs, like advantages, and behaviours outside the modes too.
+    # Weights of both signs, like advantages, and samples outside the modes too.
     y, c = 2.0 * rng.normal(size=(40, 2)), rng.normal(size=40)
 
     def plain(p):
@@ -171,7 +171,7 @@ def test_attributed_is_nothing_with_the_gradient_of_its_parts(case, x64):
 
 
 def test_the_gradient_in_the_mixtures_own_parameters(x64):
-    # Oracle: the analytic score summed over behaviours, in (φ, m_o, m_n).
+    # Oracle: the analytic score summed over samples, in (φ, m_o, m_n).
     setting = oracles.Setting(0.3, np.array([0.0, 0.5]), np.array([2.0, -1.0]), TRIANGLE @ TRIANGLE.T)
     y = np.random.default_rng(2).normal(size=(30, 2))
     built = jax.tree.map(jnp.asarray, TwoMode.create(*setting))
@@ -181,7 +181,7 @@ def test_the_gradient_in_the_mixtures_own_parameters(x64):
         np.testing.assert_allclose(getattr(gradient, name), expected, rtol=1e-10)
 
 
-def test_behaviours_and_weights_get_no_gradient_from_weighted_log_prob(x64):
+def test_samples_and_weights_get_no_gradient_from_weighted_log_prob(x64):
     law = law_of(oracles.two_modes(0.3, [0.0, 0.0], [2.0, 0.0]))
     y, c = jnp.ones((4, 2)), jnp.ones(4)
     by_y, by_c = jax.grad(lambda y, c: law.weighted_log_prob(y, c), argnums=(0, 1))(y, c)
@@ -189,7 +189,7 @@ def test_behaviours_and_weights_get_no_gradient_from_weighted_log_prob(x64):
     assert not np.any(by_c)
 
 
-# Sampling. 2e5 behaviours: a mode frequency's se is 0.001, a mean's 0.002-0.004, so that one part in a
+# Sampling. 2e5 samples: a mode frequency's se is 0.001, a mean's 0.002-0.004, so that one part in a
 # hundred of a weight, a mean or a scale shows at 5 se or more where a test needs it.
 
 SAMPLES = 200_000
@@ -256,7 +256,7 @@ def test_a_rare_mode_keeps_its_frequency(flip, x64_enabled):
     assert abs(count - weight * draws) < 5.0 * np.sqrt(weight * draws) - 3.0  # 1 to 39
 
 
-def test_a_sample_shape_of_any_rank_draws_one_mode_a_behaviour():
+def test_a_sample_shape_of_any_rank_draws_one_mode_a_sample():
     law = law_of(far_apart([0.5, 0.5], [np.eye(2)] * 2))
     assert law.sample(jax.random.key(0)).shape == (2,)
     y = np.asarray(law.sample(jax.random.key(0), (50, 40)))
@@ -279,7 +279,7 @@ def test_equal_keys_give_equal_noise_whatever_the_law(x64):
 
 
 def test_equal_keys_give_nested_modes_as_a_weight_grows():
-    # Common random numbers: raising the old weight turns behaviours old, and none new.
+    # Common random numbers: raising the old weight turns samples old, and none new.
     key = jax.random.key(8)
     old = []
     for weight in (0.2, 0.5, 0.8):
@@ -290,7 +290,7 @@ def test_equal_keys_give_nested_modes_as_a_weight_grows():
     assert 0.15 < old[0].mean() < 0.25 < 0.75 < old[2].mean() < 0.85
 
 
-def test_different_keys_give_different_behaviours():
+def test_different_keys_give_different_samples():
     law = law_of(oracles.two_modes(0.5, [0.0, 0.0], [3.0, 0.0]))
     one, two = (np.asarray(law.sample(jax.random.key(seed), (100,))) for seed in (0, 1))
     assert not np.any(one == two)
@@ -308,8 +308,8 @@ def test_precision_follows_the_parameters():
 # Strata
 
 FUNCTION_CASES = {
-    "two modes, 7 behaviours": (oracles.two_modes(0.3, [0.0, 0.4], [1.5, -1.0], TRIANGLE @ TRIANGLE.T), 7),
-    "two scales, 4 behaviours": (oracles.two_modes(0.7, [0.0, 0.4], [1.5, 2.5], 0.5, [2.0, 0.3]), 4),
+    "two modes, 7 samples": (oracles.two_modes(0.3, [0.0, 0.4], [1.5, -1.0], TRIANGLE @ TRIANGLE.T), 7),
+    "two scales, 4 samples": (oracles.two_modes(0.7, [0.0, 0.4], [1.5, 2.5], 0.5, [2.0, 0.3]), 4),
 }
 
 
@@ -377,13 +377,13 @@ def test_handlers_see_a_plain_sample_site():
     assert site["fn"].shape((3,)) == (3, 2)
 
 
-def test_predictive_draws_a_mode_a_behaviour():
+def test_predictive_draws_a_mode_a_sample():
     y = Predictive(program, num_samples=400)(jax.random.key(0))["y"]
     assert y.shape == (400, 2)
     assert 0.3 < np.mean(np.asarray(y)[:, 0] < 25.0) < 0.7
 
 
-def test_a_plate_draws_a_mode_a_behaviour():
+def test_a_plate_draws_a_mode_a_sample():
     def batch():
         with numpyro.plate("n", 400):
             numpyro.sample("y", law_of(oracles.two_modes(0.5, [0.0, 0.0], [50.0, 0.0])))
@@ -397,10 +397,10 @@ def test_log_prob_in_a_plain_numpyro_model(x64):
     exact = oracles.two_modes(0.3, [0.0, 0.0], [2.0, 1.0])
     y = np.random.default_rng(0).normal(size=(6, 2))
 
-    def model(behaviours):
+    def model(samples):
         shift = numpyro.sample("shift", numpyro.distributions.Normal(0.0, 2.0))
         with numpyro.plate("n", 6):
-            numpyro.sample("y", law_of(exact._replace(means=exact.means)), obs=behaviours - shift)
+            numpyro.sample("y", law_of(exact._replace(means=exact.means)), obs=samples - shift)
 
     value, _ = log_density(model, (y,), {}, {"shift": 0.7})
     prior = -0.5 * (0.7 / 2.0) ** 2 - np.log(2.0) - 0.5 * np.log(2.0 * np.pi)

@@ -30,19 +30,19 @@ from mixture_models.rewards import mode_reward, resolve
 
 TARGET = TwoMode.create(0.5, 0.0, 4.0)
 
-# By hand. A law that always draws the same behaviours 0..n-1, with its log densities in a table: the
+# By hand. A law that always draws the same samples 0..n-1, with its log densities in a table: the
 # derivative of a loss in the learner's table is the coefficient of ∇ log q(y_i).
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["table"], meta_fields=[])
 @dataclass
 class Table:
-    """Log densities of the behaviours 0, 1, ..., n-1."""
+    """Log densities of the samples 0, 1, ..., n-1."""
 
     table: Any
 
     def sample(self, key, shape):
-        """Return every behaviour once."""
+        """Return every sample once."""
         return jnp.arange(len(self.table), dtype=float)[:, None]
 
     def log_prob(self, y):
@@ -51,7 +51,7 @@ class Table:
 
 
 def loss_and_coefficients(divergence, reference, learner):
-    """Return the loss on behaviours 0..n-1 and what multiplies every ∇ log q(y_i)."""
+    """Return the loss on samples 0..n-1 and what multiplies every ∇ log q(y_i)."""
     with jax.enable_x64(True):
         reference, learner = (jnp.log(jnp.asarray(p, float)) for p in (reference, learner))
         divergence = divergence.with_samples(len(learner))
@@ -111,7 +111,7 @@ def test_other_budgets_are_met_too():
 
 
 def test_a_budget_out_of_reach_gets_the_cap():
-    # Half of the behaviours are best: KL ≤ log 2 is only approached. Doubling from 1 stops at 2^20 > 1e6.
+    # Half of the samples are best: KL ≤ log 2 is only approached. Doubling from 1 stops at 2^20 > 1e6.
     # Differences of 1e-8 leave softmax(η r) near uniform even there.
     with jax.enable_x64(True):
         temperature = AdaptiveTemperature(np.log(2.0))
@@ -121,7 +121,7 @@ def test_a_budget_out_of_reach_gets_the_cap():
     divergence = EntropicUtility(paid(1.0, 1.0, 1.0), 0.0, AdaptiveTemperature(np.log(2.0)))
     _, slope = loss_and_coefficients(divergence, np.ones(3), np.ones(3))
     np.testing.assert_allclose(slope, 0.0, atol=1e-11)
-    # One of two behaviours with everything: Z of the best is 1e-12 alone.
+    # One of two samples with everything: Z of the best is 1e-12 alone.
     divergence = EntropicUtility(paid(1.0, 0.0), 0.0, FixedTemperature(1e6))
     _, slope = loss_and_coefficients(divergence, np.ones(2), np.ones(2))
     np.testing.assert_allclose(slope, [-(1e12 - 1.0) / 2.0, 0.5], rtol=1e-9)
@@ -345,7 +345,7 @@ class Noisy(Loss):
     base: Any = field(default_factory=ReverseKL)
 
     def with_samples(self, num_samples):
-        """Return a copy that sees a batch of ``num_samples`` behaviours."""
+        """Return a copy that sees a batch of ``num_samples`` samples."""
         return replace(self, base=self.base.with_samples(num_samples))
 
     def loss_with_mutable_state(self, rng_key, param_map, model, guide, *args, **kwargs):

@@ -103,7 +103,7 @@ def test_what_is_no_reward_is_refused(case):
 
 
 def test_a_reward_of_another_shape_is_refused():
-    with pytest.raises(InputError, match=r"one number a behaviour, shape \(7,\); got shape \(7, 2\)"):
+    with pytest.raises(InputError, match=r"one number a sample, shape \(7,\); got shape \(7, 2\)"):
         values(lambda y: y)
     with pytest.raises(InputError, match=r"got shape \(\)"):
         values(lambda y: jnp.mean(y))

@@ -26,7 +26,7 @@ def test_replay_optimum_is_where_forward_kl_is_least(replay):
 
 @pytest.mark.parametrize(("weight", "size", "replay"), [(0.02, 40, 0.0), (0.02, 40, 0.02), (0.3, 5, 0.1)])
 def test_starvation_is_what_batches_show(weight, size, replay):
-    """Behaviours drawn one by one; 40,000 batches give a standard error below 0.0025."""
+    """Samples drawn one by one; 40,000 batches give a standard error below 0.0025."""
     rng = np.random.default_rng(1)
     shape = (40_000, size)
     old = (rng.random(shape) < replay) | (rng.random(shape) < weight)

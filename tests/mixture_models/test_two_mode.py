@@ -320,7 +320,7 @@ def test_responsibilities_at_an_extreme_logit():
     np.testing.assert_allclose(new, [np.exp(-40.0)], rtol=1e-12)
 
 
-def test_responsibilities_of_one_behaviour_and_of_a_list():
+def test_responsibilities_of_one_sample_and_of_a_list():
     built = mixture()
     y = [0.4, 0.3]
     one = responsibilities(built, y)
@@ -330,8 +330,8 @@ def test_responsibilities_of_one_behaviour_and_of_a_list():
 
 @pytest.mark.parametrize("shape", [(5,), (4, 3)])
 @pytest.mark.parametrize("dim", [1, 2])
-def test_responsibilities_refuse_behaviours_of_another_dimension(shape, dim):
-    # A vector of five behaviours given to a 1-D mixture must not be broadcast and summed over.
+def test_responsibilities_refuse_samples_of_another_dimension(shape, dim):
+    # A vector of five samples given to a 1-D mixture must not be broadcast and summed over.
     built = TwoMode.create(0.3, np.zeros(dim), np.ones(dim))
     with pytest.raises(InputError):
         responsibilities(built, np.zeros(shape))
