@@ -1,4 +1,4 @@
-"""Draws of all runs that have repeats: tasks one after the other, their runs in chunks side by side.
+"""Draws of all runs that have repeats: tasks side by side, and the runs of one in chunks.
 
 What is learnt and drawn of a task is kept, within `inference.storage.kept.keeping`: an interrupted call goes
 on.
@@ -6,14 +6,15 @@ on.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from inference.engine.chunks import num_threads
+from inference.engine.chunks import num_threads, run_together
 from inference.measurement.evals import fast, nuts
 from inference.measurement.evals.cells import TaskCells, coarse, padded, task_cells
 from inference.measurement.evals.pooling import Groups, Pooled, pool
@@ -78,25 +79,29 @@ def fit_repeats(
     size = next((size for size in _CHUNKS if size >= most), _CHUNKS[-1])
     chunks = [_chunks(cells, size) for cells in all_cells]
     folder = kept.folder()
-    laws = []
     with ThreadPoolExecutor(num_threads()) as pool:
-        for place, (_, numbers) in enumerate(by_task):
-            facts: tuple[Any, ...] = ("law of a task", chunks[place], lanes, seed, place)
+
+        def law(place: int, report: Callable[[int], None]) -> fast.Law:
+            facts = ("law of a task", chunks[place], lanes, seed, place)
             learn = partial(_learnt, chunks[place], lanes, [seed, place, 0], pool)
-            laws.append(fast.Law(**kept.arrays(facts, learn, folder=folder)))
-            report(len(numbers))
+            learnt = fast.Law(**kept.arrays(facts, learn, folder=folder))
+            report(len(by_task[place][1]))
+            return learnt
+
+        places = range(len(by_task))
+        laws = run_together([partial(law, place) for place in places], nullcontext, report)
         pooled = _pooled(runs, laws, by_task, new_tasks, lanes, np.random.default_rng([seed, len(laws)]))
-        found = []
-        for place, (_, numbers) in enumerate(by_task):
+
+        def draws(place: int, report: Callable[[int], None]) -> TaskDraws:
+            numbers = by_task[place][1]
             prior = None if pooled is None else _prior(pooled, runs, numbers, len(laws[place].mean))
             facts = ("draws of a task", chunks[place], laws[place], prior, lanes, seed, place, method)
-            draw = partial(
-                _drawn, chunks[place], all_cells[place], laws[place], prior, lanes, [seed, place, 1]
-            )
-            drawn = kept.arrays(facts, partial(draw, pool, method), folder=folder)
-            found.append(TaskDraws(numbers, all_cells[place], **drawn))
+            of_task = (chunks[place], all_cells[place], laws[place], prior, lanes, [seed, place, 1], pool)
+            drawn = kept.arrays(facts, partial(_drawn, *of_task, method), folder=folder)
             report(len(numbers))
-    return found
+            return TaskDraws(numbers, all_cells[place], **drawn)
+
+        return run_together([partial(draws, place) for place in places], nullcontext, report)
 
 
 def _learnt(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
@@ -26,16 +27,27 @@ from mixture_models.accel.compiler import compiler_options
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function in float64, at its first call; threads may call it side by side."""
+    """Compile a function in float64, at its first call with such shapes; threads may call it side by side."""
+    first, known = Lock(), set()
 
     @cache
     def jitted() -> Callable[..., Any]:
         return jax.jit(traced_alone(function), compiler_options=compiler_options())
 
-    def call(*args: Any) -> np.ndarray:
+    def run(*args: Any) -> Any:
         # JAX's settings are those of a thread.
         with jax.enable_x64(True):
             return jax.tree.map(np.asarray, jitted()(*args))
+
+    def call(*args: Any) -> Any:
+        shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(args))
+        if shapes not in known:
+            # Threads that need it at once would each compile it.
+            with first:
+                found = run(*args)
+                known.add(shapes)
+                return found
+        return run(*args)
 
     return call
 

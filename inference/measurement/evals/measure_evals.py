@@ -1,28 +1,25 @@
 """Forgetting from evaluation logs: a posterior of every run that was asked the same items as the base."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from inference import results
-from inference.intervals import SAMPLE_DIMS, interval
-from inference.measurement.evals import checks, classical, fast, nuts, planning, summaries, verdict
-from inference.measurement.evals.choices import ChoiceDraws, draw_choices
+from inference.engine.chunks import run_together
+from inference.measurement.evals import checks, fast, verdict
 from inference.measurement.evals.dependence import Dependence
-from inference.measurement.evals.fit import TaskDraws, fit_repeats
-from inference.measurement.evals.model import choice_probabilities
-from inference.measurement.evals.pairing import CELLS, PARTLY, Paired, order_of, pair
+from inference.measurement.evals.fit import fit_repeats
+from inference.measurement.evals.pairing import PARTLY, Paired, order_of, pair
 from inference.measurement.evals.readers import read
+from inference.measurement.evals.task_results import TaskResults, of_choices, of_repeats
 from inference.measurement.evals.variables import VARIABLES
-from inference.measurement.posterior.laplace import MOST_K_HAT
-from inference.storage import kept
 from mixture_models.validation import InputError, integer, one_of
 
 results.register(**VARIABLES)
@@ -146,37 +143,27 @@ def measure_paired(
     unknown = sorted(set(new_tasks) - set(runs["task"]))
     if unknown:
         raise InputError(f"new_tasks must name tasks of the logs; got {', '.join(unknown)}")
-    rng = np.random.default_rng([seed, len(runs)])
-    values: dict[str, np.ndarray] = {}
-    stats: list[dict[str, Any]] = [{} for _ in range(len(runs))]
-    likelihoods: list[tuple[np.ndarray, np.ndarray]] = []
-    base_counts: list[dict[str, Any]] = []
     num_kept = _kept_items(paired, runs, num_log_likelihood_items)
     with tqdm(total=3 * len(runs), desc="measuring", unit="step", disable=not progress) as bar:
+        tasks: list[TaskResults] = []
         repeated = runs[runs["kind"] == "repeats"]
         if len(repeated):
             of_run = dict(list(paired.repeats.groupby("run")))
-            settings = {"method": method, "seed": seed, "report": bar.update}
-            for drawn in fit_repeats(paired.repeats, repeated, new_tasks, **settings):
-                found = summaries.of_repeats(drawn, len(repeated), rng)
-                _put(values, found, drawn.runs, len(runs))
-                base_counts += _base_counts(drawn, of_run, str(runs["task"][drawn.runs[0]]), seed)
-                widths = _widths(found["old_weight"])
-                for r, number in enumerate(drawn.runs):
-                    is_retest = bool(runs["is_retest"][number])
-                    stats[number] = _repeat_stats(
-                        drawn, r, widths[r], of_run[number], rng, is_retest=is_retest
-                    )
-                if num_kept:
-                    likelihoods += _item_likelihoods(drawn, num_kept)
-                bar.update(len(drawn.runs))
-        for numbers, of_choices, frame in _choice_draws(paired.choices, runs, method, seed):
-            _put(values, summaries.of_choices(of_choices, frame, numbers), numbers, len(runs))
-            for r, number in enumerate(numbers):
-                stats[number] = _choice_stats(of_choices, r, frame[frame["run"] == number])
-            if num_kept:
-                likelihoods += _choice_likelihoods(of_choices, frame, numbers, num_kept)
-            bar.update(3 * len(numbers))
+            how = {"method": method, "seed": seed, "report": bar.update}
+            drawn = fit_repeats(paired.repeats, repeated, new_tasks, **how)
+            jobs = [partial(of_repeats, of_task, of_run, runs, num_kept, seed) for of_task in drawn]
+            tasks += run_together(jobs, nullcontext, bar.update)
+        for of_task in of_choices(paired.choices, runs, num_kept, method, seed):
+            tasks.append(of_task)
+            bar.update(3 * len(of_task.runs))
+    values: dict[str, np.ndarray] = {}
+    stats: list[dict[str, Any]] = [{} for _ in range(len(runs))]
+    for of_task in tasks:
+        _put(values, of_task.values, of_task.runs, len(runs))
+        for number, entry in zip(of_task.runs, of_task.stats, strict=True):
+            stats[number] = entry
+    base_counts = [row for of_task in tasks for row in of_task.base_counts]
+    likelihoods = [part for of_task in tasks for part in of_task.likelihoods]
     _say(stats, runs, paired.left_out)
     settings = {
         "seed": seed,
@@ -193,25 +180,6 @@ def measure_paired(
         }
         tree["base_counts"] = xr.DataTree(results.describe(xr.Dataset(rows)))
     return tree
-
-
-def _base_counts(
-    drawn: TaskDraws, of_run: Mapping[int, pd.DataFrame], task: str, seed: int
-) -> list[dict[str, Any]]:
-    """Return a row a number of the base's right answers, of a task of which it has several an item."""
-    numbers = [float(of_run[number]["num_items"].sum()) for number in drawn.runs]
-    r = int(np.argmax(numbers))
-    found = checks.base_counts(of_run[drawn.runs[r]], drawn.task_scores[r], np.random.default_rng([seed, r]))
-    if found is None or len(found.observed) < 3:
-        return []
-    limits = interval(xr.DataArray(found.replicated[None], dims=(*SAMPLE_DIMS, "right")))
-    low, high = (limits.sel(ci_bound=bound).to_numpy() for bound in ("lower", "upper"))
-    columns = zip(found.observed, found.predicted, low, high, strict=True)
-    return [
-        {"task": task, "num_base": len(found.observed) - 1, "right_base": right}
-        | dict(zip(("observed", "predicted", "predicted_lower", "predicted_upper"), row, strict=True))
-        for right, row in enumerate(columns)
-    ]
 
 
 def _left_out(frame: pd.DataFrame) -> xr.Dataset:
@@ -232,103 +200,6 @@ def _put(
 ) -> None:
     for name, draws in found.items():
         values.setdefault(name, np.full((num_runs, fast.NUM_DRAWS), np.nan))[numbers] = draws
-
-
-def _widths(draws: Float[np.ndarray, "R D"]) -> Float[np.ndarray, "R"]:
-    """Return the width of the interval of each run's draws."""
-    limits = interval(xr.DataArray(draws[:, None], dims=("run", *SAMPLE_DIMS)))
-    return (limits.sel(ci_bound="upper") - limits.sel(ci_bound="lower")).to_numpy()
-
-
-def _repeat_stats(
-    drawn: TaskDraws,
-    r: int,
-    width: float,
-    cells: pd.DataFrame,
-    rng: np.random.Generator,
-    *,
-    is_retest: bool,
-) -> dict[str, Any]:
-    found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng, is_retest=is_retest)
-    items = cells["num_items"].to_numpy(float)
-    right = cells[["right_base", "right_run"]].to_numpy(float)
-    scores = np.concatenate([drawn.task_scores[r], drawn.run_scores[r]], axis=-1).mean(axis=0)
-    choices = cells["num_choices"].to_numpy(float)
-    stats = {
-        "kind": "repeats",
-        "method": str(drawn.method[r]),
-        "k_hat": drawn.k_hat[r],
-        "efficiency": drawn.efficiency[r],
-        "r_hat": drawn.r_hat[r],
-        "ess": drawn.ess[r],
-        "divergences": drawn.divergences[r],
-        "num_items": items.sum(),
-        "num_answers": float(np.average(np.minimum(cells["num_base"], cells["num_run"]), weights=items)),
-        "mean_choices": float(np.nanmean(choices)) if np.isfinite(choices).any() else np.nan,
-        "fractional": int(not np.allclose(right % 1.0, 0.0)),
-        "mass_lost_width": width,
-        "deviation_from_base": found.null_deviation,
-        "share_compared": found.share,
-    }
-    stats |= {f"deviation_{n}": z for n, z in zip(checks.STATISTICS, found.deviations, strict=True)}
-    stats["answers_wanted"] = np.nan
-    if stats["num_answers"] <= 1.0 or stats["mass_lost_width"] > verdict.WIDE:
-        inverse = 0.0 if np.isnan(stats["mean_choices"]) else 1.0 / stats["mean_choices"]
-        wanted = planning.fewest_answers(scores, items.sum(), inverse, verdict.WIDE)
-        if wanted is not None and wanted > stats["num_answers"]:
-            stats["answers_wanted"] = float(wanted)
-    return stats | classical.of_repeats(cells)._asdict()
-
-
-def _choice_draws(
-    choices: pd.DataFrame, runs: pd.DataFrame, method: str, seed: int
-) -> Iterator[tuple[np.ndarray, ChoiceDraws, pd.DataFrame]]:
-    """Give runs of one answer an item, together those of one task."""
-    tasks = runs[runs["kind"] == "choices"].groupby("task", sort=False)
-    for task, (_, rows) in enumerate(tasks):
-        numbers = rows.index.to_numpy()
-        frame = choices[choices["run"].isin(numbers)]
-        num_choices = np.unique(frame["num_choices"].to_numpy(float))
-        counts = np.zeros((len(numbers), len(num_choices), 5))
-        place = {number: i for i, number in enumerate(numbers)}
-        of_run = frame["run"].map(place).to_numpy()
-        of_group = np.searchsorted(num_choices, frame["num_choices"].to_numpy(float))
-        np.add.at(counts, (of_run, of_group), frame[list(CELLS)].to_numpy(float))
-        facts = ("draws of choices", counts, num_choices, method, seed, task)
-        draw = partial(_drawn_choices, counts, num_choices, method, [seed, task, 2])
-        yield numbers, ChoiceDraws(**kept.arrays(facts, draw, folder=kept.folder())), frame
-
-
-def _drawn_choices(
-    counts: np.ndarray, num_choices: np.ndarray, method: str, seed: list[int]
-) -> dict[str, np.ndarray]:
-    """Draw runs, and anew, by NUTS, those of which importance sampling cannot be trusted."""
-    drawn = draw_choices(counts, num_choices, fast.NUM_DRAWS, np.random.default_rng(seed))
-    bad = np.ones(len(counts), bool) if method == "nuts" else (drawn.k_hat > MOST_K_HAT) & (method == "auto")
-    for r in np.flatnonzero(bad):
-        found = nuts.sample_choices(num_choices, counts[r], fast.NUM_DRAWS, seed[0])
-        drawn.shares[r], drawn.persistence[r] = found.sites["shares"], found.sites["persistence"]
-        drawn.by_nuts[r] = found.r_hat, found.ess, found.divergences
-    return drawn._asdict()
-
-
-def _choice_stats(drawn: ChoiceDraws, r: int, cells: pd.DataFrame) -> dict[str, Any]:
-    items = cells[list(CELLS)].to_numpy(float).sum(axis=1)
-    r_hat, ess, divergences = drawn.by_nuts[r]
-    stats = {
-        "kind": "choices",
-        "method": "nuts" if np.isfinite(r_hat) else "laplace",
-        "k_hat": drawn.k_hat[r],
-        "efficiency": drawn.efficiency[r],
-        "r_hat": r_hat,
-        "ess": ess,
-        "divergences": divergences,
-        "num_items": items.sum(),
-        "num_answers": 1.0,
-        "mean_choices": float(np.average(cells["num_choices"], weights=items)),
-        "fractional": 0,
-    }
-    return stats | classical.of_choices(cells)._asdict()
 
 
 def _say(stats: list[dict[str, Any]], runs: pd.DataFrame, left_out: pd.DataFrame) -> None:
@@ -354,39 +225,6 @@ def _say(stats: list[dict[str, Any]], runs: pd.DataFrame, left_out: pd.DataFrame
     for entry, task in zip(stats, runs["task"], strict=True):
         entry["retest_differs"] = int(task in differs)
         entry["words"] = verdict.words_of(entry)
-
-
-def _some(places: np.ndarray, most: int) -> np.ndarray:
-    """Return at most so many items, spread evenly over the cells, and the same in every measurement."""
-    if len(places) <= most:
-        return places
-    return places[np.linspace(0, len(places) - 1, most).astype(int)]
-
-
-def _item_likelihoods(drawn: TaskDraws, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    found = []
-    for r, number in enumerate(drawn.runs):
-        of_cells = summaries.log_likelihood(drawn.cells, drawn.task_scores[r], drawn.run_scores[r])
-        places = np.repeat(np.arange(of_cells.shape[1]), drawn.cells.counts[r].astype(int))
-        chosen = _some(places, most)
-        found.append((np.full(len(chosen), number), of_cells[:, chosen]))
-    return found
-
-
-def _choice_likelihoods(
-    drawn: ChoiceDraws, frame: pd.DataFrame, numbers: np.ndarray, most: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    found = []
-    for r, number in enumerate(numbers):
-        rows = frame[frame["run"] == number]
-        p = choice_probabilities(
-            drawn.shares[r], drawn.persistence[r], rows["num_choices"].to_numpy(float)
-        ).reshape(fast.NUM_DRAWS, -1)
-        counts = rows[list(CELLS)].to_numpy(float).ravel()
-        places = np.repeat(np.arange(len(counts)), counts.astype(int))
-        chosen = _some(places, most)
-        found.append((np.full(len(chosen), number), np.log(np.maximum(p, 1e-300))[:, chosen]))
-    return found
 
 
 def _tree(
