@@ -26,7 +26,7 @@ from inference.exact.flow import gradient_flow
 from inference.intervals import interval, interval_probability
 from inference.training.train import train
 from mixture_models import objectives
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.validation import flag, increasing_array, integer, open_interval
 
 results.register(
@@ -109,17 +109,15 @@ def _regressed(
     return decay_posterior(apart, measured, fit_from=windows, num_draws=draws, seed=seed)
 
 
-def _mixtures(
-    separation: float, alpha: float, beta: float, gaps: tuple[float, float]
-) -> tuple[TwoMode, TwoMode]:
-    """Return start and target, the start's means off toward each other."""
-    target = TwoMode.create(alpha, 0.0, separation)
-    return target.replace(old_weight=beta, old_mean=gaps[1], new_mean=separation - gaps[0]), target
+def _mixtures(separation: float, alpha: float, beta: float, off: tuple[float, float]) -> Pair:
+    """Return start and target, the start's new and old mean off toward each other."""
+    target = TwoMode.on_axis(alpha, separation)
+    return target.displaced(beta, new_gap=off[0], old_drift=off[1]), target
 
 
 def _population(apart: np.ndarray, alpha: float, beta: float) -> xr.Dataset:
     """Return the flows from every start at every separation, with their measures of drift."""
-    pairs = [_mixtures(s, alpha, beta, gaps) for gaps in STARTS.values() for s in apart]
+    pairs = [_mixtures(s, alpha, beta, off) for off in STARTS.values() for s in apart]
     starts, targets = (list(side) for side in zip(*pairs, strict=True))
     times = np.array([0.0, *np.geomspace(0.01, _END, 300)])
     # The smallest drifts are below 1e-8.

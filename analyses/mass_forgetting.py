@@ -64,7 +64,7 @@ def run(settings: Settings) -> xr.DataTree:
     """
     apart, weight = np.array(settings.separations), settings.start_old_weight
     times = np.array([0.0, *np.geomspace(_FIRST_TIME, settings.end_time, settings.num_times)])
-    targets = [TwoMode.create(0.5, 0.0, separation) for separation in apart]
+    targets = [TwoMode.on_axis(0.5, separation) for separation in apart]
     starts = [target.replace(old_weight=weight) for target in targets]
     parts = []
     for factor in _MEANS.values():

@@ -126,12 +126,8 @@ def run(settings: Settings, *, out: Path | None = None, progress: bool = True) -
 def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
     apart, shares, sizes = np.array(settings.separations), np.array(settings.knobs), settings.batch_sizes
     alpha, beta, gap = settings.old_weight, settings.start_old_weight, settings.start_new_gap
-    target = TwoMode.create(alpha, 0.0, float(apart[-1]))
     # What an interrupted run of other settings left is not in the way.
     mark = f"{zlib.crc32(json.dumps(settings.asdict()).encode()):08x}"
-
-    def start(target: TwoMode) -> TwoMode:
-        return target.replace(old_weight=beta, new_mean=target.new_mean - gap)
 
     keep.mkdir(parents=True, exist_ok=True)
     finals, stats = [], []
@@ -143,8 +139,8 @@ def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
                 "batch_size": list(sizes),
                 f"objective.{argument}": list(shares),
             },
-            start=start,
-            target=target,
+            start=partial(TwoMode.displaced, old_weight=beta, new_gap=gap),
+            target=TwoMode.on_axis(alpha, float(apart[-1])),
             store=keep / f"{argument}-{mark}.zarr",
             num_steps=settings.num_steps,
             batch_size=sizes[0],
@@ -206,9 +202,8 @@ def start_retention(tree: xr.DataTree) -> np.ndarray:
     found = []
     with jax.enable_x64(True):
         for apart in tree["final"]["separation"].to_numpy():
-            target = TwoMode.create(alpha, 0.0, apart)
-            start = target.replace(old_weight=beta, new_mean=apart - gap)
-            found.append(float(retention(start.law(), target)))
+            target = TwoMode.on_axis(alpha, apart)
+            found.append(float(retention(target.displaced(beta, new_gap=gap).law(), target)))
     return np.array(found)
 
 

@@ -83,7 +83,7 @@ def run(settings: Settings) -> xr.DataTree:
         trainings, with ``recovery_step`` and ``peak_old_drift``.
     """
     shares, alpha, beta = np.array(settings.replay), settings.old_weight, settings.start_old_weight
-    target = TwoMode.create(alpha, 0.0, settings.separation)
+    target = TwoMode.on_axis(alpha, settings.separation)
     start = target.replace(old_weight=beta)
     size, seed = settings.batch_size, settings.seed
     runs = train(
@@ -132,7 +132,7 @@ def _optima(target: TwoMode) -> xr.Dataset:
     ends = []
     for means, factor in _MEANS.items():
         off = 0.0 if means == "held" else 0.5
-        start = target.replace(old_weight=0.5, old_mean=target.old_mean + off, new_mean=target.new_mean - off)
+        start = target.displaced(0.5, old_drift=off, new_gap=off)
         flow = gradient_flow(
             chosen,
             start,

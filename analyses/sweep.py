@@ -15,7 +15,6 @@ from analyses.core import tables
 from analyses.core.settings import BaseSettings, read, setting, text, workers_setting
 from inference.sweeps import sweep
 from mixture_models import objectives
-from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import InputError, integer, number, one_of, path_of, positive
 
 _SPACINGS = ("linear", "log")
@@ -56,21 +55,12 @@ def run(settings: Settings, *, out: Path, progress: bool = True) -> xr.DataTree:
     """
     trained, axes, factors, record_every = _read(settings.grid)
 
-    def start_of(target: TwoMode) -> TwoMode:
-        apart = target.new_mean - target.old_mean
-        toward_new = apart / float(target.separation)
-        return target.replace(
-            old_weight=trained.start_old_weight,
-            old_mean=target.old_mean + trained.start_old_drift * toward_new,
-            new_mean=target.new_mean - trained.start_new_gap * toward_new,
-        )
-
     chosen = [objectives.parse(text) for text in trained.objectives]
     _, target, dimension = trained.placed(chosen)
     return sweep(
         chosen,
         axes,
-        start=start_of,
+        start=trained.start,
         target=target,
         dimension=dimension,
         store=out,

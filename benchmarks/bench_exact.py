@@ -31,11 +31,8 @@ def fastest(actions):
 
 def setting(dim, separation=4.0):
     """Return a learner and a target in ``dim`` dimensions, whitened."""
-    axes = np.eye(dim)
-    target = TwoMode.create(0.4, 0.0 * axes[0], separation * axes[0])
-    return target.replace(
-        old_weight=0.8, old_mean=0.3 * axes[0], new_mean=(separation - 1.0) * axes[0]
-    ), target
+    target = TwoMode.on_axis(0.4, separation, dim)
+    return target.displaced(0.8, old_drift=0.3, new_gap=1.0), target
 
 
 def batch(mixture, count):

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import mixture_models
 from analyses.core.settings import BaseSettings, seed_setting, setting, texts
 from mixture_models.validation import InputError, flag, integer, number, one_of, open_interval, positive
@@ -95,12 +93,11 @@ class Settings(BaseSettings):
 
     def mixtures(self, dimension: int | None = None) -> "tuple[TwoMode, TwoMode]":
         """Return the start and the target, with fewer coordinates where ``dimension`` is given."""
-        axis = np.zeros(dimension or self.dimension)
-        axis[0] = 1.0
-        target = mixture_models.TwoMode.create(self.old_weight, 0.0 * axis, self.separation * axis)
-        start = target.replace(
-            old_weight=self.start_old_weight,
-            old_mean=self.start_old_drift * axis,
-            new_mean=(self.separation - self.start_new_gap) * axis,
+        target = mixture_models.TwoMode.on_axis(self.old_weight, self.separation, dimension or self.dimension)
+        return self.start(target), target
+
+    def start(self, target: "TwoMode") -> "TwoMode":
+        """Return the start for a target."""
+        return target.displaced(
+            self.start_old_weight, old_drift=self.start_old_drift, new_gap=self.start_new_gap
         )
-        return start, target

@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 
 from inference import results
 from mixture_models import objectives, theory
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.rewards import mode_reward
 
@@ -60,15 +60,10 @@ class Setting(NamedTuple):
         """Return steps times learning rate."""
         return self.num_steps * self.learning_rate
 
-    def mixtures(self, dimension: int) -> tuple[TwoMode, TwoMode]:
+    def mixtures(self, dimension: int) -> Pair:
         """Return start and target, their means on the first coordinate."""
-        axis = np.zeros(dimension)
-        axis[0] = 1.0
-        target = TwoMode.create(self.target_weight, 0.0 * axis, self.separation * axis)
-        start = target.replace(
-            old_weight=self.start_weight, new_mean=(self.separation - self.start_new_gap) * axis
-        )
-        return start, target
+        target = TwoMode.on_axis(self.target_weight, self.separation, dimension)
+        return target.displaced(self.start_weight, new_gap=self.start_new_gap), target
 
 
 class Map(NamedTuple):
@@ -158,8 +153,7 @@ def _sdft_rate(setting: Setting, anchor: np.ndarray, ema: np.ndarray, shown: flo
 
 def _demonstrations(setting: Setting, num_points: int) -> Map:
     def objective(target: TwoMode, away: float, weight: float) -> Objective:
-        along = (target.new_mean - target.old_mean) / setting.separation
-        shown = target.replace(old_weight=weight, old_mean=target.old_mean + away * along)
+        shown = target.displaced(weight, old_drift=away)
         return objectives.sdft(anchor=setting.anchor, ema=setting.ema, demonstrations=shown)
 
     def predicted(away: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import xarray as xr
 
 from inference import results
@@ -16,9 +15,7 @@ _NUM_REPLICATES, _DIMENSION = 32, 2
 
 def simulate(chosen: Sequence[Objective], setting: Setting, size: int, seed: int) -> xr.Dataset:
     """Train every objective; return final old weight and retention and peak drift of the replicates."""
-    away = np.zeros(_DIMENSION)
-    away[0] = setting.separation
-    target = TwoMode.create(setting.target_weight, np.zeros_like(away), away)
+    target = TwoMode.on_axis(setting.target_weight, setting.separation, _DIMENSION)
     runs = train(
         chosen,
         target.replace(old_weight=setting.start_weight),

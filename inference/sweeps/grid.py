@@ -279,11 +279,10 @@ class Grid:
         gap, drift = wanted.pop("new_gap", None), wanted.pop("old_drift", None)
         check_setting(start, target)
         start = _changed(start, wanted)
-        toward_new = (target.new_mean - target.old_mean) / np.maximum(target.separation, 1e-300)
         if gap is not None:
-            start = start.replace(new_mean=target.new_mean - gap * toward_new)
+            start = start.replace(new_mean=target.new_mean - gap * target.toward_new)
         if drift is not None:
-            start = start.replace(old_mean=target.old_mean + drift * toward_new)
+            start = start.replace(old_mean=target.old_mean + drift * target.toward_new)
         return start, target
 
     def _check(self) -> None:

@@ -92,6 +92,44 @@ class TwoMode(Task):
         )
         return cls(np.asarray(logit, dtype=np.float64), old, new, scale, new_scale)
 
+    @classmethod
+    def on_axis(cls, old_weight: float, separation: float, dimension: int = 1) -> Self:
+        """Build the mixture with Σ the identity, the old mode at 0 and the new one on the first coordinate.
+
+        It stands for every mixture of this weight and separation whose modes share a covariance: what is
+        reported is affine invariant.
+
+        Args:
+            old_weight: β in (0, 1), the mass of the old mode.
+            separation: δ of the modes [Mahalanobis].
+            dimension: d of a sample.
+
+        Raises:
+            InputError: as `create` says.
+        """
+        axis = np.zeros(dimension)
+        axis[0] = 1.0
+        return cls.create(old_weight, 0.0 * axis, separation * axis)
+
+    def displaced(self, old_weight: float, *, old_drift: float = 0.0, new_gap: float = 0.0) -> Self:
+        """Return a start for this target: another weight, and means that are off toward each other.
+
+        Args:
+            old_weight: β in (0, 1) of the start.
+            old_drift: distance of the old mean from this one's, toward the new mode [Mahalanobis].
+            new_gap: distance of the new mean from this one's, toward the old mode [Mahalanobis].
+
+        Raises:
+            InputError: a weight outside (0, 1), a distance that is not finite, or means that coincide and
+                are to be moved.
+        """
+        start = self.replace(old_weight=old_weight)
+        if old_drift:
+            start = start.replace(old_mean=self.old_mean + old_drift * self.toward_new)
+        if new_gap:
+            start = start.replace(new_mean=self.new_mean - new_gap * self.toward_new)
+        return start
+
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some arguments of `create` changed; the others stay bit for bit."""
         unknown = set(changes) - set(_ARGUMENTS)
@@ -136,6 +174,15 @@ class TwoMode(Task):
     def separation(self) -> Float[AnyArray, ""]:
         """δ = ‖μ_o - μ_n‖ in the metric of Σ⁻¹ (of the mean covariance's, where they differ)."""
         return cov.length(cov.mean_scale(*self.scales), self.old_mean - self.new_mean)
+
+    @property
+    def toward_new(self) -> Float[Reals, "d"]:
+        """Direction from the old mean to the new one, of Mahalanobis length 1."""
+        separation = float(self.separation)
+        if not separation > 0.0:
+            raise InputError("only means that differ can move toward each other; got separation 0")
+        direction: Reals = (self.new_mean - self.old_mean) / separation
+        return direction
 
     def log_odds(self, y: Float[AnyArray, "... d"]) -> Float[AnyArray, "..."]:
         """Return log(β N(y; m_o) / ((1-β) N(y; m_n))) for samples of shape (..., d)."""

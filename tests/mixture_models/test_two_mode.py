@@ -211,6 +211,41 @@ def test_the_weight_is_right_relatively_at_any_logit(logit):
     assert float(built.old_weight) > 0.0
 
 
+# On an axis, and off it
+
+
+def test_a_mixture_on_an_axis_is_the_one_written_out():
+    built = TwoMode.on_axis(0.3, 2.5, 3)
+    assert built == TwoMode.create(0.3, [0.0, 0.0, 0.0], [2.5, 0.0, 0.0])
+    assert TwoMode.on_axis(0.3, 2.5) == TwoMode.create(0.3, 0.0, 2.5)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_displaced_means_are_off_toward_each_other_by_the_distances(structure):
+    covariance, dense, _ = STRUCTURES[structure]
+    target = mixture(covariance=covariance)
+    start = target.displaced(0.9, old_drift=0.25, new_gap=0.75)
+    across = [0.2, -0.1] - np.array([1.7, 0.8])
+    apart = np.sqrt(across @ np.linalg.solve(dense, across))
+    np.testing.assert_allclose(start.old_mean, [0.2, -0.1] - 0.25 / apart * across, rtol=1e-14)
+    np.testing.assert_allclose(start.new_mean, [1.7, 0.8] + 0.75 / apart * across, rtol=1e-14)
+    np.testing.assert_allclose(start.old_weight, 0.9, rtol=1e-15)
+    assert same_bits(start.scale, target.scale)
+
+
+def test_a_mean_that_is_not_displaced_stays_bit_for_bit():
+    target = mixture(covariance=MATRIX)
+    assert target.displaced(0.9) == target.replace(old_weight=0.9)
+    assert same_bits(target.displaced(0.9, new_gap=0.1).old_mean, target.old_mean)
+    assert same_bits(target.displaced(0.9, old_drift=0.1).new_mean, target.new_mean)
+
+
+def test_modes_that_coincide_cannot_be_displaced():
+    alike = TwoMode.create(0.5, [1.0, 2.0], [1.0, 2.0])
+    with pytest.raises(InputError, match="means that differ can move toward each other; got separation 0"):
+        alike.displaced(0.9, new_gap=0.1)
+
+
 # Distances
 
 
