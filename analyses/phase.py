@@ -39,6 +39,10 @@ from inference.sweeps import sweep
 from mixture_models import objectives, theory
 from mixture_models.metrics import retention
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.objectives import Objective
+from mixture_models.objectives.registry import arguments_of, changed
+from mixture_models.theory.paths import Setting
+from mixture_models.theory.predictions import Prediction, prediction
 from mixture_models.validation import (
     InputError,
     increasing_array,
@@ -52,8 +56,8 @@ results.register(
     misassignment=("misassignment at the start", "1"),
 )
 
-# What is swept together, and the hyperparameter that is its `knob`.
-_FAMILIES = {"replay": ("sft", "reverse_kl"), "anchor": ("sdft",)}
+# What is swept.
+_OBJECTIVES = ("sft", "reverse_kl", "sdft")
 
 #: At the lines: probability of a batch without an old sample, and of an old one claimed by the new mode.
 STARVED, CLAIMED = 0.5, 0.1
@@ -131,9 +135,10 @@ def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
 
     keep.mkdir(parents=True, exist_ok=True)
     finals, stats = [], []
-    for argument, names in _FAMILIES.items():
+    chosen = [objectives.parse(name) for name in _OBJECTIVES]
+    for argument in dict.fromkeys(map(_turned, chosen)):
         tree = sweep(
-            [objectives.registry[name]() for name in names],
+            [objective for objective in chosen if _turned(objective) == argument],
             {
                 "target.separation": list(apart),
                 "batch_size": list(sizes),
@@ -161,33 +166,51 @@ def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
     return outputs.result(settings.asdict(), groups)
 
 
+def _turned(objective: Objective) -> str:
+    """Return the hyperparameter that is the `knob`: the replayed share, else what moves the end."""
+    moves = _course(objective).hyperparameter
+    return "replay" if moves is None or "replay" in arguments_of(objective) else moves.name
+
+
+def turned(name: str, value: float) -> Objective:
+    """Return an objective at a value of its `knob`."""
+    objective = objectives.parse(name)
+    return changed(objective, **{_turned(objective): float(value)})
+
+
+def _course(objective: Objective) -> Prediction:
+    found = prediction(objective)
+    if found is None:
+        raise InputError(f"phase needs an objective whose course theory predicts; got {objective.name}")
+    return found
+
+
 def _theory(
     apart: np.ndarray, sizes: Sequence[int], shares: np.ndarray, beta: float, gap: float
 ) -> xr.Dataset:
     """Return starvation and misassignment at the start."""
-    names = [name for family in _FAMILIES.values() for name in family]
-    starvation = [
-        [[_none_drawn(n, beta, share) ** size for share in shares] for size in sizes] for n in names
-    ]
+    none_drawn = np.array([[_none_drawn(turned(n, share), beta) for share in shares] for n in _OBJECTIVES])
+    starvation = none_drawn[:, None] ** np.array(sizes)[:, None]
     return xr.Dataset(
         {
             "starvation": (("objective", "batch_size", "knob"), starvation),
             "misassignment": ("separation", theory.misassignment(beta, apart - gap)),
         },
-        {"objective": names, "batch_size": list(sizes), "knob": shares, "separation": apart},
+        {"objective": list(_OBJECTIVES), "batch_size": list(sizes), "knob": shares, "separation": apart},
     )
 
 
-def _none_drawn(objective: str, beta: float, share: float) -> float:
-    """Return the probability that one sample of a batch is no old one: of data, or of the learner at β."""
-    of_learner = {"sft": 0.0}.get(objective, beta)
-    replayed = 0.0 if objective == "sdft" else share  # an anchor draws nothing
-    return float(theory.starvation_probability(of_learner, 1, replayed))
+def _none_drawn(objective: Objective, beta: float) -> float:
+    """Return the probability that a batch's sample is no old one at the start, where the learner is at β."""
+    course = _course(objective)
+    # A step on; of the first batch nothing but β matters.
+    path = course.follow(Setting(4.0, 0.5, beta, num_steps=1, learning_rate=0.1), [course.value])
+    return float(theory.starvation_probability(path.sampled_weight[0, 0], 1))
 
 
-def starved_below(objective: str, beta: float, share: float) -> float:
+def starved_below(objective: Objective, beta: float) -> float:
     """Return the batch size below which half of the batches hold no old sample; infinite where all do."""
-    none = _none_drawn(objective, beta, share)
+    none = _none_drawn(objective, beta)
     return np.inf if none == 1.0 else float(np.log(STARVED) / np.log(none))
 
 
@@ -238,7 +261,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
             there, fine = final.sel(at), kept.sel(at)
             kept_there = _kept(there["retention"].where(fine))
             drift = there["old_drift"].where(fine)
-            size, apart = starved_below(name, beta, share), overlapping_below(beta, gap)
+            size, apart = starved_below(turned(name, share), beta), overlapping_below(beta, gap)
             starved, overlapping = final["batch_size"] < size, final["separation"] < apart
             rows.append(
                 {
@@ -334,19 +357,19 @@ def _plot_phase(
     tree: xr.DataTree, values: xr.DataArray, norm: Normalize, colours: str, label: str, title: str
 ) -> Figure:
     """Draw a map of separation and batch size for every objective (row) and value of its `knob` (column)."""
-    names, turned = values["objective"].to_numpy(), values["knob"].to_numpy()
+    names, shares = values["objective"].to_numpy(), values["knob"].to_numpy()
     beta, gap = tree.attrs["start_old_weight"], tree.attrs["start_new_gap"]
     figure, panels = plt.subplots(
         len(names),
-        len(turned),
-        figsize=(1.6 + 2.7 * len(turned), 1.1 + 2.1 * len(names)),
+        len(shares),
+        figsize=(1.6 + 2.7 * len(shares), 1.1 + 2.1 * len(names)),
         sharex=True,
         sharey=True,
         squeeze=False,
     )
     drawn: Any = None
     for row, name in zip(panels, names, strict=True):
-        for axes, value in zip(row, turned, strict=True):
+        for axes, value in zip(row, shares, strict=True):
             shown = values.sel(objective=name, knob=value).transpose("batch_size", "separation")
             drawn = axes.pcolormesh(
                 shown["separation"],
@@ -357,9 +380,9 @@ def _plot_phase(
                 shading="nearest",
             )
             axes.grid(visible=False)
-            _lines(axes, shown, starved_below(str(name), beta, float(value)), overlapping_below(beta, gap))
-            word = "anchor" if name == "sdft" else "replay"
-            axes.set_title(f"{name}, {word} {value:g}", fontsize=9, loc="left")
+            objective = turned(name, value)
+            _lines(axes, shown, starved_below(objective, beta), overlapping_below(beta, gap))
+            axes.set_title(f"{name}, {_turned(objective)} {value:g}", fontsize=9, loc="left")
     sizes = values["batch_size"].to_numpy()
     for axes in panels[:, 0]:
         axes.set_yticks(np.log2(sizes), [f"{size:g}" for size in sizes])

@@ -78,8 +78,7 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
         bar.set_description(name)
         whole = partial(_trained, settings, choice, start, targets, of, index, bar)
         arrays[name] = store.arrays(name, whole)
-        if name == "sft_replay":
-            # The demonstrations of SDFT: what SFT on both tasks made of each network.
+        if choice.demonstrates:
             targets = _task(settings, digits, _checkpoint(arrays[name], -1, networks), verifier)
     old, new = digits.networks.old, digits.networks.new
     panel = judges.Panel(digits.judges, digits.networks, settings.num_levels, settings.seed)

@@ -99,11 +99,13 @@ class Choice(NamedTuple):
         objective: a model, a guide, a divergence and a companion.
         settings: that were given to it, in words.
         predicted: the old weight at which training ends, as a function of that at its start.
+        demonstrates: whether what it makes of each network demonstrates the tasks to the objectives after it.
     """
 
     objective: Objective
     settings: str
     predicted: Callable[[Any], Any]
+    demonstrates: bool = False
 
 
 def choices(
@@ -136,6 +138,7 @@ def choices(
             objectives.sft(replay=old_weight, learner=learner),
             f"a share of {old_weight:g} old digits",
             lambda start: old_weight + 0.0 * start,
+            demonstrates=True,
         ),
         "rl": Choice(
             regularised_reward(kl_weight),

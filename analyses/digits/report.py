@@ -13,9 +13,6 @@ from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.layout import order_agreement
 from inference.intervals import interval_probability
 
-# The objective that others are compared with.
-_COMPARED_WITH = "sft"
-
 
 def final(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: its last checkpoint, the seeds' draws put together."""
@@ -33,15 +30,17 @@ def final(tree: xr.DataTree) -> pd.DataFrame:
     columns["num_counted"] = np.full(len(columns["num_agree"]), count["seed"].size * count["checkpoint"].size)
     frame = pd.DataFrame(columns, index=posterior["objective"].to_numpy())
     frame.index.name = "objective"
-    against = tree["comparison"].to_dataset().mean("seed").sel(other=_COMPARED_WITH)
+    against = tree["comparison"].to_dataset().mean("seed").isel(other=0)
+    first = against["other"].item()
     for name, side in (("old_weight", "larger"), ("old_drift", "smaller")):
         probability = against[f"{name}_probability_{side}"].to_series()
-        frame[f"{name}_{side}"] = probability.where(probability.index != _COMPARED_WITH)[frame.index]
+        frame[f"{name}_{side}"] = probability.where(probability.index != first)[frame.index]
     return frame
 
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the last checkpoints as a table for the terminal, an objective a column."""
+    first = str(tree["comparison"]["other"].to_numpy()[0])
     return tables.transposed(
         final(tree),
         [
@@ -52,8 +51,8 @@ def table(tree: xr.DataTree) -> RenderableType:
             ("old drift at the start", "start_old_drift", tables.plain),
             ("old drift", "old_drift", tables.with_interval),
             ("new gap", "new_gap", tables.with_interval),
-            (f"P(kept more than {_COMPARED_WITH})", "old_weight_larger", tables.plain),
-            (f"P(drifted less than {_COMPARED_WITH})", "old_drift_smaller", tables.plain),
+            (f"P(kept more than {first})", "old_weight_larger", tables.plain),
+            (f"P(drifted less than {first})", "old_drift_smaller", tables.plain),
             ("checkpoints where measure and count agree", "num_agree", _of_counted),
         ],
         title="What post-training left of the old digits",

@@ -7,7 +7,7 @@ import xarray as xr
 from analyses import phase
 from analyses.core import outputs
 from inference import results
-from mixture_models import theory
+from mixture_models import objectives, theory
 
 APART, SIZES, KNOBS = [2.0, 3.0, 6.0], [2, 8, 64], [0.0, 0.1]
 OBJECTIVES = ["sft", "reverse_kl", "sdft"]
@@ -45,13 +45,20 @@ def test_lines_are_where_theory_has_its_levels():
     for beta in (0.02, 0.1, 0.5):
         apart = phase.overlapping_below(beta, 1.0)
         assert theory.misassignment(beta, apart - 1.0) == pytest.approx(0.1, rel=1e-6)
-        size = phase.starved_below("reverse_kl", beta, 0.2)
+        size = phase.starved_below(objectives.reverse_kl(replay=0.2), beta)
         for whole, more in ((np.floor(size), True), (np.ceil(size), False)):
             assert whole < 1 or (theory.starvation_probability(beta, whole, 0.2) >= 0.5) == more
         # Data hold what is replayed, whatever the learner; an anchor is in no batch.
-        assert phase.starved_below("sft", beta, 0.2) == pytest.approx(np.log(0.5) / np.log(0.8))
-        assert phase.starved_below("sdft", beta, 0.2) == phase.starved_below("reverse_kl", beta, 0.0)
-    assert phase.starved_below("sft", 0.1, 0.0) == np.inf
+        of_data = phase.starved_below(objectives.sft(replay=0.2), beta)
+        assert of_data == pytest.approx(np.log(0.5) / np.log(0.8))
+        on_policy = phase.starved_below(objectives.reverse_kl(), beta)
+        assert phase.starved_below(objectives.sdft(anchor=0.2), beta) == on_policy
+    assert phase.starved_below(objectives.sft(), 0.1) == np.inf
+
+
+def test_the_turned_hyperparameter_is_what_is_replayed_or_moves_the_end():
+    found = [phase.turned(name, 0.2).recipe.given for name in OBJECTIVES]
+    assert found == [{"replay": 0.2}, {"replay": 0.2}, {"anchor": 0.2}]
 
 
 def test_the_summary_tells_both_sides_of_the_lines_apart(tree):
