@@ -17,7 +17,7 @@ from inference.sweeps import cuts
 from inference.sweeps.blocks import train_block
 from inference.sweeps.cuts import Block, geometry
 from inference.sweeps.grid import Grid
-from inference.training.train import arithmetic
+from inference.training.loop import arithmetic
 from mixture_models import TwoMode, objectives
 from mixture_models.accel.compiler import compiler_options
 from mixture_models.losses.precision import PRECISIONS

@@ -20,7 +20,8 @@ from analyses.core import outputs, tables
 from analyses.core.settings import BaseSettings, seed_setting, setting
 from inference import results
 from inference.intervals import interval, interval_probability
-from inference.training.train import scale_by_name, train
+from inference.training.loop import scale_by_name
+from inference.training.train import train
 from mixture_models.losses.kl import ReverseKL
 from mixture_models.objectives import Objective, new_data, true_target
 from mixture_models.objectives.published import (

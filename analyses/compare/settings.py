@@ -74,8 +74,8 @@ class Settings(BaseSettings):
             InputError: so many dimensions that not even a batch of them can be drawn.
         """
         from inference.engine.memory import check_fits
+        from inference.training.checks import check_batch
         from inference.training.span import check_span
-        from inference.training.train import check_batch
 
         if self.dimension > MOST_COORDINATES:
             start, target = self.mixtures(1)

@@ -22,7 +22,8 @@ from inference import results
 from inference.comparison.replicates import systematic_displacement
 from inference.exact.descent import population_descent
 from inference.intervals import interval_probability
-from inference.training.train import check_batch, train
+from inference.training.checks import check_batch
+from inference.training.train import train
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.validation import InputError, closed_interval, flag, integer, number, open_interval

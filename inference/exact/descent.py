@@ -22,7 +22,7 @@ from inference.exact.dynamics import (
     solved,
     value_and_grad,
 )
-from inference.training.train import MOST_STEPS
+from inference.training.checks import MOST_STEPS
 from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.types import AnyArray, Scalar

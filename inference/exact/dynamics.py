@@ -21,7 +21,7 @@ from inference.engine.frames import METRICS, Frame, in_frame
 from inference.engine.programs import Numbers, Program, compiled, program_of
 from inference.exact.population import FINE, Place, check_error, check_exact, loss_and_grad, unmet_of, warn_of
 from inference.storage import kept
-from inference.training.train import check_factors, check_objectives, check_setting
+from inference.training.checks import check_factors, check_objectives, check_setting
 from mixture_models.mixture.sensible_range import FARTHEST, has_left
 from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective

@@ -21,7 +21,7 @@ from numpyro.infer.svi import SVIState
 from inference.engine.programs import Numbers, Program, traced_alone
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
-from inference.training.train import (
+from inference.training.loop import (
     State,
     advance,
     arithmetic,

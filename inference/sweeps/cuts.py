@@ -10,7 +10,7 @@ import numpy as np
 
 from inference.engine.programs import Program
 from inference.sweeps.grid import Grid, Position, Training
-from inference.training.train import arithmetic, training_program
+from inference.training.loop import arithmetic, training_program
 
 # Samples that a call sees in a step, trainings in a call, and how far a small grid's calls are smaller.
 _SAMPLES, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8

@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inference import results
-from inference.training.span import check_span, in_span
-from inference.training.train import (
+from inference.training.checks import (
     MOST_NUMBERS,
     MOST_STEPS,
     check_factors,
@@ -33,6 +32,7 @@ from inference.training.train import (
     check_rewards,
     check_setting,
 )
+from inference.training.span import check_span, in_span
 from mixture_models.losses.precision import PRECISIONS
 from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective

@@ -1,9 +1,7 @@
 """Finite-batch training: thousands of SVI runs of an objective at once, in one compiled program."""
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,28 +11,38 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jax.tree_util import Partial
 from jaxtyping import Array, Int
-from numpyro.infer.svi import SVIState
 from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import chunk_sizes, num_threads, run_together
-from inference.engine.programs import Numbers, Program, compiled, program_of, traced_alone
+from inference.engine.programs import Numbers, Program, compiled, program_of
 from inference.storage import kept
+from inference.training.checks import (
+    MOST_STEPS,
+    check_batch,
+    check_factors,
+    check_objectives,
+    check_rewards,
+    check_setting,
+)
+from inference.training.loop import (
+    State,
+    Taken,
+    advance,
+    arithmetic,
+    first_record,
+    initial_state,
+    report_of,
+    training_program,
+)
 from inference.training.span import check_span, in_span
-from inference.training.steps import Steps, steps_of
-from mixture_models.learners import Guide
-from mixture_models.losses.precision import in_precision
-from mixture_models.mixture.sensible_range import has_left
 from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
-from mixture_models.objectives.companions import Companion
-from mixture_models.rewards import check_finite
-from mixture_models.types import AnyArray, Index, Params, Scalar
-from mixture_models.validation import InputError, flag, integer, number, positive
+from mixture_models.types import AnyArray, Index
+from mixture_models.validation import InputError, flag, integer, positive
 
 # A training is cut into calls of one program, of at most about as many samples, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
@@ -43,17 +51,12 @@ _SAMPLES, _FEWEST_RECORDS = 2**24, 64
 # Among the variables of a chunk that is kept.
 _DIVERGED = "diverged_step"
 
-#: Random numbers of a batch.
-MOST_NUMBERS = 2**32 - 1
 
 # Of what is recorded: as it is trained, joined, stacked by objective, and handed on.
 _COPIES = 3
 
 # At most, of a program of the engines, for every coordinate of every sample in a batch.
 _BYTES_A_NUMBER = 64
-
-#: Steps are counted in 32 bits.
-MOST_STEPS = 2**31 - 2
 
 
 @on_one_thread
@@ -201,14 +204,6 @@ def train(
     )
 
 
-@contextmanager
-def arithmetic() -> Iterator[None]:
-    """Hold the settings of JAX that training needs, in the thread that enters."""
-    # On a CPU these random numbers are cheaper than the partitionable ones.
-    with jax.enable_x64(True), jax.threefry_partitionable(False):
-        yield
-
-
 class _Plan(NamedTuple):
     """How a training is cut: ``counts[i, j]`` updates after record j of call i, and the last step."""
 
@@ -221,41 +216,6 @@ class _Ended(NamedTuple):
 
     records: dict[str, np.ndarray]
     diverged_step: np.ndarray
-
-
-class State(NamedTuple):
-    """What is carried from step to step by every replicate."""
-
-    svi: SVIState
-    companion: Params | None
-    step: Array
-    diverged_step: Array
-
-
-class Taken(NamedTuple):
-    """What a training went through: its params, loss and step at every place, shape (place, ...)."""
-
-    params: Params
-    loss: Array
-    step: Array
-
-
-def training_program(
-    objective: Objective,
-    batch_size: int,
-    optimizer: optax.GradientTransformation | None,
-    factors: Mapping[str, float],
-    precision: str = "float64",
-) -> Program:
-    """Return the program of a training, or refuse an objective that cannot be trained."""
-    if not isinstance(objective.guide, Guide):
-        raise InputError(
-            f"the guide of {objective.name} must be a mixture_models.Guide, with a method "
-            f"metrics(params, start, target); got a {type(objective.guide).__name__}"
-        )
-    loss = in_precision(objective.loss.with_samples(batch_size), precision)
-    # An optimizer made of `jax.tree_util.Partial` has numbers too; of plain functions, it is a constant.
-    return program_of((objective.model, objective.guide, loss, dict(factors), optimizer, objective.companion))
 
 
 def _plan(steps: np.ndarray, batch: int) -> _Plan:
@@ -326,15 +286,6 @@ def _recorded(program: Program, setting: Pair) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape.shape) for name, shape in shapes.items()}
 
 
-def check_batch(batch_size: int, dimension: int) -> None:
-    """Refuse a batch for which there are too few random numbers: they are counted in 32 bits."""
-    if batch_size * dimension > MOST_NUMBERS:
-        raise InputError(
-            f"batch_size times dimension must be at most {MOST_NUMBERS}, as random numbers are counted in 32 "
-            f"bits; got {batch_size} times {dimension}"
-        )
-
-
 def _check_batches(
     programs: Sequence[Program],
     mixtures: Sequence[Pair],
@@ -359,65 +310,11 @@ def _check_batches(
     memory.check_fits(f"what {threads} batches take at once", threads * needed, "take a smaller batch_size")
 
 
-@partial(jax.jit, static_argnums=0)
-@traced_alone
-def first_record(program: Program, numbers: Numbers, setting: Pair) -> dict[str, Array]:
-    """Return what a learner reports at the start."""
-    svi, state, guide, beside = _svi(program, numbers, jax.random.key(0), setting, jnp.ones(()))
-    params = svi.get_params(state)
-    if beside is not None:
-        beside.after_step(beside.initial(guide, *setting), params, jnp.ones(()), guide, *setting)
-    return guide.metrics(params, *setting)
-
-
-def _svi(
-    program: Program, numbers: Numbers, key: Array, setting: Pair, learning_rate: Array
-) -> tuple[Steps, SVIState, Guide[TwoMode], Companion | None]:
-    """Build the SVI of a program with its parameter transforms.
-
-    Returns:
-        The SVI, its first state, the guide, and the learner's companion or None.
-    """
-    model, guide, loss, factors, optimizer, beside = program.parts(numbers)
-    descent = optax.sgd(learning_rate) if optimizer is None else optimizer
-    svi = steps_of(guide)(model, guide, optax.chain(descent, scale_by_name(factors)), loss)
-    if beside is not None:
-        svi.model = Partial(model, companion=beside.initial(guide, *setting))
-    state = svi.init(key, *setting)
-    svi.model = model
-    known = svi.get_params(state)
-    unknown = sorted(set(factors) - set(known))
-    if unknown:
-        raise InputError(
-            f"learning_rate_factors must name params of the learner ({', '.join(sorted(known))}); "
-            f"got {', '.join(unknown)}"
-        )
-    return svi, state, guide, beside
-
-
-def _toward(svi: Steps, companion: Params | None) -> Steps:
-    """Return the SVI whose model is told the companion's params."""
-    if companion is None:
-        return svi
-    svi = copy.copy(svi)
-    svi.model = Partial(svi.model, companion=companion)
-    return svi
-
-
 @compiled
 def _initialise(
     program: Program, numbers: Numbers, keys: Array, setting: Pair, learning_rate: Array
 ) -> State:
     return jax.vmap(lambda key: initial_state(program, numbers, key, setting, learning_rate))(keys)
-
-
-def initial_state(
-    program: Program, numbers: Numbers, key: Array, setting: Pair, learning_rate: Array
-) -> State:
-    """Return what one training carries at step 0."""
-    _, state, guide, beside = _svi(program, numbers, key, setting, learning_rate)
-    companion = None if beside is None else beside.initial(guide, *setting)
-    return State(state, companion, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
 
 @compiled
@@ -449,155 +346,3 @@ def _report(
         return report_of(learner.parts(numbers), diverged_step, taken, recorded, setting)
 
     return jax.vmap(one)(diverged_step, taken)
-
-
-def advance(
-    program: Program,
-    numbers: Numbers,
-    state: State,
-    counts: Int[AnyArray, "place"],
-    num_steps: Index,
-    setting: Pair,
-    learning_rate: Array,
-) -> tuple[State, Taken]:
-    """Take ``counts[i]`` updates of one training after place i.
-
-    Args:
-        program: the training's, see `program_of`.
-        numbers: the program's.
-        state: what the training carries.
-        counts: updates after each place, shape (place,); over all calls one more than ``num_steps``, for the
-            last loss.
-        num_steps: updates of the whole training.
-        setting: start and target.
-        learning_rate: of plain SGD.
-
-    Returns:
-        The state, and what was gone through.
-    """
-    svi, _, guide, beside = _svi(program, numbers, jax.random.key(0), setting, learning_rate)
-
-    def update(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-        state, first_loss = carry
-        svi_state, loss = _toward(svi, state.companion).update(state.svi, *setting)
-        diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
-        after_last = state.step == num_steps  # the update for the last loss is not taken
-        params, step = svi.get_params(svi_state), state.step + 1
-        left = has_left(params, setting[0], setting[1], guide.sample_dimension)
-        lost = (~_all_finite(params) | left) & ~after_last
-        diverged_step = _earlier(diverged_step, step, lost)
-        companion = state.companion
-        if beside is not None and companion is not None:
-            companion = beside.after_step(companion, params, step, guide, *setting)
-        svi_state, companion = svi.settled(svi_state, companion)
-        return State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
-
-    def record(state: State, count: Array) -> tuple[State, tuple[Params, Array, Array]]:
-        params, step = svi.get_params(state.svi), state.step
-        state, loss = jax.lax.fori_loop(0, count, update, (state, jnp.full((), jnp.nan, float)))
-        return state, (params, loss, step)
-
-    state, (params, loss, steps) = jax.lax.scan(record, state, counts)
-    return state, Taken(params, loss, steps)
-
-
-def report_of(
-    guide: Guide[TwoMode], diverged_step: Array, taken: Taken, recorded: Array, setting: Pair
-) -> tuple[Array, dict[str, Array]]:
-    """Say what one training is at every place that it went through.
-
-    Args:
-        guide: the learner.
-        diverged_step: the step of the training's divergence, -1 for none.
-        taken: what `advance` went through.
-        recorded: the places where what is reported must be finite, shape (place,).
-        setting: start and target.
-
-    Returns:
-        The step of divergence, and what is reported at every place, shape (place, ...): NaN from a
-        divergence on.
-    """
-    steps = taken.step
-    observed = jax.vmap(lambda p: guide.metrics(p, *setting))(taken.params) | {"loss": taken.loss}
-    # Without the barrier XLA evaluates them again where they are looked at.
-    observed = jax.lax.optimization_barrier(observed)
-    # Finite parameters can be too far off for what is reported of them.
-    lost = ~jax.vmap(_all_finite)(observed) & recorded
-    first_lost = steps[jnp.argmax(lost)]
-    lost_before = (diverged_step < 0) | (first_lost < diverged_step)
-    diverged_step = jnp.where(jnp.any(lost) & lost_before, first_lost, diverged_step)
-    diverged = (diverged_step >= 0) & (steps >= diverged_step)
-    masked = {name: jnp.where(_like(diverged, value), jnp.nan, value) for name, value in observed.items()}
-    return diverged_step, masked
-
-
-def scale_by_name(factors: Mapping[str, Scalar]) -> optax.GradientTransformation:
-    """Return an optax transformation that multiplies the updates of the params that ``factors`` names."""
-    return optax.stateless(
-        lambda updates, params: {name: update * factors.get(name, 1.0) for name, update in updates.items()}
-    )
-
-
-def _all_finite(params: Params) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in jax.tree.leaves(params)]))
-
-
-def _earlier(diverged_step: Array, step: Array, lost: Array) -> Array:
-    """Return ``step`` if something was lost there and nothing before."""
-    return jnp.where((diverged_step < 0) & lost, step, diverged_step)
-
-
-def _like(flags: Array, value: Array) -> Array:
-    """Give flags (step,) the rank of ``value`` (step, *event)."""
-    return flags.reshape(-1, *(1,) * (value.ndim - 1))
-
-
-def check_objectives(objectives: Objective | Sequence[Objective]) -> list[Objective]:
-    """Return one objective or several as a list, or refuse anything else."""
-    if isinstance(objectives, Iterable) and not isinstance(objectives, Objective):
-        chosen = [*objectives]
-    else:
-        chosen = [objectives]
-    if not chosen or not all(isinstance(objective, Objective) for objective in chosen):
-        kinds = ", ".join(type(objective).__name__ for objective in chosen) or "none"
-        raise InputError(
-            f"objectives must be at least one Objective, see mixture_models.objectives; got {kinds}"
-        )
-    results.names(chosen)
-    return chosen
-
-
-def check_setting(start: TwoMode, target: TwoMode) -> None:
-    """Refuse what is no pair of mixtures of one dimension, and a target of one mode."""
-    for name, mixture in (("start", start), ("target", target)):
-        if not isinstance(mixture, TwoMode):
-            raise InputError(f"{name} must be a TwoMode; got {type(mixture).__name__}")
-    if start.dim != target.dim:
-        raise InputError(f"start and target must have one dimension; got {start.dim} and {target.dim}")
-    if target.new_scale is None and not target.separation > 0.0:
-        raise InputError("the target's modes must differ; got separation 0")
-
-
-def check_rewards(objectives: Sequence[Objective], start: TwoMode, target: TwoMode) -> None:
-    """Refuse rewards that are not finite where the learner starts."""
-    for objective in objectives:
-        if objective.loss.reward is not None:
-            with jax.enable_x64(True):
-                check_finite(objective.name, objective.loss.reward, start, target)
-
-
-def check_factors(factors: Mapping[str, float] | None) -> dict[str, float]:
-    """Return learning rate factors as floats, none for None, or refuse what is negative or no number."""
-    if factors is None:
-        return {}
-    if not isinstance(factors, Mapping):
-        raise InputError(f"learning_rate_factors must map names of params to numbers; got {factors!r}")
-    checked = {
-        name: float(number(f"learning_rate_factors[{name!r}]", value)) for name, value in factors.items()
-    }
-    negative = sorted(name for name, value in checked.items() if value < 0.0)
-    if negative:
-        raise InputError(
-            f"learning_rate_factors must not be negative; got {checked[negative[0]]:g} for {negative[0]}"
-        )
-    return checked

@@ -14,7 +14,7 @@ from scipy import stats
 
 from inference import sweep, train
 from inference.training import span
-from inference.training.train import arithmetic
+from inference.training.loop import arithmetic
 from mixture_models import InputError, MixtureLaw, TwoMode, TwoModeLearner, objectives
 from mixture_models.losses.loss import law_of
 from mixture_models.mixture.shifted_law import ShiftedLaw
