@@ -30,7 +30,7 @@ class Program(NamedTuple):
 
     numbers: Numbers
     structure: PyTreeDef
-    constants: tuple[Any, ...]
+    constants: tuple[object, ...]
 
     @property
     def static(self) -> Self:

@@ -14,6 +14,9 @@ import psutil
 
 from mixture_models.validation import InputError
 
+#: An object of a JSON or TOML file.
+JsonObject = dict[str, Any]
+
 
 @contextmanager
 def reading(path: Path, wanted: str) -> Iterator[None]:
@@ -46,7 +49,7 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
         raise InputError(f"{wanted}; {path} is not: {reason}") from error
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> JsonObject:
     """Read a file of settings.
 
     Raises:
@@ -73,7 +76,7 @@ def read_npz(path: Path, wanted: str) -> dict[str, np.ndarray]:
             return {name: stored[name] for name in stored.files}
 
 
-def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def json_lines(path: Path) -> Iterator[JsonObject]:
     """Yield the objects of a JSON Lines file, one held at a time.
 
     Raises:

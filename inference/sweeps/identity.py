@@ -11,6 +11,7 @@ import numpy as np
 
 from inference import results
 from inference.storage import versions
+from inference.storage.reading import JsonObject
 from inference.sweeps.grid import Grid
 from mixture_models.objectives import Objective
 
@@ -21,7 +22,7 @@ _VERSIONS = ("massdrift", "jax", "jaxlib", "numpyro", "optax")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def identity(grid: Grid) -> dict[str, Any]:
+def identity(grid: Grid) -> JsonObject:
     """Return everything that determines a sweep's numbers, as JSON has it."""
     first = grid.at(0, (0,) * len(grid.shape))
     mixtures = {}
@@ -50,7 +51,7 @@ def identity(grid: Grid) -> dict[str, Any]:
         "dimension": grid.dimension,
         "start at every point": _starts(grid),
     }
-    result: dict[str, Any] = json.loads(json.dumps(facts))
+    result: JsonObject = json.loads(json.dumps(facts))
     return result
 
 

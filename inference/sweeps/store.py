@@ -9,7 +9,6 @@ its files are what the entry says. A file is written under another name and move
 import asyncio
 import json
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from zarr.storage import LocalStore
 
 from inference import results
 from inference.storage import files
+from inference.storage.reading import JsonObject
 from inference.sweeps.blocks import Trained
 from inference.sweeps.cuts import Block, Geometry, blocks
 from inference.sweeps.grid import Grid
@@ -227,16 +227,16 @@ def _length_first(values: np.ndarray, axis: int, place: int | None) -> np.ndarra
     return values.take(0, axis=axis) if place is None else np.moveaxis(values, axis, place)
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def _identity(path: Path) -> JsonObject:
     """Return what a store says of its sweep."""
     try:
         text = zarr.open_group(path, mode="r", use_consolidated=False).attrs["sweep"]
-        found: dict[str, Any] = json.loads(str(text))
+        found: JsonObject = json.loads(str(text))
     except Exception as error:  # whatever zarr raises on what is no store
         raise InputError(f"{path} must be the store of a sweep; it is something else") from error
     return found
 
 
-def _cut(stored: Mapping[str, Any]) -> Geometry:
+def _cut(stored: JsonObject) -> Geometry:
     block, replicates, settings = stored["cut"]
     return Geometry(tuple(block), int(replicates), int(settings))

@@ -8,7 +8,6 @@ differ, options and everything else that is made by hand are switched off.
 import warnings
 from collections.abc import Callable
 from threading import RLock
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,12 @@ from scipy import special
 
 from mixture_models.accel import elementary, noise, switch
 
+#: Options of XLA, by name.
+Options = dict[str, str | int]
+
 # Without the first, XLA hands sums to a library and computes their terms anew for each sum. With the second
 # it compiles in three quarters of the time, and what it compiles is as fast.
-OPTIONS: dict[str, Any] = {
+OPTIONS: Options = {
     "xla_cpu_experimental_ynn_fusion_type": "",
     "xla_backend_optimization_level": 1,
 }
@@ -30,8 +32,11 @@ OPTIONS: dict[str, Any] = {
 if jaxlib.version.__version_info__ >= (0, 12):
     OPTIONS["xla_cpu_prefer_vector_width"] = 512
 
+# As it is compiled, and as it must be.
+_Function = tuple[Callable[[Array], Array], Callable[[np.ndarray], np.ndarray]]
+
 #: What is compared, of numbers in (0, 1) in a precision: a function, and what it must be.
-CHECKED: dict[Any, dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]]] = {
+CHECKED: dict[type[np.floating], dict[str, _Function]] = {
     np.float64: {
         "the own log1p": (elementary.log1p, np.log1p),
         "exp": (jnp.exp, np.exp),
@@ -54,10 +59,10 @@ _X = np.linspace(0.05, 0.95, 77)
 _ALLOWED = {np.float64: 1e-13, np.float32: 1e-5}
 
 _lock = RLock()
-_found: list[dict[str, Any] | None] = []
+_found: list[Options | None] = []
 
 
-def compiler_options() -> dict[str, Any] | None:
+def compiler_options() -> Options | None:
     """Return the options, or None: on an accelerator, where XLA lacks them, or where the switch is off.
 
     The first call of a process checks the functions. Where one is wrong it warns, and switches off what is
@@ -71,8 +76,8 @@ def compiler_options() -> dict[str, Any] | None:
     return on or None
 
 
-def _checked() -> dict[str, Any] | None:
-    options: dict[str, Any] | None = OPTIONS
+def _checked() -> Options | None:
+    options: Options | None = OPTIONS
     try:
         wrong = wrong_functions(options)
     except jax.errors.JaxRuntimeError:  # XLA lacks an option
@@ -90,7 +95,7 @@ def _checked() -> dict[str, Any] | None:
     return None
 
 
-def wrong_functions(options: dict[str, Any] | None) -> list[str]:
+def wrong_functions(options: Options | None) -> list[str]:
     """Return the names of the functions in `CHECKED` that are wrong when they are compiled with options."""
     inputs = {dtype: _X.astype(dtype) for dtype in CHECKED}
     with jax.enable_x64(True):

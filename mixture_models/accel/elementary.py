@@ -5,8 +5,8 @@ JAX that takes its place on an accelerator, in other precisions, and where `mixt
 so. What each buys: ``benchmarks/bench_accel.py``.
 """
 
+from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +56,6 @@ def total_log(values: Float[Array, "n"]) -> Float[Array, ""]:
     return jnp.sum(jnp.log(lax.optimization_barrier(lanes[0]))) + jnp.sum(jnp.log(rest))
 
 
-def horner(coefficients: Any, x: Array) -> Array:
+def horner(coefficients: Sequence[float] | np.ndarray, x: Array) -> Array:
     """Return Σ_k coefficients[k] x^k."""
     return reduce(lambda sum_, c: sum_ * x + c, coefficients[-2::-1], jnp.full_like(x, coefficients[-1]))

@@ -1,7 +1,7 @@
 """What graded answers of the base alone say of its items: the law of their logits, and the guess rate."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from inference.measurement.evals.item_integral import Patterns
 from inference.measurement.evals.likelihood import of_base
 from inference.measurement.evals.prior import task_of
 from inference.measurement.evals.readers import read
+from inference.measurement.evals.readers.sources import Logs
 from mixture_models.validation import InputError
 
 _MOVE = 1e-4
@@ -44,7 +45,7 @@ class BaseLaw(NamedTuple):
     task: str
 
 
-def base_law(logs: Any, *, task: str | None = None, metric: Sequence[str] = ()) -> BaseLaw:
+def base_law(logs: Logs, *, task: str | None = None, metric: Sequence[str] = ()) -> BaseLaw:
     """Return the law of the items of a task from logs of the base.
 
     Args:

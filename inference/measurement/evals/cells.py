@@ -1,12 +1,13 @@
 """The cells of a task in arrays of one shape: distinct patterns of base and runs, and their items."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from inference.measurement.evals.item_integral import Patterns
+from mixture_models.types import AnyArray
 
 # Fractional counts are rounded to this part of an answer, so that cells stay few.
 _FRACTION = 8.0
@@ -90,7 +91,7 @@ def _more_patterns(patterns: Patterns, size: int) -> Patterns:
     )
 
 
-def _longer(array: Any, size: int) -> np.ndarray:
+def _longer(array: AnyArray, size: int) -> np.ndarray:
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
 
 

@@ -18,6 +18,7 @@ from inference.measurement.evals.dependence import Dependence
 from inference.measurement.evals.fit import fit_repeats
 from inference.measurement.evals.pairing import PARTLY, Paired, order_of, pair
 from inference.measurement.evals.readers import read
+from inference.measurement.evals.readers.sources import Logs
 from inference.measurement.evals.task_results import TaskResults, of_choices, of_repeats
 from inference.measurement.evals.variables import VARIABLES
 from mixture_models.validation import InputError, integer, one_of
@@ -37,7 +38,7 @@ _FEW_ITEMS = 5000
 
 
 def measure_evals(
-    logs: Any,
+    logs: Logs,
     *,
     base: str | int = "base",
     metric: str | Sequence[str] = (),
@@ -233,7 +234,7 @@ def _tree(
     values: dict[str, np.ndarray],
     stats: list[dict[str, Any]],
     likelihoods: list[tuple[np.ndarray, np.ndarray]],
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> xr.DataTree:
     coords = {name: pd.unique(runs[name]) for name in RUN_DIMS}
     # Arms may have different ones: by their order in one arm those of another could go back and forth.
@@ -245,7 +246,7 @@ def _tree(
     shape = tuple(len(coords[name]) for name in RUN_DIMS)
     per_chain = fast.NUM_DRAWS // _CHAINS
     sample = {"chain": np.arange(_CHAINS), "draw": np.arange(per_chain)}
-    posterior: dict[str, Any] = {}
+    posterior: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for name, draws in values.items():
         dense = np.full((fast.NUM_DRAWS, *shape), np.nan)
         dense[(slice(None), *places)] = draws.T
@@ -277,7 +278,7 @@ def _tree(
     )
 
 
-def _dense(entries: list[Any], places: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> np.ndarray:
+def _dense(entries: list[float | str], places: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> np.ndarray:
     text = any(isinstance(entry, str) for entry in entries)
     dense = np.full(shape, "", dtype=object) if text else np.full(shape, np.nan)
     dense[places] = entries
@@ -286,7 +287,7 @@ def _dense(entries: list[Any], places: tuple[np.ndarray, ...], shape: tuple[int,
 
 def _observed(paired: Paired) -> xr.Dataset:
     """Return the cells, of repeats along ``cell`` and of choices along ``choice_cell``."""
-    variables: dict[str, Any] = {}
+    variables: dict[str, tuple[str, np.ndarray]] = {}
     for dim, frame in (("cell", paired.repeats), ("choice_cell", paired.choices)):
         prefix = "" if dim == "cell" else "choice_"
         for name in frame.columns if len(frame) else ():

@@ -1,7 +1,5 @@
 """The models as NumPyro programs: one run beside the base, from cells of repeats or of chosen answers."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -11,9 +9,10 @@ from jaxtyping import Array, Float
 from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.item_integral import Numbers, log_base, log_cells
 from inference.measurement.evals.prior import sample_run, sample_task
+from mixture_models.types import AnyArray
 
 
-def repeats_model(cells: TaskCells, counts: Any) -> None:
+def repeats_model(cells: TaskCells, counts: Float[AnyArray, "cell"]) -> None:
     """The answers of one run and of the base to the items of a task.
 
     a_i ~ N(μ, σ²), b_i = a_i + δ + τ ε_i; the base is right with probability g + (1-g) s(a_i), the run with
@@ -29,7 +28,7 @@ def repeats_model(cells: TaskCells, counts: Any) -> None:
     numpyro.factor("cells", of_base + of_run)
 
 
-def choices_model(num_choices: Any, counts: Any) -> None:
+def choices_model(num_choices: Float[AnyArray, "group"], counts: Float[AnyArray, "group 5"]) -> None:
     """One answer an item before and after: shares of items known or not, and how guesses persist.
 
     Args:
@@ -44,7 +43,7 @@ def choices_model(num_choices: Any, counts: Any) -> None:
 
 def choice_probabilities(
     shares: Float[Numbers, "*b 4"], persistence: Float[Numbers, "*b"], k: Float[Numbers, "group"]
-) -> Any:
+) -> AnyArray:
     """Return the probabilities of `pairing.CELLS`; they sum to 1.
 
     Works on arrays of NumPy and of JAX alike.

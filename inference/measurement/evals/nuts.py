@@ -1,7 +1,7 @@
 """The same posteriors by NUTS: one run beside the base, where the fast path cannot be trusted."""
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from inference.engine.programs import traced_alone
 from inference.measurement.evals.cells import TaskCells
 from inference.measurement.evals.model import choices_model, repeats_model
 from inference.measurement.evals.prior import run_scores_of, task_scores_of
+from mixture_models.types import Program
 
 _CHAINS, _WARMUP = 4, 400
 
@@ -35,7 +36,7 @@ class NutsDraws(NamedTuple):
 
 
 @cache
-def _sampler(model: Any, num: int) -> numpyro.infer.MCMC:
+def _sampler(model: Program, num: int) -> numpyro.infer.MCMC:
     kernel = numpyro.infer.NUTS(model, dense_mass=True, target_accept_prob=0.95)
     return numpyro.infer.MCMC(
         kernel,
@@ -49,7 +50,7 @@ def _sampler(model: Any, num: int) -> numpyro.infer.MCMC:
 
 
 @traced_alone
-def _sample(model: Any, num: int, seed: int, *args: Any) -> NutsDraws:
+def _sample(model: Program, num: int, seed: int, *args: object) -> NutsDraws:
     with jax.enable_x64(True):
         sampler = _sampler(model, num)
         args = jax.tree.map(jnp.asarray, args)

@@ -89,7 +89,7 @@ def pair(answers: pd.DataFrame, *, base: str | int = "base") -> Paired:
     groups, table = _groups(answers, base)
     items = _counted(answers, groups, len(table))
     left_out = _LeftOut(answers, groups, table, items)
-    runs: list[dict[str, Any]] = []
+    runs: list[dict[str, object]] = []
     cells: dict[str, list[pd.DataFrame]] = {"repeats": [], "choices": []}
     for task, members in table.groupby("task", sort=False):
         bases, others = members.index[members["is_base"]], members.index[~members["is_base"]]
@@ -173,7 +173,7 @@ def _groups(answers: pd.DataFrame, base: str | int) -> tuple[np.ndarray, pd.Data
     return rank[groups], table
 
 
-def order_of(name: Any) -> tuple[bool, float, str]:
+def order_of(name: object) -> tuple[bool, float, str]:
     """Return the place of a name among others: numbers first, as numbers."""
     text = str(name)
     is_number = text.isascii() and text.isdigit()
@@ -311,7 +311,7 @@ class _LeftOut:
         bad = ~_used(answers)
         self._names = answers["item"].array.categories
         self._table, self._items = table, items
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, object]] = []
         self._problems: dict[int, pd.DataFrame] = {
             group: part
             for group, part in pd.DataFrame(

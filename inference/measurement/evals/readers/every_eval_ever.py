@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -18,11 +17,11 @@ from inference.measurement.evals.readers.log import (
     place_of,
 )
 from inference.measurement.evals.readers.long_form import name_of
-from inference.storage.reading import json_lines
+from inference.storage.reading import JsonObject, json_lines
 from mixture_models.validation import InputError
 
 
-def is_log(row: dict[str, Any]) -> bool:
+def is_log(row: JsonObject) -> bool:
     """Return whether this is a row of the format."""
     return isinstance(row.get("evaluation"), dict) and "sample_id" in row and "evaluation_name" in row
 
@@ -35,7 +34,7 @@ def read(path: Path, options: Options) -> Log:
     Raises:
         InputError: a file that is cut off, or of several models.
     """
-    tasks: defaultdict[str, defaultdict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    tasks: defaultdict[str, defaultdict[str, list[JsonObject]]] = defaultdict(lambda: defaultdict(list))
     models = set()
     for row in json_lines(path):
         models.add(str(row.get("model_id")))
@@ -65,7 +64,7 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _metric(row: dict[str, Any], task: str) -> str:
+def _metric(row: JsonObject, task: str) -> str:
     result = row.get("evaluation_result_id")
     if not result or result == task:
         return "score"
@@ -73,7 +72,7 @@ def _metric(row: dict[str, Any], task: str) -> str:
     return next((part for part in parts if part in METRICS), str(result))
 
 
-def _reduced(row: dict[str, Any], path: Path) -> dict[str, Any]:
+def _reduced(row: JsonObject, path: Path) -> JsonObject:
     metadata = row.get("metadata") or {}
     asked = row.get("input") or {}
     evaluation = row["evaluation"]

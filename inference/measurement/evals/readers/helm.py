@@ -6,7 +6,7 @@ where there is a split ``test``, other splits are left out, as HELM's own summar
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from inference.measurement.evals.readers.log import (
     METRICS,
@@ -18,6 +18,7 @@ from inference.measurement.evals.readers.log import (
     digest,
     json_file,
 )
+from inference.storage.reading import JsonObject
 from mixture_models.validation import InputError
 
 
@@ -76,12 +77,12 @@ def _task(name: str) -> str:
     return ":".join([scenario, ",".join(kept)]) if kept else scenario
 
 
-def _split(row: dict[str, Any]) -> str:
+def _split(row: JsonObject) -> str:
     """Return the split of an instance, which each of its statistics names."""
     return next((str(stat["name"].get("split")) for stat in row.get("stats") or [] if stat.get("name")), "")
 
 
-def _scores(row: dict[str, Any]) -> dict[str, float]:
+def _scores(row: JsonObject) -> dict[str, float]:
     scores = {}
     for stat in row.get("stats") or []:
         name, count = stat.get("name") or {}, stat.get("count")

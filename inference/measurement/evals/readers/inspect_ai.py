@@ -24,6 +24,7 @@ from inference.measurement.evals.readers.log import (
     place_of_letter,
 )
 from inference.measurement.evals.readers.long_form import name_of, score_of
+from inference.storage.reading import JsonObject
 from mixture_models.validation import InputError
 
 _ZSTD = (93, 20)
@@ -60,7 +61,7 @@ def read_json(path: Path, options: Options) -> Log:
     return _log(path, options, content, content.get("samples") or [])
 
 
-def _log(path: Path, options: Options, header: dict[str, Any], samples: Iterable[dict[str, Any]]) -> Log:
+def _log(path: Path, options: Options, header: JsonObject, samples: Iterable[JsonObject]) -> Log:
     evaluation = header.get("eval") or {}
     task = str(evaluation.get("task") or path.stem)
     # Kept: what is read of each sample, not its messages.
@@ -98,9 +99,9 @@ def _log(path: Path, options: Options, header: dict[str, Any], samples: Iterable
     return Log(frame, model, {task: metric} if metric else {}, identity)
 
 
-def _reduced(sample: dict[str, Any]) -> dict[str, Any]:
+def _reduced(sample: JsonObject) -> JsonObject:
     choices = [str(choice) for choice in sample.get("choices") or []]
-    scores: dict[str, tuple[float, Any]] = {}
+    scores: dict[str, tuple[float, str | None]] = {}
     for scorer, score in (sample.get("scores") or {}).items():
         if not isinstance(score, dict):
             continue
@@ -122,14 +123,14 @@ def _reduced(sample: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _contents(messages: Any) -> list[Any]:
+def _contents(messages: object) -> list[object]:
     """Return what messages say, without the names that a run gives them."""
     if not isinstance(messages, list):
         return [messages]
     return [m.get("content") if isinstance(m, dict) else m for m in messages]
 
 
-def _grade(value: Any) -> float:
+def _grade(value: object) -> float:
     """Return a score: Inspect's letters, words, numbers; NaN where it is none of these."""
     if isinstance(value, str) and value.strip().upper() in _GRADES:
         return _GRADES[value.strip().upper()]
@@ -140,8 +141,8 @@ def _grade(value: Any) -> float:
 
 
 def _summaries(
-    archive: zipfile.ZipFile, names: set[str], path: Path, header: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+    archive: zipfile.ZipFile, names: set[str], path: Path, header: JsonObject
+) -> Iterator[JsonObject]:
     def found(pattern: str) -> list[str]:
         return sorted(name for name in names if re.fullmatch(pattern, name))
 

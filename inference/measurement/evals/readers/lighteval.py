@@ -5,13 +5,13 @@ Older files have ``example``, ``full_prompt``, ``choices``, ``gold_index``, ``pr
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from inference.measurement.evals.readers.log import METRICS, Log, Options, Rows, choose, digest, numeric
+from inference.storage.reading import JsonObject
 from mixture_models.validation import InputError
 
 _NAME = re.compile(r"details_(?P<task>.+?)(?:_\d{4}-\d{2}-\d{2}T[\d.:-]+)?$")
@@ -66,7 +66,7 @@ def read(path: Path, options: Options) -> Log:
     return Log(out.frame(task, path, hint="an item must be there once"), None, {task: metric}, identity)
 
 
-def _reduced(row: dict[str, Any], new: bool) -> dict[str, Any]:
+def _reduced(row: JsonObject, new: bool) -> JsonObject:
     doc = row["doc"] if new else row
     response = (row.get("model_response") or {}) if new else row
     asked = doc.get("query") if new else doc.get("example") or doc.get("full_prompt")
@@ -91,7 +91,7 @@ def _reduced(row: dict[str, Any], new: bool) -> dict[str, Any]:
     }
 
 
-def _flat(values: Any) -> list[float]:
+def _flat(values: object) -> list[float]:
     """Return log-likelihoods, of which some versions write a list of lists."""
     found = []
     for value in values if isinstance(values, list) else []:
@@ -102,7 +102,7 @@ def _flat(values: Any) -> list[float]:
     return found
 
 
-def _explained(rows: list[dict[str, Any]], metric: str) -> bool:
+def _explained(rows: list[JsonObject], metric: str) -> bool:
     """Return whether the likeliest choices explain every score: then they are the answers."""
     return all(
         row["num_choices"] is not None

@@ -13,9 +13,10 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from inference.measurement.evals.readers.log import (
     FILTERS,
@@ -26,14 +27,14 @@ from inference.measurement.evals.readers.log import (
     choose,
     json_file,
 )
-from inference.storage.reading import json_lines
+from inference.storage.reading import JsonObject, json_lines
 from mixture_models.validation import InputError
 
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<time>\d{4}-\d{2}-\d{2}T[\d.:-]+))?$")
 _NO_METRICS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"}
 
 
-def is_log(row: dict[str, Any]) -> bool:
+def is_log(row: JsonObject) -> bool:
     """Return whether this is a row of the format."""
     return "doc_id" in row and ("resps" in row or "filtered_resps" in row)
 
@@ -83,12 +84,12 @@ class _Columns:
         self.metrics: dict[str, array[float]] = {}
         self.filters: list[str] = []
         self.identity = hashlib.blake2b(digest_size=16)
-        self._documents: list[tuple[str, Any]] = []
+        self._documents: list[tuple[str, object]] = []
         self._choices: list[_Choice] = []
         self._num_responses = array("l")
         self._repeats: dict[int, dict[str, list[float]]] = {}
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: JsonObject) -> None:
         place = len(self.filters)
         hash_, responses = _hash(row), row.get("resps") or row.get("filtered_resps") or []
         self.filters.append(str(row.get("filter") or "none"))
@@ -115,7 +116,7 @@ class _Columns:
         seen = json.dumps([hash_, self.filters[-1], responses, shown], sort_keys=True)
         self.identity.update(seen.encode("utf-8", "surrogatepass"))
 
-    def frame(self, task: str, path: Path, metric: str, kept: str) -> Any:
+    def frame(self, task: str, path: Path, metric: str, kept: str) -> pd.DataFrame:
         places = [place for place, name in enumerate(self.filters) if name == kept]
         scores = np.array(self.metrics[metric])[places]
         items = self._items(places)
@@ -140,7 +141,7 @@ class _Columns:
 
     def _items(self, places: Sequence[int]) -> list[str]:
         """Return the items' names: equal documents with different numbers are told apart."""
-        numbers: defaultdict[str, set[Any]] = defaultdict(set)
+        numbers: defaultdict[str, set[object]] = defaultdict(set)
         for place in places:
             hash_, doc_id = self._documents[place]
             numbers[hash_].add(doc_id)
@@ -195,7 +196,7 @@ class _Columns:
         ]
 
 
-def _hash(row: dict[str, Any]) -> str:
+def _hash(row: JsonObject) -> str:
     """Return the document's hash as the harness writes it; older rows have the document alone."""
     if row.get("doc_hash"):
         return str(row["doc_hash"])
@@ -205,7 +206,7 @@ def _hash(row: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _choice(row: dict[str, Any]) -> _Choice:
+def _choice(row: JsonObject) -> _Choice:
     responses = row.get("resps") or row.get("filtered_resps") or []
     likelihoods = []
     for response in responses:
@@ -235,7 +236,7 @@ def _choice(row: dict[str, Any]) -> _Choice:
     )
 
 
-def _continuations(arguments: Any) -> list[str]:
+def _continuations(arguments: object) -> list[str]:
     """Return the texts whose likelihood was asked for; newer files have mappings, older ones lists."""
     if isinstance(arguments, dict):
         found = [value.get("arg_1") for value in arguments.values() if isinstance(value, dict)]

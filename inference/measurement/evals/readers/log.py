@@ -88,15 +88,15 @@ class Labels(NamedTuple):
         default: values where the log has none.
     """
 
-    given: dict[str, Any]
-    default: dict[str, Any]
+    given: dict[str, object]
+    default: dict[str, object]
 
 
 class Rows:
     """Answers, one after the other, in a few bytes each."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, list[Any]] = {
+        self._columns: dict[str, list[object]] = {
             name: []
             for name in ("item", "sample", "score", "choice", "answer", "num_choices", "text", "problem")
         }
@@ -167,7 +167,7 @@ def choose(kind: str, found: Iterable[str], wanted: Sequence[str], known: Sequen
     raise InputError(f"{path} has several {kind}s: {', '.join(names)}; name the {kind} to be read")
 
 
-def digest(*parts: Any) -> int:
+def digest(*parts: object) -> int:
     """Return a 64-bit digest of texts and of what JSON can hold, never 0."""
     text = "\0".join(
         part if isinstance(part, str) else json.dumps(part, sort_keys=True, default=str) for part in parts
@@ -188,7 +188,7 @@ def json_file(path: Path) -> Any:
         raise InputError(f"{path} must be JSON; it is cut off or damaged") from None
 
 
-def numeric(value: Any) -> float | None:
+def numeric(value: object) -> float | None:
     """Return a score as a number, NaN where it is empty, None where it is no number."""
     if value is None:
         return float("nan")
@@ -197,7 +197,7 @@ def numeric(value: Any) -> float | None:
     return None
 
 
-def place_of(choice: Any, choices: Sequence[str]) -> str:
+def place_of(choice: object, choices: Sequence[str]) -> str:
     """Return which of the choices an answer names, as its place; `NONE_OF_THEM` where it is none.
 
     An answer may be the text of a choice, its letter (A is the first) or, where neither, its place from 0.
@@ -207,7 +207,7 @@ def place_of(choice: Any, choices: Sequence[str]) -> str:
     return str(texts.index(text)) if text in texts else place_of_letter(text, choices)
 
 
-def place_of_letter(choice: Any, choices: Sequence[str]) -> str:
+def place_of_letter(choice: object, choices: Sequence[str]) -> str:
     """Return which of the choices a letter names, or a place from 0; `NONE_OF_THEM` where it is neither."""
     text = str(choice).strip()
     if len(text) == 1 and 0 <= (place := ord(text.upper()) - ord("A")) < len(choices):

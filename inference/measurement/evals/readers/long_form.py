@@ -52,11 +52,15 @@ ORDER = "order"
 HINT = f"name a column of repeats, sample=COLUMN, or sample={ORDER} where rows are repeats"
 
 #: What a column holds where a table has no such column.
-LEVELS: dict[str, Any] = {"arm": "run", "seed": "0", "checkpoint": FINAL, "task": "task"}
+LEVELS: dict[str, str | int] = {"arm": "run", "seed": "0", "checkpoint": FINAL, "task": "task"}
 
 _NAMES = ("arm", "seed", "checkpoint", "task", "item", "choice", "answer", "cluster", "problem")
 _LONGEST = 100  # characters of an item's name
 _WORDS = {"true": 1.0, "false": 0.0, "c": 1.0, "i": 0.0, "correct": 1.0, "incorrect": 0.0}
+
+
+#: A table of answers.
+type Table = pd.DataFrame | xr.Dataset | xr.DataArray
 
 
 def name_of(value: Any) -> str:
@@ -65,7 +69,7 @@ def name_of(value: Any) -> str:
     return str(int(float(value))) if is_number and float(value).is_integer() else str(value)
 
 
-def checkpoint_of(value: Any) -> int | str:
+def checkpoint_of(value: object) -> int | str:
     """Return a checkpoint's name: an int where it is a whole number, else text."""
     text = name_of(value)
     return int(text) if text.isascii() and text.isdigit() else text
@@ -76,7 +80,7 @@ def run_name(task: str, arm: str, seed: str, checkpoint: int | str) -> str:
     return f"{task} (arm {arm}, seed {seed}, checkpoint {checkpoint})"
 
 
-def item_of(value: Any) -> str:
+def item_of(value: object) -> str:
     """Return the name of an item; of a text, such as a prompt, a digest."""
     text = name_of(value)
     if len(text) <= _LONGEST:
@@ -84,7 +88,7 @@ def item_of(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def categories(values: Any, label: Callable[[Any], Any] = name_of) -> pd.Categorical:
+def categories(values: Iterable[object], label: Callable[[object], object] = name_of) -> pd.Categorical:
     """Return values as categories in order of first appearance; each distinct value is named once."""
     values = values if isinstance(values, pd.Series) else np.array(values, dtype=object)
     codes, distinct = pd.factorize(values)
@@ -96,7 +100,7 @@ def categories(values: Any, label: Callable[[Any], Any] = name_of) -> pd.Categor
     return pd.Categorical.from_codes(codes, pd.Index(kept, dtype=object))
 
 
-def constant(value: Any, num: int) -> pd.Categorical:
+def constant(value: object, num: int) -> pd.Categorical:
     """Return a column of one value."""
     return pd.Categorical.from_codes(np.zeros(num, dtype=np.int8), pd.Index([value], dtype=object))
 
@@ -121,12 +125,12 @@ def concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def long_form(
-    table: Any,
+    table: Table,
     *,
     columns: Mapping[str, str] | None = None,
     num_choices: int | None = None,
-    given: Mapping[str, Any] | None = None,
-    default: Mapping[str, Any] | None = None,
+    given: Mapping[str, object] | None = None,
+    default: Mapping[str, object] | None = None,
     name: str = "the table",
 ) -> pd.DataFrame:
     """Return a table as the long form.
@@ -172,7 +176,7 @@ def long_form(
         raise InputError(f"{name} must have rows; it has none")
     result: dict[str, Any] = {}
     for key in ("arm", "seed", "checkpoint", "task", "item"):
-        label: Callable[[Any], Any] = {"checkpoint": checkpoint_of, "item": item_of}.get(key, name_of)
+        label: Callable[[object], object] = {"checkpoint": checkpoint_of, "item": item_of}.get(key, name_of)
         fallback = (LEVELS | dict(default)).get(key)
         if key in given or source[key] not in table:
             result[key] = constant(label(given.get(key, fallback)), len(table))
@@ -269,7 +273,7 @@ def ranks(codes: np.ndarray) -> np.ndarray:
     return pd.Series(codes).groupby(codes, sort=False).cumcount().to_numpy()
 
 
-def _frame(table: Any, name: str) -> pd.DataFrame:
+def _frame(table: Table, name: str) -> pd.DataFrame:
     if isinstance(table, xr.DataArray):
         table = table.to_dataset(name=table.name or "score")
     if isinstance(table, xr.Dataset):
@@ -279,7 +283,7 @@ def _frame(table: Any, name: str) -> pd.DataFrame:
     return table
 
 
-def _filled(column: pd.Categorical, fallback: Any, key: str, name: str) -> pd.Categorical:
+def _filled(column: pd.Categorical, fallback: object, key: str, name: str) -> pd.Categorical:
     """Return a column with a value in every row.
 
     Raises:
@@ -299,7 +303,7 @@ def _listed(table: pd.DataFrame) -> str:
     return ", ".join(names[:20]) + (", …" if len(names) > 20 else "") if names else "none"
 
 
-def _with(column: pd.Categorical, rows: np.ndarray, name: Any) -> pd.Categorical:
+def _with(column: pd.Categorical, rows: np.ndarray, name: object) -> pd.Categorical:
     """Return a column with a name in some rows."""
     known = list(column.categories)
     if name not in known:

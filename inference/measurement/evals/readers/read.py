@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +10,14 @@ from tqdm.auto import tqdm
 from inference.measurement.evals.readers import formats, long_form
 from inference.measurement.evals.readers.log import Labels, Log, Options
 from inference.measurement.evals.readers.long_form import checkpoint_of, name_of
-from inference.measurement.evals.readers.sources import Source, named, sources
+from inference.measurement.evals.readers.sources import Logs, Source, named, sources
 from mixture_models.validation import InputError
 
 _RUN = ("arm", "seed", "checkpoint")
 
 
 def read(
-    logs: Any,
+    logs: Logs,
     *,
     base: str | int = "base",
     metric: str | Sequence[str] = (),
@@ -91,7 +90,7 @@ class _Parts:
         self.metrics: dict[str, tuple[str, str]] = {}
         self.skipped: list[str] = []
         self.logs: dict[str, str] = {}
-        self._evaluations: dict[tuple[Any, ...], int] = {}
+        self._evaluations: dict[tuple[object, ...], int] = {}
 
     def add(self, name: str, frame: pd.DataFrame, log: Log) -> None:
         """Add the answers of a log.

@@ -11,12 +11,12 @@ import glob
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xarray as xr
 
 from inference.measurement.evals.readers import formats
-from inference.measurement.evals.readers.long_form import checkpoint_of
+from inference.measurement.evals.readers.long_form import Table, checkpoint_of
 from mixture_models.validation import InputError
 
 _SEED = re.compile(r"(?:^|[-_.])seed[-_=]?(\d+)(?=$|[-_.])", re.IGNORECASE)
@@ -44,7 +44,7 @@ class Source(NamedTuple):
         folders: what the folders say; arms only where no name is given.
     """
 
-    content: Any
+    content: Path | Table
     listed: bool = False
     run: Run = Run()
     folders: Run = Run()
@@ -72,7 +72,15 @@ def named(name: str) -> Run:
     return run._replace(arm="/".join(rest) or None)
 
 
-def sources(logs: Any) -> list[Source]:
+#: Files and tables of one run, or of several.
+type LogsOfRun = str | Path | Table | Sequence[str | Path | Table]
+type Logs = LogsOfRun | Mapping[str, LogsOfRun]
+
+# What was found, whether only in a folder, and the folders that it lies in.
+type _Found = tuple[Path | Table, bool, tuple[str, ...]]
+
+
+def sources(logs: Logs) -> list[Source]:
     """Return the files and tables of ``logs``, sorted by path within a name.
 
     Args:
@@ -95,7 +103,7 @@ def sources(logs: Any) -> list[Source]:
     return found
 
 
-def _without_names(found: Sequence[tuple[Any, bool, tuple[str, ...]]]) -> list[Source]:
+def _without_names(found: Sequence[_Found]) -> list[Source]:
     split = [[piece for part in parts for piece in part.split("__") if piece] for _, _, parts in found]
     common = 0
     while all(len(parts) > common and parts[common] == split[0][common] for parts in split):
@@ -107,14 +115,14 @@ def _without_names(found: Sequence[tuple[Any, bool, tuple[str, ...]]]) -> list[S
     return result
 
 
-def _listed(paths: Any) -> list[tuple[Any, bool, tuple[str, ...]]]:
+def _listed(paths: LogsOfRun) -> list[_Found]:
     """Return files and tables, whether each was only found in a folder, and the folders it lies in."""
     given = list(paths) if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
     tables = [(item, False, ()) for item in given if not isinstance(item, str | Path)]
     expanded = [path for item in given if isinstance(item, str | Path) for path in _expanded(item)]
     if not expanded and not tables:
         raise InputError("logs must be paths or tables; got none")
-    files: dict[Path, tuple[Any, bool, tuple[str, ...]]] = {}
+    files: dict[Path, _Found] = {}
     for path in expanded:
         for file in _files(path):
             # Of several paths, each one's own folders say what it is.
