@@ -33,14 +33,16 @@ class Embedded(NamedTuple):
         old: of the old task.
         new: of the new task.
         prompts: of each checkpoint's samples, where the files have them.
-        embedder: what made the features.
+        embedder: name of what made the features.
+        said: returns the texts, prompts and ids of a checkpoint by its place.
     """
 
     samples: dict[Hashable, np.ndarray]
     old: np.ndarray
     new: np.ndarray
     prompts: dict[Hashable, list[str]]
-    embedder: Embedder
+    embedder: str
+    said: Callable[[int], Said]
 
 
 def measure_generations(
@@ -81,59 +83,72 @@ def measure_generations(
         InputError: an unusable input, before anything is measured.
     """
     num_examples = integer("num_examples", num_examples, at_least=0)
+    embedded = embed_generations(
+        generations,
+        old_reference,
+        new_reference,
+        embedder=embedder,
+        columns=columns,
+        cache=cache,
+        drop_missing=drop_missing,
+        progress=progress,
+    )
+    tree = measure(
+        embedded.samples, embedded.old, embedded.new, drop_missing=drop_missing, progress=progress, **options
+    )
+    tree.attrs["embedder"] = embedded.embedder
+    if num_examples:
+        found = examples(tree, embedded.samples, num=num_examples, said=embedded.said)
+        tree["examples"] = xr.DataTree(found)
+    return tree
+
+
+def embed_generations(
+    generations: TextSource,
+    old_reference: TextSource,
+    new_reference: TextSource,
+    *,
+    embedder: str | Path | Embedder | Callable[[list[str]], Any] = "ngrams",
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    cache: str | Path | None = None,
+    drop_missing: bool = False,
+    progress: bool = True,
+) -> Embedded:
+    """Turn a run and its references into features; arguments as those of `measure_generations`.
+
+    Raises:
+        InputError: files that cannot be read, or what the embedder refuses.
+    """
     made = embedder_of(embedder)
     folder = None if cache is None else folder_of("cache", cache)
     drop_missing = flag("drop_missing", drop_missing)
     run, old, new = (
-        _read(name, source, columns, drop_missing=drop_missing)
+        source
+        if isinstance(source, Generations)
+        else read_generations(source, columns=columns, drop_missing=drop_missing, name=name)
         for name, source in (
             ("generations", generations),
             ("old_reference", old_reference),
             ("new_reference", new_reference),
         )
     )
-    embedded = embed(run, old, new, made, folder=folder, progress=progress)
-    tree = measure(
-        embedded.samples, embedded.old, embedded.new, drop_missing=drop_missing, progress=progress, **options
-    )
-    tree.attrs["embedder"] = embedded.embedder.name
-    if num_examples:
-
-        def said(index: int) -> Said:
-            completions = run.load(index)
-            return Said(completions.texts, completions.prompts, completions.ids)
-
-        found = examples(tree, embedded.samples, num=num_examples, said=said)
-        tree["examples"] = xr.DataTree(found)
-    return tree
-
-
-def embed(
-    run: Generations,
-    old: Generations,
-    new: Generations,
-    embedder: Embedder,
-    *,
-    folder: Path | None = None,
-    progress: bool = False,
-) -> Embedded:
-    """Turn a run and its references into features.
-
-    Raises:
-        InputError: what the embedder refuses, or features of several widths.
-    """
-    texts = old.all_texts(), new.all_texts()
-    fitted = embedder.fitted(*([text for text in task if text] for task in texts))
+    old_texts, new_texts = old.all_texts(), new.all_texts()
+    made = made.fitted([text for text in old_texts if text], [text for text in new_texts if text])
     old_features, new_features = (
-        features_of(task, fitted, folder=folder, progress=progress) for task in texts
+        features_of(texts, made, folder=folder, progress=progress) for texts in (old_texts, new_texts)
     )
     samples, prompts = {}, {}
     for index, name in enumerate(run.names):
         completions = run.load(index)
-        samples[name] = features_of(completions.texts, fitted, folder=folder, progress=progress)
+        samples[name] = features_of(completions.texts, made, folder=folder, progress=progress)
         if completions.prompts is not None:
             prompts[name] = completions.prompts
-    return Embedded(samples, old_features, new_features, prompts, fitted)
+
+    def said(index: int) -> Said:
+        completions = run.load(index)
+        return Said(completions.texts, completions.prompts, completions.ids)
+
+    return Embedded(samples, old_features, new_features, prompts, made.name, said)
 
 
 def embedder_of(given: str | Path | Embedder | Callable[[list[str]], Any]) -> Embedder:
@@ -159,9 +174,3 @@ def embedder_of(given: str | Path | Embedder | Callable[[list[str]], Any]) -> Em
     if not (module and colon and function):
         raise InputError(f"embedder must be ngrams, module:function, or a model's folder; got {given}")
     return function_embedder(str(given))
-
-
-def _read(name: str, source: TextSource, columns: Columns, *, drop_missing: bool) -> Generations:
-    if isinstance(source, Generations):
-        return source
-    return read_generations(source, columns=columns, drop_missing=drop_missing, name=name)
