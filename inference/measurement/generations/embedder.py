@@ -83,13 +83,15 @@ class FunctionEmbedder(Embedder):
     def _called(self, texts: list[str]) -> np.ndarray:
         wanted = f"the embedder {self.name} must return {len(texts)} rows of finite features, one a text"
         try:
-            returned = self._function(texts)
+            returned = np.asarray(self._function(texts))
         except InputError:
             raise
         except Exception as error:  # a user's function may raise anything
             reason = " ".join(str(error).split()) or "no message"
             raise InputError(f"{wanted}; it raised {type(error).__name__}: {reason[:160]}") from error
-        features = real_array(f"what the embedder {self.name} returns", np.asarray(returned))
+        if returned.dtype.kind not in "fiuV":  # V: a machine-learning float such as bfloat16
+            raise InputError(f"{wanted}; got {returned.dtype}")
+        features = real_array(f"what the embedder {self.name} returns", returned)
         if features.ndim != 2 or len(features) != len(texts) or not features.shape[1]:
             raise InputError(f"{wanted}; got shape {features.shape}")
         bad = int((~np.isfinite(features)).any(axis=1).sum())

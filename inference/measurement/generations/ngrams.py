@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import sparse
 
+from inference.engine.blas import on_one_thread
 from inference.measurement.generations.embedder import Embedder
 from inference.storage.versions import version_of
 from mixture_models.validation import InputError
@@ -26,6 +27,9 @@ _FEATURES, _TEXTS_A_FEATURE = 8, 10
 
 # Places into which n-grams are hashed, of words and of characters each.
 _PLACES = 2**18
+
+# Spreads beyond which a projection is drawn in, and the least spread: texts have length 1.
+_FAR_OUT, _LEAST_SPREAD = 3.0, 1e-6
 
 # Singular values below this share of the largest are none.
 _LEAST_VALUE = 1e-4
@@ -72,10 +76,23 @@ class NGramEmbedder(Embedder):
 
     def fitted(self, old: Sequence[str], new: Sequence[str]) -> "NGramEmbedder":
         """Return the embedder that is fitted on these references."""
-        return NGramEmbedder(sorted(old), sorted(new))
+        return NGramEmbedder(old, new)
 
+    @on_one_thread
     def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "text feature"]:
-        """Return the features of texts, each by the map that has not seen it."""
+        """Return the features of texts, each by the map that has not seen it, drawn in where it is far out.
+
+            y = z / √(1 + z²/9),   z the projection, less the references' median, over their spread
+
+        A few texts that are nearly equal, such as boilerplate, lie so far out that they alone would decide
+        where a mode has its mean, and every checkpoint that has one more or less of them would have moved.
+        """
+        middle, spread = self._middle_and_spread
+        z = (self._projected(texts) - middle) / spread
+        result: np.ndarray = z / np.sqrt(1.0 + (z / _FAR_OUT) ** 2)
+        return result
+
+    def _projected(self, texts: Sequence[str]) -> Float[np.ndarray, "text feature"]:
         counts, fold = _counts(texts), _fold_of(texts)
         features = np.zeros((len(texts), len(self._maps[0].directions)))
         for number in np.unique(fold):
@@ -83,16 +100,28 @@ class NGramEmbedder(Embedder):
         return features
 
     @cached_property
+    def _middle_and_spread(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the median of each projection and half of its range from 16 to 84 %, both tasks alike."""
+        tasks = self._old, self._new
+        weights = np.concatenate([np.full(len(task), 1.0 / len(task)) for task in tasks])
+        projected = self._projected([text for task in tasks for text in task])
+        low, middle, high = np.quantile(
+            projected, [0.16, 0.5, 0.84], axis=0, weights=weights, method="inverted_cdf"
+        )
+        return middle, np.maximum(0.5 * (high - low), _LEAST_SPREAD)
+
+    @cached_property
     def _maps(self) -> list[_Map]:
-        texts = self._old + self._new
+        # In one order, so that it does not matter which task is called old.
+        rows = sorted([(text, False) for text in self._old] + [(text, True) for text in self._new])
+        texts, is_new = [text for text, _ in rows], np.array([new for _, new in rows])
         counts, fold = _counts(texts), _fold_of(texts)
-        is_new = np.arange(len(texts)) >= len(self._old)
         most = min(len(self._old), len(self._new)) // _TEXTS_A_FEATURE
         whole = _fit(counts, is_new, max(1, min(_FEATURES, most)))
         size = int(np.sum(whole.values > _LEAST_VALUE * whole.values[0]))
         whole = whole._replace(directions=whole.directions[:size])
         maps = [_fit(counts[fold != f], is_new[fold != f], size) for f in range(_FOLDS)]
-        return [_turned(one, whole, counts.shape[1]) for one in maps]
+        return [_turned(one, whole) for one in maps]
 
 
 def _fit(counts: sparse.csr_matrix, is_new: np.ndarray, size: int) -> _Map:
@@ -129,11 +158,12 @@ def _weighed(counts: sparse.csr_matrix, columns: np.ndarray, rarity: np.ndarray)
     return normalize(chosen.multiply(rarity).tocsr())
 
 
-def _turned(one: _Map, toward: _Map, num_columns: int) -> _Map:
+def _turned(one: _Map, toward: _Map) -> _Map:
     """Return a map whose features are turned as near to those of another as they can be (Procrustes)."""
-    target = np.zeros((len(toward.directions), num_columns))
-    target[:, toward.columns] = toward.directions
-    left, _, right = np.linalg.svd(target[:, one.columns] @ one.directions.T, full_matrices=False)
+    _, here, there = np.intersect1d(one.columns, toward.columns, assume_unique=True, return_indices=True)
+    left, _, right = np.linalg.svd(
+        toward.directions[:, there] @ one.directions[:, here].T, full_matrices=False
+    )
     return one._replace(directions=left @ right @ one.directions)
 
 
