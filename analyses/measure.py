@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from analyses.core import checkpoint_axis, figures, outputs, tables
+from analyses.core import checkpoint_axis, examples_shown, figures, outputs, tables
 from analyses.core.settings import BaseSettings, setting, text
 from inference import results
 from inference.intervals import interval_probability
@@ -32,9 +32,6 @@ from mixture_models.validation import InputError, flag, folder_of, integer, one_
 
 # Samples of a checkpoint that a figure shows, and checkpoints that it has panels for.
 _POINTS, _PANELS = 400, 6
-
-# Samples that the terminal shows for every reason to look at them.
-_SHOWN_EXAMPLES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +160,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal, a checkpoint a row, and the last one's examples."""
-    return Group(*([_table(tree)] + ([_examples_table(tree)] if "examples" in tree.children else [])))
+    return Group(*([_table(tree)] + ([examples_shown.table(tree)] if "examples" in tree.children else [])))
 
 
 def _table(tree: xr.DataTree) -> Table:
@@ -220,36 +217,7 @@ def write(tree: xr.DataTree, folder: Path) -> None:
     """Write ``results.zarr``, ``summary.csv``, the figures, and ``examples.csv`` where there are some."""
     outputs.write_analysis(sys.modules[__name__], tree, folder)
     if "examples" in tree.children:
-        _examples_frame(tree).to_csv(folder / "examples.csv", index=False)
-
-
-def _examples_frame(tree: xr.DataTree) -> pd.DataFrame:
-    """Return the samples to look at, one a row."""
-    frame = tree["examples"].to_dataset().to_dataframe().reset_index()
-    return frame[frame["sample_row"] >= 0].reset_index(drop=True)
-
-
-def _examples_table(tree: xr.DataTree) -> Table:
-    """Return a few samples of the last checkpoint to look at, their texts as wide as the terminal."""
-    frame = _examples_frame(tree)
-    last = tree["examples"]["checkpoint"].to_numpy()[-1]
-    frame = frame[(frame["checkpoint"] == last) & (frame["example"] < _SHOWN_EXAMPLES)]
-    with_texts = "sample_text" in frame
-    caption = (
-        "Nearest to the old and the new mode, farthest from both, and on either mode's side furthest along "
-        "its displacement where it has one; distances from the modes [Mahalanobis]."
-    )
-    result = tables.new_table(f"What checkpoint {last} looks like", caption, expand=with_texts)
-    for name in ("why", "row", "from old", "from new"):
-        result.add_column(name, justify="left" if name == "why" else "right", no_wrap=True)
-    if with_texts:
-        result.add_column("text", justify="left", no_wrap=True, overflow="ellipsis", ratio=1)
-    for _, row in frame.iterrows():
-        cells = [row["reason"], row.get("sample_id") or row["sample_row"]]
-        cells += [tables.number(row[name]) for name in ("old_distance", "new_distance")]
-        cells += [" ".join(row["sample_text"].split())] if with_texts else []
-        result.add_row(*map(tables.shown, cells))
-    return result
+        examples_shown.frame(tree).to_csv(folder / "examples.csv", index=False)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.calibration_texts --num 12
 
-Tasks are styles: functions of Python's standard library without their docstrings, its docstrings, docstrings of
+Tasks are styles: functions of the standard library without their docstrings, its docstrings, docstrings of
 packages, and paragraphs of licences. No two texts are equal, none is in two samples, and nothing has moved.
 """
 
