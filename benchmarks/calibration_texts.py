@@ -109,13 +109,16 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = styles()
     print({name: len(some) for name, some in texts.items()})
-    print("| old | new | references | coverage | bias | error | good | P(unmoved) |\n|" + "---|" * 8)
+    print(
+        "| old | new | references | coverage | where good | bias | error | good | P(unmoved) |\n|"
+        + "---|" * 9
+    )
     pairs = (("functions", "docstrings"), ("docstrings", "packages' docstrings"), ("licences", "docstrings"))
     for references, (old, new) in itertools.product((300, 100), pairs):
         found = pd.DataFrame(rows(texts, old, new, references, arguments.num, arguments.tails))
-        mean = found.mean()
+        mean, good = found.mean(), found[found["good"]]["covered"].mean()
         print(
-            f"| {old} | {new} | {references} | {mean['covered']:.2f} | {mean['error']:+.4f} "
+            f"| {old} | {new} | {references} | {mean['covered']:.2f} | {good:.2f} | {mean['error']:+.4f} "
             f"| {np.sqrt((found['error'] ** 2).mean()):.3f} | {mean['good']:.2f} | {mean['unmoved']:.2f} |",
             flush=True,
         )

@@ -76,6 +76,21 @@ def test_references_lie_as_other_texts_of_their_task_do(references, fitted):
         assert wider > 4.0
 
 
+def test_maps_are_turned_toward_one_another(references):
+    """Otherwise the features of a text would mean what its hash says."""
+    counts = ngrams._counts([*references[0], *references[1]])
+    is_new = np.arange(400) >= 200
+    whole = ngrams._fit(counts, is_new, 8)
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))
+    turned = ngrams._turned(whole._replace(directions=rotation @ whole.directions), whole)
+    np.testing.assert_allclose(turned.directions, whole.directions, atol=1e-12)
+    # Of fewer texts, a map is as near as it can be, in the features that tell the tasks apart among others.
+    part = ngrams._fit(counts[::2], is_new[::2], 8)
+    near = ngrams._turned(part._replace(directions=part.directions[::-1]), whole)
+    fresh = ngrams._counts(texts.texts_of("old", 100, np.random.default_rng(1)))
+    assert np.corrcoef(near.apply(fresh)[:, 0], whole.apply(fresh)[:, 0])[0, 1] > 0.95
+
+
 def test_features_are_those_of_a_text_and_nothing_beside_it(references, fitted):
     some = [*references[0][:5], *references[1][:5], "something else", "中文"]
     together = fitted.embed(some)
