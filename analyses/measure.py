@@ -1,5 +1,7 @@
 """How much old behaviour does a real run keep, and how far has it moved? Table and figures."""
 
+import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
@@ -9,18 +11,24 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import platformdirs
 import xarray as xr
 from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from analyses.core import checkpoint_axis, figures, tables
-from analyses.core.settings import BaseSettings, setting
+from analyses.core import checkpoint_axis, examples_shown, figures, outputs, tables
+from analyses.core.settings import BaseSettings, setting, text
 from inference import results
 from inference.intervals import interval_probability
 from inference.measurement.checkpoints import COVARIANCES, METHODS, TAILS, measure
+from inference.measurement.examples import examples
+from inference.measurement.generations.files import is_of_texts
+from inference.measurement.generations.measure_generations import embed_generations
+from inference.measurement.generations.rows import Columns
 from inference.measurement.samples import sources
 from inference.measurement.samples.stored import take
-from mixture_models.validation import flag, integer, one_of, path_of, positive
+from mixture_models.validation import InputError, flag, folder_of, integer, one_of, path_of, positive
 
 # Samples of a checkpoint that a figure shows, and checkpoints that it has panels for.
 _POINTS, _PANELS = 400, 6
@@ -31,10 +39,30 @@ class Settings(BaseSettings):
     """The settings of `run`, most of which are those of `inference.measure`."""
 
     run: Path = setting(
-        path_of, "Samples of the checkpoints: .npz, .npy, .parquet, .nc or .zarr.", argument=True
+        path_of,
+        "Samples of the checkpoints: arrays in .npz, .npy, .parquet, .nc or .zarr, or texts: a folder, file "
+        "or quoted glob of .jsonl or .parquet.",
+        argument=True,
     )
     old_reference: Path = setting(path_of, "Samples of the old task, in a file of the same kinds.")
     new_reference: Path = setting(path_of, "Samples of the new task.")
+    embedder: str = setting(
+        text,
+        "What makes features of text: ngrams, module:function or a sentence-transformers folder.",
+        "ngrams",
+    )
+    text_column: str | None = setting(text, "Column of the texts.", None, show="found")
+    prompt_column: str | None = setting(text, "Column of the prompts.", None, show="found")
+    checkpoint_column: str | None = setting(
+        text, "Column of the checkpoints.", None, show="found; where there is none, each file is a checkpoint"
+    )
+    id_column: str | None = setting(text, "Column of the names of texts.", None, show="found")
+    cache: Path | None = setting(
+        folder_of, "Folder of features that were made of texts.", None, show="your cache folder", stored=False
+    )
+    num_examples: int = setting(
+        partial(integer, at_least=0), "Samples of a checkpoint to look at, for every reason to.", 5
+    )
     method: str = setting(
         partial(one_of, known=METHODS), "laplace (fast), nuts, or auto: fast where it can be trusted.", "auto"
     )
@@ -58,18 +86,47 @@ class Settings(BaseSettings):
 
 
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
-    """Measure a run, by `inference.measure`.
+    """Measure a run, by `inference.measure` or, where it is of texts, `inference.measure_generations`.
 
     Returns:
-        Its DataTree, with ``/shown``: some samples of some checkpoints and of the references in the frame,
-        for the figure of the discriminant plane.
+        Its DataTree, with ``/examples`` and ``/shown``: some samples of some checkpoints and of the
+        references in the frame, for the figure of the discriminant plane.
+
+    Raises:
+        InputError: as they say, or a run of texts with a reference of arrays, or the other way round.
     """
-    samples, old_reference, new_reference = settings.run, settings.old_reference, settings.new_reference
-    files = ("run", "old_reference", "new_reference")
-    given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name not in files}
-    given["memory"] = None if settings.memory is None else settings.memory * 2**30
-    tree = measure(samples, old_reference, new_reference, **given, progress=progress)
-    tree["shown"] = xr.DataTree(_shown(tree, samples, old_reference, new_reference))
+    options = inspect.signature(measure).parameters.keys() - {"old_reference", "new_reference"}
+    given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in options}
+    given |= {"memory": None if settings.memory is None else settings.memory * 2**30, "progress": progress}
+    given_samples = settings.run, settings.old_reference, settings.new_reference
+    of_texts = [is_of_texts(source) for source in given_samples]
+    if any(of_texts) != all(of_texts):
+        kinds = ", ".join(
+            f"{source} has {'texts' if one else 'arrays'}"
+            for source, one in zip(given_samples, of_texts, strict=True)
+        )
+        raise InputError(f"a run and its references must all be texts, or all arrays; {kinds}")
+    samples: sources.Source = settings.run
+    references: list[sources.Source] = [settings.old_reference, settings.new_reference]
+    said = None
+    if of_texts[0]:
+        embedded = embed_generations(
+            *given_samples,
+            embedder=settings.embedder,
+            columns=Columns(
+                settings.text_column, settings.prompt_column, settings.checkpoint_column, settings.id_column
+            ),
+            cache=settings.cache or Path(platformdirs.user_cache_dir("massdrift")) / "features",
+            drop_missing=settings.drop_missing,
+            progress=progress,
+        )
+        samples, references, said = embedded.samples, [embedded.old, embedded.new], embedded.said
+    tree = measure(samples, *references, **given)
+    if of_texts[0]:
+        tree.attrs["embedder"] = settings.embedder
+    if settings.num_examples:
+        tree["examples"] = xr.DataTree(examples(tree, samples, num=settings.num_examples, said=said))
+    tree["shown"] = xr.DataTree(_shown(tree, samples, *references))
     return tree
 
 
@@ -101,8 +158,12 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     )
 
 
-def table(tree: xr.DataTree) -> Table:
-    """Return the summary as a table for the terminal, a checkpoint a row."""
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the summary as a table for the terminal, a checkpoint a row, and the last one's examples."""
+    return Group(*([_table(tree)] + ([examples_shown.table(tree)] if "examples" in tree.children else [])))
+
+
+def _table(tree: xr.DataTree) -> Table:
     frame = summary(tree)
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
@@ -150,6 +211,13 @@ def table(tree: xr.DataTree) -> Table:
 def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each checkpoint whose verdict is not ``good``."""
     return tables.remarks(summary(tree)["words"])
+
+
+def write(tree: xr.DataTree, folder: Path) -> None:
+    """Write ``results.zarr``, ``summary.csv``, the figures, and ``examples.csv`` where there are some."""
+    outputs.write_analysis(sys.modules[__name__], tree, folder)
+    if "examples" in tree.children:
+        examples_shown.frame(tree).to_csv(folder / "examples.csv", index=False)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -2,13 +2,25 @@ from .comparison.runs import compare_runs
 from .exact.descent import population_descent
 from .exact.flow import gradient_flow
 from .exact.population import Parameters, Population, population, population_value_and_grad
-from .measurement import EstimatedSetting, estimate_setting, measure, measure_evals, measure_scores
+from .measurement import (
+    Columns,
+    EstimatedSetting,
+    Generations,
+    estimate_setting,
+    measure,
+    measure_evals,
+    measure_generations,
+    measure_scores,
+    read_generations,
+)
 from .results import open, save
 from .sweeps import open_sweep, sweep
 from .training.train import train
 
 __all__ = [
+    "Columns",
     "EstimatedSetting",
+    "Generations",
     "Parameters",
     "Population",
     "compare_runs",
@@ -16,12 +28,14 @@ __all__ = [
     "gradient_flow",
     "measure",
     "measure_evals",
+    "measure_generations",
     "measure_scores",
     "open",
     "open_sweep",
     "population",
     "population_descent",
     "population_value_and_grad",
+    "read_generations",
     "save",
     "sweep",
     "train",

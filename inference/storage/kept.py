@@ -74,13 +74,27 @@ def arrays(
     if folder is None:
         return dict(compute())
     path = place(folder, facts, ".npz", name)
-    found = _read(path)
+    found = read(path)
     if found is None:
         found = dict(compute())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.whole_file(path) as part, part.open("wb") as file:
-            np.savez(file, **found)  # type: ignore[arg-type]
+        write(path, found)
     return found
+
+
+def write(path: Path, found: Mapping[str, np.ndarray]) -> None:
+    """Keep arrays in a file, whole or not at all; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole_file(path) as part, part.open("wb") as file:
+        np.savez(file, **found)  # type: ignore[arg-type]
+
+
+def read(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays that are kept in a file, None where none are or it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def fingerprint(facts: object) -> str:
@@ -88,12 +102,3 @@ def fingerprint(facts: object) -> str:
     versions = [version_of(package) for package in VERSIONS]
     whole = cloudpickle.dumps((versions, jax.default_backend(), facts))
     return hashlib.sha256(whole).hexdigest()[:32]
-
-
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """Return what is kept, None where nothing is or it is damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None

@@ -1,5 +1,6 @@
 """Where files are read: whatever a library raises on a damaged or foreign one becomes one sentence."""
 
+import io
 import json
 import tomllib
 import warnings
@@ -7,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import psutil
@@ -76,32 +77,49 @@ def read_npz(path: Path, wanted: str) -> dict[str, np.ndarray]:
             return {name: stored[name] for name in stored.files}
 
 
+#: What the names of files end with that are unpacked while they are read.
+PACKED = (".gz", ".zst")
+
+
 def json_lines(path: Path) -> Iterator[JsonObject]:
-    """Yield the objects of a JSON Lines file, one held at a time.
+    """Yield the objects of a JSON Lines file, one held at a time; see `numbered_lines`."""
+    return (row for _, row in numbered_lines(path))
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, JsonObject]]:
+    """Yield the number of each line of a JSON Lines file, packed or not, and its object, one held at a time.
 
     Raises:
-        InputError: a line that is cut off or is no object, or no line at all.
+        InputError: a line that is cut off, is no UTF-8 or is no object, or no line at all.
     """
+    wanted = f"{path} must have one JSON object a line"
     found = False
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, 1):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
+            except UnicodeDecodeError:
+                raise InputError(f"{wanted}, in UTF-8; line {number} is not") from None
             except (ValueError, RecursionError):
-                raise InputError(
-                    f"{path} must have one JSON object a line; line {number} is cut off or is not JSON"
-                ) from None
+                raise InputError(f"{wanted}; line {number} is cut off or is not JSON") from None
             if not isinstance(row, dict):
-                raise InputError(
-                    f"{path} must have one JSON object a line; line {number} has a {type(row).__name__}"
-                )
+                raise InputError(f"{wanted}; line {number} has a {type(row).__name__}")
             found = True
-            yield row
+            yield number, row
     if not found:
-        raise InputError(f"{path} must have one JSON object a line; it is empty")
+        raise InputError(f"{wanted}; it is empty")
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file to read what it holds, unpacked; a packed one that is cut off raises."""
+    if path.suffix not in PACKED:
+        return path.open("rb")
+    import pyarrow as pa  # which a plain file does not need
+
+    return io.BufferedReader(pa.input_stream(str(path)))
 
 
 def check_size(path: Path, size: int) -> None:

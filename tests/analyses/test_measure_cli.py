@@ -38,7 +38,13 @@ def test_two_runs_are_measured_and_compared(massdrift, files):
         assert "verdict" in printed
         written = {path.name for path in (files / "out" / name).iterdir()}
         figures = {f"{f}.{s}" for f in ("old_weight", "drift", "samples") for s in ("png", "svg")}
-        assert written == {"results.zarr", "summary.csv", "settings.toml"} | figures
+        assert written == {"results.zarr", "summary.csv", "settings.toml", "examples.csv"} | figures
+        # Of arrays the rows are shown, and are those of the samples.
+        assert "What checkpoint 100 looks like" in printed
+        shown = pd.read_csv(files / "out" / name / "examples.csv")
+        rows = shown["sample_row"][(shown["checkpoint"] == 100) & (shown["reason"] == "old")]
+        nearest = np.load(files / f"{name}.npz")["100"][rows]
+        assert np.abs(nearest).max() < 1.5
     assert {path.name for path in (files / "out").iterdir()} == {"sft", "rl"}
     table = pd.read_csv(files / "out" / "sft" / "summary.csv", index_col="checkpoint")
     assert list(table.index) == [0, 100]

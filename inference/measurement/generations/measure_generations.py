@@ -1,0 +1,176 @@
+"""Measure a run by what its checkpoints wrote: texts on disk in, the result of `measure` out."""
+
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from inference.measurement.checkpoints import measure
+from inference.measurement.examples import Said, examples
+from inference.measurement.generations.cache import features_of
+from inference.measurement.generations.embedder import (
+    Embedder,
+    FunctionEmbedder,
+    function_embedder,
+    model_embedder,
+)
+from inference.measurement.generations.generations import Generations, read_generations
+from inference.measurement.generations.ngrams import NGramEmbedder
+from inference.measurement.generations.rows import Columns
+from mixture_models.validation import InputError, flag, folder_of, integer
+
+#: What completions are given as: files, or what was read from them.
+type TextSource = str | Path | Sequence[str | Path] | Generations
+
+
+class Embedded(NamedTuple):
+    """A run and its references as features, what `measure` takes, and what was read beside.
+
+    Attributes:
+        samples: of each checkpoint, shape (sample, feature), NaN where a text was missing.
+        old: of the old task.
+        new: of the new task.
+        prompts: of each checkpoint's samples, where the files have them.
+        embedder: name of what made the features.
+        said: returns the texts, prompts and ids of a checkpoint by its place.
+    """
+
+    samples: dict[Hashable, np.ndarray]
+    old: np.ndarray
+    new: np.ndarray
+    prompts: dict[Hashable, list[str]]
+    embedder: str
+    said: Callable[[int], Said]
+
+
+def measure_generations(
+    generations: TextSource,
+    old_reference: TextSource,
+    new_reference: TextSource,
+    *,
+    embedder: str | Path | Embedder | Callable[[list[str]], Any] = "ngrams",
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    num_examples: int = 5,
+    cache: str | Path | None = None,
+    drop_missing: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> xr.DataTree:
+    """Return the posterior of old weight and drift of every checkpoint of a run, from what it wrote.
+
+    Args:
+        generations: completions of the checkpoints, see `generations.read_generations`.
+        old_reference: completions of the old task, likewise; checkpoints are put together.
+        new_reference: completions of the new task.
+        embedder: ``"ngrams"`` (word and character n-grams, fitted on the references), ``"module:function"``
+            or a function, which takes a list of texts and returns an array (text, feature), or the folder of
+            a sentence-transformers model.
+        columns: names of the files' columns; those that are not given are found.
+        num_examples: samples of a checkpoint that are kept, with their texts, for every reason to look at
+            them; 0 keeps none.
+        cache: folder in which features are kept by content, so that only new texts are embedded; None keeps
+            none.
+        drop_missing: whether rows without text are left out instead of refused.
+        progress: whether to show progress bars.
+        **options: those of `inference.measure`.
+
+    Returns:
+        The DataTree of `inference.measure`, with ``/examples`` (see `inference.measurement.examples`).
+
+    Raises:
+        InputError: an unusable input, before anything is measured.
+    """
+    num_examples = integer("num_examples", num_examples, at_least=0)
+    embedded = embed_generations(
+        generations,
+        old_reference,
+        new_reference,
+        embedder=embedder,
+        columns=columns,
+        cache=cache,
+        drop_missing=drop_missing,
+        progress=progress,
+    )
+    tree = measure(
+        embedded.samples, embedded.old, embedded.new, drop_missing=drop_missing, progress=progress, **options
+    )
+    tree.attrs["embedder"] = embedded.embedder
+    if num_examples:
+        found = examples(tree, embedded.samples, num=num_examples, said=embedded.said)
+        tree["examples"] = xr.DataTree(found)
+    return tree
+
+
+def embed_generations(
+    generations: TextSource,
+    old_reference: TextSource,
+    new_reference: TextSource,
+    *,
+    embedder: str | Path | Embedder | Callable[[list[str]], Any] = "ngrams",
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    cache: str | Path | None = None,
+    drop_missing: bool = False,
+    progress: bool = True,
+) -> Embedded:
+    """Turn a run and its references into features; arguments as those of `measure_generations`.
+
+    Raises:
+        InputError: files that cannot be read, or what the embedder refuses.
+    """
+    made = embedder_of(embedder)
+    folder = None if cache is None else folder_of("cache", cache)
+    drop_missing = flag("drop_missing", drop_missing)
+    run, old, new = (
+        source
+        if isinstance(source, Generations)
+        else read_generations(source, columns=columns, drop_missing=drop_missing, name=name)
+        for name, source in (
+            ("generations", generations),
+            ("old_reference", old_reference),
+            ("new_reference", new_reference),
+        )
+    )
+    old_texts, new_texts = old.all_texts(), new.all_texts()
+    made = made.fitted([text for text in old_texts if text], [text for text in new_texts if text])
+    old_features, new_features = (
+        features_of(texts, made, folder=folder, progress=progress) for texts in (old_texts, new_texts)
+    )
+    samples, prompts = {}, {}
+    for index, name in enumerate(run.names):
+        completions = run.load(index)
+        samples[name] = features_of(completions.texts, made, folder=folder, progress=progress)
+        if completions.prompts is not None:
+            prompts[name] = completions.prompts
+
+    def said(index: int) -> Said:
+        completions = run.load(index)
+        return Said(completions.texts, completions.prompts, completions.ids)
+
+    return Embedded(samples, old_features, new_features, prompts, made.name, said)
+
+
+def embedder_of(given: str | Path | Embedder | Callable[[list[str]], Any]) -> Embedder:
+    """Return the embedder that a user names; see `measure_generations`.
+
+    Raises:
+        InputError: what is none, or cannot be imported.
+    """
+    if isinstance(given, Embedder):
+        return given
+    if not isinstance(given, str | Path):
+        if not callable(given):
+            raise InputError(
+                f"embedder must be ngrams, module:function, a function or a model's folder; got {given!r}"
+            )
+        # What a function closes over is not known, so nothing of it is kept.
+        return FunctionEmbedder(getattr(given, "__qualname__", type(given).__name__), given, None)
+    if given == NGramEmbedder.name:
+        return NGramEmbedder()
+    if Path(given).is_dir():
+        return model_embedder(Path(given))
+    module, colon, function = str(given).partition(":")
+    if not (module and colon and function):
+        raise InputError(f"embedder must be ngrams, module:function, or a model's folder; got {given}")
+    return function_embedder(str(given))
