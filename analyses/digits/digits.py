@@ -1,7 +1,7 @@
 """The run: pre-train, post-train by every objective, sample, embed, measure, count and evaluate."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import xarray as xr
 from rich.console import Group, RenderableType
 from tqdm.auto import tqdm
@@ -18,7 +19,7 @@ from analyses.digits.evals_layout import evals_groups
 from analyses.digits.evaluation import BASE, Evaluation, evaluation, now, write_log
 from analyses.digits.evaluation import measured as measured_answers
 from analyses.digits.layout import assembled, checkpoint_name, image_sets
-from analyses.digits.objectives import Choice, DigitsTask, choices, network_of, params_of
+from analyses.digits.objectives import Choice, DigitsTask, choices, network_of, params_of, pretraining
 from analyses.digits.settings import Settings
 from analyses.digits.store import Store
 from analyses.digits.transformer import Transformer
@@ -27,6 +28,9 @@ from inference.storage import files
 
 # What the random numbers of each part are folded with.
 _VERIFIER, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES, _GRADER, _COMPLETIONS, _TRUTH = range(8)
+
+# Steps of pre-training between two looks at its bar.
+_SHOWN = 20
 
 # Where the logs of evaluations stand in the folder of a run.
 _LOGS = "evals"
@@ -71,15 +75,16 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
     chosen = _choices(settings)
     bar.total = settings.pretraining_steps + settings.steps[-1] * len(chosen)
     bar.set_description("pre-training")
-    networks = _pretrained(settings, store, digits, of, bar)
-    start = _task(settings, digits, networks, verifier)
+    networks = _pretrained(settings, store, digits, verifier, of, bar)
+    start = _task(settings.old_weight, digits, networks, verifier)
     targets, arrays = start, {}
     for index, (name, choice) in enumerate(chosen.items()):
         bar.set_description(name)
         whole = partial(_trained, settings, choice, start, targets, of, index, bar)
         arrays[name] = store.arrays(name, whole)
         if choice.demonstrates:
-            targets = _task(settings, digits, _checkpoint(arrays[name], -1, networks), verifier)
+            shown = _checkpoint(arrays[name], -1, networks)
+            targets = _task(settings.old_weight, digits, shown, verifier)
     old, new = digits.networks.old, digits.networks.new
     panel = judges.Panel(digits.judges, digits.networks, settings.num_levels, settings.seed)
     trees, counts = [], []
@@ -108,37 +113,51 @@ def _choices(settings: Settings) -> dict[str, Choice]:
 
 
 def _task(
-    settings: Settings, digits: data.Digits, networks: Transformer, verifier: judges.Perceptron
+    old_weight: float, digits: data.Digits, networks: Transformer, verifier: judges.Perceptron
 ) -> DigitsTask:
     old, new = (jnp.asarray(images) for images in (digits.networks.old, digits.networks.new))
-    logit = jnp.log(settings.old_weight) - jnp.log1p(-settings.old_weight)
-    return DigitsTask(old, new, logit, networks, verifier)
+    return DigitsTask(old, new, jnp.log(old_weight) - jnp.log1p(-old_weight), networks, verifier)
 
 
-def _pretrained(settings: Settings, store: Store, digits: data.Digits, of: Any, bar: Any) -> Transformer:
+def _pretrained(
+    settings: Settings,
+    store: Store,
+    digits: data.Digits,
+    verifier: judges.Perceptron,
+    of: Any,
+    bar: Any,
+) -> Transformer:
     shape = (data.SIDE**2, settings.num_levels, settings.width, settings.num_blocks, settings.num_heads)
     keys = jax.vmap(partial(jax.random.fold_in, of(_NETWORKS)))(jnp.arange(settings.num_seeds))
     networks = jax.vmap(lambda key: Transformer(*shape, key))(keys)
-    is_old = digits.networks.is_old
-    shares = settings.start_old_weight, 1.0 - settings.start_old_weight
-    each = np.where(is_old, shares[0] / is_old.sum(), shares[1] / (~is_old).sum())
-    logits = jnp.asarray(np.tile(np.log(each), (settings.num_seeds, 1)), jnp.float32)
+    task = _task(settings.start_old_weight, digits, networks, verifier)
 
     def compute() -> dict[str, np.ndarray]:
-        trained = training.pretrain(
-            networks,
-            jnp.asarray(digits.networks.pixels),
-            logits,
-            num_steps=settings.pretraining_steps,
+        num_steps = settings.pretraining_steps
+        trained = training.checkpoints(
+            pretraining(),
+            task,
+            task,
+            [*range(0, num_steps, _SHOWN), num_steps],
             batch_size=settings.batch_size,
-            learning_rate=settings.pretraining_rate,
+            optimizer=training.pretraining_optimizer(num_steps, settings.pretraining_rate),
             key=of(_PRETRAINING),
-            report=bar.update,
         )
-        return {name: np.asarray(value) for name, value in params_of(trained).items()}
+        for checkpoint in _told(trained, bar):
+            last = checkpoint.networks
+        return {name: np.asarray(value) for name, value in params_of(last).items()}
 
     stored = store.arrays("pretraining", compute)
     return network_of({name: jnp.asarray(value) for name, value in stored.items()}, networks)
+
+
+def _told(checkpoints: Iterator[training.Checkpoint], bar: Any) -> Iterator[training.Checkpoint]:
+    """Pass checkpoints on, and tell the bar of the steps to each once it is dealt with."""
+    before = 0
+    for checkpoint in checkpoints:
+        yield checkpoint
+        bar.update(checkpoint.step - before)
+        before = checkpoint.step
 
 
 def _trained(
@@ -146,25 +165,22 @@ def _trained(
 ) -> dict[str, np.ndarray]:
     kept: list[dict[str, np.ndarray]] = []
     of_objective = partial(jax.random.fold_in, of(_POST_TRAINING))
-    checkpoints = training.post_train(
+    checkpoints = training.checkpoints(
         choice.objective,
         start,
         targets,
         settings.steps,
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
+        optimizer=optax.adam(settings.learning_rate),
         key=of_objective(index),
     )
-    before = 0
-    for place, checkpoint in enumerate(checkpoints):
+    for place, checkpoint in enumerate(_told(checkpoints, bar)):
         # The start is the same for all objectives, and so are its images.
         number = 0 if place == 0 else place + len(settings.steps) * index
         key = jax.random.fold_in(of(_SAMPLES), number)
         images = training.sample(checkpoint.networks, key, settings.num_samples)
         params = {f"param.{n}": np.asarray(v) for n, v in params_of(checkpoint.networks).items()}
         kept.append({"samples": np.asarray(images, np.uint8), "loss": checkpoint.loss} | params)
-        bar.update(checkpoint.step - before)
-        before = checkpoint.step
     return {name: np.stack([one[name] for one in kept]) for name in kept[0]}
 
 

@@ -21,7 +21,8 @@ from scipy.special import expit
 from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
 from analyses.digits.transformer import Transformer
 from mixture_models import objectives, theory
-from mixture_models.losses.kl import ReverseKL
+from mixture_models.learners import Guide
+from mixture_models.losses.kl import ForwardKL, ReverseKL
 from mixture_models.losses.loss import SITE, law_of
 from mixture_models.mixture.task import Task
 from mixture_models.objectives import Objective
@@ -69,9 +70,19 @@ class DigitsTask(Task):
         return self.verifier(y)
 
 
-def network_learner(start: DigitsTask, target: DigitsTask) -> None:
-    """Run the guide: a network's law, its arrays ``numpyro.param`` sites that begin as ``start``'s."""
-    numpyro.sample(SITE, NetworkLaw(_network(start.network, numpyro.param)))
+class NetworkLearner(Guide[DigitsTask]):
+    """The guide: a network's law, its arrays ``numpyro.param`` sites that begin as ``start``'s."""
+
+    def __call__(self, start: DigitsTask, target: DigitsTask) -> None:
+        """Run the guide."""
+        numpyro.sample(SITE, NetworkLaw(_network(start.network, numpyro.param)))
+
+    def metrics(self, params: dict[str, Array], start: DigitsTask, target: DigitsTask) -> dict[str, Array]:
+        """Return nothing: networks are measured by what they draw."""
+        return {}
+
+
+network_learner = NetworkLearner()
 
 
 def network_of(params: dict[str, Array], like: Transformer) -> Transformer:
@@ -165,6 +176,17 @@ def choices(
             ),
         ),
     }
+
+
+def pretraining() -> Objective:
+    """Maximum likelihood on the target's images of both tasks."""
+    return Objective(
+        name="pretraining",
+        model=objectives.true_target,
+        guide=network_learner,
+        loss=ForwardKL(),
+        description="images of both tasks",
+    )
 
 
 def regularised_reward(kl_weight: float, reward: Any = None) -> Objective:

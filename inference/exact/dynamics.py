@@ -275,7 +275,7 @@ def _observe(
         result: tuple[dict[str, Array], Array] = lax.map(
             lambda at: (
                 learner.metrics(at, *mixtures),
-                has_left(at, mixtures[0], mixtures[1], dimension),
+                has_left(*mixtures, at, dimension),
             ),
             params,
         )

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from inference.training.steps import Steps, steps_of
 from mixture_models.learners import Guide
 from mixture_models.losses.precision import in_precision
 from mixture_models.mixture.sensible_range import has_left
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.task import Task
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import Companion
 from mixture_models.types import AnyArray, Index, Params, Scalar
@@ -70,7 +70,7 @@ def training_program(
 
 @partial(jax.jit, static_argnums=0)
 @traced_alone
-def first_record(program: Program, numbers: Numbers, setting: Pair) -> dict[str, Array]:
+def first_record(program: Program, numbers: Numbers, setting: tuple[Task, Task]) -> dict[str, Array]:
     """Return what a learner reports at the start."""
     svi, state, guide, beside = _svi(program, numbers, jax.random.key(0), setting, jnp.ones(()))
     params = svi.get_params(state)
@@ -80,7 +80,7 @@ def first_record(program: Program, numbers: Numbers, setting: Pair) -> dict[str,
 
 
 def initial_state(
-    program: Program, numbers: Numbers, key: Array, setting: Pair, learning_rate: Array
+    program: Program, numbers: Numbers, key: Array, setting: tuple[Task, Task], learning_rate: Array
 ) -> State:
     """Return what one training carries at step 0."""
     _, state, guide, beside = _svi(program, numbers, key, setting, learning_rate)
@@ -89,8 +89,8 @@ def initial_state(
 
 
 def _svi(
-    program: Program, numbers: Numbers, key: Array, setting: Pair, learning_rate: Array
-) -> tuple[Steps, SVIState, Guide[TwoMode], Companion | None]:
+    program: Program, numbers: Numbers, key: Array, setting: tuple[Task, Task], learning_rate: Array
+) -> tuple[Steps, SVIState, Guide[Any], Companion | None]:
     """Build the SVI of a program with its parameter transforms.
 
     Returns:
@@ -128,7 +128,7 @@ def advance(
     state: State,
     counts: Int[AnyArray, "place"],
     num_steps: Index,
-    setting: Pair,
+    setting: tuple[Task, Task],
     learning_rate: Array,
 ) -> tuple[State, Taken]:
     """Take ``counts[i]`` updates of one training after place i.
@@ -154,7 +154,7 @@ def advance(
         diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
         after_last = state.step == num_steps  # the update for the last loss is not taken
         params, step = svi.get_params(svi_state), state.step + 1
-        left = has_left(params, setting[0], setting[1], guide.sample_dimension)
+        left = has_left(*setting, params, guide.sample_dimension)
         lost = (~_all_finite(params) | left) & ~after_last
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
@@ -173,7 +173,7 @@ def advance(
 
 
 def report_of(
-    guide: Guide[TwoMode], diverged_step: Array, taken: Taken, recorded: Array, setting: Pair
+    guide: Guide[Any], diverged_step: Array, taken: Taken, recorded: Array, setting: tuple[Task, Task]
 ) -> tuple[Array, dict[str, Array]]:
     """Say what one training is at every place that it went through.
 

@@ -1,9 +1,12 @@
 """The range that a learner must not leave: beyond it a training is called diverged, though it is finite."""
 
+from functools import singledispatch
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.types import Scalar
 
@@ -32,8 +35,17 @@ def reach(start: TwoMode, target: TwoMode, dimension: Scalar | None = None) -> F
     return jnp.sqrt(target.dim if dimension is None else dimension) + jnp.max(jnp.stack(distances))
 
 
+@singledispatch
 def has_left(
-    params: dict[str, Array], start: TwoMode, target: TwoMode, dimension: Scalar | None = None
+    start: Task, target: Task, params: dict[str, Array], dimension: Scalar | None = None
+) -> Bool[Array, ""]:
+    """Return whether a learner is where no training that works takes it: nowhere without a range."""
+    return jnp.zeros((), bool)
+
+
+@has_left.register
+def _(
+    start: TwoMode, target: TwoMode, params: dict[str, Array], dimension: Scalar | None = None
 ) -> Bool[Array, ""]:
     """Return whether a learner is where no training that works takes it.
 
@@ -43,9 +55,9 @@ def has_left(
     a hundred standard deviations off are no divergence: they are what is measured.
 
     Args:
-        params: the learner's, by name.
         start: the learner at step 0.
         target: the true target.
+        params: the learner's, by name.
         dimension: d, where it is not that of the target's coordinates.
     """
     farthest = FARTHEST * reach(start, target, dimension)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import xarray as xr
 
@@ -276,8 +277,8 @@ def test_checkpoints_between_change_no_number():
     )["oapl"].objective
     last = []
     for steps in ((0, 1, 3), (0, 3)):
-        trained = training.post_train(
-            oapl, task, task, steps, batch_size=4, learning_rate=0.01, key=jax.random.key(0)
+        trained = training.checkpoints(
+            oapl, task, task, steps, batch_size=4, optimizer=optax.adam(0.01), key=jax.random.key(0)
         )
         last.append(list(trained)[-1].networks)
     for a, b, first in zip(*map(jax.tree.leaves, (*last, one)), strict=True):
@@ -301,9 +302,10 @@ TINY = {
 
 @pytest.mark.slow
 def test_a_run_that_was_interrupted_equals_one_that_was_not(tmp_path, monkeypatch):
-    settings, whole = Settings(**TINY), training.post_train
+    settings, whole = Settings(**TINY), training.checkpoints
     uninterrupted = digits.run(settings, out=tmp_path / "whole", progress=False)
-    for failing_call, num_kept in ((3, 2), (None, 6)):
+    # The first call pre-trains.
+    for failing_call, num_kept in ((4, 2), (None, 6)):
         calls = []
 
         def interrupted(*args, calls=calls, failing_call=failing_call, **kwargs):
@@ -313,7 +315,7 @@ def test_a_run_that_was_interrupted_equals_one_that_was_not(tmp_path, monkeypatc
                 if len(calls) == failing_call and checkpoint.step == 1:
                     raise KeyboardInterrupt
 
-        monkeypatch.setattr(training, "post_train", interrupted)
+        monkeypatch.setattr(training, "checkpoints", interrupted)
         if failing_call:
             with pytest.raises(KeyboardInterrupt):
                 digits.run(settings, out=tmp_path / "parts", progress=False)

@@ -16,7 +16,7 @@ SETTINGS = {"num_steps": 50, "batch_size": 8, "num_replicates": 4, "seed": 0, "p
 
 
 def left(start=START, target=TARGET, dimension=None, **params):
-    return bool(has_left({n: np.asarray(v) for n, v in params.items()}, start, target, dimension))
+    return bool(has_left(start, target, {n: np.asarray(v) for n, v in params.items()}, dimension))
 
 
 def test_the_range_is_what_it_says():
