@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import cloudpickle
@@ -45,20 +46,14 @@ def run_on(
     """
     payload = cloudpickle.dumps((grid, store))
     with _client(workers, scheduler) as (client, as_completed):
-        waiting = iter(work)
+        # Made when they are asked for.
+        tasks = (client.submit(_train, payload, tuple(block), pure=False, retries=2) for block in work)
         ahead = _AHEAD * max(1, sum(client.nthreads().values()))
-
-        def submit() -> Iterator[Any]:
-            for block in waiting:
-                yield client.submit(_train, payload, tuple(block), pure=False, retries=2)
-                return
-
-        first = [future for _ in range(ahead) for future in submit()]
-        running = as_completed(first)
+        running = as_completed([*islice(tasks, ahead)])
         for future in running:
             future.result()
             progress(1)
-            for following in submit():
+            for following in islice(tasks, 1):
                 running.add(following)
 
 

@@ -12,11 +12,19 @@ from inference.engine.programs import Program
 from inference.sweeps.grid import Grid, Position, Training
 from inference.training.loop import arithmetic, training_program
 
-# Samples that a call sees in a step, trainings in a call, and how far a small grid's calls are smaller.
-_SAMPLES, _FEWEST, _MOST, _SMALLER = 2**18, 64, 1024, 8
 
-# The same on an accelerator, which many trainings keep busy.
-_SAMPLES_ACCELERATED, _MOST_ACCELERATED = 2**24, 2**16
+class _Room(NamedTuple):
+    """What a call takes at most: samples that it sees in a step, and trainings."""
+
+    samples: int
+    trainings: int
+
+
+# Many trainings keep an accelerator busy.
+_CPU, _ACCELERATOR = _Room(2**18, 1024), _Room(2**24, 2**16)
+
+# The least trainings in a call, and how far a small grid's calls are smaller.
+_FEWEST, _SMALLER = 64, 8
 
 # Replicates in a block: the more settings share a draw, the less drawing costs. A CPU trains them one after
 # another, and gets more of them where a block's work (trainings · samples · steps) stays below a second
@@ -50,30 +58,36 @@ def geometry(grid: Grid, most: int | None = None) -> Geometry:
         grid: what is trained.
         most: trainings that a call may hold at most, if fewer than usual.
     """
-    accelerated = jax.default_backend() != "cpu"
-    seen, greatest = (_SAMPLES_ACCELERATED, _MOST_ACCELERATED) if accelerated else (_SAMPLES, _MOST)
-    largest_batch = int(max(grid.axes.get("batch_size", [grid.batch_size])))
-    trainings = int(np.clip(2 ** int(np.log2(max(1.0, seen / largest_batch))), _FEWEST, greatest))
-    alone = [not shared for shared in _shared(grid)]
-    together = np.prod([n for n, a in zip(grid.shape, alone, strict=True) if not a], dtype=float)
-    if together * grid.num_replicates < 4 * trainings:
-        trainings = max(_FEWEST, trainings // _SMALLER)
-    trainings = trainings if most is None else max(1, min(trainings, most))
+    on_cpu = jax.default_backend() == "cpu"
+    # What may share a block, on every axis, and how many trainings that is.
+    lengths = tuple(n if shared else 1 for n, shared in zip(grid.shape, _shared(grid), strict=True))
+    together = float(np.prod(lengths, dtype=float)) * grid.num_replicates
+    batch = int(max(grid.axes.get("batch_size", [grid.batch_size])))
+    trainings = _trainings_in_a_call(_CPU if on_cpu else _ACCELERATOR, batch, together, most)
     replicates = _evenly(grid.num_replicates, min(_REPLICATES, trainings))
     devices = jax.local_device_count()
     settings = -(-max(1, trainings // replicates) // devices) * devices
-    if not accelerated:
+    if on_cpu:
         # A block is written in the same time however large it is.
-        work = trainings * largest_batch * int(grid.steps[-1])
-        more = min(_WORK // work, int(together * grid.num_replicates / (_FEWEST_BLOCKS * trainings)))
-        more = min(more, (most or settings * _MOST_REPLICATES) // (settings * replicates))
+        more = min(
+            _WORK // (trainings * batch * int(grid.steps[-1])),
+            int(together / (_FEWEST_BLOCKS * trainings)),
+            (most or settings * _MOST_REPLICATES) // (settings * replicates),
+        )
         replicates = _evenly(grid.num_replicates, min(_MOST_REPLICATES, replicates * max(1, more)))
-    lengths = tuple(1 if a else n for n, a in zip(grid.shape, alone, strict=True))
-    block = list(_rectangle(lengths, settings))
-    for axis, name in enumerate(grid.axes):
-        if name == "num_steps":
-            block[axis] = grid.shape[axis]
-    return Geometry(tuple(block), replicates, settings)
+    sides = zip(grid.axes, grid.shape, _rectangle(lengths, settings), strict=True)
+    return Geometry(
+        tuple(n if name == "num_steps" else side for name, n, side in sides), replicates, settings
+    )
+
+
+def _trainings_in_a_call(room: _Room, batch: int, together: float, most: int | None) -> int:
+    """Return how many trainings a call holds: a power of two that has room, fewer on a small grid."""
+    trainings = 2 ** int(np.log2(max(1.0, room.samples / batch)))
+    trainings = int(np.clip(trainings, _FEWEST, room.trainings))
+    if together < 4 * trainings:
+        trainings = max(_FEWEST, trainings // _SMALLER)
+    return trainings if most is None else max(1, min(trainings, most))
 
 
 def _evenly(number: int, most: int) -> int:

@@ -25,26 +25,26 @@ from mixture_models.theory.mass import (
     sft_old_weight_rare,
     sft_old_weight_separated,
 )
-from mixture_models.theory.near_on_policy import (
-    Retention,
-    SwappedRest,
-    oapl_logit_after,
-    oapl_logit_after_exact,
-    oapl_retains,
-    sdft_fixed_point,
-    sdft_local_rate,
-    sdft_retains,
-    sdft_swapped_rest,
-    ttt_discover_critical_kl_weight,
-    ttt_discover_retains,
-    ttt_discover_stationary_logit,
-    ttt_discover_stationary_logit_exact,
-)
+from mixture_models.theory.oapl import oapl_logit_after, oapl_logit_after_exact, oapl_retains
 from mixture_models.theory.replay import (
     effective_sample_fraction,
     importance_weight_bound,
     replay_optimum,
     starvation_probability,
+)
+from mixture_models.theory.resting import Retention
+from mixture_models.theory.sdft import (
+    SwappedRest,
+    sdft_fixed_point,
+    sdft_local_rate,
+    sdft_retains,
+    sdft_swapped_rest,
+)
+from mixture_models.theory.ttt_discover import (
+    ttt_discover_critical_kl_weight,
+    ttt_discover_retains,
+    ttt_discover_stationary_logit,
+    ttt_discover_stationary_logit_exact,
 )
 
 __all__ = [

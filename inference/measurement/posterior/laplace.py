@@ -185,9 +185,30 @@ def _propose_unknowns(
         rng: of all that is random.
         width: how much wider than the quadratic says the unknowns are drawn.
     """
-    d, size, num = anchors.means.shape[1], len(quadratic.flat), len(scales)
-    # The weight is put last: the factor of the rest and the weight's marginal then lie in one triangle.
-    likelihood = quadratic.likelihood[1:, 1:]
+    precision, slope = _given_scales(anchors, quadratic, scales)
+    factor = _cholesky(precision)
+    u = np.linalg.solve(factor, slope[..., None])[..., 0]
+    spread = 1.0 / factor[:, -1, -1]
+    centre = quadratic.flat[0] + spread * u[:, -1]
+    logit, log_q_logit = _propose_logit(centre, width * spread, rng)
+    # The mean of the rest given the weight is linear in the logit, which the quadratic knows near its mode.
+    limits = (centre - quadratic.flat[0])[:, None] + 4.0 * spread[:, None] * _SIGNS
+    shift = np.clip(logit - quadratic.flat[0], limits[:, 0], limits[:, 1])
+    pulled = u[:, :-1] - factor[:, -1, :-1] * shift[:, None]
+    mean = np.linalg.solve(np.swapaxes(factor[:, :-1, :-1], 1, 2), pulled[..., None])[..., 0]
+    conditional = _precision_given_weight(quadratic, precision[:, :-1, :-1], logit, anchors.means.shape[1])
+    away, log_q_rest = _propose_gaussian(_cholesky(conditional) / width, rng)
+    return np.column_stack([logit, quadratic.flat[1:] + mean + away]), log_q_logit + log_q_rest
+
+
+def _given_scales(
+    anchors: Anchors, quadratic: Quadratic, scales: Float[np.ndarray, "P 2 2"]
+) -> tuple[Float[np.ndarray, "P D D"], Float[np.ndarray, "P D"]]:
+    """Return precision and slope of the log posterior given scales: the likelihood's and the displacements'.
+
+    The weight is put last: the factor of the rest and the weight's marginal then lie in one triangle.
+    """
+    d, num = anchors.means.shape[1], len(scales)
     precision = np.repeat(np.roll(quadratic.precision, -1, (0, 1))[None], num, axis=0)
     slope = np.repeat(np.roll(quadratic.slope, -1)[None], num, axis=0)
     for k in (0, 1):
@@ -195,35 +216,49 @@ def _propose_unknowns(
         inverse = np.linalg.inv(mean_covariance(anchors, k, scales[:, k]))
         precision[:, place, place] += inverse
         slope[:, place] -= inverse @ (quadratic.flat[1 + k * d : 1 + (k + 1) * d] - anchors.means[k])
-    rest = precision[:, :-1, :-1].copy()
-    factor = _cholesky(precision)
-    u = np.linalg.solve(factor, slope[..., None])[..., 0]
-    spread = 1.0 / factor[:, -1, -1]
-    centre = quadratic.flat[0] + spread * u[:, -1]
-    # The Beta law whose logit has this mode and this curvature.
+    return precision, slope
+
+
+def _propose_logit(
+    centre: Float[np.ndarray, "P"], spread: Float[np.ndarray, "P"], rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "P"], Float[np.ndarray, "P"]]:
+    """Draw the weight from the Beta law whose logit has a mode and a curvature; return it and its density.
+
+    Args:
+        centre: mode of the logit.
+        spread: curvature of its log density there, to the power of -1/2.
+        rng: of the draws.
+    """
     share = special.expit(np.clip(centre, -30.0, 30.0))
-    count = np.maximum(1.0 / ((width * spread) ** 2 * share * (1.0 - share)), 1e-3)
+    count = np.maximum(1.0 / (spread**2 * share * (1.0 - share)), 1e-3)
     shapes = count[:, None] * np.stack([share, 1.0 - share], axis=-1)
     logit = np.clip(np.subtract(*_log_gamma(shapes, rng).T), -600.0, 600.0)
     log_q = -shapes[:, 0] * np.logaddexp(0.0, -logit) - shapes[:, 1] * np.logaddexp(0.0, logit)
-    log_q -= special.betaln(shapes[:, 0], shapes[:, 1])
-    # The rest given the weight: samples of a mode are as many as its weight says.
-    limits = (centre - quadratic.flat[0])[:, None] + 4.0 * spread[:, None] * _SIGNS
-    shift = np.clip(logit - quadratic.flat[0], limits[:, 0], limits[:, 1])
-    pulled = u[:, :-1] - factor[:, -1, :-1] * shift[:, None]
-    mean = np.linalg.solve(np.swapaxes(factor[:, :-1, :-1], 1, 2), pulled[..., None])[..., 0]
-    ratios = np.stack(
+    return logit, log_q - special.betaln(shapes[:, 0], shapes[:, 1])
+
+
+def _precision_given_weight(
+    quadratic: Quadratic, rest: Float[np.ndarray, "P D-1 D-1"], logit: Float[np.ndarray, "P"], d: int
+) -> Float[np.ndarray, "P D-1 D-1"]:
+    """Return the precision of all but the weight, given it: samples of a mode are as many as it says."""
+    likelihood = quadratic.likelihood[1:, 1:]
+    log_ratios = np.stack(
         [np.logaddexp(0.0, -s * quadratic.flat[0]) - np.logaddexp(0.0, -s * logit) for s in (1.0, -1.0)],
         axis=-1,
     )
-    root = np.ones((num, size - 1))
-    root[:, : 2 * d] = np.repeat(np.sqrt(np.clip(np.exp(ratios), 0.2, 5.0)), d, axis=-1)
-    conditional = rest - likelihood + root[:, :, None] * likelihood * root[:, None, :]
-    factor = _cholesky(conditional) / width
-    z = rng.standard_normal((num, size - 1))
+    root = np.ones(rest.shape[:2])
+    root[:, : 2 * d] = np.repeat(np.sqrt(np.clip(np.exp(log_ratios), 0.2, 5.0)), d, axis=-1)
+    return rest - likelihood + root[:, :, None] * likelihood * root[:, None, :]
+
+
+def _propose_gaussian(
+    factor: Float[np.ndarray, "P D D"], rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "P D"], Float[np.ndarray, "P"]]:
+    """Draw from N(0, (L Lᵀ)⁻¹); return the draws and their log density but for a constant."""
+    z = rng.standard_normal(factor.shape[:2])
     away = np.linalg.solve(np.swapaxes(factor, 1, 2), z[..., None])[..., 0]
-    log_q += np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1) - 0.5 * np.sum(z * z, axis=1)
-    return np.column_stack([logit, quadratic.flat[1:] + mean + away]), log_q
+    log_volume = np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1)
+    return away, log_volume - 0.5 * np.sum(z * z, axis=1)
 
 
 def _cholesky(precision: Float[np.ndarray, "P D D"]) -> Float[np.ndarray, "P D D"]:
