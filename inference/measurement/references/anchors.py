@@ -30,8 +30,8 @@ class Kind(NamedTuple):
         covariance: ``"shared"``: one covariance; ``"axis"``: along the axis each mode has the shape that its
             reference shows, and what is across it says nothing of the weight; ``"proportional"``: one is a
             multiple of the other; ``"unequal"``: each has its own.
-        heavy_tails: whether modes are Student-t; of the kind ``"axis"`` their means and covariances are then
-            estimated as those of Student-t modes.
+        heavy_tails: whether modes are Student-t; of the kind ``"axis"`` only the axis and the lengths of
+            displacements are then those of Student-t modes.
     """
 
     covariance: str
@@ -135,8 +135,12 @@ def anchor(
     if kind.heavy_tails and tail_dof is None:
         tail_dof = fit_tail_dof(old, new, shared=shared)
     frame, old, new = framed(old, new, tail_dof, shared=shared)
-    own = moments_of(old, new, tail_dof, shared=False)
-    law = moments_of(old, new, tail_dof, shared=True) if shared else own
+    # A checkpoint's means across an axis are found by least squares: where a mode is skewed, a location by
+    # Student's law is another place.
+    on_line = kind.covariance == "axis"
+    seen_dof = None if on_line else tail_dof
+    own = moments_of(old, new, seen_dof, shared=False)
+    law = moments_of(old, new, seen_dof, shared=True) if shared else own
     rng = np.random.default_rng([len(old), len(new), old.shape[1]])
     sizes = np.array([s.worth for s in own])
     own_dofs = np.maximum(worth * sizes - 1.0, old.shape[1] + 1.0)
@@ -148,8 +152,9 @@ def anchor(
     scatters = [s.scatter for s in spread]
     metric_dofs = np.maximum(dofs if kind.covariance == "shared" or few else own_dofs, d + 1.0) - d
     covariances = np.stack([s / w for s, w in zip(scatters, sizes, strict=True)])
+    lengths = [s.scatter for s in moments_of(old, new, tail_dof, shared=few)] if on_line else scatters
     metric = np.stack(
-        [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(scatters, metric_dofs, strict=True)]
+        [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(lengths, metric_dofs, strict=True)]
     )
     batches = [_precisions(kind, law, dofs, rng, size) for size in (None, num_draws)]
     shapes: list[AxisShape | None] = [shape if kind.covariance == "axis" else None, None]
@@ -166,7 +171,6 @@ def anchor(
     means = np.stack([s.mean for s in law])
     # What the law sees of the coordinates.
     seen = 1 if kind.covariance == "axis" else d
-    on_line = kind.covariance == "axis"
     anchors = [
         Anchors(
             np.broadcast_to(means[:, :seen], (len(kappa), 2, seen)),

@@ -29,7 +29,11 @@ def moments_of(old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shar
             for y in groups
         ]
     else:
-        both = student_moments(groups, tail_dof, shared=shared)
+        try:
+            both = student_moments(groups, tail_dof, shared=shared)
+        except np.linalg.LinAlgError:
+            # A feature that is nearly always one number in one reference has no scale of its own.
+            both = student_moments(groups, tail_dof, shared=True)
     if shared and tail_dof is None:
         dofs = [len(y) - 1.0 for y in groups]
         pooled = sum(n * s.scatter for n, s in zip(dofs, both, strict=True)) / sum(dofs)
@@ -57,16 +61,19 @@ def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
 
     def loss(log_dof: float) -> float:
         dof = float(np.exp(log_dof))
-        both = student_moments([old, new], dof, shared=shared)
+        try:
+            both = student_moments([old, new], dof, shared=shared)
+        except np.linalg.LinAlgError:
+            # Of a feature that is nearly always one number the likelihood has no bound: no mode is like that.
+            return float("inf")
         return -sum(
             float(_log_density(y, s.mean, s.scatter, dof).sum())
             for y, s in zip((old, new), both, strict=True)
         )
 
     bounds = (np.log(1.5), np.log(_MOST_DOF))
-    return float(
-        np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.05}).x)
-    )
+    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.05})
+    return float(np.exp(found.x)) if np.isfinite(found.fun) else _MOST_DOF
 
 
 def student_moments(groups: list[np.ndarray], dof: float, *, shared: bool) -> list[Moments]:

@@ -10,6 +10,7 @@ import inference
 from benchmarks import calibration
 from inference import compare_runs, measure
 from inference.comparison import runs as run_comparison
+from inference.intervals import interval
 from inference.measurement import checkpoints
 from inference.measurement.posterior import climb, laplace, law
 from inference.measurement.posterior import derived as posterior
@@ -164,6 +165,35 @@ def test_a_mode_that_moved_far_across_the_axis_keeps_its_name(far):
     # The sd of a share of 1,000 known samples is 0.0145.
     assert abs(mean["old_weight"] - 0.3) < 0.06
     assert np.allclose(mean["old_displacement"], old_place, atol=0.4)
+
+
+@pytest.mark.parametrize("tails", ["gaussian", "student"])
+def test_skewed_modes_that_stay_have_not_moved(tails):
+    """Locations of Student-t modes are not the means that least squares find in a checkpoint."""
+    rng = np.random.default_rng(0)
+
+    def drawn(num, at):
+        return np.column_stack([rng.normal(at, 1.0, num), rng.exponential(1.0, (num, 4)) ** 1.5])
+
+    run = rng.permutation(np.concatenate([drawn(200, 0.0), drawn(200, 5.0)]))
+    tree = measure(
+        [run], drawn(300, 0.0), drawn(300, 5.0), **(QUIET | {"covariance": "axis", "tails": tails})
+    )
+    assert float((tree["posterior"]["old_drift"] == 0.0).mean()) > 0.7
+
+
+def test_a_feature_that_is_nearly_always_one_number_in_one_reference_is_measured():
+    """No Student-t mode fits it: its likelihood has no bound."""
+    rng = np.random.default_rng(0)
+
+    def drawn(num, is_new):
+        counts = rng.poisson(0.05 if is_new else 3.0, num)
+        return np.column_stack([rng.normal(4.0 * is_new, 1.0, num), counts, rng.normal(size=num)])
+
+    run = np.concatenate([drawn(120, False), drawn(280, True)])
+    tree = measure([run], drawn(300, False), drawn(300, True), progress=False, num_draws=400)
+    low, high = interval(tree["posterior"]["old_weight"])[0].to_numpy()
+    assert low < 0.3 < high
 
 
 def test_drift_knows_how_far_the_metric_of_few_references_is_off():
