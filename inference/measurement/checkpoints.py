@@ -2,37 +2,32 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
-from numpy.typing import ArrayLike
 from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory as memory_of
 from inference.engine.blas import on_one_thread
-from inference.measurement.posterior import across, climb, laplace, law, nuts, pieces
-from inference.measurement.posterior import derived as posterior
+from inference.measurement.checkpoint import Checkpoint, Measured, Plan, measure_checkpoint
+from inference.measurement.layout import CHAINS, tree_of
+from inference.measurement.posterior import pieces
 from inference.measurement.posterior.choice import choose_kind
 from inference.measurement.posterior.prior import Prior
-from inference.measurement.posterior.scales import ScalePosterior, scale_posterior
 from inference.measurement.references.anchors import COVARIANCES as KINDS
-from inference.measurement.references.anchors import NUM_DRAWS, References, anchor
-from inference.measurement.references.contamination import Contamination, contamination_of
+from inference.measurement.references.anchors import NUM_DRAWS, anchor
+from inference.measurement.references.contamination import contamination_of
 from inference.measurement.references.projection import Projection, project
 from inference.measurement.samples import inputs, stored
 from inference.measurement.samples.sources import Source
 from inference.measurement.scores.measure_scores import prior_shapes
 from inference.measurement.variables import VARIABLES
-from inference.measurement.verdict import checks
-from inference.measurement.verdict import words as verdict
 from inference.storage import kept
 from mixture_models.validation import InputError, flag, folder_of, integer, one_of, positive
 
@@ -43,33 +38,6 @@ METHODS = ("auto", "laplace", "nuts")
 
 #: Of modes' covariances and tails.
 COVARIANCES, TAILS = ("auto", *KINDS), ("auto", "gaussian", "student")
-
-_CHAINS = 4
-
-# Samples that follow one another in the file, of which it is asked whether they are independent.
-_CONSECUTIVE = 1000
-
-
-class _Plan(NamedTuple):
-    """What is the same for all checkpoints."""
-
-    references: References
-    contamination: Contamination
-    projection: Projection
-    prior: Prior
-    method: str
-    neither: bool
-    num_draws: int
-    num_log_likelihood_rows: int
-    seed: int
-
-
-class _Checkpoint(NamedTuple):
-    """The samples of one checkpoint in the frame."""
-
-    num_samples: int
-    rows: Iterable[law.Rows]
-    streamed: bool
 
 
 @on_one_thread
@@ -151,7 +119,7 @@ def measure(
     shapes = prior_shapes(weight_prior)
     prior = Prior(shapes, positive("displacement_scale", displacement_scale))
     seed = integer("seed", seed, at_least=0)
-    step = _CHAINS * NUM_DRAWS
+    step = CHAINS * NUM_DRAWS
     num_draws = -(-integer("num_draws", num_draws, at_least=step) // step) * step
     # Means, displacements and scales of every draw of a checkpoint; before the data are read.
     memory_of.check_fits("draws", 8.0 * 16.0 * num_draws, "take fewer (num_draws)")
@@ -198,7 +166,7 @@ def measure(
     }
     with jax.enable_x64(True):
         references = anchor(old, new, kind, worth=projection.worth)
-        plan = _Plan(
+        plan = Plan(
             references,
             contamination_of(references),
             projection,
@@ -218,17 +186,17 @@ def measure(
             for index, _ in enumerate(bar):
                 compute = partial(_measured, plan, checked, projection, index, streamed=sizes[index] > limit)
                 found = kept.arrays((facts, index, checked.summaries[index].digest), compute, folder=folder)
-                measured.append(found)
+                measured.append(Measured.of_flat(found))
     tail_dof = references.central.tail_dof
     extra = {
         "tail_dof": float("nan") if tail_dof is None else float(tail_dof[0]),
         "num_dropped": checked.num_dropped,
         "num_reference_copies": checked.num_reference_copies,
         "information_kept": projection.information_kept,
-        "separation": _separation(references),
+        "separation": references.separation,
         "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),
     }
-    return _tree(measured, names, checked, projection, plan, settings, extra)
+    return tree_of(measured, names, checked, projection, plan, settings, extra)
 
 
 def _degenerate(checked: inputs.Checked, index: int, error: Exception) -> str:
@@ -245,152 +213,30 @@ def _degenerate(checked: inputs.Checked, index: int, error: Exception) -> str:
     )
 
 
-def _separation(references: References) -> float:
-    """Return the distance of the references' means less what the noise of the means adds to it."""
-    noise = float(np.trace(references.mean_covariances.sum(axis=0)))
-    return float(np.sqrt(max(float(references.means[0, 0]) ** 2 - noise, 0.0)))
-
-
 def _measured(
-    plan: _Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
+    plan: Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
 ) -> dict[str, np.ndarray]:
     """Return all that is kept of one checkpoint."""
-    summary = checked.summaries[index]
     checkpoint = _checkpoint(plan, checked, projection, index, streamed=streamed)
     try:
-        found = measure_checkpoint(plan, checkpoint, checked, index)
+        return measure_checkpoint(plan, checkpoint, checked, index).flat()
     except np.linalg.LinAlgError as error:
         raise InputError(_degenerate(checked, index, error)) from error
-    return found | {"observed_mean": summary.mean, "observed_sd": summary.sd}
 
 
 def _checkpoint(
-    plan: _Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
-) -> _Checkpoint:
+    plan: Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
+) -> Checkpoint:
     def in_frame() -> Iterator[np.ndarray]:
         for y in checked.pieces(index):
             yield plan.references.frame.coordinates(projection.apply(y))
 
     num, d = checked.summaries[index].num, plan.references.old.shape[1]
-    return _Checkpoint(num, pieces.pieces_of(in_frame, num, d, streamed=streamed), streamed)
-
-
-def measure_checkpoint(
-    plan: _Plan, checkpoint: _Checkpoint, checked: inputs.Checked, index: int
-) -> dict[str, np.ndarray]:
-    """Measure one checkpoint; return all that is kept of it, flat."""
-    references, prior, neither = plan.references, plan.prior, plan.neither
-    num, rows, summary = checkpoint.num_samples, checkpoint.rows, checked.summaries[index]
-    rng = np.random.default_rng([plan.seed, index])
-    on_line = references.kind.covariance == "axis"
-    seen = pieces.narrowed(rows, 1) if on_line else rows
-    central = climb.find_mode(references.central, prior, seen, neither=neither)
-    modes = climb.modes_of_draws(references.draws, prior, seen, central, neither=neither)
-    each = plan.num_draws // NUM_DRAWS
-    scales = _scales(references, prior, rows, central, neither=neither)
-    draws = laplace.draw(references.draws, prior, seen, scales, modes, neither=neither, num=each, rng=rng)
-    stats: dict[str, float | str] = {"num_samples": num, "streamed": int(checkpoint.streamed)}
-    stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency, "method": "laplace"}
-    stats |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
-    doubtful = plan.method == "auto" and not draws.k_hat <= laplace.MOST_K_HAT
-    if plan.method == "nuts" or (doubtful and not checkpoint.streamed):
-        (held,) = seen
-        fast = draws.scales
-        draws, sampled = nuts.sample(references.draws, prior, held, draws, neither=neither, num=each, rng=rng)
-        if on_line:
-            draws = draws._replace(scales=_scales_across(draws.scales, fast, rng))
-        stats |= {"method": "nuts", **sampled}
-    line = draws
-    if on_line and references.old.shape[1] > 1:
-        draws = _with_across(references, rows, draws, rng)
-    reported = posterior.report(references, draws, rng)
-    looked_at, kept_rows = (
-        rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
-        for most in (checks.MOST_ROWS, plan.num_log_likelihood_rows)
-    )
-    places = np.concatenate([looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))])
-    ends = np.cumsum([len(looked_at), len(kept_rows)])
-    y, kept_y, consecutive = np.split(stored.take(pieces.sample_arrays(rows), places), ends)
-    prediction = checks.predictive_check(references, draws, y, rng)
-    weight = float(reported.old_weight.mean())
-    stats |= posterior.precision_of(references, draws, y, num)._asdict()
-    stats |= {f"deviation_{n}": z for n, z in zip(checks.STATISTICS, prediction.deviations, strict=True)}
-    stats |= checks.independence_of(references, weight, y, consecutive, rng)._asdict()
-    stats |= {"num_repeated": summary.num_repeated, "old_weight_mean": weight}
-    stats["deviation_left_out"] = checks.left_out_deviation(
-        plan.projection.rest, (checked.old, checked.new), weight, summary.mean, num
-    )
-    for name, length in (("old", reported.old_drift), ("new", reported.new_gap)):
-        stats[f"{name}_unmoved_probability"] = float(np.mean(length == 0.0))
-    for name, mean, at in zip(
-        ("old", "new"),
-        (draws.unknowns.old_mean, draws.unknowns.new_mean),
-        references.means[:, 0],
-        strict=True,
-    ):
-        stats[f"{name}_along_axis"] = float(np.mean(np.asarray(mean)[..., 0]) - at)
-    stats |= {f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()}
-    words = verdict.verdicts(stats, references.old.shape[1], _separation(references))
-    stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
-    flat = {f"posterior_{name}": _by_slot(array) for name, array in reported._asdict().items()}
-    flat |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
-    flat |= {"check_observed": prediction.observed, "check_replicated": prediction.replicated}
-    if plan.num_log_likelihood_rows:
-        flat["log_likelihood"] = _by_slot(
-            law.pointwise(references.draws, line.unknowns, kept_y[:, : references.draws.means.shape[-1]])
-        )
-    return flat
-
-
-def _scales(
-    references: References, prior: Prior, rows: Iterable[law.Rows], central: climb.Modes, *, neither: bool
-) -> ScalePosterior:
-    """Return the posterior of the scales of displacement around the central mode."""
-    one, quadratic = climb.unbatched(references.central), central.quadratic(references.central)
-    if references.kind.covariance != "axis" or references.old.shape[1] == 1:
-        return scale_posterior(one, prior, quadratic)
-    unknowns = climb.restored(law.start_of(one, 0.0, neither), central.flat[0])
-    found = across.estimate(references, [(one, unknowns)], rows)
-    return scale_posterior(one, prior, quadratic, across.summary_of(references, found))
-
-
-def _scales_across(
-    scales: Float[np.ndarray, "R J 2 2"], fast: Float[np.ndarray, "R J 2 2"], rng: np.random.Generator
-) -> Float[np.ndarray, "R J 2 2"]:
-    """Give what has moved the fast path's scales across the axis: NUTS along the axis sees nothing of it."""
-    found = scales.copy()
-    for mode in (0, 1):
-        moved, pool = scales[..., mode, 0] > 0.0, fast[..., mode, 1][fast[..., mode, 0] > 0.0]
-        if moved.any():
-            found[moved, mode, 1] = rng.choice(pool, int(moved.sum()))
-    return found
-
-
-def _with_across(
-    references: References, rows: Iterable[law.Rows], draws: laplace.Draws, rng: np.random.Generator
-) -> laplace.Draws:
-    """Return draws along the axis with the means across it."""
-    shape = draws.scales.shape[:2]
-    sets = across.sets_of(references.draws, draws.unknowns, across.SETS)
-    estimates = across.estimate(references, sets, rows)
-    which = np.arange(shape[0])[:, None] * across.SETS + np.arange(shape[1]) % across.SETS
-    scales = draws.scales[..., 1].reshape(-1, 2)
-    beside = across.draw_means(references, estimates, which.ravel(), scales, rng).reshape(*shape, 2, -1)
-    means = [
-        np.concatenate([np.asarray(mean), beside[:, :, mode]], axis=-1)
-        for mode, mean in enumerate((draws.unknowns.old_mean, draws.unknowns.new_mean))
-    ]
-    return draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
-
-
-def _by_slot(array: ArrayLike) -> np.ndarray:
-    """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
-    values = np.swapaxes(np.asarray(array), 0, 1)
-    return values.reshape(-1, *values.shape[2:])
+    return Checkpoint(num, pieces.pieces_of(in_frame, num, d, streamed=streamed), streamed)
 
 
 # Of kept checkpoints: those of another format are measured again.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def _facts(settings: dict[str, object], checked: inputs.Checked) -> str:
@@ -399,89 +245,3 @@ def _facts(settings: dict[str, object], checked: inputs.Checked) -> str:
     for array in (checked.old, checked.new):
         common.update(np.ascontiguousarray(array).tobytes())
     return common.hexdigest()
-
-
-def _tree(
-    measured: list[dict[str, np.ndarray]],
-    names: list[Hashable],
-    checked: inputs.Checked,
-    projection: Projection,
-    plan: _Plan,
-    settings: dict[str, object],
-    extra: dict[str, object],
-) -> xr.DataTree:
-    per_chain = plan.num_draws // _CHAINS
-    features = checked.features if projection.names is None else projection.names
-    draws = {
-        "chain": np.arange(_CHAINS),
-        "draw": np.arange(per_chain),
-        "checkpoint": names,
-        "reference_draw": ("draw", np.arange(per_chain) % NUM_DRAWS),
-    }
-
-    def stacked(key: str) -> np.ndarray:
-        return np.stack([np.asarray(found[key]) for found in measured])
-
-    def group(prefix: str) -> dict[str, np.ndarray]:
-        return {k.removeprefix(prefix): stacked(k) for k in measured[0] if k.startswith(prefix)}
-
-    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
-    for name, array in group("posterior_").items():
-        split = array.reshape(len(names), _CHAINS, per_chain, *array.shape[2:])
-        dims = ("chain", "draw", "checkpoint", *(["feature"] if array.ndim == 3 else []))
-        variables[name] = (dims, np.moveaxis(split, 0, 2))
-    stats = {name: ("checkpoint", array) for name, array in group("stats_").items()}
-    observed = group("observed_")
-    checked_names = {"statistic": list(checks.STATISTICS)}
-    replicated = stacked("check_replicated")
-    frame, means = plan.references.frame, plan.references.means
-    groups = {
-        "posterior": xr.Dataset(variables, draws | {"feature": features}),
-        "sample_stats": xr.Dataset(stats, {"checkpoint": names}),
-        "observed_data": xr.Dataset(
-            {
-                "check_statistic": (("checkpoint", "statistic"), stacked("check_observed")),
-            },
-            {"checkpoint": names} | checked_names,
-        ),
-        "posterior_predictive": xr.Dataset(
-            {
-                "check_statistic": (
-                    ("chain", "draw", "checkpoint", "statistic"),
-                    np.moveaxis(replicated, 0, 1)[None],
-                )
-            },
-            {"chain": [0], "draw": np.arange(replicated.shape[1]), "checkpoint": names} | checked_names,
-        ),
-        "constant_data": xr.Dataset(
-            {
-                "sample_mean": (("checkpoint", "source_feature"), observed["mean"]),
-                "sample_sd": (("checkpoint", "source_feature"), observed["sd"]),
-                "reference_mean": (
-                    ("mode", "source_feature"),
-                    np.stack([checked.old.mean(0), checked.new.mean(0)]),
-                ),
-                "frame_mean": (("mode", "coordinate"), means),
-                "frame_origin": ("feature", frame.origin),
-                "frame_forward": (("coordinate", "feature"), frame.forward),
-                "projection": (("source_feature", "feature"), projection.matrix),
-            },
-            {
-                "checkpoint": names,
-                "mode": ["old", "new"],
-                "feature": features,
-                "source_feature": checked.features,
-                "coordinate": np.arange(means.shape[1]),
-            },
-        ),
-    }
-    if "log_likelihood" in measured[0]:
-        values = stacked("log_likelihood").reshape(len(names), _CHAINS, per_chain, -1)
-        groups["log_likelihood"] = xr.Dataset(
-            {"y": (("chain", "draw", "checkpoint", "row"), np.moveaxis(values, 0, 2))},
-            {k: draws[k] for k in ("chain", "draw", "checkpoint")} | {"row": np.arange(values.shape[-1])},
-        )
-    attrs = results.provenance(settings) | {"kind": "measurement"} | extra
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attrs)} | {f"/{name}": results.describe(data) for name, data in groups.items()}
-    )

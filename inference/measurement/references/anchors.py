@@ -102,6 +102,12 @@ class References(NamedTuple):
     metric_factors: Float[np.ndarray, "R 2"]
     dof: float
 
+    @property
+    def separation(self) -> float:
+        """Distance of the references' means less what the noise of the means adds to it."""
+        noise = float(np.trace(self.mean_covariances.sum(axis=0)))
+        return float(np.sqrt(max(float(self.means[0, 0]) ** 2 - noise, 0.0)))
+
 
 def anchor(
     old: Float[np.ndarray, "n feature"],

@@ -14,7 +14,7 @@ import zarr
 
 from inference import measure
 from inference.measurement import checkpoints
-from inference.measurement.posterior import law, nuts, pieces
+from inference.measurement.posterior import climb, laplace, law, nuts, pieces
 from inference.measurement.samples import inputs, sources, stored
 from inference.measurement.verdict import words as verdict
 from mixture_models import InputError
@@ -270,7 +270,7 @@ def test_a_finished_checkpoint_is_read_once_to_know_it(
 
 
 def test_a_streamed_checkpoint_never_goes_to_nuts(references, small_pieces, monkeypatch):
-    monkeypatch.setattr(checkpoints.laplace, "MOST_K_HAT", -5.0)
+    monkeypatch.setattr(laplace, "MOST_K_HAT", -5.0)
     monkeypatch.setattr(verdict, "MOST_K_HAT", -5.0)
     monkeypatch.setattr(nuts, "sample", lambda *_, **__: pytest.fail("NUTS"))
     y = simulated(20_000, 0.4)
@@ -308,13 +308,13 @@ def test_what_cannot_be_streamed_is_refused_in_one_sentence(references, tmp_path
 
 def test_samples_that_change_while_they_are_measured_are_refused(references, small_pieces, monkeypatch):
     y = simulated(20_000, 0.4)
-    find_mode = checkpoints.climb.find_mode
+    find_mode = climb.find_mode
 
     def changing(*arguments, **settings):
         y[7] = np.nan
         return find_mode(*arguments, **settings)
 
-    monkeypatch.setattr(checkpoints.climb, "find_mode", changing)
+    monkeypatch.setattr(climb, "find_mode", changing)
     with pytest.raises(InputError, match="had 20000 finite ones and now has 19999"):
         measure(y, *references, memory=MEMORY, **QUIET)
 

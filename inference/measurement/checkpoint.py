@@ -1,0 +1,219 @@
+"""One checkpoint: its posterior, what is checked of it, and what is kept."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from inference.measurement.posterior import across, climb, laplace, law, nuts, pieces
+from inference.measurement.posterior import derived as posterior
+from inference.measurement.posterior.prior import Prior
+from inference.measurement.posterior.scales import ScalePosterior, scale_posterior
+from inference.measurement.references.anchors import NUM_DRAWS, References
+from inference.measurement.references.contamination import Contamination
+from inference.measurement.references.projection import Projection
+from inference.measurement.samples import inputs, stored
+from inference.measurement.verdict import checks
+from inference.measurement.verdict import words as verdict
+
+# Samples that follow one another in the file, of which it is asked whether they are independent.
+_CONSECUTIVE = 1000
+
+
+class Plan(NamedTuple):
+    """What is the same for all checkpoints."""
+
+    references: References
+    contamination: Contamination
+    projection: Projection
+    prior: Prior
+    method: str
+    neither: bool
+    num_draws: int
+    num_log_likelihood_rows: int
+    seed: int
+
+    @property
+    def on_line(self) -> bool:
+        """Whether the weight is seen along the axis between the references alone."""
+        return self.references.kind.covariance == "axis"
+
+
+class Checkpoint(NamedTuple):
+    """The samples of one checkpoint in the frame."""
+
+    num: int
+    rows: Iterable[law.Rows]
+    streamed: bool
+
+
+class Measured(NamedTuple):
+    """What is kept of one checkpoint, by name.
+
+    Attributes:
+        posterior: draws, one after the other, each draw of the anchors at every R-th place.
+        stats: how it was computed, diagnostics and the verdict.
+        observed: what a summary of the samples says.
+        check: statistics of the predictive check, observed and replicated.
+        log_likelihood: of some samples under every draw; empty where none is kept.
+    """
+
+    posterior: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    observed: dict[str, np.ndarray]
+    check: dict[str, np.ndarray]
+    log_likelihood: dict[str, np.ndarray]
+
+    def flat(self) -> dict[str, np.ndarray]:
+        """Return all arrays by names of part and array, as files keep them."""
+        return {
+            f"{part}.{name}": array
+            for part, arrays in self._asdict().items()
+            for name, array in arrays.items()
+        }
+
+    @classmethod
+    def of_flat(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Return what `flat` was made of."""
+        parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in cls._fields}
+        for key, array in arrays.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = array
+        return cls(**parts)
+
+
+def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Checked, index: int) -> Measured:
+    """Measure one checkpoint."""
+    references, rows, summary = plan.references, checkpoint.rows, checked.summaries[index]
+    rng = np.random.default_rng([plan.seed, index])
+    line, computed = _sampled(plan, checkpoint, rng)
+    draws = line
+    if plan.on_line and references.old.shape[1] > 1:
+        draws = _with_across(references, rows, line, rng)
+    reported = posterior.report(references, draws, rng)
+    y, kept_y, consecutive = _samples_looked_at(plan, checkpoint, rng)
+    prediction = checks.predictive_check(references, draws, y, rng)
+    weight = float(reported.old_weight.mean())
+    stats: dict[str, float | str] = {
+        "num_samples": checkpoint.num,
+        "streamed": int(checkpoint.streamed),
+        **computed,
+        **posterior.precision_of(references, draws, y, checkpoint.num)._asdict(),
+        **{f"deviation_{n}": z for n, z in zip(checks.STATISTICS, prediction.deviations, strict=True)},
+        **checks.independence_of(references, weight, y, consecutive, rng)._asdict(),
+        "num_repeated": summary.num_repeated,
+        "old_weight_mean": weight,
+        "deviation_left_out": checks.left_out_deviation(
+            plan.projection.rest, (checked.old, checked.new), weight, summary.mean, checkpoint.num
+        ),
+        "old_unmoved_probability": float(np.mean(reported.old_drift == 0.0)),
+        "new_unmoved_probability": float(np.mean(reported.new_gap == 0.0)),
+        "old_along_axis": _along_axis(draws.unknowns.old_mean, references, 0),
+        "new_along_axis": _along_axis(draws.unknowns.new_mean, references, 1),
+        **{f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()},
+    }
+    words = verdict.verdicts(stats, references.old.shape[1], references.separation)
+    stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
+    kept_likelihood = {}
+    if plan.num_log_likelihood_rows:
+        seen = kept_y[:, : references.draws.means.shape[-1]]
+        kept_likelihood["y"] = _by_slot(law.pointwise(references.draws, line.unknowns, seen))
+    return Measured(
+        posterior={name: _by_slot(array) for name, array in reported._asdict().items()},
+        stats={name: np.asarray(value) for name, value in stats.items()},
+        observed={"mean": summary.mean, "sd": summary.sd},
+        check={"observed": prediction.observed, "replicated": prediction.replicated},
+        log_likelihood=kept_likelihood,
+    )
+
+
+def _sampled(
+    plan: Plan, checkpoint: Checkpoint, rng: np.random.Generator
+) -> tuple[laplace.Draws, dict[str, float | str]]:
+    """Return draws of the posterior, along the axis where it is seen there alone, and how they were made."""
+    references, prior, neither = plan.references, plan.prior, plan.neither
+    seen = pieces.narrowed(checkpoint.rows, 1) if plan.on_line else checkpoint.rows
+    central = climb.find_mode(references.central, prior, seen, neither=neither)
+    modes = climb.modes_of_draws(references.draws, prior, seen, central, neither=neither)
+    each = plan.num_draws // NUM_DRAWS
+    scales = _scales(references, prior, checkpoint.rows, central, neither=neither)
+    fast = laplace.draw(references.draws, prior, seen, scales, modes, neither=neither, num=each, rng=rng)
+    made: dict[str, float | str] = {"k_hat": fast.k_hat, "efficiency": fast.efficiency, "method": "laplace"}
+    made |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
+    doubtful = plan.method == "auto" and not fast.k_hat <= laplace.MOST_K_HAT
+    if not (plan.method == "nuts" or (doubtful and not checkpoint.streamed)):
+        return fast, made
+    (held,) = seen
+    draws, sampled = nuts.sample(references.draws, prior, held, fast, neither=neither, num=each, rng=rng)
+    if plan.on_line:
+        draws = draws._replace(scales=_scales_across(draws.scales, fast.scales, rng))
+    return draws, made | {"method": "nuts", **sampled}
+
+
+def _samples_looked_at(
+    plan: Plan, checkpoint: Checkpoint, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the samples that are checked, those whose log-likelihood is kept, and the first in a row."""
+    num = checkpoint.num
+    looked_at, kept_rows = (
+        rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
+        for most in (checks.MOST_ROWS, plan.num_log_likelihood_rows)
+    )
+    places = np.concatenate([looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))])
+    ends = np.cumsum([len(looked_at), len(kept_rows)])
+    y, kept_y, consecutive = np.split(stored.take(pieces.sample_arrays(checkpoint.rows), places), ends)
+    return y, kept_y, consecutive
+
+
+def _along_axis(mean: ArrayLike, references: References, mode: int) -> float:
+    """Return the mean displacement of a mode along the axis."""
+    return float(np.mean(np.asarray(mean)[..., 0]) - references.means[mode, 0])
+
+
+def _scales(
+    references: References, prior: Prior, rows: Iterable[law.Rows], central: climb.Modes, *, neither: bool
+) -> ScalePosterior:
+    """Return the posterior of the scales of displacement around the central mode."""
+    one, quadratic = climb.unbatched(references.central), central.quadratic(references.central)
+    if references.kind.covariance != "axis" or references.old.shape[1] == 1:
+        return scale_posterior(one, prior, quadratic)
+    unknowns = climb.restored(law.start_of(one, 0.0, neither), central.flat[0])
+    found = across.estimate(references, [(one, unknowns)], rows)
+    return scale_posterior(one, prior, quadratic, across.summary_of(references, found))
+
+
+def _scales_across(
+    scales: Float[np.ndarray, "R J 2 2"], fast: Float[np.ndarray, "R J 2 2"], rng: np.random.Generator
+) -> Float[np.ndarray, "R J 2 2"]:
+    """Give what has moved the fast path's scales across the axis: NUTS along the axis sees nothing of it."""
+    found = scales.copy()
+    for mode in (0, 1):
+        moved, pool = scales[..., mode, 0] > 0.0, fast[..., mode, 1][fast[..., mode, 0] > 0.0]
+        if moved.any():
+            found[moved, mode, 1] = rng.choice(pool, int(moved.sum()))
+    return found
+
+
+def _with_across(
+    references: References, rows: Iterable[law.Rows], draws: laplace.Draws, rng: np.random.Generator
+) -> laplace.Draws:
+    """Return draws along the axis with the means across it."""
+    shape = draws.scales.shape[:2]
+    sets = across.sets_of(references.draws, draws.unknowns, across.SETS)
+    estimates = across.estimate(references, sets, rows)
+    which = np.arange(shape[0])[:, None] * across.SETS + np.arange(shape[1]) % across.SETS
+    scales = draws.scales[..., 1].reshape(-1, 2)
+    beside = across.draw_means(references, estimates, which.ravel(), scales, rng).reshape(*shape, 2, -1)
+    means = [
+        np.concatenate([np.asarray(mean), beside[:, :, mode]], axis=-1)
+        for mode, mean in enumerate((draws.unknowns.old_mean, draws.unknowns.new_mean))
+    ]
+    return draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
+
+
+def _by_slot(array: ArrayLike) -> np.ndarray:
+    """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
+    values = np.swapaxes(np.asarray(array), 0, 1)
+    return values.reshape(-1, *values.shape[2:])
