@@ -119,11 +119,11 @@ def test_few_changes_say_nothing():
 
 
 def table(rng, named):
-    base, run, cluster = answered(rng, 300, 8, spread=3.0, shared=1.0)
+    base, run, cluster = answered(rng, 300, 4, spread=3.0, shared=1.0)
     rows = []
     for arm, scores in (("base", base), ("a", run)):
         for item, score in enumerate(scores):
-            rows += [(arm, f"q{item}", sample, float(sample < round(8 * score))) for sample in range(8)]
+            rows += [(arm, f"q{item}", sample, float(sample < round(4 * score))) for sample in range(4)]
     frame = pd.DataFrame(rows, columns=["arm", "item", "sample", "score"])
     if named:
         frame["template"] = frame["item"].str[1:].astype(int) // 5

@@ -110,19 +110,20 @@ def test_derived_quantities_are_those_of_many_items():
 def test_scores_have_the_prior_that_numpyro_samples():
     """Where a score has probability u, the unknown has it too under NumPyro's law."""
     score = jnp.linspace(-3.0, 3.0, 13)
-    run = prior.run_of(jnp.stack([score] * 3, axis=-1))
-    task = prior.task_of(jnp.stack([score] * 3, axis=-1))
+    run = jax.jit(prior.run_of)(jnp.stack([score] * 3, axis=-1))
+    task = jax.jit(prior.task_of)(jnp.stack([score] * 3, axis=-1))
     u = special.ndtr(np.asarray(score))
     # NumPyro has no distribution function of this one: its density is that of the score over the slope.
-    slope = jax.vmap(jax.grad(lambda s: prior.run_of(jnp.array([0.0, 0.0, 1.0]) * s).mass_lost))(score)
+    mass_lost = jax.grad(lambda s: prior.run_of(jnp.array([0.0, 0.0, 1.0]) * s).mass_lost)
+    slope = jax.jit(jax.vmap(mass_lost))(score)
     density = np.exp(dist.Kumaraswamy(0.5, 2.0).log_prob(run.mass_lost))
     np.testing.assert_allclose(density * slope, stats.norm.pdf(score), rtol=1e-6)
     np.testing.assert_allclose(dist.Logistic(0.0, prior.DRIFT_SCALE).cdf(run.drift), u, atol=1e-9)
     np.testing.assert_allclose(dist.Exponential(1.0).cdf(run.drift_spread), u, atol=1e-9)
     np.testing.assert_allclose(stats.beta(1.0, 0.5).cdf(np.asarray(task.guess_share)), u, atol=1e-9)
-    np.testing.assert_allclose(prior.run_scores_of(*run), np.stack([score] * 3, axis=-1), atol=1e-6)
+    np.testing.assert_allclose(jax.jit(prior.run_scores_of)(*run), np.stack([score] * 3, axis=-1), atol=1e-6)
     location = np.asarray(task.mean) / np.sqrt(np.asarray(task.sd) ** 2 + 2.9)
-    back = prior.task_scores_of(location, jnp.log(task.sd), task.guess_share)
+    back = jax.jit(prior.task_scores_of)(location, jnp.log(task.sd), task.guess_share)
     np.testing.assert_allclose(back, np.stack([score] * 3, axis=-1), atol=1e-6)
 
 

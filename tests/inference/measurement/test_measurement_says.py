@@ -87,7 +87,7 @@ def test_no_scale_of_a_feature_changes_what_is_measured_of_a_projection():
 @pytest.mark.parametrize("max_features", [1, 2])
 def test_few_features_are_projected_to_one_or_two(max_features):
     rng, old, new = referenced()
-    tree = measure(two_modes(rng, 600, 0.3), old, new, max_features=max_features, **FAST)
+    tree = measure(two_modes(rng, 500, 0.3), old, new, max_features=max_features, **FAST)
     assert tree["posterior"].sizes["feature"] == max_features
     weight = tree["posterior"]["old_weight"]
     assert abs(float(weight.mean()) - 0.3) < 5.0 * float(weight.std())
@@ -136,7 +136,7 @@ def test_a_mode_that_lies_as_far_as_the_other_reference_may_be_another_behaviour
 
 
 def test_copies_of_reference_rows_count_once_and_are_said():
-    rng, old, new = referenced(num=150)
+    rng, old, new = referenced(1, num=150)
     y = two_modes(rng, 400, 0.4)
     plain = measure(y, old, new, **FAST)
     doubled = measure(y, np.repeat(old, 2, axis=0), np.concatenate([new, new[:50]]), **FAST)
