@@ -194,7 +194,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 )
                 axes.plot(x, y, label=figures.entry(name), markersize=4, linewidth=1.2, **look)
                 bad = _untrusted(tree["runs"].children[name], variable)
-                axes.plot(x[bad], y[bad], "x", color="crimson", markersize=8, zorder=3)
+                axes.plot(x[bad], y[bad], "x", color=figures.UNTRUSTED, markersize=8, zorder=3)
             level = float(tree["comparison"].attrs["level"])
             if level == level:
                 axes.axvline(level, color="0.35", linestyle=":", label="matched gap")

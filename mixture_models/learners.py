@@ -11,12 +11,12 @@ from jaxtyping import Array
 from numpyro.distributions import constraints
 
 from mixture_models.losses.loss import SITE
-from mixture_models.metrics import drift, old_coverage, retention
+from mixture_models.metrics import drift, old_coverage, retention, two_mode_metrics
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.overlap import single_mode_overlaps
 from mixture_models.mixture.task import Task
-from mixture_models.mixture.two_mode import TwoMode, expit
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.types import Program, Scalar
 from mixture_models.validation import flag, one_of
 
@@ -166,17 +166,3 @@ _BY_NAME: dict[str, Program] = {"two_mode": two_mode_learner, "single_mode": sin
 def resolve(learner: str | Program) -> Program:
     """Return the guide that a name stands for, or a NumPyro program as it is."""
     return learner if callable(learner) else _BY_NAME[one_of("learner", learner, _BY_NAME)]
-
-
-def two_mode_metrics(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
-    """Return the reported variables of a two-mode learner: weights, drift, gap, retention and means."""
-    return {
-        "old_weight": expit(learner.old_logit),
-        "old_logit": learner.old_logit,
-        "retention": retention(learner.law(), target),
-        "old_coverage": old_coverage(learner.law(), target),
-        "old_drift": drift(learner.old_mean, target, "old"),
-        "new_gap": drift(learner.new_mean, target, "new"),
-        "old_mean": learner.old_mean,
-        "new_mean": learner.new_mean,
-    }

@@ -11,12 +11,44 @@ from jaxtyping import Array, Float
 from mixture_models.integrals.logistic_normal import sigmoid_mean
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.types import AnyArray
+
+#: What a learner reports: long name and units by name.
+VARIABLES = dict(
+    old_weight=("old weight, β", "1"),
+    old_logit=("old logit, φ", "nat"),
+    retention=("retention of old behaviour", "1"),
+    old_coverage=("coverage of the old mode", "1"),
+    old_drift=("old drift, δ(m_o, μ_o)", "Mahalanobis"),
+    new_gap=("new gap, δ(m_n, μ_n)", "Mahalanobis"),
+    old_mean=("old mean, m_o", "feature"),
+    new_mean=("new mean, m_n", "feature"),
+    mean=("mean of the single mode", "feature"),
+    scale=("square root of the covariance", "feature"),
+    old_scale=("square root of the old mode's covariance", "feature"),
+    new_scale=("square root of the new mode's covariance", "feature"),
+    old_overlap=("share of the target's old mode that is covered", "1"),
+    new_overlap=("share of the target's new mode that is covered", "1"),
+)
 
 # Nodes of the inversion integral; the phase's change from node to node, in rad, at which it is cut off, and
 # the width of the cut in the logarithm of that change.
 _NUM_NODES, _CUT, _CUT_WIDTH = 2560, 1.0, 0.2
+
+
+def two_mode_metrics(learner: TwoMode, target: TwoMode) -> dict[str, Array]:
+    """Return the reported variables of a two-mode learner: weights, drift, gap, retention and means."""
+    return {
+        "old_weight": expit(learner.old_logit),
+        "old_logit": learner.old_logit,
+        "retention": retention(learner.law(), target),
+        "old_coverage": old_coverage(learner.law(), target),
+        "old_drift": drift(learner.old_mean, target, "old"),
+        "new_gap": drift(learner.new_mean, target, "new"),
+        "old_mean": learner.old_mean,
+        "new_mean": learner.new_mean,
+    }
 
 
 def drift(mean: Float[Array, "d"], target: TwoMode, mode: str) -> Float[Array, ""]:

@@ -33,7 +33,7 @@ def draw(axes: Axes, posterior: xr.Dataset, names: list[str], untrusted: np.ndar
             at[untrusted],
             np.full(untrusted.sum(), 0.02),
             "x",
-            color="crimson",
+            color=figures.UNTRUSTED,
             transform=axes.get_xaxis_transform(),
             label="not to be trusted (see the table)",
             clip_on=False,

@@ -16,6 +16,9 @@ from analyses.core import outputs
 from inference.intervals import interval
 
 _COLOURS = matplotlib.color_sequences["petroff10"]
+#: Of what is not to be trusted.
+UNTRUSTED = "crimson"
+
 _DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 _MARKERS = "osD^vP*X<>"
 

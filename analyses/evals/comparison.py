@@ -206,7 +206,9 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     if np.isfinite(tree[GROUP]["level"].to_numpy()).any():
         panels[0].plot([], [], color="0.35", linestyle=":", label="matched gain")
     if bool(untrusted.any()):
-        panels[0].plot([], [], "x", color="crimson", markersize=8, label="not to be trusted on some task")
+        panels[0].plot(
+            [], [], "x", color=figures.UNTRUSTED, markersize=8, label="not to be trusted on some task"
+        )
     words = f"point: a checkpoint, mean over tasks; thin lines: {100 * interval_probability():g} % intervals"
     figure.suptitle(f"Forgetting on the old tasks against learning\n{words}", fontsize=10)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -247,4 +249,4 @@ def _path(
         **look,
     )
     bad = untrusted.isel(checkpoint=there).to_numpy()
-    axes.plot(x[bad], y[bad], "x", color="crimson", markersize=8, zorder=4)
+    axes.plot(x[bad], y[bad], "x", color=figures.UNTRUSTED, markersize=8, zorder=4)

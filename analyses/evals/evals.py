@@ -280,7 +280,7 @@ def _rows(axes: Axes, frame: pd.DataFrame, names: Sequence[str], looks: figures.
             axes.hlines(y, row[f"{name}_lower"], row[f"{name}_upper"], color=look["color"], linewidth=1.8)
             axes.plot(row[name], y, markersize=4.5, linestyle="none", **look)
             if str(row.get("words", "")).startswith("not to be trusted"):
-                axes.plot(row[name], y, "x", color="crimson", markersize=9, zorder=3)
+                axes.plot(row[name], y, "x", color=figures.UNTRUSTED, markersize=9, zorder=3)
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.set_yticks(range(len(tasks)), [_short(task) for task in tasks])
     axes.grid(axis="y", visible=False)
@@ -301,7 +301,7 @@ def _legend(figure: Figure, axes: Axes, looks: figures.Styles, frame: pd.DataFra
     for name, look in looks.items():
         axes.plot([], [], label=name, **{k: v for k, v in look.items() if k != "linestyle"}, linestyle="none")
     if frame["words"].str.startswith("not to be trusted").any():
-        axes.plot([], [], "x", color="crimson", label="not to be trusted (see the table)")
+        axes.plot([], [], "x", color=figures.UNTRUSTED, label="not to be trusted (see the table)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
@@ -351,7 +351,8 @@ def _plot_base(rows: pd.DataFrame) -> Figure:
         axes.bar(x, of_task["observed"], width=0.8, color="0.82", label="observed")
         span = [(of_task["predicted"] - of_task["predicted_lower"]).clip(lower=0.0)]
         span.append((of_task["predicted_upper"] - of_task["predicted"]).clip(lower=0.0))
-        look = {"fmt": "o", "color": "#3f90da", "markersize": 4.0, "capsize": 3}
+        (colour,) = (look["color"] for look in figures.line_style(["predicted"]).values())
+        look = {"fmt": "o", "color": colour, "markersize": 4.0, "capsize": 3}
         axes.errorbar(x, of_task["predicted"], yerr=np.stack(span), label="predicted", **look)
         axes.set_title(_short(str(task)), fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -2,6 +2,8 @@
 
 import xarray as xr
 
+from mixture_models import metrics
+
 #: Version of the layout that `inference.open` reads.
 LAYOUT = 1
 
@@ -22,22 +24,11 @@ def register(**variables: tuple[str, str]) -> None:
             raise ValueError(f"{name} must keep its meaning {_LONG_NAME_AND_UNITS[name]}; got {meaning}")
 
 
-#: Names that several results share: dims, what is recorded of a learner, settings, diagnostics.
+#: What is recorded of a learner.
+register(**metrics.VARIABLES)
+
+#: Names that several results share: dims, settings, diagnostics.
 register(
-    old_weight=("old weight, β", "1"),
-    old_logit=("old logit, φ", "nat"),
-    retention=("retention of old behaviour", "1"),
-    old_coverage=("coverage of the old mode", "1"),
-    old_drift=("old drift, δ(m_o, μ_o)", "Mahalanobis"),
-    new_gap=("new gap, δ(m_n, μ_n)", "Mahalanobis"),
-    old_mean=("old mean, m_o", "feature"),
-    new_mean=("new mean, m_n", "feature"),
-    mean=("mean of the single mode", "feature"),
-    scale=("square root of the covariance", "feature"),
-    old_scale=("square root of the old mode's covariance", "feature"),
-    new_scale=("square root of the new mode's covariance", "feature"),
-    old_overlap=("share of the target's old mode that is covered", "1"),
-    new_overlap=("share of the target's new mode that is covered", "1"),
     method=("training method", "1"),
     learning_rate=("learning rate", "1"),
     loss=("divergence, minibatch estimate", "nat"),

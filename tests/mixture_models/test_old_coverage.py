@@ -11,8 +11,7 @@ from scipy.stats import multivariate_normal, norm
 from inference import gradient_flow, population_descent, train
 from inference.training.span import in_span
 from mixture_models import MixtureLaw, SingleModeLearner, TwoMode, TwoModeLearner, objectives
-from mixture_models.learners import two_mode_metrics
-from mixture_models.metrics import old_coverage
+from mixture_models.metrics import old_coverage, two_mode_metrics
 from mixture_models.objectives.companions import params_at
 
 pytestmark = pytest.mark.usefixtures("x64")
