@@ -50,17 +50,27 @@ def report(references: References, draws: Draws, rng: np.random.Generator) -> Re
     found, lengths = [], []
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         scales = draws.scales[:, :, mode]
-        noise = references.mean_covariances[mode]
         spread = np.repeat(scales, [1, mean.shape[-1] - 1], axis=-1)
-        total = noise + spread[..., None] ** 2 * np.eye(mean.shape[-1])
-        moved = spread * rng.standard_normal(mean.shape)
         reference = references.means[mode] + references.mean_errors[:, None, mode]
-        pulled = np.linalg.solve(total, (mean - reference - moved)[..., None])[..., 0] @ noise
-        displacement = np.where(spread.any(axis=-1, keepdims=True), mean - reference - pulled, 0.0)
+        displacement = displaced(mean, spread, reference, references.mean_covariances[mode], rng)
         length = np.linalg.norm(displacement @ references.metric[mode], axis=-1)
         lengths.append(length * np.sqrt(references.metric_factors[:, None, mode]))
         found.append(displacement @ references.frame.backward.T)
     return Reported(share * left, (1.0 - share) * left, *found, *lengths)
+
+
+def displaced(
+    mean: Float[np.ndarray, "R J d"],
+    spread: Float[np.ndarray, "R J d"],
+    reference: Float[np.ndarray, "R 1 d"],
+    noise: Float[np.ndarray, "d d"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "R J d"]:
+    """Draw displacements of a mode given its mean m, its scales and a draw μ + e of the reference mean."""
+    total = noise + spread[..., None] ** 2 * np.eye(mean.shape[-1])
+    moved = spread * rng.standard_normal(mean.shape)
+    pulled = np.linalg.solve(total, (mean - reference - moved)[..., None])[..., 0] @ noise
+    return np.where(spread.any(axis=-1, keepdims=True), mean - reference - pulled, 0.0)
 
 
 class Precision(NamedTuple):
