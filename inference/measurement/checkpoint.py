@@ -125,9 +125,9 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
     kept_likelihood = {}
     if plan.num_log_likelihood_rows:
         seen = kept_y[:, : references.draws.means.shape[-1]]
-        kept_likelihood["y"] = _by_slot(law.pointwise(references.draws, line.unknowns, seen))
+        kept_likelihood["y"] = posterior.by_slot(law.pointwise(references.draws, line.unknowns, seen))
     return Measured(
-        posterior={name: _by_slot(array) for name, array in reported._asdict().items()},
+        posterior={name: posterior.by_slot(array) for name, array in reported._asdict().items()},
         stats={name: np.asarray(value) for name, value in stats.items()},
         observed={"mean": summary.mean, "sd": summary.sd},
         check={"observed": prediction.observed, "replicated": prediction.replicated},
@@ -218,9 +218,3 @@ def _with_across(
         for mode, mean in enumerate((draws.unknowns.old_mean, draws.unknowns.new_mean))
     ]
     return draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
-
-
-def _by_slot(array: ArrayLike) -> np.ndarray:
-    """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
-    values = np.swapaxes(np.asarray(array), 0, 1)
-    return values.reshape(-1, *values.shape[2:])

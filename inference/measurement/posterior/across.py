@@ -31,8 +31,8 @@ SETS = 4
 # Numbers of the matrices of draws that are held at once, over four.
 _NUMBERS = 1 << 20
 
-# What keeps the estimate of a mode without samples finite.
-_LEAST_MASS = 1e-6
+#: What keeps the estimate of a mode without samples finite.
+LEAST_MASS = 1e-6
 
 
 class Estimates(NamedTuple):
@@ -56,7 +56,7 @@ def estimate(references: References, sets: list[tuple[Anchors, Unknowns]], rows:
         rows: the samples, all coordinates.
     """
     mass, third, turned, sums = total(lambda piece: _sums(sets, piece), rows)
-    mass = np.asarray(mass) + _LEAST_MASS * np.eye(2)
+    mass = np.asarray(mass) + LEAST_MASS * np.eye(2)
     inverse = np.linalg.inv(mass)
     seen = np.asarray(sums) - np.einsum("sjk,kp->sjp", turned, references.slopes)
     means = inverse @ seen

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from inference.measurement.posterior import law
@@ -12,8 +13,8 @@ from inference.measurement.posterior.laplace import Draws
 from inference.measurement.posterior.law import Unknowns
 from inference.measurement.references.anchors import Anchors, References
 
-# Prior precision of an unshrunk displacement: where a mode has no samples, a scale of 10 is left of it.
-_LEAST_INFORMATION = 1e-2
+#: Prior precision of an unshrunk displacement: where a mode has no samples, a scale of 10 is left of it.
+LEAST_INFORMATION = 1e-2
 
 
 class Reported(NamedTuple):
@@ -123,7 +124,7 @@ def precision_of(
         ],
         axis=0,
     )
-    inverse = np.linalg.inv(products * num_samples / len(y) + _LEAST_INFORMATION * np.eye(2))
+    inverse = np.linalg.inv(products * num_samples / len(y) + LEAST_INFORMATION * np.eye(2))
     resolutions = []
     for mode in (0, 1):
         noise = np.diagonal(references.mean_covariances[mode])
@@ -150,3 +151,9 @@ def _responsibility_products(
     at = law.coordinates(anchors, unknowns, law.Squares.of_rows(anchors, y))
     held = special.softmax(np.stack(law.log_densities(anchors, law.Settled.of(unknowns), at)), axis=0)[:2]
     return np.asarray(held @ held.T)
+
+
+def by_slot(array: ArrayLike) -> np.ndarray:
+    """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
+    values = np.swapaxes(np.asarray(array), 0, 1)
+    return values.reshape(-1, *values.shape[2:])

@@ -178,6 +178,20 @@ def _check(
     return Checked(source, summaries, tuple(found.values()), features, total, copies)
 
 
+def degenerate(checked: Checked, index: int, error: Exception) -> str:
+    """Say what is odd about a checkpoint that cannot be computed with, in units of the references."""
+    summary = checked.summaries[index]
+    together = np.concatenate(checked.references)
+    spread = together.std(axis=0)
+    far, ratio = np.abs(summary.mean - together.mean(axis=0)) / spread, summary.sd / spread
+    return (
+        f"checkpoint {checked.samples.names[index]} cannot be measured ({str(error).rstrip('.')}): its "
+        f"features spread {ratio.min():.2g} to {ratio.max():.2g} times as wide as those of the references, "
+        f"and their means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or "
+        "samples that are all equal"
+    )
+
+
 def _once(reference: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m d"]:
     """Return the different rows of a reference, in their order, where repeated ones are copies of rows.
 
