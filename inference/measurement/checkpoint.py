@@ -102,7 +102,13 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
         **computed,
         **posterior.precision_of(references, draws, y, checkpoint.num)._asdict(),
         **{f"deviation_{n}": z for n, z in zip(checks.STATISTICS, prediction.deviations, strict=True)},
-        **checks.independence_of(references, weight, y, consecutive, rng)._asdict(),
+        **checks.independence_of(
+            (references.old, references.new),
+            (weight, 1.0 - weight),
+            y,
+            checks.without_modes(references, consecutive),
+            rng,
+        )._asdict(),
         "num_repeated": summary.num_repeated,
         "old_weight_mean": weight,
         "deviation_left_out": checks.left_out_deviation(
@@ -119,9 +125,9 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
     kept_likelihood = {}
     if plan.num_log_likelihood_rows:
         seen = kept_y[:, : references.draws.means.shape[-1]]
-        kept_likelihood["y"] = _by_slot(law.pointwise(references.draws, line.unknowns, seen))
+        kept_likelihood["y"] = posterior.by_slot(law.pointwise(references.draws, line.unknowns, seen))
     return Measured(
-        posterior={name: _by_slot(array) for name, array in reported._asdict().items()},
+        posterior={name: posterior.by_slot(array) for name, array in reported._asdict().items()},
         stats={name: np.asarray(value) for name, value in stats.items()},
         observed={"mean": summary.mean, "sd": summary.sd},
         check={"observed": prediction.observed, "replicated": prediction.replicated},
@@ -205,15 +211,10 @@ def _with_across(
     estimates = across.estimate(references, sets, rows)
     which = np.arange(shape[0])[:, None] * across.SETS + np.arange(shape[1]) % across.SETS
     scales = draws.scales[..., 1].reshape(-1, 2)
-    beside = across.draw_means(references, estimates, which.ravel(), scales, rng).reshape(*shape, 2, -1)
+    prior = references.means[:, 1:], references.mean_covariances[:, 1:, 1:]
+    beside = across.draw_means(*prior, estimates, which.ravel(), scales, rng).reshape(*shape, 2, -1)
     means = [
         np.concatenate([np.asarray(mean), beside[:, :, mode]], axis=-1)
         for mode, mean in enumerate((draws.unknowns.old_mean, draws.unknowns.new_mean))
     ]
     return draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
-
-
-def _by_slot(array: ArrayLike) -> np.ndarray:
-    """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
-    values = np.swapaxes(np.asarray(array), 0, 1)
-    return values.reshape(-1, *values.shape[2:])

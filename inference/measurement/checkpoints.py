@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,15 @@ from inference.measurement.references.projection import Projection, project
 from inference.measurement.samples import inputs, stored
 from inference.measurement.samples.sources import Source
 from inference.measurement.scores.measure_scores import prior_shapes
+from inference.measurement.tasks.measure_tasks import (
+    TaskSettings,
+    check_names,
+    dirichlet_shapes,
+    measure_tasks,
+    named_references,
+)
+from inference.measurement.tasks.references import COVARIANCES as OF_TASKS
+from inference.measurement.tasks.two import by_task, in_roles
 from inference.measurement.variables import VARIABLES
 from inference.storage import kept
 from mixture_models.validation import InputError, flag, folder_of, integer, one_of, positive
@@ -43,15 +52,16 @@ COVARIANCES, TAILS = ("auto", *KINDS), ("auto", "gaussian", "student")
 @on_one_thread
 def measure(
     samples: Source,
-    old_reference: Source,
-    new_reference: Source,
+    old_reference: Source | Mapping[str, Source],
+    new_reference: Source | None = None,
     *,
+    new_task: str | None = None,
     seed: int = 0,
     method: str = "auto",
     covariance: str = "auto",
     tails: str = "auto",
     neither: bool = False,
-    weight_prior: tuple[float, float] = (1.0, 1.0),
+    weight_prior: Sequence[float] = (1.0, 1.0),
     displacement_scale: float = 0.5,
     num_draws: int = 1000,
     max_features: int = 64,
@@ -75,8 +85,10 @@ def measure(
     Args:
         samples: of the checkpoints: shape (checkpoint, sample, feature), a list or mapping of (sample,
             feature) arrays, a labelled array or table, or a file; see `sources.samples_of`.
-        old_reference: samples of the old task, shape (sample, feature), or a file.
+        old_reference: samples of the old task, shape (sample, feature), or a file; or the references of 2 to
+            20 tasks by name, which may be ``{"old": …, "new": …}``. Then there is no ``new_reference``.
         new_reference: samples of the new task, likewise.
+        new_task: of references by name the new one; None for ``"new"`` if there is one.
         seed: of all random numbers.
         method: ``"laplace"`` (fast), ``"nuts"``, or ``"auto"``: fast, and NUTS for the checkpoints whose k̂
             says that the fast path cannot be trusted and whose samples fit into memory.
@@ -86,7 +98,8 @@ def measure(
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
             references), or ``"auto"`` by BIC.
         neither: whether a third, broad component takes samples that belong to neither task.
-        weight_prior: shapes (a, b) of the Beta prior of the old share, each at least 1.
+        weight_prior: shapes (a, b) of the Beta prior of the old share, each at least 1; with references by
+            name those of the Dirichlet prior, one a task, (1, 1) for a uniform one.
         displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
         num_draws: of the posterior, over four chains; rounded up to a multiple of 100.
         max_features: with more features than this, samples are projected to this many coordinates; see
@@ -106,18 +119,24 @@ def measure(
         computed, resolutions, diagnostics, and the verdict in ``words``, of the weight alone in
         ``weight_words`` and of the drift in ``drift_words``), ``/observed_data`` (a summary),
         ``/posterior_predictive``, ``/constant_data``, and ``/log_likelihood`` on demand; described in
-        docs/measurement.md.
+        docs/measurement.md. With references by name other than old and new it holds ``weight``,
+        ``displacement`` and ``drift`` with a dim ``task``, and ``old_weight``, the sum over the tasks that
+        are not new, where one is.
 
     Raises:
         InputError: an unusable input, before anything is computed.
 
     Source: derivation in docs/measurement.md.
     """
+    named = named_references(old_reference, new_reference, new_task)
+    if named is not None and set(named) == {"old", "new"} and new_task in (None, "new"):
+        old_reference, new_reference, named = named["old"], named["new"], None
     one_of("method", method, METHODS)
     one_of("covariance", covariance, COVARIANCES)
     one_of("tails", tails, TAILS)
-    shapes = prior_shapes(weight_prior)
-    prior = Prior(shapes, positive("displacement_scale", displacement_scale))
+    many = named is not None and len(named) > 2
+    shapes = dirichlet_shapes(weight_prior, len(named)) if named and many else prior_shapes(weight_prior)
+    scale = positive("displacement_scale", displacement_scale)
     seed = integer("seed", seed, at_least=0)
     step = CHAINS * NUM_DRAWS
     num_draws = -(-integer("num_draws", num_draws, at_least=step) // step) * step
@@ -127,6 +146,27 @@ def measure(
     max_features = integer("max_features", max_features)
     limit = stored.default_memory() if memory is None else positive("memory", memory)
     neither, drop_missing = flag("neither", neither), flag("drop_missing", drop_missing)
+    if named is not None and many:
+        if neither:
+            raise InputError(f"a component for neither task goes with two references; got {len(named)}")
+        one_of("covariance of three tasks or more", covariance, ("auto", *OF_TASKS))
+        chosen = TaskSettings(
+            seed,
+            method,
+            covariance,
+            tails,
+            shapes,
+            scale,
+            num_draws,
+            max_features,
+            drop_missing,
+            num_rows,
+            check_names(named, new_task),
+        )
+        return measure_tasks(samples, named, chosen, memory=limit, keep=keep, progress=progress)
+    if named is not None:
+        old_reference, new_reference, shapes = in_roles(named, new_task, shapes)
+    prior = Prior((shapes[0], shapes[1]), scale)
     checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
@@ -196,21 +236,8 @@ def measure(
         "separation": references.separation,
         "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),
     }
-    return tree_of(measured, names, checked, projection, plan, settings, extra)
-
-
-def _degenerate(checked: inputs.Checked, index: int, error: Exception) -> str:
-    """Say what is odd about a checkpoint that cannot be computed with, in units of the references."""
-    summary = checked.summaries[index]
-    both = np.concatenate([checked.old, checked.new])
-    spread = both.std(axis=0)
-    far, ratio = np.abs(summary.mean - both.mean(axis=0)) / spread, summary.sd / spread
-    return (
-        f"checkpoint {checked.samples.names[index]} cannot be measured ({str(error).rstrip('.')}): its "
-        f"features spread {ratio.min():.2g} to {ratio.max():.2g} times as wide as those of both references, "
-        f"and their means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or "
-        "samples that are all equal"
-    )
+    tree = tree_of(measured, names, checked, projection, plan, settings, extra)
+    return tree if named is None else by_task(tree, named, new_task)
 
 
 def _measured(
@@ -221,7 +248,7 @@ def _measured(
     try:
         return measure_checkpoint(plan, checkpoint, checked, index).flat()
     except np.linalg.LinAlgError as error:
-        raise InputError(_degenerate(checked, index, error)) from error
+        raise InputError(inputs.degenerate(checked, index, error)) from error
 
 
 def _checkpoint(

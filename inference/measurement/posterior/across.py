@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+import scipy.linalg
+from jaxtyping import Float, Int
 from scipy import special
 
 from inference.measurement.posterior import law
@@ -30,20 +31,20 @@ SETS = 4
 # Numbers of the matrices of draws that are held at once, over four.
 _NUMBERS = 1 << 20
 
-# What keeps the estimate of a mode without samples finite.
-_LEAST_MASS = 1e-6
+#: What keeps the estimate of a mode without samples finite.
+LEAST_MASS = 1e-6
 
 
 class Estimates(NamedTuple):
     """Least-squares estimates of the means across the axis, for each of S sets of responsibilities.
 
     Attributes:
-        means: of the old and of the new mode, shape (S, 2, p).
-        covariances: C, shape (S, 2, p, 2, p).
+        means: of every mode, shape (S, K, p).
+        covariances: C, shape (S, K, p, K, p).
     """
 
-    means: Float[np.ndarray, "S 2 p"]
-    covariances: Float[np.ndarray, "S 2 p 2 p"]
+    means: Float[np.ndarray, "S K p"]
+    covariances: Float[np.ndarray, "S K p K p"]
 
 
 def estimate(references: References, sets: list[tuple[Anchors, Unknowns]], rows: Iterable[Rows]) -> Estimates:
@@ -55,7 +56,7 @@ def estimate(references: References, sets: list[tuple[Anchors, Unknowns]], rows:
         rows: the samples, all coordinates.
     """
     mass, third, turned, sums = total(lambda piece: _sums(sets, piece), rows)
-    mass = np.asarray(mass) + _LEAST_MASS * np.eye(2)
+    mass = np.asarray(mass) + LEAST_MASS * np.eye(2)
     inverse = np.linalg.inv(mass)
     seen = np.asarray(sums) - np.einsum("sjk,kp->sjp", turned, references.slopes)
     means = inverse @ seen
@@ -92,45 +93,45 @@ def _sums(sets: list[tuple[Anchors, Unknowns]], piece: Rows) -> tuple[np.ndarray
 
 
 def draw_means(
-    references: References,
+    reference: Float[np.ndarray, "K p"],
+    noise: Float[np.ndarray, "K p p"],
     estimates: Estimates,
-    which: Float[np.ndarray, "N"],
-    scales: Float[np.ndarray, "N 2"],
+    which: Int[np.ndarray, "N"],
+    scales: Float[np.ndarray, "N K"],
     rng: np.random.Generator,
-) -> Float[np.ndarray, "N 2 p"]:
+) -> Float[np.ndarray, "N K p"]:
     """Draw the means across the axis given the scales of displacement, each by one of the estimates.
 
     With a draw m' of the prior N(μ̂, V + T) and ε of N(0, C), m' + (V + T) (V + T + C)⁻¹ (m̂ + ε - m') is one
     of the posterior.
 
     Args:
-        references: what they say.
+        reference: means of the references across the axis.
+        noise: their covariances.
         estimates: S of them.
         which: the estimate that each draw goes by.
-        scales: τ_p of the old and of the new mode.
+        scales: τ_p of every mode.
         rng: of all that is random.
     """
-    count, p = len(which), references.old.shape[1] - 1
-    noise = references.mean_covariances[:, 1:, 1:]
+    count, (modes, p) = len(which), reference.shape
     roots = np.linalg.cholesky(noise)
-    reference = references.means[:, 1:]
-    prior = reference + np.einsum("kij,nkj->nki", roots, rng.standard_normal((count, 2, p)))
-    prior += scales[:, :, None] * rng.standard_normal((count, 2, p))
-    covariances = estimates.covariances.reshape(-1, 2 * p, 2 * p)
+    prior = reference + np.einsum("kij,nkj->nki", roots, rng.standard_normal((count, modes, p)))
+    prior += scales[:, :, None] * rng.standard_normal((count, modes, p))
+    size = modes * p
+    covariances = estimates.covariances.reshape(-1, size, size)
     eigenvalues, vectors = np.linalg.eigh(covariances)
     spread = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[:, None, :]
-    fixed = np.zeros((2 * p, 2 * p))
-    fixed[:p, :p], fixed[p:, p:] = noise
-    found = prior.reshape(count, 2 * p)
-    noises = rng.standard_normal((count, 2 * p))
+    fixed = scipy.linalg.block_diag(*noise)
+    found = prior.reshape(count, size)
+    noises = rng.standard_normal((count, size))
     for some in np.array_split(np.arange(count), max(1, count * p * p // _NUMBERS)):
         of = which[some]
         variances = np.repeat(scales[some] ** 2, p, axis=1)
-        total_prior = fixed + variances[:, :, None] * np.eye(2 * p)
-        seen = estimates.means[of].reshape(-1, 2 * p) + (spread[of] @ noises[some][..., None])[..., 0]
+        total_prior = fixed + variances[:, :, None] * np.eye(size)
+        seen = estimates.means[of].reshape(-1, size) + (spread[of] @ noises[some][..., None])[..., 0]
         away = np.linalg.solve(total_prior + covariances[of], (seen - found[some])[..., None])
         found[some] += (total_prior @ away)[..., 0]
-    result: np.ndarray = found.reshape(count, 2, p)
+    result: np.ndarray = found.reshape(count, modes, p)
     return result
 
 

@@ -102,7 +102,7 @@ def choose_kind(
         if tails != "auto":
             return tails == "student"
         values = [
-            reference_log_likelihood(old, new, shared=shared, heavy_tails=heavy) for heavy in (False, True)
+            reference_log_likelihood([old, new], shared=shared, heavy_tails=heavy) for heavy in (False, True)
         ]
         return bool(values[1] - values[0] > 0.5 * np.log(len(old) + len(new)))
 
@@ -118,7 +118,7 @@ def choose_kind(
     heavy = {True: tailed(True), False: tailed(False)}
     kinds = [Kind(name, heavy[name == safe]) for name in candidates]
     dofs = {
-        shared: fit_tail_dof(old, new, shared=shared) if heavy[shared] else None for shared in (True, False)
+        shared: fit_tail_dof([old, new], shared=shared) if heavy[shared] else None for shared in (True, False)
     }
     whole = anchor(old, new, kinds[0], tail_dof=dofs[True], num_draws=0).central.shape
     scores = {kind: _score(old, new, kind, dofs[kind.covariance == safe], whole) for kind in kinds}

@@ -3,7 +3,7 @@
 A batch of draws of the anchors is climbed at once: every pass over the rows serves them all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -138,9 +138,30 @@ def _climb(
     scales: Float[np.ndarray, "2 2"],
     tolerance: float,
 ) -> Modes:
-    """Maximise likelihood times prior given the scales by Newton steps, damped where they fail."""
+    """Maximise likelihood times prior given the scales."""
     factors = mean_factors(anchors, scales)
-    here = _evaluate(anchors, prior, rows, start, flat, factors)
+
+    def evaluate(flat: np.ndarray) -> list[np.ndarray]:
+        return _evaluate(anchors, prior, rows, start, flat, factors)
+
+    flat, here, converged = newton(evaluate, flat, tolerance)
+    return Modes(flat, here[1], here[2], here[0], here[3], here[4], scales, converged)
+
+
+def newton(
+    evaluate: Callable[[np.ndarray], list[np.ndarray]], flat: Float[np.ndarray, "R D"], tolerance: float
+) -> tuple[Float[np.ndarray, "R D"], list[np.ndarray], np.ndarray]:
+    """Climb a batch of log posteriors by Newton steps, damped where they fail.
+
+    Args:
+        evaluate: returns log posterior, gradient and Hessian of the log-likelihood, then of the log prior.
+        flat: where to start.
+        tolerance: gain of a further step below which a climb has arrived [nat].
+
+    Returns:
+        Where it ends, what `evaluate` returns there, and which climbs have arrived.
+    """
+    here = evaluate(flat)
     damping, converged = np.zeros(len(flat)), np.zeros(len(flat), bool)
     for _ in range(_STEPS):
         gradient, hessian = here[1] + here[3], here[2] + here[4]
@@ -155,7 +176,7 @@ def _climb(
         if converged.all():
             break
         step[converged] = 0.0
-        tried = _evaluate(anchors, prior, rows, start, flat + step, factors)
+        tried = evaluate(flat + step)
         better = (tried[0] >= here[0]) & ~converged
         flat = np.where(better[:, None], flat + step, flat)
         here = [
@@ -166,7 +187,7 @@ def _climb(
             np.where(damping > 1e-3, damping / 4.0, 0.0),
             np.maximum(4.0 * damping, 0.05 * largest),
         )
-    return Modes(flat, here[1], here[2], here[0], here[3], here[4], scales, converged)
+    return flat, here, converged
 
 
 def _evaluate(

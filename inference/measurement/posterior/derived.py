@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from inference.measurement.posterior import law
@@ -12,8 +13,8 @@ from inference.measurement.posterior.laplace import Draws
 from inference.measurement.posterior.law import Unknowns
 from inference.measurement.references.anchors import Anchors, References
 
-# Prior precision of an unshrunk displacement: where a mode has no samples, a scale of 10 is left of it.
-_LEAST_INFORMATION = 1e-2
+#: Prior precision of an unshrunk displacement: where a mode has no samples, a scale of 10 is left of it.
+LEAST_INFORMATION = 1e-2
 
 
 class Reported(NamedTuple):
@@ -50,17 +51,27 @@ def report(references: References, draws: Draws, rng: np.random.Generator) -> Re
     found, lengths = [], []
     for mode, mean in enumerate((unknowns.old_mean, unknowns.new_mean)):
         scales = draws.scales[:, :, mode]
-        noise = references.mean_covariances[mode]
         spread = np.repeat(scales, [1, mean.shape[-1] - 1], axis=-1)
-        total = noise + spread[..., None] ** 2 * np.eye(mean.shape[-1])
-        moved = spread * rng.standard_normal(mean.shape)
         reference = references.means[mode] + references.mean_errors[:, None, mode]
-        pulled = np.linalg.solve(total, (mean - reference - moved)[..., None])[..., 0] @ noise
-        displacement = np.where(spread.any(axis=-1, keepdims=True), mean - reference - pulled, 0.0)
+        displacement = displaced(mean, spread, reference, references.mean_covariances[mode], rng)
         length = np.linalg.norm(displacement @ references.metric[mode], axis=-1)
         lengths.append(length * np.sqrt(references.metric_factors[:, None, mode]))
         found.append(displacement @ references.frame.backward.T)
     return Reported(share * left, (1.0 - share) * left, *found, *lengths)
+
+
+def displaced(
+    mean: Float[np.ndarray, "R J d"],
+    spread: Float[np.ndarray, "R J d"],
+    reference: Float[np.ndarray, "R 1 d"],
+    noise: Float[np.ndarray, "d d"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "R J d"]:
+    """Draw displacements of a mode given its mean m, its scales and a draw μ + e of the reference mean."""
+    total = noise + spread[..., None] ** 2 * np.eye(mean.shape[-1])
+    moved = spread * rng.standard_normal(mean.shape)
+    pulled = np.linalg.solve(total, (mean - reference - moved)[..., None])[..., 0] @ noise
+    return np.where(spread.any(axis=-1, keepdims=True), mean - reference - pulled, 0.0)
 
 
 class Precision(NamedTuple):
@@ -113,7 +124,7 @@ def precision_of(
         ],
         axis=0,
     )
-    inverse = np.linalg.inv(products * num_samples / len(y) + _LEAST_INFORMATION * np.eye(2))
+    inverse = np.linalg.inv(products * num_samples / len(y) + LEAST_INFORMATION * np.eye(2))
     resolutions = []
     for mode in (0, 1):
         noise = np.diagonal(references.mean_covariances[mode])
@@ -140,3 +151,9 @@ def _responsibility_products(
     at = law.coordinates(anchors, unknowns, law.Squares.of_rows(anchors, y))
     held = special.softmax(np.stack(law.log_densities(anchors, law.Settled.of(unknowns), at)), axis=0)[:2]
     return np.asarray(held @ held.T)
+
+
+def by_slot(array: ArrayLike) -> np.ndarray:
+    """Return draws (R, J, ...) one after the other, each draw of the anchors at every R-th place."""
+    values = np.swapaxes(np.asarray(array), 0, 1)
+    return values.reshape(-1, *values.shape[2:])

@@ -30,9 +30,9 @@ MOST_K_HAT = 0.7
 
 _SIGNS = np.array([-1.0, 1.0])
 
-# How much wider than the quadratic says the unknowns are proposed, and how many proposals there are a draw:
-# at first, and where k̂ was too large.
-_ATTEMPTS = ((1.1, 2), (1.15, 4), (1.25, 4))
+#: How much wider than the quadratic says the unknowns are proposed, and how many proposals there are a draw:
+#: at first, and where k̂ was too large.
+ATTEMPTS = ((1.1, 2), (1.15, 4), (1.25, 4))
 
 
 class Draws(NamedTuple):
@@ -74,8 +74,8 @@ def draw(
         num: draws for each draw of the anchors.
         rng: of all that is random.
     """
-    found, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, _ATTEMPTS[0], None)
-    for attempt in _ATTEMPTS[1:]:
+    found, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, ATTEMPTS[0], None)
+    for attempt in ATTEMPTS[1:]:
         if found.k_hat <= MOST_K_HAT:
             break
         tried, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, attempt, shares)
@@ -116,9 +116,9 @@ def _draw(
         kept = jax.tree.map(lambda a: np.asarray(a)[:, :num], unknowns)
         return Draws(kept, scales[:, :num], np.inf, 0.0), np.full(len(CONFIGURATIONS), 0.25)
     shared, shares = _shared_odds(log_weight, moved)
-    smoothed, k_hat = _smoothed(shared)
-    weight = special.softmax(smoothed, axis=1)
-    chosen = np.stack([_resampled(w, num, rng) for w in weight])
+    log_shares, k_hat = smoothed(shared)
+    weight = special.softmax(log_shares, axis=1)
+    chosen = np.stack([resampled(w, num, rng) for w in weight])
     taken = np.arange(count)[:, None], chosen
     draws = Draws(
         jax.tree.map(lambda a: np.asarray(a)[taken], unknowns),
@@ -153,17 +153,18 @@ def _shared_odds(
     return found - special.logsumexp(found, axis=1, keepdims=True), np.exp(evidence)
 
 
-def _smoothed(log_weight: Float[np.ndarray, "R P"]) -> tuple[Float[np.ndarray, "R P"], float]:
+def smoothed(log_weight: Float[np.ndarray, "R P"]) -> tuple[Float[np.ndarray, "R P"], float]:
+    """Return log weights whose largest are smoothed by a Pareto law, and its shape k̂."""
     floor = log_weight[np.isfinite(log_weight)].min()
     # Draws that are each the only one of their configuration under their anchors weigh alike: rounding must
     # not rank them.
     log_weight = np.round(log_weight, 8)
     # It takes what has to be negated, as a log-likelihood has for leave-one-out.
-    smoothed, k_hat = array_stats.psislw(log_weight.max() - np.maximum(log_weight, floor).ravel())
-    return np.asarray(smoothed).reshape(log_weight.shape), float(k_hat)
+    found, k_hat = array_stats.psislw(log_weight.max() - np.maximum(log_weight, floor).ravel())
+    return np.asarray(found).reshape(log_weight.shape), float(k_hat)
 
 
-def _resampled(weight: Float[np.ndarray, "P"], num: int, rng: np.random.Generator) -> np.ndarray:
+def resampled(weight: Float[np.ndarray, "P"], num: int, rng: np.random.Generator) -> np.ndarray:
     """Return places by systematic resampling, shuffled."""
     places = (np.arange(num) + rng.uniform()) / num
     return rng.permutation(np.minimum(np.searchsorted(np.cumsum(weight), places), len(weight) - 1))
@@ -186,7 +187,7 @@ def _propose_unknowns(
         width: how much wider than the quadratic says the unknowns are drawn.
     """
     precision, slope = _given_scales(anchors, quadratic, scales)
-    factor = _cholesky(precision)
+    factor = cholesky(precision)
     u = np.linalg.solve(factor, slope[..., None])[..., 0]
     spread = 1.0 / factor[:, -1, -1]
     centre = quadratic.flat[0] + spread * u[:, -1]
@@ -197,7 +198,7 @@ def _propose_unknowns(
     pulled = u[:, :-1] - factor[:, -1, :-1] * shift[:, None]
     mean = np.linalg.solve(np.swapaxes(factor[:, :-1, :-1], 1, 2), pulled[..., None])[..., 0]
     conditional = _precision_given_weight(quadratic, precision[:, :-1, :-1], logit, anchors.means.shape[1])
-    away, log_q_rest = _propose_gaussian(_cholesky(conditional) / width, rng)
+    away, log_q_rest = _propose_gaussian(cholesky(conditional) / width, rng)
     return np.column_stack([logit, quadratic.flat[1:] + mean + away]), log_q_logit + log_q_rest
 
 
@@ -261,7 +262,7 @@ def _propose_gaussian(
     return away, log_volume - 0.5 * np.sum(z * z, axis=1)
 
 
-def _cholesky(precision: Float[np.ndarray, "P D D"]) -> Float[np.ndarray, "P D D"]:
+def cholesky(precision: Float[np.ndarray, "P D D"]) -> Float[np.ndarray, "P D D"]:
     """Return Cholesky factors, NaN where a matrix is not positive definite."""
     try:
         return np.linalg.cholesky(precision)

@@ -1,6 +1,8 @@
 """The same posterior by NUTS: a chain for each draw of the anchors, started by the fast path."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import arviz as az
 import jax
@@ -119,9 +121,9 @@ def sample(
     tilt = sites.get("tilt", np.zeros((count, num, *start.unknowns.tilt.shape[2:])))
     unknowns = Unknowns(special.logit(sites["old_share"]), sites["old_mean"], sites["new_mean"], tilt, third)
     scales = np.stack([np.sqrt(sites["axis_variance"]), sites["across_scale"]], axis=-1)
-    diagnostics = _diagnostics({name: sites[name] for name in ("old_share", "old_mean", "new_mean")})
-    diagnostics["divergences"] = float(np.sum(np.asarray(diverging)))
-    return Draws(unknowns, scales * moved[:, None, :, None], start.k_hat, start.efficiency), diagnostics
+    found = diagnostics({name: sites[name] for name in ("old_share", "old_mean", "new_mean")})
+    found["divergences"] = float(np.sum(np.asarray(diverging)))
+    return Draws(unknowns, scales * moved[:, None, :, None], start.k_hat, start.efficiency), found
 
 
 @partial(jax.jit, static_argnames=("neither", "num"))
@@ -137,12 +139,31 @@ def _chains(
     num: int,
 ) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
     """Return draws (R, num, ...) of the sites of a chain for each draw of the anchors, and what diverged."""
-    program = partial(model, neither=neither)
+    given = (anchors, prior, rows, moved)
+    return run_chains(partial(model, neither=neither), given, (0, None, None, 0), at, keys, num=num)
 
-    def one(
-        anchors: Anchors, moved: Array, at: dict[str, AnyArray], key: Array
-    ) -> tuple[dict[str, Array], Array]:
-        given = (anchors, prior, rows, moved)
+
+def run_chains(
+    program: Callable[..., None],
+    given: tuple[Any, ...],
+    axes: tuple[int | None, ...],
+    at: dict[str, AnyArray],
+    keys: Array,
+    *,
+    num: int,
+) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
+    """Return draws (R, num, ...) of the sites of a NumPyro model, and what diverged.
+
+    Args:
+        program: the model.
+        given: its arguments.
+        axes: 0 for an argument of which every chain has its own, None for one that they share.
+        at: sites where every chain starts.
+        keys: one for every chain.
+        num: draws of every chain, after warm-up.
+    """
+
+    def one(given: tuple[Any, ...], at: dict[str, AnyArray], key: Array) -> tuple[dict[str, Array], Array]:
         init, step = hmc(lambda z: potential_energy(program, given, {}, z), algo="NUTS")
         state = init(
             unconstrain_fn(program, given, {}, at),
@@ -160,10 +181,10 @@ def _chains(
         _, (drawn, diverging) = jax.lax.scan(kept, state, None, num)
         return jax.vmap(lambda z: constrain_fn(program, given, {}, z))(drawn), diverging
 
-    return jax.vmap(one)(anchors, moved, at, keys)
+    return jax.vmap(one, in_axes=(axes, 0, 0))(given, at, keys)
 
 
-def _diagnostics(sites: dict[str, np.ndarray]) -> dict[str, float]:
+def diagnostics(sites: dict[str, np.ndarray]) -> dict[str, float]:
     """Return R̂ and effective sample size of what the chains share: their draws less their chain's mean."""
     half = next(iter(sites.values())).shape[1] // 2
     data = {}

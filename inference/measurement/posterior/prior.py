@@ -34,8 +34,8 @@ NEITHER_SHARE = (1.0, 9.0)
 NEITHER_SPREAD, NEITHER_LOG_SCALE = 3.0, (float(np.log(2.0)), 0.5)
 
 
-# Steepness of the prior's step at the middle between the references: a tenth of their distance wide.
-_SIDE_STEEPNESS = 40.0
+#: Steepness of the prior's step at the middle between the references: a tenth of their distance wide.
+SIDE_STEEPNESS = 40.0
 
 
 class Prior(NamedTuple):
@@ -147,7 +147,7 @@ def _sides(anchors: Anchors, unknowns: Unknowns) -> tuple[AnyArray, Float[AnyArr
     """Return the step's steepness, and how far each mode is on its own side, in units of the step."""
     near, far = anchors.means[0, 0], anchors.means[1, 0]
     xp = unknowns.old_mean.__array_namespace__()
-    middle, steepness = 0.5 * (near + far), _SIDE_STEEPNESS / (near - far)
+    middle, steepness = 0.5 * (near + far), SIDE_STEEPNESS / (near - far)
     both = [unknowns.old_mean[..., 0] - middle, middle - unknowns.new_mean[..., 0]]
     return steepness, steepness * xp.stack(both, axis=-1)
 

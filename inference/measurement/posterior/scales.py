@@ -8,7 +8,7 @@ coordinates, which makes the evidence a product of equal factors. It only propos
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import special
 
 from inference.measurement.posterior.prior import STILL_PROBABILITY, Prior, scale_grid
@@ -136,7 +136,7 @@ def scale_posterior(
     tau = np.concatenate([[0.0], moved])
     log_prior = np.column_stack([[-np.inf, -np.inf], log_probability])
     d = anchors.means.shape[1]
-    precision, linear = _means_quadratic(anchors, quadratic)
+    precision, linear = means_quadratic(quadratic, np.arange(1, 1 + 2 * d), anchors.means.ravel())
     known = []
     for coordinates in (slice(0, 1), slice(1, d)):
         num = max(len(range(d)[coordinates]), 1)
@@ -159,11 +159,17 @@ def scale_posterior(
     return ScalePosterior(tau, log_prior, np.stack(evidence), across is not None)
 
 
-def _means_quadratic(anchors: Anchors, quadratic: Quadratic) -> tuple[np.ndarray, np.ndarray]:
-    """Return precision and linear term of the likelihood in (m_o - μ̂_o, m_n - μ̂_n), the rest integrated."""
-    d = anchors.means.shape[1]
+def means_quadratic(
+    quadratic: Quadratic, means: Int[np.ndarray, "m"], references: Float[np.ndarray, "m"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return precision and linear term of the likelihood in m - μ̂, the rest integrated.
+
+    Args:
+        quadratic: a batch of 1.
+        means: places of m among the unknowns.
+        references: μ̂, the references' means.
+    """
     flat, slope, precision = (part[0] for part in quadratic[:3])
-    means = np.arange(1, 1 + 2 * d)
     others = np.setdiff1d(np.arange(len(flat)), means)
     inner = np.linalg.solve(
         precision[np.ix_(others, others)],
@@ -171,4 +177,4 @@ def _means_quadratic(anchors: Anchors, quadratic: Quadratic) -> tuple[np.ndarray
     )
     coupling = precision[np.ix_(means, others)]
     schur = precision[np.ix_(means, means)] - coupling @ inner[:, :-1]
-    return schur, slope[means] - coupling @ inner[:, -1] + schur @ (flat[means] - anchors.means.ravel())
+    return schur, slope[means] - coupling @ inner[:, -1] + schur @ (flat[means] - references)

@@ -139,14 +139,14 @@ def anchor(
     """
     shared = kind.covariance in ("shared", "axis")
     if kind.heavy_tails and tail_dof is None:
-        tail_dof = fit_tail_dof(old, new, shared=shared)
+        tail_dof = fit_tail_dof([old, new], shared=shared)
     frame, old, new = framed(old, new, tail_dof, shared=shared)
     # A checkpoint's means across an axis are found by least squares: where a mode is skewed, a location by
     # Student's law is another place.
     on_line = kind.covariance == "axis"
     seen_dof = None if on_line else tail_dof
-    own = moments_of(old, new, seen_dof, shared=False)
-    law = moments_of(old, new, seen_dof, shared=True) if shared else own
+    own = moments_of([old, new], seen_dof, shared=False)
+    law = moments_of([old, new], seen_dof, shared=True) if shared else own
     rng = np.random.default_rng([len(old), len(new), old.shape[1]])
     sizes = np.array([s.worth for s in own])
     own_dofs = np.maximum(worth * sizes - 1.0, old.shape[1] + 1.0)
@@ -158,7 +158,7 @@ def anchor(
     scatters = [s.scatter for s in spread]
     metric_dofs = np.maximum(dofs if kind.covariance == "shared" or few else own_dofs, d + 1.0) - d
     covariances = np.stack([s / w for s, w in zip(scatters, sizes, strict=True)])
-    lengths = [s.scatter for s in moments_of(old, new, tail_dof, shared=few)] if on_line else scatters
+    lengths = [s.scatter for s in moments_of([old, new], tail_dof, shared=few)] if on_line else scatters
     metric = np.stack(
         [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(lengths, metric_dofs, strict=True)]
     )
@@ -193,9 +193,9 @@ def anchor(
     slopes = np.stack([s[1:, 0] / s[0, 0] for s in scatters])
     residuals = np.stack([s[1:, 1:] - np.outer(s[1:, 0], s[0, 1:]) / s[0, 0] for s in scatters])
     roots = np.linalg.cholesky(covariances)
-    errors = np.einsum("kij,rkj->rki", roots, _balanced(rng.standard_normal((num_draws, 2, d)), 0.0, 1.0))
+    errors = np.einsum("kij,rkj->rki", roots, balanced(rng.standard_normal((num_draws, 2, d)), 0.0, 1.0))
     factors = rng.chisquare(metric_dofs, (num_draws, 2)) / metric_dofs
-    factors = _balanced(factors, 1.0, np.sqrt(2.0 / metric_dofs))
+    factors = balanced(factors, 1.0, np.sqrt(2.0 / metric_dofs))
     return References(
         kind,
         frame,
@@ -214,7 +214,7 @@ def anchor(
     )
 
 
-def _balanced(
+def balanced(
     draws: Float[np.ndarray, "R *n"], mean: float | np.ndarray, sd: float | np.ndarray
 ) -> Float[np.ndarray, "R *n"]:
     """Return draws shifted and scaled to a mean and a standard deviation: a few stand for their law."""
@@ -227,7 +227,7 @@ def framed(
     old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool
 ) -> tuple[Frame, np.ndarray, np.ndarray]:
     """Return the frame, and the references in it, their rows in the order of their place along the axis."""
-    moments = moments_of(old, new, tail_dof, shared=shared)
+    moments = moments_of([old, new], tail_dof, shared=shared)
     pooled = sum(len(y) * s.scatter for y, s in zip((old, new), moments, strict=True))
     frame = frame_of(moments[0].mean, moments[1].mean, np.asarray(pooled) / (len(old) + len(new)), old)
     inside = [frame.coordinates(y) for y in (old, new)]
@@ -256,7 +256,7 @@ def _precisions(
     if kind.covariance == "proportional":
         scatter, ratio, error = _proportional(moments)
         drawn = np.log(ratio) + (
-            np.zeros(1) if size is None else error * _balanced(rng.standard_normal(num), 0.0, 1.0)
+            np.zeros(1) if size is None else error * balanced(rng.standard_normal(num), 0.0, 1.0)
         )
         ratios = np.column_stack([np.exp(drawn), np.ones(num)])
         scatters = [scatter]
@@ -268,12 +268,12 @@ def _precisions(
         freedom = dof - d + 1.0
         chi2 = np.full(num, freedom)
         if size is not None:
-            chi2 = _balanced(rng.chisquare(freedom, num), freedom, np.sqrt(2.0 * freedom))
+            chi2 = balanced(rng.chisquare(freedom, num), freedom, np.sqrt(2.0 * freedom))
         factor = np.sqrt(chi2 / dof)
         across = triangle[1:, 1:] * np.sqrt((dof - d) / dof)
         across = np.broadcast_to(across, (num, d - 1, d - 1))
         if kind.covariance == "unequal" and size is not None:
-            roots = [_wishart_root(rng, dof - d, dof, d - 1) for _ in range(num)]
+            roots = [wishart_root(rng, dof - d, dof, d - 1) for _ in range(num)]
             across = triangle[1:, 1:] @ np.reshape(roots, (num, d - 1, d - 1))
         kappas.append(triangle[0, 0] * factor)
         tilts.append(triangle[1:, 0] * factor[:, None])
@@ -282,7 +282,7 @@ def _precisions(
     return kappa / ratios, tilt / ratios[..., None], across / ratios[..., None, None]
 
 
-def _wishart_root(rng: np.random.Generator, dof: float, scale: float, size: int) -> np.ndarray:
+def wishart_root(rng: np.random.Generator, dof: float, scale: float, size: int) -> np.ndarray:
     """Return a lower triangle whose square is Wishart with mean dof/scale times the identity (Bartlett)."""
     lower = np.tril(rng.standard_normal((size, size)), -1)
     freedom = np.maximum(dof - np.arange(size), 0.5)

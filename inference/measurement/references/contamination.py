@@ -30,10 +30,11 @@ class Contamination(NamedTuple):
 def contamination_of(references: References) -> Contamination:
     """Return the share of each reference that looks like the other task."""
     along = [y[:, 0] for y in (references.old, references.new)]
-    return Contamination(_share(along[0], along[1]), _share(along[1], along[0]))
+    return Contamination(foreign_share(along[0], along[1]), foreign_share(along[1], along[0]))
 
 
-def _share(x: Float[np.ndarray, "n"], other: Float[np.ndarray, "m"]) -> float:
+def foreign_share(x: Float[np.ndarray, "n"], other: Float[np.ndarray, "m"]) -> float:
+    """Return the share of samples along an axis that looks like those of another task."""
     strange = _normal(x, float(np.median(other)), _spread(other))
     alone = float(np.sum(np.log(_normal(x, x.mean(), x.std()))))
     share, mean, sd = 0.02, float(np.median(x)), _spread(x)

@@ -1,5 +1,6 @@
 """Location and scatter of the references, of Gaussian and of Student-t modes, by maximum likelihood."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,55 +21,50 @@ class Moments(NamedTuple):
     worth: float
 
 
-def moments_of(old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool) -> list[Moments]:
-    """Return mean and scatter of both references; of Student-t modes by maximum likelihood."""
-    groups = [old, new]
+def moments_of(groups: Sequence[np.ndarray], tail_dof: float | None, *, shared: bool) -> list[Moments]:
+    """Return mean and scatter of every reference; of Student-t modes by maximum likelihood."""
     if tail_dof is None:
-        both = [
+        found = [
             Moments(y.mean(0), np.cov(y, rowvar=False, ddof=1).reshape(y.shape[1], -1), len(y))
             for y in groups
         ]
     else:
         try:
-            both = student_moments(groups, tail_dof, shared=shared)
+            found = student_moments(groups, tail_dof, shared=shared)
         except np.linalg.LinAlgError:
             # A feature that is nearly always one number in one reference has no scale of its own.
-            both = student_moments(groups, tail_dof, shared=True)
+            found = student_moments(groups, tail_dof, shared=True)
     if shared and tail_dof is None:
         dofs = [len(y) - 1.0 for y in groups]
-        pooled = sum(n * s.scatter for n, s in zip(dofs, both, strict=True)) / sum(dofs)
-        both = [s._replace(scatter=np.asarray(pooled)) for s in both]
-    return both
+        pooled = sum(n * s.scatter for n, s in zip(dofs, found, strict=True)) / sum(dofs)
+        found = [s._replace(scatter=np.asarray(pooled)) for s in found]
+    return found
 
 
-def reference_log_likelihood(old: np.ndarray, new: np.ndarray, *, shared: bool, heavy_tails: bool) -> float:
+def reference_log_likelihood(groups: Sequence[np.ndarray], *, shared: bool, heavy_tails: bool) -> float:
     """Return the greatest log-likelihood of the references under one of the four kinds of modes [nat]."""
-    tail_dof = fit_tail_dof(old, new, shared=shared) if heavy_tails else None
-    both = moments_of(old, new, tail_dof, shared=shared)
-    total = 0.0
-    for y, s in zip((old, new), both, strict=True):
-        correction = (
-            (len(old) + len(new) - 2.0) / (len(old) + len(new)) if shared else (len(y) - 1.0) / len(y)
-        )
+    tail_dof = fit_tail_dof(groups, shared=shared) if heavy_tails else None
+    count, total = sum(map(len, groups)), 0.0
+    for y, s in zip(groups, moments_of(groups, tail_dof, shared=shared), strict=True):
+        correction = (count - float(len(groups))) / count if shared else (len(y) - 1.0) / len(y)
         scatter = s.scatter if heavy_tails else s.scatter * correction
         total += float(_log_density(y, s.mean, scatter, tail_dof).sum())
     return total
 
 
-def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
+def fit_tail_dof(groups: Sequence[np.ndarray], *, shared: bool) -> float:
     """Return the degrees of freedom of Student-t modes that fit the references best, at most 200."""
-    old, new = (y[:MOST_ROWS] for y in (old, new))
+    some = [y[:MOST_ROWS] for y in groups]
 
     def loss(log_dof: float) -> float:
         dof = float(np.exp(log_dof))
         try:
-            both = student_moments([old, new], dof, shared=shared)
+            fitted = student_moments(some, dof, shared=shared)
         except np.linalg.LinAlgError:
             # Of a feature that is nearly always one number the likelihood has no bound: no mode is like that.
             return float("inf")
         return -sum(
-            float(_log_density(y, s.mean, s.scatter, dof).sum())
-            for y, s in zip((old, new), both, strict=True)
+            float(_log_density(y, s.mean, s.scatter, dof).sum()) for y, s in zip(some, fitted, strict=True)
         )
 
     bounds = (np.log(1.5), np.log(_MOST_DOF))
@@ -76,7 +72,7 @@ def fit_tail_dof(old: np.ndarray, new: np.ndarray, *, shared: bool) -> float:
     return float(np.exp(found.x)) if np.isfinite(found.fun) else _MOST_DOF
 
 
-def student_moments(groups: list[np.ndarray], dof: float, *, shared: bool) -> list[Moments]:
+def student_moments(groups: Sequence[np.ndarray], dof: float, *, shared: bool) -> list[Moments]:
     """Maximise the likelihood of Student-t modes by iterated weights (Kent, Tyler and Vardi 1994)."""
     d = groups[0].shape[1]
     means = [y.mean(axis=0) for y in groups]

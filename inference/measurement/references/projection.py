@@ -1,5 +1,6 @@
 """Fewer coordinates for long embeddings: the discriminant and what varies most in the references."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from mixture_models.validation import InputError
 # With as many degrees of freedom as this a feature the covariance is taken as it is, else it is shrunk.
 _DOFS_A_FEATURE = 10.0
 
-_FOLDS = 10
+#: Of cross-fitting.
+FOLDS = 10
 
 
 class Projection(NamedTuple):
@@ -71,9 +73,9 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     if d <= max_features:
         return Projection(np.eye(d), np.zeros((d, 0)), None, old, new, 1.0, 1.0)
     least = 2 * (max_features + 5)
-    if min(len(old), len(new)) < 2 * _FOLDS or len(old) + len(new) < least:
+    if min(len(old), len(new)) < 2 * FOLDS or len(old) + len(new) < least:
         raise InputError(
-            f"projecting {d} features to {max_features} takes {least} reference samples, {2 * _FOLDS} of "
+            f"projecting {d} features to {max_features} takes {least} reference samples, {2 * FOLDS} of "
             f"either task; got {len(old)} and {len(new)}: give more, or a smaller max_features"
         )
     whole = _whitened(old, new)
@@ -92,14 +94,14 @@ def project(old: np.ndarray, new: np.ndarray, max_features: int) -> Projection:
     matrix = np.column_stack([direction, directions[:, : max_features - 1]])
     mapped = []
     for y, place, mask in zip((old, new), along, learnt, strict=True):
-        beside = _recoloured(y @ matrix[:, 1:], mask)
+        beside = recoloured(y @ matrix[:, 1:], mask)
         mapped.append(np.column_stack([place, beside]))
     names = ["discriminant", *(f"component_{i}" for i in range(1, max_features))]
     rest = directions[:, max_features - 1 :]
     return Projection(matrix, rest, names, mapped[0], mapped[1], kept, 0.5)
 
 
-def _recoloured(y: Float[np.ndarray, "n d"], mask: np.ndarray) -> Float[np.ndarray, "n d"]:
+def recoloured(y: Float[np.ndarray, "n d"], mask: np.ndarray) -> Float[np.ndarray, "n d"]:
     """Give the rows of a mask the covariance of the others, around the mean that they have."""
     d = y.shape[1]
     if d == 0 or min(mask.sum(), (~mask).sum()) < d + 2:
@@ -111,16 +113,26 @@ def _recoloured(y: Float[np.ndarray, "n d"], mask: np.ndarray) -> Float[np.ndarr
     return found
 
 
-def _whitened(old: np.ndarray, new: np.ndarray, *, shrunk: bool | None = None) -> _Whitened:
-    d = old.shape[1]
-    within = np.concatenate([y - y.mean(0) for y in (old, new)])
+def whitening(groups: Sequence[np.ndarray], *, shrunk: bool | None = None) -> tuple[np.ndarray, bool]:
+    """Return a map, y @ root whitened within groups, and whether their covariance was shrunk.
+
+    Args:
+        groups: samples of every task.
+        shrunk: whether to shrink, None where the samples are few for their features.
+    """
+    d = groups[0].shape[1]
+    within = np.concatenate([y - y.mean(0) for y in groups])
     scale = np.sqrt(np.mean(within**2, axis=0))
-    dof = len(within) - 2
+    dof = len(within) - len(groups)
     shrunk = dof < _DOFS_A_FEATURE * d if shrunk is None else shrunk
     standard = within / scale
     covariance = ledoit_wolf(standard, assume_centered=True)[0] if shrunk else standard.T @ standard / dof
     eigenvalues, vectors = np.linalg.eigh(covariance)
-    root = (vectors / np.sqrt(eigenvalues)) / scale[:, None]
+    return (vectors / np.sqrt(eigenvalues)) / scale[:, None], shrunk
+
+
+def _whitened(old: np.ndarray, new: np.ndarray, *, shrunk: bool | None = None) -> _Whitened:
+    root, shrunk = whitening([old, new], shrunk=shrunk)
     difference = (old.mean(0) - new.mean(0)) @ root
     return _Whitened(root, difference / np.linalg.norm(difference), shrunk)
 
@@ -136,8 +148,8 @@ def _crossfitted(
     """
     direction = whole.root @ whole.first
     along = [np.zeros(len(y)) for y in (old, new)]
-    for fold in range(_FOLDS):
-        held = [rank % _FOLDS == fold for rank in ranks]
+    for fold in range(FOLDS):
+        held = [rank % FOLDS == fold for rank in ranks]
         learnt = [y[~h] for y, h in zip((old, new), held, strict=True)]
         other = _whitened(*learnt, shrunk=whole.shrunk)
         axis = other.root @ other.first

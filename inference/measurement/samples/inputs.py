@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -49,8 +50,7 @@ class Checked:
     Attributes:
         samples: the checkpoints.
         summaries: of each checkpoint.
-        old: reference of the old task, shape (sample, feature).
-        new: reference of the new task, shape (sample, feature).
+        references: of every task, shape (sample, feature) each.
         features: names of the features.
         num_dropped: rows left out for a missing value, of the checkpoints and the references together.
         num_reference_copies: reference rows left out as copies of others.
@@ -58,11 +58,20 @@ class Checked:
 
     samples: Samples
     summaries: list[Summary]
-    old: Float[np.ndarray, "n d"]
-    new: Float[np.ndarray, "m d"]
+    references: tuple[Float[np.ndarray, "n d"], ...]
     features: list[str]
     num_dropped: int
     num_reference_copies: int
+
+    @property
+    def old(self) -> Float[np.ndarray, "n d"]:
+        """The first of the references."""
+        return self.references[0]
+
+    @property
+    def new(self) -> Float[np.ndarray, "m d"]:
+        """The second of the references."""
+        return self.references[1]
 
     def pieces(self, index: int) -> Iterator[Float[np.ndarray, "n feature"]]:
         """Yield the finite samples of one checkpoint by its place.
@@ -103,26 +112,38 @@ def check(
         InputError: features that do not match, missing values, too few samples, constant or collinear
             features, identical references, a checkpoint without samples, or chunks too large to be read.
     """
+    given = {"old": ("old_reference", old_reference), "new": ("new_reference", new_reference)}
+    return _check(samples, given, drop_missing=drop_missing, memory=memory)
+
+
+def check_tasks(
+    samples: Source, references: Mapping[str, Source], *, drop_missing: bool, memory: float | None = None
+) -> Checked:
+    """Do what `check` does with a reference for every one of some tasks, by name."""
+    given = {name: (f"the {name} reference", reference) for name, reference in references.items()}
+    return _check(samples, given, drop_missing=drop_missing, memory=memory)
+
+
+def _check(
+    samples: Source, given: Mapping[str, tuple[str, Source]], *, drop_missing: bool, memory: float | None
+) -> Checked:
+    """Read everything, given the word for each reference and the reference by its task."""
     source = samples_of("samples", samples)
     limit = stored.default_memory() if memory is None else memory
-    old, old_features = reference_of("old_reference", old_reference)
-    new, new_features = reference_of("new_reference", new_reference)
+    words = {task: word for task, (word, _) in given.items()}
+    read = {task: reference_of(word, reference) for task, (word, reference) in given.items()}
     if not source.names:
         raise InputError("samples must hold at least one checkpoint; got none")
     features = _common_features(
-        {
-            "old_reference": (old_features, old.shape[1]),
-            "new_reference": (new_features, new.shape[1]),
-            "samples": (source.features, source.stored(0).shape[1]),
-        }
+        {words[task]: (names, array.shape[1]) for task, (array, names) in read.items()}
+        | {"samples": (source.features, source.stored(0).shape[1])}
     )
 
     def ordered(array: np.ndarray, names: list[str] | None) -> np.ndarray:
         return array if names is None or names == features else array[:, [names.index(f) for f in features]]
 
-    old, new = ordered(old, old_features), ordered(new, new_features)
-    counts = [_finite(array).sum() for array in (old, new)]
-    missing = [len(old) - counts[0], len(new) - counts[1]]
+    arrays = {task: ordered(array, names) for task, (array, names) in read.items()}
+    missing = {task: int((~_finite(array)).sum()) for task, array in arrays.items()}
     summaries = []
     for index, checkpoint in enumerate(source.names):
         rows = source.stored(index)
@@ -141,20 +162,34 @@ def check(
             raise InputError(f"every checkpoint must have samples; checkpoint {checkpoint} has none")
         summaries.append(summary)
     by_checkpoint = [summary.num_dropped for summary in summaries]
-    total = int(sum(missing) + sum(by_checkpoint))
+    total = int(sum(missing.values()) + sum(by_checkpoint))
     if total and not drop_missing:
         worst = source.names[int(np.argmax(by_checkpoint))]
+        of_references = ", ".join(f"{count} of the {task} reference" for task, count in missing.items())
         raise InputError(
             f"samples must be finite, or be dropped explicitly (drop_missing); {total} rows are not: "
-            f"{missing[0]} of the old reference, {missing[1]} of the new one, and {sum(by_checkpoint)} of "
-            f"the checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
+            f"{of_references}, and {sum(by_checkpoint)} of the "
+            f"checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
         )
-    finite = old[_finite(old)], new[_finite(new)]
-    old, new = (_once(reference) for reference in finite)
-    copies = sum(map(len, finite)) - len(old) - len(new)
-    _check_references(old, new, features)
+    finite = {task: array[_finite(array)] for task, array in arrays.items()}
+    found = {task: _once(array) for task, array in finite.items()}
+    copies = sum(map(len, finite.values())) - sum(map(len, found.values()))
+    _check_references(found, features)
+    return Checked(source, summaries, tuple(found.values()), features, total, copies)
 
-    return Checked(source, summaries, old, new, features, total, copies)
+
+def degenerate(checked: Checked, index: int, error: Exception) -> str:
+    """Say what is odd about a checkpoint that cannot be computed with, in units of the references."""
+    summary = checked.summaries[index]
+    together = np.concatenate(checked.references)
+    spread = together.std(axis=0)
+    far, ratio = np.abs(summary.mean - together.mean(axis=0)) / spread, summary.sd / spread
+    return (
+        f"checkpoint {checked.samples.names[index]} cannot be measured ({str(error).rstrip('.')}): its "
+        f"features spread {ratio.min():.2g} to {ratio.max():.2g} times as wide as those of the references, "
+        f"and their means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or "
+        "samples that are all equal"
+    )
 
 
 def _once(reference: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m d"]:
@@ -243,10 +278,10 @@ def digest_of(samples: Float[np.ndarray, "n d"]) -> str:
     return hashlib.sha256(np.sort(_row_hashes(np.ascontiguousarray(samples))).tobytes()).hexdigest()[:16]
 
 
-def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> None:
+def _check_references(references: Mapping[str, np.ndarray], features: list[str]) -> None:
     d = len(features)
     least = max(_MOST_DIFFERENT, d + 5)
-    for name, array in (("old", old), ("new", new)):
+    for name, array in references.items():
         if len(array) < 5:
             raise InputError(f"the {name} reference must have at least 5 samples; got {len(array)}")
         different, wanted = len(np.unique(_row_hashes(np.ascontiguousarray(array)))), min(len(array), least)
@@ -271,14 +306,16 @@ def _check_references(old: np.ndarray, new: np.ndarray, features: list[str]) -> 
                 f"in the {name} reference {features[far[0]]} ranges from {array[:, far[0]].min():.3g} to "
                 f"{array[:, far[0]].max():.3g}"
             )
-    if len(old) + len(new) - 2 < least:
+    counts = list(map(len, references.values()))
+    if sum(counts) - len(counts) < least:
         raise InputError(
-            f"the references must have at least {least + 2} samples for {d} features; got {len(old)} and "
-            f"{len(new)}"
+            f"the references must have at least {least + len(counts)} samples for {d} features; got "
+            f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}"
         )
-    if old.shape == new.shape and np.array_equal(old, new):
-        raise InputError("the references must differ; old and new are the same samples")
-    _check_independent("", old - old.mean(0), new - new.mean(0))
+    for (one, first), (other, second) in combinations(references.items(), 2):
+        if first.shape == second.shape and np.array_equal(first, second):
+            raise InputError(f"the references must differ; {one} and {other} are the same samples")
+    _check_independent("", *(array - array.mean(0) for array in references.values()))
 
 
 def check_own_covariances(old: np.ndarray, new: np.ndarray) -> None:

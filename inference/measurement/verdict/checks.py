@@ -5,6 +5,7 @@ fitted weight says, not from the law that was fitted to them. So no shape of the
 checkpoint, and whatever it holds beyond them shows.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -186,34 +187,33 @@ class Independence(NamedTuple):
 
 
 def independence_of(
-    references: References,
-    weight: float,
+    references: Sequence[Float[np.ndarray, "r d"]],
+    weights: Sequence[float],
     y: Float[np.ndarray, "n d"],
-    consecutive: Float[np.ndarray, "m d"],
+    centred: Float[np.ndarray, "m c"],
     rng: np.random.Generator,
 ) -> Independence:
     """Compare distances between nearest samples with the references', and neighbours in the file.
 
     Args:
-        references: what they say.
-        weight: of the old mode.
+        references: samples of every one.
+        weights: of the modes.
         y: some of the samples, at random.
-        consecutive: some that follow one another in the file.
+        centred: some that follow one another in the file, what their modes explain taken away.
         rng: picks reference samples.
     """
-    sizes = np.array([len(references.old) / max(weight, 1e-6), len(references.new) / max(1.0 - weight, 1e-6)])
+    sizes = np.array([len(r) / max(weight, 1e-6) for r, weight in zip(references, weights, strict=True)])
     num = int(min(len(y), sizes.min()))
     near, error = 0.0, np.inf
     if num >= 20:
-        counts = np.round(np.array([weight, 1.0 - weight]) * num).astype(int)
+        counts = np.round(np.asarray(weights) * num).astype(int)
         rows = [
             reference[rng.choice(len(reference), min(count, len(reference)), replace=False)]
-            for reference, count in zip((references.old, references.new), counts, strict=True)
+            for reference, count in zip(references, counts, strict=True)
         ]
         both = [_log_nearest(sample) for sample in (np.concatenate(rows), y[:num])]
         near = float(both[1].mean() - both[0].mean())
         error = float(np.sqrt(sum(b.var() / len(b) for b in both)))
-    centred = _without_modes(references, consecutive)
     if len(centred) < 20:
         return Independence(near, error, 0.0, np.inf)
     products = np.sum(centred[1:] * centred[:-1], axis=1)
@@ -232,7 +232,7 @@ def _log_nearest(y: np.ndarray) -> np.ndarray:
     return result
 
 
-def _without_modes(references: References, y: np.ndarray) -> np.ndarray:
+def without_modes(references: References, y: np.ndarray) -> np.ndarray:
     """Return samples less the mean of their side of the middle: a file may hold one side after the other."""
     old_side = y[:, 0] > 0.5 * references.means[:, 0].sum()
     centred = y.copy()

@@ -11,23 +11,23 @@ from inference.measurement.verdict.checks import ACROSS, STATISTICS
 #: Kinds of verdicts, from the best on.
 ORDER = ("good", "weak", "not to be trusted")
 
-# Beyond this many standard deviations of the replicates a statistic is off.
+#: Beyond this many standard deviations of the replicates a statistic is off.
 MOST_DEVIATION = 3.5
 
 # Of R-hat and effective sample size: Vehtari et al. (arXiv:1903.08008).
 _MOST_R_HAT, _LEAST_ESS = 1.01, 400.0
 
-# Below this information on the weight, relative to samples whose mode is known, weight and drift blur.
-_LEAST_INFORMATION = 0.1
+#: Below this information on the weight, relative to samples whose mode is known, weight and drift blur.
+LEAST_INFORMATION = 0.1
 
-# With fewer samples of a mode than this a feature, its displacement is mostly the prior's.
-_LEAST_SAMPLES = 2.0
+#: With fewer samples of a mode than this a feature, its displacement is mostly the prior's.
+LEAST_SAMPLES = 2.0
 
-# A mode that has moved along the axis by more than this share of the references' distance may be another one.
-_MOST_MOVED = 0.75
+#: A mode that has moved along the axis by more than this share of the references' distance may be another.
+MOST_MOVED = 0.75
 
-# References that are this far apart can be told apart [Mahalanobis].
-_LEAST_SEPARATION = 1.0
+#: References that are this far apart can be told apart [Mahalanobis].
+LEAST_SEPARATION = 1.0
 
 # Share of rows that may stand in the samples more than once, and standard errors by which nearest samples may
 # be nearer than the references', and neighbours in the file alike.
@@ -42,9 +42,9 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
         num_features: features that displacement has.
         separation: of the references [Mahalanobis].
     """
-    bad, weak = _computation(stats)
-    bad += _dependence(stats)
-    if separation < _LEAST_SEPARATION:
+    bad, weak = computation_of(stats)
+    bad += dependence_of(stats)
+    if separation < LEAST_SEPARATION:
         bad.append(f"the references are hardly apart ({separation:.2g} Mahalanobis)")
     bad += _off(stats, [name for name in STATISTICS if name not in ACROSS])
     drift_bad, drift_weak = list(bad), list(weak)
@@ -59,7 +59,7 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
     across = _off(stats, list(ACROSS))
     drift_bad += across
     weak += across
-    if stats["weight_information"] < _LEAST_INFORMATION:
+    if stats["weight_information"] < LEAST_INFORMATION:
         share = 100 * float(stats["weight_information"])
         weak.append(
             "the modes overlap so much that weight and drift can hardly be told apart (a sample holds "
@@ -67,7 +67,7 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
         )
     for mode in ("old", "new"):
         moved = abs(float(stats[f"{mode}_along_axis"]))
-        if moved > _MOST_MOVED * separation:
+        if moved > MOST_MOVED * separation:
             weak.append(
                 f"what is taken for the {mode} mode lies {moved:.2g} Mahalanobis from its reference along "
                 f"the axis, on which the references are {separation:.2g} apart: it may be another behaviour"
@@ -75,9 +75,9 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
     if stats["deviation_left_out"] > MOST_DEVIATION:
         drift_weak.append("something moved in what the projection leaves out, where drift is not measured")
     for mode, weight in (("old", stats["old_weight_mean"]), ("new", 1.0 - stats["old_weight_mean"])):
-        if stats["num_samples"] * weight < _LEAST_SAMPLES * num_features:
+        if stats["num_samples"] * weight < LEAST_SAMPLES * num_features:
             drift_weak.append(f"too few samples of the {mode} mode to see how it has moved")
-    return _words(bad, weak), _words(drift_bad, drift_weak)
+    return worded(bad, weak), worded(drift_bad, drift_weak)
 
 
 def together(weight: str, drift: str) -> str:
@@ -90,13 +90,15 @@ def together(weight: str, drift: str) -> str:
     return f"{worst}: " + "; ".join(reasons) if reasons else worst
 
 
-def _words(bad: list[str], weak: list[str]) -> str:
+def worded(bad: list[str], weak: list[str]) -> str:
+    """Return a verdict from what makes a measurement wrong and what makes it doubtful."""
     if bad:
         return "not to be trusted: " + "; ".join(bad + weak)
     return "weak: " + "; ".join(weak) if weak else "good"
 
 
-def _computation(stats: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def computation_of(stats: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return what makes the computation wrong, and what makes it doubtful."""
     bad, weak = [], []
     if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
         text = f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})"
@@ -119,7 +121,7 @@ def _off(stats: Mapping[str, Any], names: list[str]) -> list[str]:
     return [f"two modes do not describe the samples (off: {', '.join(off)})"] if off else []
 
 
-def _dependence(stats: Mapping[str, Any]) -> list[str]:
+def dependence_of(stats: Mapping[str, Any]) -> list[str]:
     """Return how the samples depend on one another, if they do."""
     repeated = float(stats["num_repeated"]) / float(stats["num_samples"])
     ratio, correlation = np.exp(-float(stats["near_rows"])), float(stats["lag_correlation"])

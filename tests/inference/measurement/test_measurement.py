@@ -392,7 +392,7 @@ def _bad(kind):
         return np.tile(y, 20), np.tile(old[:20], 20), np.tile(new[:20], 20), "at least"
     if kind == "nan":
         y[1, 3, 0], y[1, 5, 1] = np.nan, np.inf
-        return y, old, new, "2 rows are not: 0 of the old reference, 0 of the new one, and 2"
+        return y, old, new, "2 rows are not: 0 of the old reference, 0 of the new reference, and 2"
     if kind == "constant":
         old[:, 1] = 2.0
         return y, old, new, "constant: 1"

@@ -312,7 +312,14 @@ def test_means_across_the_axis_are_the_regressions_and_their_posterior_its_close
         expected += np.einsum("a,b,pq->apbq", linear[:, i], linear[:, i], noise)
     np.testing.assert_allclose(got.covariances[0], expected, rtol=1e-4, atol=1e-8)
     scales = np.array([0.3, 0.0])
-    drawn = across.draw_means(found, got, np.zeros(20_000, int), np.tile(scales, (20_000, 1)), rng)
+    drawn = across.draw_means(
+        found.means[:, 1:],
+        found.mean_covariances[:, 1:, 1:],
+        got,
+        np.zeros(20_000, int),
+        np.tile(scales, (20_000, 1)),
+        rng,
+    )
     prior = np.zeros((4, 4))
     for k in (0, 1):
         place = slice(2 * k, 2 * k + 2)
@@ -382,7 +389,7 @@ def test_tails_are_fitted_to_the_references(dof):
     rng = np.random.default_rng(0)
     heavy = rng.standard_t(dof, size=(1500, 1))
     fitted = stats.t.fit(heavy[:, 0])
-    assert fit_tail_dof(heavy, heavy + 1.0, shared=True) == pytest.approx(fitted[0], rel=0.08)
+    assert fit_tail_dof([heavy, heavy + 1.0], shared=True) == pytest.approx(fitted[0], rel=0.08)
 
 
 def test_the_kind_of_modes_is_chosen_by_held_out_references():

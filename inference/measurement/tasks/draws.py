@@ -1,0 +1,232 @@
+"""Draws of a checkpoint's posterior: a Laplace approximation under every draw of the modes, by importance.
+
+As `posterior.laplace`, with one mode a task. Log weights relative to the heaviest task are proposed by a
+Gaussian copula whose marginals are log-gamma laws of equal mode and curvature: a task that is lost has such
+a posterior.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import special
+
+from inference.measurement.posterior.laplace import ATTEMPTS, MOST_K_HAT, cholesky, resampled, smoothed
+from inference.measurement.posterior.law import Rows
+from inference.measurement.posterior.pieces import total
+from inference.measurement.posterior.scales import Quadratic
+from inference.measurement.tasks import law
+from inference.measurement.tasks.climb import TaskMode, restored
+from inference.measurement.tasks.law import TaskUnknowns
+from inference.measurement.tasks.prior import TaskPrior, log_prior, mean_factors
+from inference.measurement.tasks.references import TaskModes
+from inference.measurement.tasks.scales import TaskScales
+
+# Shapes of log-gamma laws; above the largest they are Gaussian.
+_SHAPES = (0.05, 2000.0)
+
+# Steps by which the chances of having moved are made the same under all draws of the modes.
+_RAKINGS = 10
+
+
+class TaskDraws(NamedTuple):
+    """Draws of a checkpoint's posterior, equally weighted, J for each of R draws of the modes.
+
+    Attributes:
+        unknowns: batch (R, J) of `TaskUnknowns`; where `across` has added to them, of all coordinates.
+        scales: (τ_a, τ_p) of every mode, 0 where it has not moved, shape (R, J, K, 2).
+        k_hat: Pareto shape of the importance weights.
+        efficiency: effective sample size of the weights over their number.
+    """
+
+    unknowns: TaskUnknowns
+    scales: Float[np.ndarray, "R J K 2"]
+    k_hat: float
+    efficiency: float
+
+
+def draw(
+    modes: TaskModes,
+    prior: TaskPrior,
+    rows: Iterable[Rows],
+    scales: TaskScales,
+    found: TaskMode,
+    *,
+    num: int,
+    rng: np.random.Generator,
+) -> TaskDraws:
+    """Return draws of the posterior by importance resampling from the approximation around the modes.
+
+    Args:
+        modes: R draws of them.
+        prior: the numbers of the prior.
+        rows: the samples.
+        scales: by what scales are proposed.
+        found: the posterior modes under the draws.
+        num: draws for each draw of the modes.
+        rng: of all that is random.
+    """
+    best, moved = _draw(modes, prior, rows, scales, found, num, rng, ATTEMPTS[0], None)
+    for attempt in ATTEMPTS[1:]:
+        if best.k_hat <= MOST_K_HAT:
+            break
+        tried, moved = _draw(modes, prior, rows, scales, found, num, rng, attempt, moved)
+        best = min(best, tried, key=lambda draws: draws.k_hat)
+    return best
+
+
+def _draw(
+    modes: TaskModes,
+    prior: TaskPrior,
+    rows: Iterable[Rows],
+    scales_of: TaskScales,
+    found: TaskMode,
+    num: int,
+    rng: np.random.Generator,
+    attempt: tuple[float, int],
+    chances: Float[np.ndarray, "K"] | None,
+) -> tuple[TaskDraws, Float[np.ndarray, "K"]]:
+    one = jax.tree.map(lambda a: a[0], modes)
+    width, times = attempt
+    count, proposed = len(modes.means), times * num
+    scales, moved, log_odds = scales_of.propose(count * proposed, rng, chances)
+    scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
+    factors = mean_factors(one, scales[..., 0])
+    parts = [
+        _propose(one, Quadratic(*(a[r] for a in found.quadratic)), factors[r], found.base, rng, width)
+        for r in range(count)
+    ]
+    flat, log_q = (np.stack(part) for part in zip(*parts, strict=True))
+    unknowns = restored(flat, found.base, len(one.means))
+    log_p = log_prior(one, prior, unknowns, factors)
+    log_likelihood = total(lambda piece: law.log_likelihoods(modes, unknowns, piece), rows)
+    log_weight = np.asarray(log_likelihood) + log_p - log_q + log_odds
+    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    if not np.isfinite(log_weight).any(axis=1).all():
+        kept = TaskUnknowns(*(part[:, :num] for part in unknowns))
+        return TaskDraws(kept, scales[:, :num], np.inf, 0.0), scales_of.moved
+    shared, chances = _shared_odds(log_weight, moved)
+    log_shares, k_hat = smoothed(shared)
+    weight = special.softmax(log_shares, axis=1)
+    taken = np.arange(count)[:, None], np.stack([resampled(w, num, rng) for w in weight])
+    draws = TaskDraws(
+        TaskUnknowns(*(part[taken] for part in unknowns)),
+        scales[taken],
+        k_hat,
+        float(1.0 / np.sum((weight / count) ** 2) / weight.size),
+    )
+    return draws, chances
+
+
+def _shared_odds(
+    log_weight: Float[np.ndarray, "R P"], moved: Bool[np.ndarray, "R P K"]
+) -> tuple[Float[np.ndarray, "R P"], Float[np.ndarray, "K"]]:
+    """Return log weights by which each draw of the modes counts alike, and chances of having moved.
+
+    Whether a mode has moved is judged under all draws of the modes together, each by its evidence, as in
+    `posterior.laplace`: the weights under every draw are raked to the chances so found, mode by mode.
+    """
+    together = special.softmax(log_weight)
+    chances = np.einsum("rp,rpk->k", together, moved)
+    found = log_weight - special.logsumexp(log_weight, axis=1, keepdims=True)
+    for _ in range(_RAKINGS):
+        for k, chance in enumerate(chances):
+            here = np.einsum("rp,rp->r", np.exp(found), moved[..., k])
+            # A draw under which all or none has moved cannot be raked.
+            can = (here > 0.0) & (here < 1.0) & (0.0 < chance < 1.0)
+            safe = np.where(can, here, 0.5)
+            target = chance if 0.0 < chance < 1.0 else 0.5
+            ratios = np.log(np.stack([(1.0 - target) / (1.0 - safe), target / safe], axis=1))
+            change = np.where(moved[..., k], ratios[:, 1:], ratios[:, :1])
+            found = found + np.where(can[:, None], change, 0.0)
+            found = found - special.logsumexp(found, axis=1, keepdims=True)
+    return found, chances
+
+
+def _propose(
+    modes: TaskModes,
+    quadratic: Quadratic,
+    factors: Float[np.ndarray, "P K q q"],
+    base: int,
+    rng: np.random.Generator,
+    width: float,
+) -> tuple[Float[np.ndarray, "P D"], Float[np.ndarray, "P"]]:
+    """Draw the unknowns given scales; return them and their log density up to a constant.
+
+    Args:
+        modes: one draw, unbatched.
+        quadratic: under it, unbatched.
+        factors: Cholesky factors of V + T of every mode.
+        base: the task whose logit is 0.
+        rng: of all that is random.
+        width: how much wider than the quadratic says the unknowns are drawn.
+    """
+    num, q = modes.means.shape
+    free, size, count = num - 1, num * q, len(factors)
+    # The weights are put last: the factor of the rest and their marginal then lie in one triangle.
+    likelihood = quadratic.likelihood[free:, free:]
+    precision = np.repeat(np.roll(quadratic.precision, -free, (0, 1))[None], count, axis=0)
+    slope = np.repeat(np.roll(quadratic.slope, -free)[None], count, axis=0)
+    inverses = np.linalg.inv(factors @ np.swapaxes(factors, -1, -2))
+    away = quadratic.flat[free:].reshape(num, q) - modes.means
+    for k in range(num):
+        place = slice(k * q, (k + 1) * q)
+        precision[:, place, place] += inverses[:, k]
+        slope[:, place] -= inverses[:, k] @ away[k]
+    rest = precision[:, :size, :size].copy()
+    factor = cholesky(precision)
+    u = np.linalg.solve(factor, slope[..., None])[..., 0]
+    corner = np.linalg.inv(factor[:, size:, size:])
+    covariance = np.swapaxes(corner, 1, 2) @ corner
+    centre = quadratic.flat[:free] + np.einsum("pji,pj->pi", corner, u[:, size:])
+    spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    logits, log_q = _copula(centre, spread, covariance / spread[:, :, None] / spread[:, None, :], width, rng)
+    # The rest given the weights: samples of a mode are as many as its weight says.
+    shift = np.clip(
+        logits - quadratic.flat[:free],
+        centre - quadratic.flat[:free] - 4.0 * spread,
+        centre - quadratic.flat[:free] + 4.0 * spread,
+    )
+    pulled = u[:, :size] - np.einsum("pam,pa->pm", factor[:, size:, :size], shift)
+    upper = np.swapaxes(factor[:, :size, :size], 1, 2)
+    mean = np.linalg.solve(upper, pulled[..., None])[..., 0]
+    ratios = law.log_shares(np.insert(logits, base, 0.0, axis=-1)) - law.log_shares(
+        np.insert(quadratic.flat[:free], base, 0.0)
+    )
+    root = np.repeat(np.sqrt(np.clip(np.exp(ratios), 0.2, 5.0)), q, axis=-1)
+    conditional = rest - likelihood + root[:, :, None] * likelihood * root[:, None, :]
+    factor = cholesky(conditional) / width
+    z = rng.standard_normal((count, size))
+    drawn = np.linalg.solve(np.swapaxes(factor, 1, 2), z[..., None])[..., 0]
+    log_q += np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1) - 0.5 * np.sum(z * z, axis=1)
+    return np.column_stack([logits, quadratic.flat[free:] + mean + drawn]), log_q
+
+
+def _copula(
+    mode: Float[np.ndarray, "P a"],
+    spread: Float[np.ndarray, "P a"],
+    correlation: Float[np.ndarray, "P a a"],
+    width: float,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, "P a"], Float[np.ndarray, "P"]]:
+    """Draw logits with log-gamma marginals of these modes and spreads, and return their log density."""
+    shape = np.maximum(1.0 / (width * spread) ** 2, _SHAPES[0])
+    factor = cholesky(correlation)
+    e = rng.standard_normal(mode.shape)
+    z = np.clip(np.einsum("pij,pj->pi", factor, e), -7.0, 7.0)
+    log_q = -0.5 * np.sum(e * e, axis=1) - np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1)
+    log_q += 0.5 * np.sum(z * z, axis=1)
+    low = np.minimum(shape, _SHAPES[1])
+    gamma = np.where(
+        z < 0.0, special.gammaincinv(low, special.ndtr(z)), special.gammainccinv(low, special.ndtr(-z))
+    )
+    gamma = np.maximum(gamma, 1e-300)
+    skewed = mode + np.log(gamma) - np.log(low)
+    of_skewed = low * np.log(gamma) - gamma - special.gammaln(low)
+    straight = mode + width * spread * z
+    of_straight = -0.5 * z * z - np.log(width * spread) - 0.5 * np.log(2.0 * np.pi)
+    is_skewed = shape <= _SHAPES[1]
+    log_q += np.sum(np.where(is_skewed, of_skewed, of_straight), axis=1)
+    return np.where(is_skewed, skewed, straight), log_q

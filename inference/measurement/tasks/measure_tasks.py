@@ -1,0 +1,423 @@
+"""Measure a run of several tasks: each checkpoint's weight of every task, and how far its mode has moved."""
+
+import hashlib
+import json
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from inference import results
+from inference.engine import memory as memory_of
+from inference.measurement.posterior import pieces
+from inference.measurement.posterior.derived import by_slot
+from inference.measurement.posterior.laplace import MOST_K_HAT
+from inference.measurement.posterior.law import Rows
+from inference.measurement.references.anchors import NUM_DRAWS
+from inference.measurement.samples import inputs, stored
+from inference.measurement.samples.sources import Source
+from inference.measurement.tasks import across, checks, climb, derived, law, nuts, words
+from inference.measurement.tasks import draws as draws_of
+from inference.measurement.tasks.discriminants import check_means, discriminants_of, in_order
+from inference.measurement.tasks.prior import TaskPrior
+from inference.measurement.tasks.references import TaskReferences, anchor_tasks
+from inference.measurement.tasks.scales import scales_of
+from inference.measurement.tasks.variables import VARIABLES
+from inference.measurement.verdict.checks import MOST_ROWS, independence_of
+from inference.measurement.verdict.words import together
+from inference.storage import kept
+from mixture_models.validation import InputError, folder_of, number
+
+results.register(**VARIABLES)
+
+#: The task that is new where no other is named, and tasks at most.
+NEW, MOST_TASKS = "new", 20
+
+_CHAINS = 4
+
+# Samples that follow one another in the file, of which it is asked whether they are independent.
+_CONSECUTIVE = 1000
+
+# Of kept checkpoints: those of another format are measured again.
+_FORMAT = 1
+
+
+class TaskSettings(NamedTuple):
+    """The checked settings of a measurement of several tasks, those of `inference.measure`."""
+
+    seed: int
+    method: str
+    covariance: str
+    tails: str
+    shapes: tuple[float, ...]
+    displacement_scale: float
+    num_draws: int
+    max_features: int
+    drop_missing: bool
+    num_log_likelihood_rows: int
+    new_task: str | None
+
+
+class _Plan(NamedTuple):
+    """What is the same for all checkpoints; tasks are in the order of `discriminants.in_order`."""
+
+    names: list[str]
+    references: TaskReferences
+    given: list[np.ndarray]
+    facts: words.Facts
+    prior: TaskPrior
+    settings: TaskSettings
+
+
+def named_references(
+    old_reference: Source | Mapping[str, Source], new_reference: Source | None, new_task: str | None
+) -> dict[str, Source] | None:
+    """Return references by name, or None where an old and a new one are given.
+
+    Raises:
+        InputError: neither or both of the two are given, or names that cannot be tasks'.
+    """
+    mapping = isinstance(old_reference, Mapping) and "samples" not in old_reference
+    if new_reference is None and not mapping:
+        raise InputError(
+            "there must be an old_reference and a new_reference, or a mapping from tasks to references; got "
+            f"{type(old_reference).__name__} alone"
+        )
+    if new_reference is not None:
+        if mapping and len(old_reference) > 1:  # type: ignore[arg-type]
+            raise InputError("references by name stand in one mapping; got a new_reference too")
+        if new_task is not None:
+            raise InputError(
+                f"new_task names one of several references by name; got {new_task!r} without these"
+            )
+        return None
+    references = dict(old_reference)  # type: ignore[arg-type]
+    check_names(references, new_task)
+    return references
+
+
+def check_names(references: Mapping[Any, Source], new_task: str | None) -> str | None:
+    """Return the new task, or None where none is.
+
+    Raises:
+        InputError: names that cannot be tasks', too few or too many of them, or a new task that is none.
+    """
+    for name in references:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"references must be named by texts that are not empty; got {name!r}")
+    twice = sorted({name for name in references if sum(name.strip() == o.strip() for o in references) > 1})
+    if twice:
+        raise InputError(f"references must have different names; got {', '.join(map(repr, twice))}")
+    if not 2 <= len(references) <= MOST_TASKS:
+        raise InputError(f"there must be 2 to {MOST_TASKS} references; got {len(references)}")
+    if new_task is not None and new_task not in references:
+        raise InputError(f"new_task must be one of {', '.join(references)}; got {new_task!r}")
+    return NEW if new_task is None and NEW in references else new_task
+
+
+def dirichlet_shapes(weight_prior: object, num: int) -> tuple[float, ...]:
+    """Return the shapes of a Dirichlet prior, each at least 1, those of a uniform one for (1, 1)."""
+    try:
+        shapes = tuple(number("weight_prior", one) for one in weight_prior)  # type: ignore[attr-defined]
+    except TypeError:
+        raise InputError(f"weight_prior must be {num} shapes, one a task; got {weight_prior!r}") from None
+    if shapes == (1.0, 1.0):
+        return (1.0,) * num
+    if len(shapes) != num or min(shapes) < 1.0:
+        raise InputError(f"weight_prior must be {num} shapes of at least 1, one a task; got {weight_prior!r}")
+    return shapes
+
+
+def measure_tasks(
+    samples: Source,
+    references: Mapping[str, Source],
+    settings: TaskSettings,
+    *,
+    memory: float,
+    keep: str | Path | None,
+    progress: bool,
+) -> xr.DataTree:
+    """Return the posterior of weight, displacement and drift of every task at every checkpoint of a run.
+
+        y ~ Σ_k β_k N(μ_k + Δ_k, Σ_k),   β ~ Dirichlet(a)
+
+    What the modes are beside the discriminants between the references is no part of the weights' likelihood;
+    docs/measurement.md describes the law and the result.
+
+    Args:
+        samples: of the checkpoints.
+        references: of three tasks or more, by name.
+        settings: checked.
+        memory: bytes that a checkpoint may take.
+        keep: folder in which finished checkpoints are kept, or None.
+        progress: whether to show a progress bar.
+
+    Raises:
+        InputError: an unusable input, before anything is computed.
+    """
+    task_names, num = list(references), len(references)
+    memory_of.check_fits("draws", 8.0 * settings.num_draws * num * 8.0, "take fewer (num_draws)")
+    checked = inputs.check_tasks(samples, references, drop_missing=settings.drop_missing, memory=memory)
+    check_means(dict(zip(task_names, checked.references, strict=True)))
+    order = in_order(checked.references)
+    given = [checked.references[k] for k in order]
+    space = discriminants_of(given, settings.max_features)
+    d = space.forward.shape[0]
+    if settings.covariance == "unequal" and min(map(len, given)) < space.num + 7:
+        raise InputError(
+            f"unequal covariances along {space.num} discriminants need {space.num + 7} samples of every "
+            f"reference; got {', '.join(map(str, map(len, checked.references)))}"
+        )
+    sizes = [pieces.bytes_of(summary.num, d) for summary in checked.summaries]
+    if settings.method == "nuts" and max(sizes) > memory:
+        raise InputError(
+            "a checkpoint must fit into memory for NUTS, which reads all of it at every step; checkpoint "
+            f"{checked.samples.names[int(np.argmax(sizes))]} takes {max(sizes) / 1e9:.2g} GB, and "
+            f"{memory / 1e9:.2g} GB can be used: choose the method laplace, or give fewer samples"
+        )
+    num_rows = min(settings.num_log_likelihood_rows, *(summary.num for summary in checked.summaries))
+    settings = settings._replace(num_log_likelihood_rows=num_rows)
+    names = [task_names[k] for k in order]
+    with jax.enable_x64(True):
+        anchored = anchor_tasks(space, settings.covariance, settings.tails)
+        facts = words.Facts(
+            names, separations(anchored), checks.foreign_shares(anchored), checks.own_share_errors(anchored)
+        )
+        shapes = np.array(settings.shapes)[order]
+        prior = TaskPrior(shapes, settings.displacement_scale)
+        plan = _Plan(names, anchored, given, facts, prior, settings)
+        told = hashlib.sha256(json.dumps([_FORMAT, names, settings._asdict()]).encode())
+        for one in given:
+            told.update(np.ascontiguousarray(one).tobytes())
+        measured = []
+        keeping = nullcontext() if keep is None else kept.keeping(folder_of("keep", keep))
+        checkpoints = checked.samples.names
+        with keeping, tqdm(checkpoints, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+            for index, _ in enumerate(bar):
+                compute = partial(_measured, plan, checked, index, streamed=sizes[index] > memory)
+                digest = told.hexdigest(), index, checked.summaries[index].digest
+                measured.append(kept.arrays(digest, compute, folder=kept.folder()))
+    return _tree(measured, task_names, np.argsort(order), checked, plan)
+
+
+def separations(references: TaskReferences) -> np.ndarray:
+    """Return the distances of the references' means, less what the noise of the means adds to them."""
+    q, count = references.space.num, len(references.means)
+    found = np.zeros((count, count))
+    for i in range(count):
+        for j in range(count):
+            apart = references.means[i, :q] - references.means[j, :q]
+            within = 0.5 * sum(
+                np.cov(references.space.rows[k][:, :q], rowvar=False).reshape(q, q) for k in (i, j)
+            )
+            noise = references.mean_covariances[i, :q, :q] + references.mean_covariances[j, :q, :q]
+            squared = apart @ np.linalg.solve(within, apart) - np.trace(np.linalg.solve(within, noise))
+            found[i, j] = np.sqrt(max(squared, 0.0)) if i != j else 0.0
+    return found
+
+
+def _measured(plan: _Plan, checked: inputs.Checked, index: int, *, streamed: bool) -> dict[str, np.ndarray]:
+    """Return all that is kept of one checkpoint, flat."""
+
+    def coordinates() -> Iterator[np.ndarray]:
+        for y in checked.pieces(index):
+            yield plan.references.space.coordinates(y)
+
+    summary, d = checked.summaries[index], plan.references.means.shape[1]
+    rows = pieces.pieces_of(coordinates, summary.num, d, streamed=streamed)
+    try:
+        found = _posterior(plan, rows, summary, index, streamed=streamed)
+    except np.linalg.LinAlgError as error:
+        raise InputError(inputs.degenerate(checked, index, error)) from error
+    return found | {"observed_mean": summary.mean, "observed_sd": summary.sd}
+
+
+def _posterior(
+    plan: _Plan, rows: Iterable[Rows], summary: inputs.Summary, index: int, *, streamed: bool
+) -> dict[str, np.ndarray]:
+    references, settings = plan.references, plan.settings
+    num, q, each = summary.num, references.space.num, settings.num_draws // NUM_DRAWS
+    rng = np.random.default_rng([settings.seed, index])
+    seen = pieces.narrowed(rows, q)
+    mode = climb.find_mode(references.central, plan.prior, seen)
+    modes = climb.modes_of_draws(references.draws, plan.prior, seen, mode)
+    central = jax.tree.map(lambda a: a[0], references.central)
+    unknowns = law.TaskUnknowns(*(part[0] for part in mode.unknowns))
+    beside = across.beside_of(references, central, unknowns, rows)
+    scales = scales_of(central, plan.prior, mode.quadratic, beside)
+    draws = draws_of.draw(references.draws, plan.prior, seen, scales, modes, num=each, rng=rng)
+    stats: dict[str, Any] = {"num_samples": num, "streamed": int(streamed), "method": "laplace"}
+    stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency}
+    stats |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
+    doubtful = settings.method == "auto" and not draws.k_hat <= MOST_K_HAT
+    if settings.method == "nuts" or (doubtful and not streamed):
+        (held,) = seen
+        draws, sampled = nuts.sample(references.draws, plan.prior, held, draws, num=each, rng=rng)
+        stats |= {"method": "nuts", **sampled}
+    line = draws
+    draws = across.with_beside(references, rows, draws, rng)
+    reported = derived.report(references, draws, rng)
+    looked_at, kept_rows = (
+        rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
+        for most in (MOST_ROWS, settings.num_log_likelihood_rows)
+    )
+    places = np.concatenate([looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))])
+    ends = np.cumsum([len(looked_at), len(kept_rows)])
+    y, kept_y, consecutive = np.split(stored.take(pieces.sample_arrays(rows), places), ends)
+    prediction = checks.predictive_check(references, draws, y, rng)
+    weights = reported.weight.mean(axis=(0, 1))
+    stats |= derived.precision_of(references, draws, y, num)._asdict()
+    centred = checks.centred(references, consecutive)
+    stats |= independence_of(checks.fresh_rows(references), list(weights), y, centred, rng)._asdict()
+    stats |= {
+        "num_repeated": summary.num_repeated,
+        "weight_mean": weights,
+        "deviation": prediction.deviations,
+    }
+    stats["unmoved_probability"] = np.mean(draws.scales[..., 0] == 0.0, axis=(0, 1))
+    rest = references.space.rest
+    stats["deviation_left_out"] = checks.left_out_deviation(rest, plan.given, weights, summary.mean, num)
+    shift = draws.unknowns.means[..., :q].mean(axis=(0, 1)) - references.means[:, :q]
+    told = words.verdicts(stats, plan.facts, np.linalg.norm(shift, axis=1), references.means.shape[1])
+    stats |= {"weight_words": told[0], "drift_words": told[1], "words": together(*told)}
+    flat = {f"posterior_{name}": by_slot(array) for name, array in reported._asdict().items()}
+    flat |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
+    flat |= {"check_observed": prediction.observed, "check_replicated": prediction.replicated}
+    if settings.num_log_likelihood_rows:
+        values = law.pointwise(references.draws, line.unknowns, kept_y[:, :q])
+        flat["log_likelihood"] = by_slot(values)
+    return flat
+
+
+# Dims beside checkpoint of what is kept of one.
+_DIMS = {
+    "weight": ("task",),
+    "displacement": ("task", "feature"),
+    "drift": ("task",),
+    "resolution": ("task",),
+    "weight_information": ("task",),
+    "reference_share": ("task",),
+    "weight_mean": ("task",),
+    "unmoved_probability": ("task",),
+    "confusion": ("task", "other_task"),
+    "deviation": ("statistic",),
+}
+
+
+def _tree(
+    measured: list[dict[str, np.ndarray]],
+    task_names: list[str],
+    back: np.ndarray,
+    checked: inputs.Checked,
+    plan: _Plan,
+) -> xr.DataTree:
+    """Assemble the result, its tasks in the order in which they were given."""
+    settings, references, space = plan.settings, plan.references, plan.references.space
+    names: list[Hashable] = checked.samples.names
+    per_chain = settings.num_draws // _CHAINS
+    features = checked.features if space.names is None else space.names
+    statistics = [*checks.STATISTICS, *(f"spread beside discriminants, {name}" for name in plan.names)]
+    coords: dict[str, Any] = {
+        "chain": np.arange(_CHAINS),
+        "draw": np.arange(per_chain),
+        "checkpoint": names,
+        "task": plan.names,
+        "other_task": plan.names,
+        "feature": features,
+        "statistic": statistics,
+        "source_feature": checked.features,
+        "coordinate": np.arange(len(space.forward)),
+    }
+
+    def stacked(key: str) -> np.ndarray:
+        return np.stack([np.asarray(found[key]) for found in measured])
+
+    def dataset(variables: Mapping[str, tuple[tuple[str, ...], Any]]) -> xr.Dataset:
+        used = {dim for dims, _ in variables.values() for dim in dims}
+        found = xr.Dataset(dict(variables), {name: coords[name] for name in coords if name in used})
+        ordered = {dim: back for dim in ("task", "other_task") if dim in used}
+        return found.isel(ordered)
+
+    def drawn(array: np.ndarray) -> np.ndarray:
+        """Return (checkpoint, draw, ...) as (chain, draw, checkpoint, ...)."""
+        return np.moveaxis(array.reshape(len(names), _CHAINS, per_chain, *array.shape[2:]), 0, 2)
+
+    def of(prefix: str) -> dict[str, np.ndarray]:
+        return {k.removeprefix(prefix): stacked(k) for k in measured[0] if k.startswith(prefix)}
+
+    posterior = dataset(
+        {
+            name: (("chain", "draw", "checkpoint", *_DIMS[name]), drawn(array))
+            for name, array in of("posterior_").items()
+        }
+    ).assign_coords(reference_draw=("draw", np.arange(per_chain) % NUM_DRAWS))
+    if settings.new_task is not None:
+        posterior["old_weight"] = posterior["weight"].drop_sel(task=settings.new_task).sum("task")
+    replicated = stacked("check_replicated")
+    groups = {
+        "posterior": posterior,
+        "sample_stats": dataset(
+            {name: (("checkpoint", *_DIMS.get(name, ())), array) for name, array in of("stats_").items()}
+        ),
+        "observed_data": dataset(
+            {"check_statistic": (("checkpoint", "statistic"), stacked("check_observed"))}
+        ),
+        "posterior_predictive": xr.Dataset(
+            {
+                "check_statistic": (
+                    ("chain", "draw", "checkpoint", "statistic"),
+                    np.moveaxis(replicated, 0, 1)[None],
+                )
+            },
+            {
+                "chain": [0],
+                "draw": np.arange(replicated.shape[1]),
+                "checkpoint": names,
+                "statistic": statistics,
+            },
+        ),
+        "constant_data": dataset(
+            {
+                "sample_mean": (("checkpoint", "source_feature"), stacked("observed_mean")),
+                "sample_sd": (("checkpoint", "source_feature"), stacked("observed_sd")),
+                "reference_mean": (("task", "source_feature"), np.stack([y.mean(0) for y in plan.given])),
+                "reference_separation": (("task", "other_task"), plan.facts.separation),
+                "foreign_share": (("task", "other_task"), plan.facts.foreign),
+                "own_share_error": (("task",), plan.facts.own_shares[0]),
+                "frame_mean": (("task", "coordinate"), references.means),
+                "frame_origin": (("source_feature",), space.origin),
+                "frame_forward": (("coordinate", "source_feature"), space.forward),
+            }
+        ),
+    }
+    if "log_likelihood" in measured[0]:
+        values = drawn(stacked("log_likelihood"))
+        dims = ("chain", "draw", "checkpoint", "row")
+        coords["row"] = np.arange(values.shape[-1])
+        groups["log_likelihood"] = dataset({"y": (dims, values)})
+    tail_dof = references.central.tail_dof
+    shown = settings._asdict() | {
+        "covariance": references.kind.covariance,
+        "tails": "student" if references.kind.heavy_tails else "gaussian",
+        "new_task": settings.new_task or "",
+        "weight_prior": list(settings.shapes),
+    }
+    extra = {
+        "kind": "measurement of tasks",
+        "tail_dof": float("nan") if tail_dof is None else float(tail_dof[0]),
+        "num_dropped": checked.num_dropped,
+        "num_reference_copies": checked.num_reference_copies,
+        "information_kept": space.information_kept,
+        "num_discriminants": space.num,
+        "references": "".join(inputs.digest_of(one) for one in checked.references),
+    }
+    root = xr.Dataset(attrs=results.provenance(shown) | extra)
+    return xr.DataTree.from_dict(
+        {"/": root} | {f"/{name}": results.describe(data) for name, data in groups.items()}
+    )

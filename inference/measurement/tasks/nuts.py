@@ -1,0 +1,102 @@
+"""The same posterior by NUTS: a chain for each draw of the modes, started by the fast path."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float
+from scipy import special
+
+from inference.measurement.posterior.law import Rows
+from inference.measurement.posterior.nuts import diagnostics, run_chains
+from inference.measurement.posterior.prior import SCALE_DOF
+from inference.measurement.tasks import law
+from inference.measurement.tasks.draws import TaskDraws
+from inference.measurement.tasks.law import TaskUnknowns
+from inference.measurement.tasks.prior import TaskPrior, log_sides
+from inference.measurement.tasks.references import TaskModes
+from mixture_models.types import AnyArray
+
+
+def model(modes: TaskModes, prior: TaskPrior, rows: Rows, moved: Float[AnyArray, "K"]) -> None:
+    """The samples of one checkpoint along the discriminants under one draw of the modes.
+
+    Args:
+        modes: one draw, unbatched.
+        prior: the numbers of the prior.
+        rows: the samples.
+        moved: 1 for a mode that has moved, else 0.
+    """
+    num, q = modes.means.shape
+    shares = numpyro.sample("shares", dist.Dirichlet(jnp.asarray(prior.shapes)))
+    rate = 0.5 * SCALE_DOF * prior.displacement_scale**2
+    variances = numpyro.sample("variance", dist.InverseGamma(0.5 * SCALE_DOF, rate).expand([num]).to_event(1))
+    spread = (variances * moved)[:, None, None] * jnp.eye(q)
+    place = dist.MultivariateNormal(modes.means, modes.mean_covariances + spread).to_event(1)
+    means = numpyro.sample("means", place)
+    numpyro.factor("sides", log_sides(modes, means))
+
+    def of_block(block: Rows) -> Array:
+        logs, _ = law.log_densities(modes, TaskUnknowns(jnp.log(shares), means), block.y)
+        return jnp.sum(block.weights * jax.nn.logsumexp(logs, axis=-1))
+
+    numpyro.factor("y", jnp.sum(jax.vmap(of_block)(rows)))
+
+
+def sample(
+    modes: TaskModes, prior: TaskPrior, rows: Rows, start: TaskDraws, *, num: int, rng: np.random.Generator
+) -> tuple[TaskDraws, dict[str, float]]:
+    """Return draws by NUTS from starts that the fast path drew, and their diagnostics.
+
+    Which modes have moved in a chain, and the scales beside the discriminants, are the fast path's.
+
+    Args:
+        modes: R draws of them.
+        prior: the numbers of the prior.
+        rows: the checkpoint's samples along the discriminants.
+        start: draws of the fast path; each chain starts at one.
+        num: draws for each draw of the modes.
+        rng: for the starts and the seed.
+    """
+    count, each = start.scales.shape[:2]
+    place = np.arange(count), rng.integers(each, size=count)
+    scales = start.scales[place]
+    moved = (scales[..., 0] > 0.0).astype(float)
+    at = {
+        "shares": np.clip(special.softmax(start.unknowns.logits[place], axis=-1), 1e-9, None),
+        "variance": np.where(moved > 0.0, scales[..., 0], prior.displacement_scale) ** 2,
+        "means": start.unknowns.means[place],
+    }
+    at["shares"] /= at["shares"].sum(axis=-1, keepdims=True)
+    keys = jax.random.split(jax.random.key(rng.integers(2**63)), count)
+    sites, diverging = _chains(modes, prior, rows, jnp.asarray(moved), at, keys, num=num)
+    sites = {name: np.asarray(array) for name, array in sites.items()}
+    logits = np.log(np.maximum(sites["shares"], 1e-300))
+    along = np.sqrt(sites["variance"])
+    beside = np.ones_like(along)
+    for k in range(moved.shape[1]):
+        pool = start.scales[..., k, 1][start.scales[..., k, 0] > 0.0]
+        if len(pool):
+            beside[..., k] = rng.choice(pool, along.shape[:2])
+    found = np.stack([along, beside], axis=-1) * moved[:, None, :, None]
+    told = diagnostics({name: sites[name] for name in ("shares", "means")})
+    told["divergences"] = float(np.sum(np.asarray(diverging)))
+    return TaskDraws(TaskUnknowns(logits, sites["means"]), found, start.k_hat, start.efficiency), told
+
+
+@partial(jax.jit, static_argnames="num")
+def _chains(
+    modes: TaskModes,
+    prior: TaskPrior,
+    rows: Rows,
+    moved: Float[Array, "R K"],
+    at: dict[str, AnyArray],
+    keys: Array,
+    *,
+    num: int,
+) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
+    """Return draws (R, num, ...) of the sites of a chain for each draw of the modes, and what diverged."""
+    return run_chains(model, (modes, prior, rows, moved), (0, None, None, 0), at, keys, num=num)
