@@ -10,7 +10,7 @@ coordinates are opened for what lies beside it, and the means are turned back in
 span. Derivation: docs/theory.md, "Training in the span of the means".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -59,21 +59,14 @@ def in_span(
     """
     dimension = integer("dimension", dimension, at_least=start.dim)
     parts = (objective.model, objective.loss, objective.companion)
-    fixed = [target, *mixtures_in(parts)]
-    if any(mixture.dim != target.dim for mixture in fixed):
-        raise InputError(f"all mixtures of {objective.name} must have dimension {target.dim}; got others")
-    deviations = {_deviation(mixture) for mixture in (start, *fixed)}
-    if len(deviations) > 1 or None in deviations:
-        raise InputError(
-            f"for dimension to be given, all mixtures of {objective.name} must have one covariance, a "
-            "multiple of the identity; got another (whiten the means)"
-        )
-    deviation, origin = deviations.pop(), target.old_mean
-    anchors = [target.new_mean, *(mean for m in fixed[1:] for mean in _means(m))]
+    demonstrations = mixtures_in(parts)
+    deviation = _common_deviation(objective, (start, target, *demonstrations))
+    origin = target.old_mean
+    fixed = [target.new_mean, *(mean for mixture in demonstrations for mean in _means(mixture))]
     moving = _means(start) * (1 if objective.companion is None else 2)
-    points = np.stack([*anchors, *moving]) - origin
-    basis, triangle = np.linalg.qr(points.T)
-    basis = basis * np.where(np.diag(triangle) < 0.0, -1.0, 1.0)
+    points = np.stack([*fixed, *moving]) - origin
+    basis = _basis(points)
+    # A coordinate for every mean but the origin, also where they span fewer, and those that a step opens.
     room = len(points) + _BESIDE - basis.shape[1]
 
     def inside(thing: object) -> object:
@@ -85,7 +78,7 @@ def in_span(
     model, loss, companion, start, target = jax.tree.map(
         inside, (*parts, start, target), is_leaf=lambda node: isinstance(node, TwoMode)
     )
-    guide = InSpan(cast(Guide[TwoMode], objective.guide), dimension, len(anchors))
+    guide = InSpan(cast(Guide[TwoMode], objective.guide), dimension, len(fixed))
     reduced = replace(objective, model=model, guide=guide, loss=loss, companion=companion)
     return reduced, start, target
 
@@ -243,7 +236,7 @@ class SpanSteps(Steps):
 
         shifts = jnp.zeros((len(_MEANS), divergence.expectation.num_samples))
         value, (gradient, c) = jax.value_and_grad(loss, argnums=(0, 1))(inside, shifts)
-        coordinates = inside[_MEANS[0]].shape[0]
+        coordinates = _stacked(inside).shape[1]
         # In fewer dimensions than coordinates all means are 0 in the last of these, and so must stay.
         real = jnp.arange(coordinates) < guide.dimension
         beside = vectors_beside(beside_key, c, guide.dimension - coordinates) / setting[-1].scale
@@ -254,15 +247,14 @@ class SpanSteps(Steps):
     def settled(self, svi_state: SVIState, companion: Params | None) -> tuple[SVIState, Params | None]:
         """Turn the means of learner and companion until they are 0 in the last two coordinates."""
         params = self.get_params(svi_state)
+        # The companion's means come first: they turn least.
         policies = [params] if companion is None else [companion, params]
-        means = jnp.stack([policy[name] for policy in policies for name in _MEANS])
-        fixed = self.guide.fixed
+        means, fixed = jnp.concatenate([_stacked(policy) for policy in policies]), self.guide.fixed
         turned = jnp.concatenate([means[:, :fixed], lower_triangular(means[:, fixed:])], axis=1)
-        vectors = iter(turned)
-        *others, params = [policy | {name: next(vectors) for name in _MEANS} for policy in policies]
+        *before, learner = jnp.split(turned, len(policies))
         count, _ = svi_state.optim_state
-        state = svi_state._replace(optim_state=(count, self.optim.init(params)[1]))
-        return state, others[0] if others else None
+        state = svi_state._replace(optim_state=(count, self.optim.init(_with_means(params, learner))[1]))
+        return state, None if companion is None else _with_means(companion, before[0])
 
 
 @steps_of.register
@@ -326,6 +318,39 @@ def _without_beside(leaf: AnyArray) -> AnyArray:
 
 def _means(mixture: TwoMode) -> list[Float[AnyArray, "d"]]:
     return [getattr(mixture, name) for name in _MEANS]
+
+
+def _stacked(params: Params) -> Float[Array, "2 d"]:
+    """Return the means among params."""
+    return jnp.stack([params[name] for name in _MEANS])
+
+
+def _with_means(params: Params, means: Float[Array, "2 d"]) -> Params:
+    """Return params with other means."""
+    return params | dict(zip(_MEANS, means, strict=True))
+
+
+def _basis(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "d n"]:
+    """Return orthonormal columns that span the points, in which point i has a positive coordinate i, or 0."""
+    basis, triangle = np.linalg.qr(points.T)
+    result: np.ndarray = basis * np.where(np.diag(triangle) < 0.0, -1.0, 1.0)
+    return result
+
+
+def _common_deviation(objective: Objective, mixtures: Sequence[TwoMode]) -> float:
+    """Return the standard deviation that isotropic modes share, or refuse mixtures that have no one."""
+    if any(mixture.dim != mixtures[0].dim for mixture in mixtures):
+        raise InputError(
+            f"all mixtures of {objective.name} must have dimension {mixtures[0].dim}; got others"
+        )
+    deviations = {_deviation(mixture) for mixture in mixtures}
+    (deviation, *others) = deviations
+    if others or deviation is None:
+        raise InputError(
+            f"for dimension to be given, all mixtures of {objective.name} must have one covariance, a "
+            "multiple of the identity; got another (whiten the means)"
+        )
+    return deviation
 
 
 def _deviation(mixture: TwoMode) -> float | None:
