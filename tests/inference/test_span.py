@@ -101,10 +101,10 @@ def test_coefficients_are_what_brute_force_finds(objective, monkeypatch):
             found = jax.grad(loss)(learner, None, beside)
             return jnp.stack([found["old_mean"], found["new_mean"]])
 
-        none = gradient(jnp.zeros(n))
-        one_by_one = jax.vmap(gradient)(jnp.eye(n))[:, :, -1].T
         noise = jnp.asarray(rng.normal(size=n))
-        together = gradient(noise)
+        # Nothing beside the span, one sample's noise alone, and all noise.
+        none, *alone, together = jax.jit(jax.vmap(gradient))(jnp.stack([jnp.zeros(n), *jnp.eye(n), noise]))
+        one_by_one = jnp.stack(alone, axis=-1)[:, -1]
         shifts = jnp.zeros((2, n))
         params, c = jax.jit(jax.grad(loss, argnums=(0, 1)))(learner, shifts, noise)
     none, one_by_one, noise, together, c = map(np.asarray, (none, one_by_one, noise, together, c))
