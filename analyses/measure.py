@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from analyses import measure_tasks
 from analyses.core import checkpoint_axis, examples_shown, figures, outputs, tables
-from analyses.core.settings import BaseSettings, setting, text
+from analyses.core.settings import BaseSettings, setting, text, texts
 from inference import results
 from inference.intervals import interval_probability
 from inference.measurement.checkpoints import COVARIANCES, METHODS, TAILS, measure
@@ -34,6 +35,16 @@ from mixture_models.validation import InputError, flag, folder_of, integer, one_
 _POINTS, _PANELS = 400, 6
 
 
+def _named(name: str, value: Any) -> tuple[str, ...]:
+    """Return references that are given as texts NAME=FILE."""
+    for one in texts(name, value):
+        task, equals, file = one.partition("=")
+        if not (task.strip() and equals and file.strip()):
+            raise InputError(f"{name} must be NAME=FILE; got {one!r}")
+        path_of(name, file)
+    return texts(name, value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(BaseSettings):
     """The settings of `run`, most of which are those of `inference.measure`."""
@@ -44,8 +55,16 @@ class Settings(BaseSettings):
         "or quoted glob of .jsonl or .parquet.",
         argument=True,
     )
-    old_reference: Path = setting(path_of, "Samples of the old task, in a file of the same kinds.")
-    new_reference: Path = setting(path_of, "Samples of the new task.")
+    old_reference: Path | None = setting(
+        path_of, "Samples of the old task, in a file of the same kinds.", None, show="a --reference"
+    )
+    new_reference: Path | None = setting(path_of, "Samples of the new task.", None, show="a --reference")
+    reference: tuple[str, ...] = setting(
+        _named, "Arrays of a task, one of several, in the place of these; repeated.", (), metavar="NAME=FILE"
+    )
+    new_task: str | None = setting(
+        text, "Which of several tasks is new.", None, show="new, where there is one of this name"
+    )
     embedder: str = setting(
         text,
         "What makes features of text: ngrams, module:function or a sentence-transformers folder.",
@@ -95,10 +114,15 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     Raises:
         InputError: as they say, or a run of texts with a reference of arrays, or the other way round.
     """
+    references_by_name = _references(settings)
     options = inspect.signature(measure).parameters.keys() - {"old_reference", "new_reference"}
     given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in options}
     given |= {"memory": None if settings.memory is None else settings.memory * 2**30, "progress": progress}
-    given_samples = settings.run, settings.old_reference, settings.new_reference
+    if set(references_by_name) != {"old", "new"}:
+        if any(map(is_of_texts, [settings.run, *references_by_name.values()])):
+            raise InputError("texts are measured against an old and a new reference; got references by name")
+        return measure(settings.run, references_by_name, **given)
+    given_samples = settings.run, references_by_name["old"], references_by_name["new"]
     of_texts = [is_of_texts(source) for source in given_samples]
     if any(of_texts) != all(of_texts):
         kinds = ", ".join(
@@ -107,7 +131,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         )
         raise InputError(f"a run and its references must all be texts, or all arrays; {kinds}")
     samples: sources.Source = settings.run
-    references: list[sources.Source] = [settings.old_reference, settings.new_reference]
+    references: list[sources.Source] = [*given_samples[1:]]
     said = None
     if of_texts[0]:
         embedded = embed_generations(
@@ -121,7 +145,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
             progress=progress,
         )
         samples, references, said = embedded.samples, [embedded.old, embedded.new], embedded.said
-    tree = measure(samples, *references, **given)
+    tree = measure(samples, dict(zip(("old", "new"), references, strict=True)), **given)
     if of_texts[0]:
         tree.attrs["embedder"] = settings.embedder
     if settings.num_examples:
@@ -130,8 +154,33 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     return tree
 
 
+def _references(settings: Settings) -> dict[str, Path]:
+    """Return the references by the names of their tasks.
+
+    Raises:
+        InputError: neither an old and a new one nor several by name, or both, or a name that comes twice.
+    """
+    both = {"old": settings.old_reference, "new": settings.new_reference}
+    given = {name: path for name, path in both.items() if path is not None}
+    if len(given) == 2 and not settings.reference:
+        return given
+    if given or not settings.reference:
+        told = [f"{name}_reference" for name in given] + [f"reference {one}" for one in settings.reference]
+        raise InputError(
+            "references are an old_reference and a new_reference, or several NAME=FILE; got "
+            f"{' and '.join(told) or 'none'}"
+        )
+    pairs = [one.partition("=") for one in settings.reference]
+    twice = sorted({name for name, _, _ in pairs if [other for other, _, _ in pairs].count(name) > 1})
+    if twice:
+        raise InputError(f"references must have different names; got {', '.join(twice)} more than once")
+    return {name: path_of("reference", file) for name, _, file in pairs}
+
+
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row a checkpoint: means, intervals, resolutions and the verdict in words."""
+    """Return one row a checkpoint (and task): means, intervals, resolutions and the verdict in words."""
+    if measure_tasks.is_of_tasks(tree):
+        return measure_tasks.summary(tree)
     posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
     columns: dict[str, Any] = {"num_samples": stats["num_samples"]}
     for name in ("old_weight", "old_drift", "new_gap"):
@@ -159,7 +208,9 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
 
 def table(tree: xr.DataTree) -> RenderableType:
-    """Return the summary as a table for the terminal, a checkpoint a row, and the last one's examples."""
+    """Return the summary as a table for the terminal, and examples of the last checkpoint."""
+    if measure_tasks.is_of_tasks(tree):
+        return measure_tasks.table(tree)
     return Group(*([_table(tree)] + ([examples_shown.table(tree)] if "examples" in tree.children else [])))
 
 
@@ -210,7 +261,8 @@ def _table(tree: xr.DataTree) -> Table:
 
 def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each checkpoint whose verdict is not ``good``."""
-    return tables.remarks(summary(tree)["words"])
+    of_tasks = measure_tasks.is_of_tasks(tree)
+    return tables.remarks(measure_tasks.words(tree) if of_tasks else summary(tree)["words"])
 
 
 def write(tree: xr.DataTree, folder: Path) -> None:
@@ -221,7 +273,9 @@ def write(tree: xr.DataTree, folder: Path) -> None:
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``old_weight``, ``drift`` and, where samples are at hand, ``samples``."""
+    """Return the figures ``old_weight`` (or ``weight``), ``drift`` and, of two modes, ``samples``."""
+    if measure_tasks.is_of_tasks(tree):
+        return measure_tasks.plot(tree)
     with figures.style():
         drawn = {"old_weight": _plot_weight(tree), "drift": _plot_drift(tree)}
         if "shown" in tree.children:

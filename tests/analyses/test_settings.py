@@ -17,7 +17,7 @@ NAMED = {command.module: command for command in COMMANDS}
 # What must be given, of nothing that is there.
 NEEDED = {
     "sweep": {"grid": "nothing.toml"},
-    "measure": {"run": "nothing.npz", "old_reference": "nothing.npz", "new_reference": "nothing.npz"},
+    "measure": {"run": "nothing.npz"},
     "evals": {"base": ["nothing"]},
     "measure_scores": {"files": ["nothing.csv"]},
     "compare_runs": {"folders": ["nothing", "nowhere"]},

@@ -82,7 +82,7 @@ def anchor_tasks(space: Discriminants, covariance: str, tails: str) -> TaskRefer
 
     Args:
         space: the coordinates, and the references in them.
-        covariance: one of `COVARIANCES`, or ``"auto"``: by BIC.
+        covariance: one of `COVARIANCES`, or ``"auto"``: unequal unless samples are few.
         tails: ``"gaussian"``, ``"student"``, or ``"auto"``: by BIC.
     """
     q, (count, d) = space.num, (len(space.rows), space.rows[0].shape[1])
@@ -93,7 +93,8 @@ def anchor_tasks(space: Discriminants, covariance: str, tails: str) -> TaskRefer
     law = moments_of(along, tail_dof, shared=shared)
     # Too few samples of a mode have no covariance of their own.
     few = min(map(len, space.rows)) < d + 7
-    whole, inside = (moments_of(rows, tail_dof, shared=few) for rows in (space.rows, space.inside))
+    # Means beside the discriminants are those of least squares; lengths are those of the modes' law.
+    whole, inside = moments_of(space.rows, None, shared=few), moments_of(space.inside, tail_dof, shared=few)
     worths = np.array([one.worth for one in whole])
     own_dofs = np.maximum(space.worth * worths - 1.0, d + 1.0)
     means = np.stack([np.append(a.mean, b.mean[q:]) for a, b in zip(law, whole, strict=True)])
@@ -135,23 +136,19 @@ def anchor_tasks(space: Discriminants, covariance: str, tails: str) -> TaskRefer
 
 
 def _kind_of(along: Sequence[np.ndarray], covariance: str, tails: str) -> Kind:
-    """Return the kind of modes with the largest BIC among those that are asked for."""
+    """Return the kind of modes that is asked for.
+
+    One covariance for modes that differ makes weights wrong long before a criterion of fit sees it, and there
+    are few numbers along the discriminants: unless samples are few every mode has its own.
+    """
     q, total = along[0].shape[1], sum(map(len, along))
-    names = COVARIANCES if covariance == "auto" else (covariance,)
-    if covariance == "auto" and min(map(len, along)) < 5 * q + 10:
-        names = ("shared",)
-    heavies = (False, True) if tails == "auto" else (tails == "student",)
-    kinds = [Kind(name, heavy) for name in names for heavy in heavies]
-    if len(kinds) == 1:
-        return kinds[0]
-
-    def criterion(kind: Kind) -> float:
-        shared = kind.covariance == "shared"
-        numbers = q * (q + 1) / 2 * (1 if shared else len(along)) + kind.heavy_tails
-        height = reference_log_likelihood(along, shared=shared, heavy_tails=kind.heavy_tails)
-        return height - 0.5 * numbers * float(np.log(total))
-
-    return max(kinds, key=criterion)
+    if covariance == "auto":
+        covariance = "unequal" if min(map(len, along)) >= 5 * q + 10 else "shared"
+    shared = covariance == "shared"
+    if tails != "auto":
+        return Kind(covariance, tails == "student")
+    heights = [reference_log_likelihood(along, shared=shared, heavy_tails=heavy) for heavy in (False, True)]
+    return Kind(covariance, bool(heights[1] - heights[0] > 0.5 * np.log(total)))
 
 
 def _roots(

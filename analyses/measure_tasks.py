@@ -1,0 +1,119 @@
+"""Table and figures of a measurement of several tasks, for `analyses.measure`."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from analyses.core import checkpoint_axis, figures, tables
+from inference.intervals import interval_probability
+
+# Of `/sample_stats`: by checkpoint and task, and by checkpoint alone.
+_OF_TASKS = ("resolution", "unmoved_probability", "weight_information", "reference_share")
+_OF_CHECKPOINTS = (
+    "num_samples",
+    "method",
+    "k_hat",
+    "r_hat",
+    "ess",
+    "divergences",
+    "words",
+    "weight_words",
+    "drift_words",
+)
+
+
+def is_of_tasks(tree: xr.DataTree) -> bool:
+    """Return whether a measurement has its tasks along a dim."""
+    return "task" in tree["posterior"].dims
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a checkpoint and task: means, intervals, resolutions and the verdict in words."""
+    posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
+    columns: dict[str, xr.DataArray] = {}
+    for name in ("weight", "drift", *({"old_weight"} & set(posterior))):
+        columns |= tables.interval_columns(name, posterior[name])
+    columns |= {name: stats[name] for name in (*_OF_TASKS, *_OF_CHECKPOINTS)}
+    frame = xr.Dataset(columns).reset_coords(drop=True)
+    return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal, a task a row."""
+    attrs = tree.attrs
+    kept = float(attrs["information_kept"])
+    caption = (
+        f"Mean and {100 * interval_probability():g} % interval. Modes: {attrs['covariance']} covariance, "
+        f"{attrs['tails']} tails. Below its resolution a drift cannot be told from none; P(unmoved): "
+        "probability of no drift at all. The verdicts are on all weights and on all drifts of a checkpoint."
+    )
+    if kept < 1.0:
+        caption += f" Held-out references keep {100 * kept:.0f} % of their squared distances."
+    if int(attrs["num_reference_copies"]):
+        caption += (
+            f" {int(attrs['num_reference_copies'])} reference rows are copies of others, and count once."
+        )
+    if int(attrs["num_dropped"]):
+        caption += f" {int(attrs['num_dropped'])} rows with missing values were left out."
+    result = tables.new_table("What is left of every task, and what has moved", caption)
+    for name in ("checkpoint", "task"):
+        result.add_column(name, justify="left")
+    for name in ("weight", "drift", "resolution", "P(unmoved)"):
+        result.add_column(name, justify="right", overflow="fold")
+    for name in ("weights", "drifts"):
+        result.add_column(name, justify="left")
+    tasks = list(tree["posterior"]["task"].to_numpy())
+    for name, row in summary(tree).iterrows():
+        first, last = row["task"] == tasks[0], row["task"] == tasks[-1]
+        cells = [
+            name if first else "",
+            row["task"],
+            tables.with_interval(dict(row), "weight"),
+            tables.with_interval(dict(row), "drift"),
+            tables.number(row["resolution"]),
+            tables.number(row["unmoved_probability"]),
+            *(row[f"{word}_words"].partition(":")[0] if first else "" for word in ("weight", "drift")),
+        ]
+        result.add_row(*map(tables.shown, cells), end_section=last)
+    return result
+
+
+def words(tree: xr.DataTree) -> pd.Series:
+    """Return the verdict on every checkpoint."""
+    found = tree["sample_stats"]["words"]
+    return pd.Series(found.to_numpy(), index=found["checkpoint"].to_numpy())
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``weight`` and ``drift``, every task over checkpoints."""
+    with figures.style():
+        weight = _over_checkpoints(
+            tree, "weight", "weight of the task", "Mass forgetting: how much is left of every task?"
+        )
+        weight.axes[0].set_ylim(0.0, 1.0)
+        drift = _over_checkpoints(
+            tree, "drift", "distance from the reference [Mahalanobis]", "Drift: how far has every task moved?"
+        )
+        drift.axes[0].set_ylim(bottom=0.0)
+        return {"weight": weight, "drift": drift}
+
+
+def _over_checkpoints(tree: xr.DataTree, variable: str, label: str, title: str) -> Figure:
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    values = tree["posterior"].to_dataset()[variable]
+    parts: dict[str, Any] = {}
+    for name in map(str, values["task"].to_numpy()):
+        one = values.sel(task=name, drop=True)
+        parts[name] = one.assign_attrs(long_name=figures.entry(name), units="1")
+    untrusted = np.char.startswith(words(tree).to_numpy().astype(str), "not to be trusted")
+    checkpoint_axis.draw(axes, xr.Dataset(parts), list(parts), untrusted)
+    axes.set_ylabel(label)
+    shown = f"point: mean, line: {100 * interval_probability():g} % interval"
+    axes.set_title(f"{title}\n{shown}", loc="left", fontsize=10)
+    figure.legend(loc="outside right upper", title="task")
+    return figure
