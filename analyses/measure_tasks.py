@@ -36,7 +36,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a checkpoint and task: means, intervals, resolutions and the verdict in words."""
     posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
     columns: dict[str, xr.DataArray] = {}
-    for name in ("weight", "drift", *({"old_weight"} & set(posterior))):
+    for name in ("weight", "task_drift", *({"old_weight"} & set(posterior))):
         columns |= tables.interval_columns(name, posterior[name])
     columns |= {name: stats[name] for name in (*_OF_TASKS, *_OF_CHECKPOINTS)}
     frame = xr.Dataset(columns).reset_coords(drop=True)
@@ -74,7 +74,7 @@ def table(tree: xr.DataTree) -> Table:
             name if first else "",
             row["task"],
             tables.with_interval(dict(row), "weight"),
-            tables.with_interval(dict(row), "drift"),
+            tables.with_interval(dict(row), "task_drift"),
             tables.number(row["resolution"]),
             tables.number(row["unmoved_probability"]),
             *(row[f"{word}_words"].partition(":")[0] if first else "" for word in ("weight", "drift")),
@@ -97,7 +97,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         )
         weight.axes[0].set_ylim(0.0, 1.0)
         drift = _over_checkpoints(
-            tree, "drift", "distance from the reference [Mahalanobis]", "Drift: how far has every task moved?"
+            tree, "task_drift", "distance from the reference [Mahalanobis]", "Drift: how far has every task moved?"
         )
         drift.axes[0].set_ylim(bottom=0.0)
         return {"weight": weight, "drift": drift}

@@ -20,12 +20,12 @@ class TaskReported(NamedTuple):
     Attributes:
         weight: of every task, shape (R, J, K).
         displacement: of its mean, in the user's coordinates, shape (R, J, K, feature).
-        drift: length of the displacement, shape (R, J, K) [Mahalanobis].
+        task_drift: length of the displacement, shape (R, J, K) [Mahalanobis].
     """
 
     weight: Float[np.ndarray, "R J K"]
     displacement: Float[np.ndarray, "R J K feature"]
-    drift: Float[np.ndarray, "R J K"]
+    task_drift: Float[np.ndarray, "R J K"]
 
 
 def report(references: TaskReferences, draws: TaskDraws, rng: np.random.Generator) -> TaskReported:

@@ -299,7 +299,7 @@ def _posterior(
 _DIMS = {
     "weight": ("task",),
     "displacement": ("task", "feature"),
-    "drift": ("task",),
+    "task_drift": ("task",),
     "resolution": ("task",),
     "weight_information": ("task",),
     "reference_share": ("task",),

@@ -14,7 +14,7 @@ _BY_TASK = {
     "posterior": {
         "weight": ("old_weight", "new_weight"),
         "displacement": ("old_displacement", "new_displacement"),
-        "drift": ("old_drift", "new_gap"),
+        "task_drift": ("old_drift", "new_gap"),
     },
     "sample_stats": {
         "resolution": ("old_resolution", "new_resolution"),

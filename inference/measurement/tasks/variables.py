@@ -3,7 +3,7 @@
 VARIABLES = dict(
     weight=("weight of the task, β", "1"),
     displacement=("displacement of the task's mean, Δ", "feature"),
-    drift=("drift of the task", "Mahalanobis"),
+    task_drift=("drift of the task", "Mahalanobis"),
     other_task=("task", "1"),
     resolution=("drift that can be told from none", "Mahalanobis"),
     unmoved_probability=("probability that the task's mode has not moved", "1"),
