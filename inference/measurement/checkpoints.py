@@ -27,13 +27,8 @@ from inference.measurement.references.projection import Projection, project
 from inference.measurement.samples import inputs, stored
 from inference.measurement.samples.sources import Source
 from inference.measurement.scores.measure_scores import prior_shapes
-from inference.measurement.tasks.measure_tasks import (
-    TaskSettings,
-    check_names,
-    dirichlet_shapes,
-    measure_tasks,
-    named_references,
-)
+from inference.measurement.tasks.measure_tasks import TaskSettings, measure_tasks
+from inference.measurement.tasks.names import check_names, dirichlet_shapes, named_references
 from inference.measurement.tasks.references import COVARIANCES as OF_TASKS
 from inference.measurement.tasks.two import by_task, in_roles
 from inference.measurement.variables import VARIABLES

@@ -14,6 +14,8 @@ from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import NODES, WeightPosterior, weight_posterior
+from inference.measurement.scores.measure_task_scores import tree_of_tasks
+from inference.measurement.tasks.names import check_names, dirichlet_shapes
 from mixture_models.validation import InputError, as_array, integer, number, real_array
 
 results.register(
@@ -37,10 +39,11 @@ ScoresLike = ArrayLike | Sequence[ArrayLike] | Mapping[Hashable, ArrayLike] | xr
 
 @on_one_thread
 def measure_scores(
-    old_log_likelihood: ScoresLike,
-    new_log_likelihood: ScoresLike,
+    old_log_likelihood: ScoresLike | Mapping[str, ScoresLike],
+    new_log_likelihood: ScoresLike | None = None,
     *,
-    weight_prior: tuple[float, float] = (1.0, 1.0),
+    new_task: str | None = None,
+    weight_prior: Sequence[float] = (1.0, 1.0),
     num_draws: int = 4000,
     seed: int = 0,
 ) -> xr.DataTree:
@@ -54,9 +57,12 @@ def measure_scores(
     Args:
         old_log_likelihood: log p_o(y_i) of the samples under the old-task reference [nat]; an array of
             shape (sample,) or (checkpoint, sample), a list with one array a checkpoint, or a mapping from
-            checkpoint names to arrays.
+            checkpoint names to arrays. Without ``new_log_likelihood`` a mapping from tasks to these, or a
+            labelled array with a dim ``task``.
         new_log_likelihood: log p_n(y_i) of the same samples, in the same form.
-        weight_prior: shapes (a, b) of the Beta prior, each at least 1; (1, 1) is uniform.
+        new_task: of several tasks the new one; None for ``"new"`` if there is one.
+        weight_prior: shapes (a, b) of the Beta prior, each at least 1; (1, 1) is uniform. Of several tasks
+            those of the Dirichlet prior, one a task.
         num_draws: draws of the posterior, in one chain.
         seed: of the draws.
 
@@ -65,13 +71,22 @@ def measure_scores(
         (``old_weight_mean``, ``old_weight_sd``, ``old_weight_quantile`` over checkpoint and probability,
         ``information`` on the weight a sample, and the verdict in ``words``) and ``/density``
         (``old_weight_density`` over checkpoint and node, at ``node_old_weight``). Moments and quantiles are
-        of the density, not of the draws, and right to better than 1e-9.
+        of the density, not of the draws, and right to better than 1e-9. Of tasks other than old and new
+        ``weight`` with a dim ``task`` by importance draws of the exact density, with its moments and
+        quantiles, and no ``/density``.
 
     Raises:
         InputError: scores that do not pair, none, NaN, or -inf under both references.
 
     Source: derivation in docs/measurement.md.
     """
+    if new_log_likelihood is None:
+        tasks = _by_task(old_log_likelihood)
+        if set(tasks) != {"old", "new"} or new_task == "old":
+            return _of_tasks(tasks, new_task, weight_prior, num_draws, seed)
+        old_log_likelihood, new_log_likelihood = tasks["old"], tasks["new"]
+    elif new_task is not None:
+        raise InputError(f"new_task names one of several tasks by name; got {new_task!r} without these")
     old = _by_checkpoint("old_log_likelihood", old_log_likelihood)
     new = _by_checkpoint("new_log_likelihood", new_log_likelihood)
     if set(old) != set(new):
@@ -92,8 +107,58 @@ def measure_scores(
     return _tree(differences, posteriors, draws, shapes, seed)
 
 
-def _by_checkpoint(name: str, scores: ScoresLike) -> dict[Hashable, np.ndarray]:
+def _by_task(scores: Any) -> dict[str, ScoresLike]:
+    """Return the scores of every task by its name."""
+    if isinstance(scores, xr.DataArray) and "task" in scores.dims:
+        labels = scores.coords["task"].to_numpy() if "task" in scores.coords else range(scores.sizes["task"])
+        return {str(label): scores.isel(task=i, drop=True) for i, label in enumerate(labels)}
+    if not isinstance(scores, Mapping):
+        raise InputError(
+            "there must be old and new log-likelihoods, or a mapping from tasks to log-likelihoods; got "
+            f"{type(scores).__name__} alone"
+        )
+    return dict(scores)
+
+
+def _of_tasks(
+    tasks: dict[str, ScoresLike],
+    new_task: str | None,
+    weight_prior: Sequence[float],
+    num_draws: int,
+    seed: int,
+) -> xr.DataTree:
+    """Measure the weights of several tasks."""
+    new_task = check_names(tasks, new_task)
+    shapes = dirichlet_shapes(weight_prior, len(tasks))
+    num_draws, seed = integer("num_draws", num_draws), integer("seed", seed, at_least=0)
+    memory.check_fits("draws", 8.0 * 8.0 * num_draws * len(tasks), "take fewer (num_draws)")
+    found = {task: _by_checkpoint(f"the log-likelihood of {task}", one) for task, one in tasks.items()}
+    first, names = next(iter(found)), list(next(iter(found.values())))
+    scores = {}
+    for name in names:
+        for task, one in found.items():
+            if set(one) != set(names):
+                raise InputError(
+                    f"log-likelihoods must have the same checkpoints; {first} has {names} and {task} "
+                    f"{list(one)}"
+                )
+            if one[name].shape != found[first][name].shape:
+                raise InputError(
+                    f"log-likelihoods must be of the same samples; checkpoint {name} has "
+                    f"{found[first][name].size} of {first} and {one[name].size} of {task}"
+                )
+        scores[name] = np.stack([one[name] for one in found.values()], axis=1)
+        nowhere = int(np.sum(np.all(np.isneginf(scores[name]), axis=1)))
+        if nowhere:
+            raise InputError(
+                f"a sample must be possible under a task; {nowhere} of checkpoint {name} have -inf under all"
+            )
+    return tree_of_tasks(scores, list(tasks), shapes, new_task, num_draws, seed)
+
+
+def _by_checkpoint(name: str, scores: ScoresLike | Mapping[str, ScoresLike]) -> dict[Hashable, np.ndarray]:
     """Return one float64 array of shape (sample,) a checkpoint."""
+    items: dict[Any, Any]
     if isinstance(scores, Mapping):
         items = dict(scores)
     elif isinstance(scores, xr.DataArray) and "checkpoint" in scores.dims:

@@ -1,8 +1,7 @@
 """Draws of a checkpoint's posterior: a Laplace approximation under every draw of the modes, by importance.
 
-As `posterior.laplace`, with one mode a task. Log weights relative to the heaviest task are proposed by a
-Gaussian copula whose marginals are log-gamma laws of equal mode and curvature: a task that is lost has such
-a posterior.
+As `posterior.laplace`, with one mode a task. The logits against the heaviest task are proposed by a Gaussian
+copula whose marginals are those of two tasks there, logits of Beta laws of equal mode and curvature.
 """
 
 from collections.abc import Iterable
@@ -24,8 +23,8 @@ from inference.measurement.tasks.prior import TaskPrior, log_prior, mean_factors
 from inference.measurement.tasks.references import TaskModes
 from inference.measurement.tasks.scales import TaskScales
 
-# Shapes of log-gamma laws; above the largest they are Gaussian.
-_SHAPES = (0.05, 2000.0)
+# Shapes of a Beta law together: at least, and above which its logit is as good as Gaussian.
+_LEAST_COUNT, _MOST_COUNT = 1e-2, 1e5
 
 # Steps by which the chances of having moved are made the same under all draws of the modes.
 _RAKINGS = 10
@@ -182,7 +181,7 @@ def _propose(
     covariance = np.swapaxes(corner, 1, 2) @ corner
     centre = quadratic.flat[:free] + np.einsum("pji,pj->pi", corner, u[:, size:])
     spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    logits, log_q = _copula(centre, spread, covariance / spread[:, :, None] / spread[:, None, :], width, rng)
+    logits, log_q = copula(centre, spread, covariance / spread[:, :, None] / spread[:, None, :], width, rng)
     # The rest given the weights: samples of a mode are as many as its weight says.
     shift = np.clip(
         logits - quadratic.flat[:free],
@@ -204,29 +203,38 @@ def _propose(
     return np.column_stack([logits, quadratic.flat[free:] + mean + drawn]), log_q
 
 
-def _copula(
+def copula(
     mode: Float[np.ndarray, "P a"],
     spread: Float[np.ndarray, "P a"],
     correlation: Float[np.ndarray, "P a a"],
     width: float,
     rng: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "P a"], Float[np.ndarray, "P"]]:
-    """Draw logits with log-gamma marginals of these modes and spreads, and return their log density."""
-    shape = np.maximum(1.0 / (width * spread) ** 2, _SHAPES[0])
+    """Draw logits with marginals that are logits of Beta laws of these modes and spreads; return log density.
+
+    Args:
+        mode: of the marginals.
+        spread: curvature of their log densities at the mode, to the power of -1/2.
+        correlation: of the normal variables that they are made of.
+        width: how much wider they are drawn.
+        rng: of the draws.
+    """
     factor = cholesky(correlation)
     e = rng.standard_normal(mode.shape)
     z = np.clip(np.einsum("pij,pj->pi", factor, e), -7.0, 7.0)
     log_q = -0.5 * np.sum(e * e, axis=1) - np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1)
     log_q += 0.5 * np.sum(z * z, axis=1)
-    low = np.minimum(shape, _SHAPES[1])
-    gamma = np.where(
-        z < 0.0, special.gammaincinv(low, special.ndtr(z)), special.gammainccinv(low, special.ndtr(-z))
-    )
-    gamma = np.maximum(gamma, 1e-300)
-    skewed = mode + np.log(gamma) - np.log(low)
-    of_skewed = low * np.log(gamma) - gamma - special.gammaln(low)
+    share = special.expit(np.clip(mode, -30.0, 30.0))
+    count = np.maximum(1.0 / ((width * spread) ** 2 * share * (1.0 - share)), _LEAST_COUNT)
+    a, b = count * share, count * (1.0 - share)
+    # Each side by its own tail, so that neither is rounded.
+    low = z < 0.0
+    tail = special.betaincinv(np.where(low, a, b), np.where(low, b, a), special.ndtr(-np.abs(z)))
+    tail = np.maximum(tail, 1e-300)
+    skewed = np.where(low, 1.0, -1.0) * (np.log(tail) - np.log1p(-tail))
+    of_skewed = -a * np.logaddexp(0.0, -skewed) - b * np.logaddexp(0.0, skewed) - special.betaln(a, b)
     straight = mode + width * spread * z
     of_straight = -0.5 * z * z - np.log(width * spread) - 0.5 * np.log(2.0 * np.pi)
-    is_skewed = shape <= _SHAPES[1]
+    is_skewed = count < _MOST_COUNT
     log_q += np.sum(np.where(is_skewed, of_skewed, of_straight), axis=1)
     return np.where(is_skewed, skewed, straight), log_q

@@ -95,10 +95,14 @@ def anchor_tasks(space: Discriminants, covariance: str, tails: str) -> TaskRefer
     few = min(map(len, space.rows)) < d + 7
     # Means beside the discriminants are those of least squares; lengths are those of the modes' law.
     whole, inside = moments_of(space.rows, None, shared=few), moments_of(space.inside, tail_dof, shared=few)
-    worths = np.array([one.worth for one in whole])
+    worths = np.array([one.worth for one in law])
     own_dofs = np.maximum(space.worth * worths - 1.0, d + 1.0)
     means = np.stack([np.append(a.mean, b.mean[q:]) for a, b in zip(law, whole, strict=True)])
     covariances = np.stack([one.scatter / one.worth for one in whole])
+    if tail_dof is not None:
+        own = moments_of(along, tail_dof, shared=few)
+        covariances[:, :q, q:] = covariances[:, q:, :q] = 0.0
+        covariances[:, :q, :q] = [one.scatter / one.worth for one in own]
     rng = np.random.default_rng([len(y) for y in space.rows] + [d])
     dofs = np.full(count, own_dofs.sum()) if shared else own_dofs
     roots = _roots(law, dofs, rng, shared=shared)

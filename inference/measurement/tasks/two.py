@@ -7,7 +7,7 @@ import xarray as xr
 
 from inference import results
 from inference.measurement.samples.sources import Source
-from inference.measurement.tasks.measure_tasks import check_names
+from inference.measurement.tasks.names import check_names
 
 # What is renamed of the old and of the new mode.
 _BY_TASK = {
