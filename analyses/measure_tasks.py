@@ -97,7 +97,10 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         )
         weight.axes[0].set_ylim(0.0, 1.0)
         drift = _over_checkpoints(
-            tree, "task_drift", "distance from the reference [Mahalanobis]", "Drift: how far has every task moved?"
+            tree,
+            "task_drift",
+            "distance from the reference [Mahalanobis]",
+            "Drift: how far has every task moved?",
         )
         drift.axes[0].set_ylim(bottom=0.0)
         return {"weight": weight, "drift": drift}

@@ -149,7 +149,7 @@ def test_means_beside_the_discriminants_are_those_of_samples_whose_task_is_known
 
 
 def on_simplex(num):
-    """Return weights of three tasks on a grid of the simplex, their logarithms, and the density of the grid."""
+    """Return weights of three tasks on a grid of the simplex, their logarithms and the grid's density."""
     edges = (np.arange(num) + 0.5) / num
     first, left = (one.ravel() for one in np.meshgrid(edges, edges, indexing="ij"))
     weights = np.stack([first, (1.0 - first) * left, (1.0 - first) * (1.0 - left)], axis=1)
@@ -209,8 +209,8 @@ def test_what_is_measured_is_what_was_simulated(measured):
     assert found["weight"].dims == ("chain", "draw", "checkpoint", "task")
     assert found["displacement"].dims == ("chain", "draw", "checkpoint", "task", "feature")
     np.testing.assert_allclose(found["weight"].sum("task"), 1.0)
-    assert float(found["drift"].sel(checkpoint=9, task="math").mean()) == pytest.approx(1.0, abs=0.3)
-    assert float(found["drift"].sel(checkpoint=9, task="new").mean()) < 0.15
+    assert float(found["task_drift"].sel(checkpoint=9, task="math").mean()) == pytest.approx(1.0, abs=0.3)
+    assert float(found["task_drift"].sel(checkpoint=9, task="new").mean()) < 0.15
     moved = found["displacement"].sel(checkpoint=9, task="math").mean(["chain", "draw"])
     np.testing.assert_allclose(moved, [0.0, 0.0, 1.0, 0.0], atol=0.35)
     assert list(stats_of["weight_words"].to_numpy()) == ["good", "good"]
@@ -231,7 +231,7 @@ def test_neither_the_order_of_tasks_nor_an_affine_map_changes_anything(measured)
     other = measure({k: there(y) for k, y in run.items()}, backwards, num_draws=200, progress=False)
     assert list(other["posterior"]["task"].to_numpy()) == list(reversed(NAMES))
     same = other["posterior"].to_dataset().sel(task=list(NAMES))
-    for name in ("weight", "drift"):
+    for name in ("weight", "task_drift"):
         np.testing.assert_allclose(same[name], tree["posterior"][name], rtol=1e-6, atol=1e-6)
     displaced = tree["posterior"]["displacement"].to_numpy() @ mapped
     np.testing.assert_allclose(same["displacement"], displaced, rtol=1e-6, atol=1e-6)
@@ -242,7 +242,7 @@ def test_what_is_streamed_is_measured_alike(measured):
     run, given, tree = measured
     streamed = measure(run, given, num_draws=200, memory=6e3, progress=False)
     assert list(streamed["sample_stats"]["streamed"].to_numpy()) == [1, 1]
-    for name in ("weight", "drift"):
+    for name in ("weight", "task_drift"):
         np.testing.assert_allclose(streamed["posterior"][name], tree["posterior"][name], rtol=1e-6, atol=1e-9)
 
 
@@ -258,7 +258,7 @@ def test_two_tasks_by_name_are_the_measurement_of_two():
     # The second is the new one where none is named so, and the old comes first in the prior.
     posterior = tasks["posterior"]
     np.testing.assert_array_equal(posterior["weight"].sel(task="math"), plain["posterior"]["old_weight"])
-    np.testing.assert_array_equal(posterior["drift"].sel(task="code"), plain["posterior"]["new_gap"])
+    np.testing.assert_array_equal(posterior["task_drift"].sel(task="code"), plain["posterior"]["new_gap"])
     assert "old_weight" not in posterior
     turned = measure(run, given, new_task="math", **options | {"weight_prior": (2.0, 1.0)})
     other = measure(run, given["code"], given["math"], **options)
@@ -276,7 +276,7 @@ def test_two_tasks_have_the_posterior_of_two_modes():
     settings = TaskSettings(0, "laplace", "unequal", "gaussian", (1.0, 1.0), 0.5, 2000, 64, False, 0, "new")
     tasks = measure_tasks(run, given, settings, memory=1e9, keep=None, progress=False)
     plain = measure(run, *given.values(), covariance="axis", tails="gaussian", num_draws=2000, progress=False)
-    for ours, theirs in (("weight", ("old_weight", "new_weight")), ("drift", ("old_drift", "new_gap"))):
+    for ours, theirs in (("weight", ("old_weight", "new_weight")), ("task_drift", ("old_drift", "new_gap"))):
         for task, name in zip(("old", "new"), theirs, strict=True):
             one, other = tasks["posterior"][ours].sel(task=task), plain["posterior"][name]
             spread = float(other.std())
@@ -394,7 +394,7 @@ def test_nuts_agrees_with_the_fast_path(measured):
     other = measure({"9": run["9"]}, given, method="nuts", num_draws=1000, progress=False)
     assert str(other["sample_stats"]["method"].item()) == "nuts"
     fast = measure({"9": run["9"]}, given, num_draws=1000, progress=False)
-    for name in ("weight", "drift"):
+    for name in ("weight", "task_drift"):
         one, two = (t["posterior"][name].isel(checkpoint=0) for t in (fast, other))
         spread = two.std(["chain", "draw"])
         assert bool(
@@ -420,7 +420,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(num, d):
             run[checkpoint] = samples(rng, weights[-1], 600, means + moved)
             lengths.append(length)
         tree = measure(run, given, num_draws=400, seed=world, progress=False)
-        for name, truth, kept in (("weight", weights, covered), ("drift", lengths, drift)):
+        for name, truth, kept in (("weight", weights, covered), ("task_drift", lengths, drift)):
             low, high = tree["posterior"][name].quantile([0.055, 0.945], ["chain", "draw"]).to_numpy()
             kept.append((low - 1e-9 <= truth) & (np.asarray(truth) <= high + 1e-9))
     # 240 checkpoints: a standard error of 0.31/√(240 (K-1)) were all weights independent, of 0.02 at worst.
