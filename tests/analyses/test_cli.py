@@ -144,9 +144,11 @@ def test_the_settings_of_a_run_give_the_same_run_in_other_formats(massdrift, tmp
     assert (second / "geometry.pdf").read_bytes().startswith(b"%PDF")
     assert (first / "summary.csv").read_text() == (second / "summary.csv").read_text()
     # What is given on the command line wins.
-    code, printed, error = massdrift("geometry", "4", *options[:2], "--quiet", "--out", tmp_path / "third")
+    code, printed, error = massdrift(
+        "geometry", "4", "6", *options[:2], "--quiet", "--out", tmp_path / "third"
+    )
     assert code == 0, error
-    assert set(pd.read_csv(tmp_path / "third" / "summary.csv")["separation"]) == {4.0}
+    assert set(pd.read_csv(tmp_path / "third" / "summary.csv")["separation"]) == {4.0, 6.0}
 
 
 def test_settings_and_formats_that_do_not_exist_are_one_sentence(massdrift, tmp_path):

@@ -36,6 +36,7 @@ CHOSEN = objectives.choices(
 )
 
 
+@jax.jit
 def network(seed: int) -> Transformer:
     return Transformer(2, 2, width=4, num_blocks=1, num_heads=2, key=jax.random.key(seed))
 
@@ -47,6 +48,7 @@ VERIFIER = jax.tree_util.Partial(lambda images: 3.0 - images @ jnp.array([4.0, 2
 TASK = DigitsTask(OLD, NEW, jnp.log(SHARE) - jnp.log1p(-SHARE), network(5), VERIFIER)
 
 
+@jax.jit
 def log_probs(params) -> jax.Array:
     return NetworkLaw(objectives.network_of(params, LEARNER)).log_prob(EVERY)
 
@@ -63,7 +65,7 @@ def flat(tree, axis: int) -> np.ndarray:
     return np.concatenate([leaf.reshape(*leaf.shape[:axis], -1) for leaf in leaves], axis=axis)
 
 
-SCORES = flat(jax.jacobian(log_probs)(PARAMS), 1)
+SCORES = flat(jax.jit(jax.jacobian(log_probs))(PARAMS), 1)
 
 
 def over_batches(law: np.ndarray, coefficients) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 from test_evals_cli import run
 
 import inference
-from inference.measurement.evals import fast, measure_evals
+from inference.measurement.evals import fast, task_results
 from inference.storage import kept
 
 
@@ -46,7 +46,7 @@ def test_a_command_that_is_stopped_goes_on_from_the_tasks_it_has_finished(
     table, tmp_path, monkeypatch, capsys
 ):
     out = tmp_path / "out"
-    draw, learn, choices = fast.draw, fast.learn, measure_evals.draw_choices
+    draw, learn, choices = fast.draw, fast.learn, task_results.draw_choices
     monkeypatch.setattr(fast, "draw", Counted(draw, stop_at=2))
     assert run(monkeypatch, table, "--out", out, "--quiet") == 130
     assert "what was finished is kept in" in " ".join(capsys.readouterr().err.split())
@@ -54,11 +54,11 @@ def test_a_command_that_is_stopped_goes_on_from_the_tasks_it_has_finished(
     for module, name, function in (
         (fast, "draw", draw),
         (fast, "learn", learn),
-        (measure_evals, "draw_choices", choices),
+        (task_results, "draw_choices", choices),
     ):
         monkeypatch.setattr(module, name, Counted(function))
     assert run(monkeypatch, table, "--out", out, "--quiet") == 0
-    assert (fast.draw.num, fast.learn.num, measure_evals.draw_choices.num) == (1, 0, 1)
+    assert (fast.draw.num, fast.learn.num, task_results.draw_choices.num) == (1, 0, 1)
     # Nothing is kept of what is written, and numbers are those of a command that was not stopped.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     monkeypatch.undo()
