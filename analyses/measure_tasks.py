@@ -13,7 +13,7 @@ from analyses.core import checkpoint_axis, figures, tables
 from inference.intervals import interval_probability
 
 # Of `/sample_stats`: by checkpoint and task, and by checkpoint alone.
-_OF_TASKS = ("resolution", "unmoved_probability", "weight_information", "reference_share")
+_OF_TASKS = ("resolution", "unmoved_probability", "task_information", "task_reference_share")
 _OF_CHECKPOINTS = (
     "num_samples",
     "method",

@@ -14,11 +14,9 @@ from inference.measurement.posterior.climb import newton
 from inference.measurement.posterior.laplace import ATTEMPTS, MOST_K_HAT, resampled, smoothed
 from inference.measurement.tasks.draws import copula
 from inference.measurement.tasks.law import log_shares
+from inference.measurement.tasks.variables import VARIABLES
 
-results.register(
-    weight_sd=("posterior standard deviation of the weight", "1"),
-    weight_quantile=("posterior quantile of the weight", "1"),
-)
+results.register(**VARIABLES)
 
 _TOLERANCE, _EM_STEPS = 1e-9, 20
 
@@ -162,7 +160,7 @@ def tree_of_tasks(
                 np.stack([one.quantiles(probabilities) for one in found]),
             ),
             "num_samples": ("checkpoint", sizes),
-            "weight_information": (("checkpoint", "task"), information),
+            "task_information": (("checkpoint", "task"), information),
             "k_hat": ("checkpoint", [one.k_hat for one in found]),
             "words": ("checkpoint", [_words(one, tasks, prior_sd) for one in found]),
         },

@@ -33,6 +33,9 @@ NUM_ALONG = 4
 
 _REPLICATES, _LEAST_SIDE = 60, 10
 
+# Samples of a reference nearest to another one's mean, below which none are looked for.
+_LEAST_NEAR = 3
+
 # EM steps of the references' own shares.
 _STEPS = 500
 
@@ -160,8 +163,9 @@ def foreign_shares(references: TaskReferences) -> Float[np.ndarray, "K K"]:
     q, means = references.space.num, references.means
     found = np.zeros((len(means), len(means)))
     for k, rows in enumerate(references.space.rows):
+        nearest = np.argmin(np.sum((rows[:, None, :q] - means[:, :q]) ** 2, axis=2), axis=1)
         for j, others in enumerate(references.space.rows):
-            if j != k:
+            if j != k and np.sum(nearest == j) >= _LEAST_NEAR:
                 axis = means[j, :q] - means[k, :q]
                 found[k, j] = foreign_share(rows[:, :q] @ axis, others[:, :q] @ axis)
     return found

@@ -49,15 +49,15 @@ class TaskPrecision(NamedTuple):
     Attributes:
         resolution: the length that an estimated displacement exceeds by noise alone once in 20 when nothing
             has moved, without shrinkage, shape (K,) [Mahalanobis].
-        weight_information: variance of the weight were every sample's task known, over its variance were the
+        task_information: variance of the weight were every sample's task known, over its variance were the
             references known, shape (K,).
-        reference_share: part of the variance of the weight that the references' own error makes, shape (K,).
+        task_reference_share: part of the variance of the weight that the references' own error makes, shape (K,).
         confusion: probability that a sample of a task (rows) is taken for one of another, shape (K, K).
     """
 
     resolution: Float[np.ndarray, "K"]
-    weight_information: Float[np.ndarray, "K"]
-    reference_share: Float[np.ndarray, "K"]
+    task_information: Float[np.ndarray, "K"]
+    task_reference_share: Float[np.ndarray, "K"]
     confusion: Float[np.ndarray, "K K"]
 
 

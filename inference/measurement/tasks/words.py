@@ -116,7 +116,7 @@ def _overlaps(stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Return which tasks can hardly be told apart."""
     confusion = np.where(np.eye(len(names), dtype=bool), 0.0, stats["confusion"])
     found: dict[str, None] = {}
-    for k in np.flatnonzero(np.asarray(stats["weight_information"]) < LEAST_INFORMATION):
+    for k in np.flatnonzero(np.asarray(stats["task_information"]) < LEAST_INFORMATION):
         other = int(np.argmax(confusion[k]))
         if stats["num_samples"] * stats["weight_mean"][k] < 1.0:
             continue

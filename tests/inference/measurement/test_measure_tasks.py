@@ -12,7 +12,7 @@ from scipy import special, stats
 from inference import measure, measure_scores
 from inference.measurement.posterior.law import rows_of
 from inference.measurement.scores.measure_task_scores import task_weights
-from inference.measurement.tasks import across, law
+from inference.measurement.tasks import across, law, words
 from inference.measurement.tasks import prior as prior_of
 from inference.measurement.tasks.discriminants import discriminants_of, in_order
 from inference.measurement.tasks.draws import copula
@@ -149,7 +149,7 @@ def test_means_beside_the_discriminants_are_those_of_samples_whose_task_is_known
 
 
 def on_simplex(num):
-    """Return weights of three tasks on a grid of the simplex, their logarithms and the grid's density."""
+    """Return weights of three tasks on a grid of the simplex, and what area a point stands for."""
     edges = (np.arange(num) + 0.5) / num
     first, left = (one.ravel() for one in np.meshgrid(edges, edges, indexing="ij"))
     weights = np.stack([first, (1.0 - first) * left, (1.0 - first) * (1.0 - left)], axis=1)
@@ -284,15 +284,29 @@ def test_two_tasks_have_the_posterior_of_two_modes():
             assert float(one.std()) == pytest.approx(spread, rel=0.25, abs=0.02)
 
 
-def test_references_that_overlap_are_named():
+def test_tasks_that_cannot_be_told_apart_are_named():
+    confusion = np.array([[0.6, 0.4, 0.0], [0.3, 0.6, 0.1], [0.0, 0.1, 0.9]])
+    stats_of = {
+        "num_samples": 300,
+        "weight_mean": np.array([0.3, 0.3, 0.4]),
+        "task_information": np.array([0.05, 0.08, 0.7]),
+        "confusion": confusion,
+    }
+    said = words._overlaps(stats_of, NAMES)
+    assert said == ["math and code overlap so much that their weights can hardly be told apart"]
+    assert words._overlaps(stats_of | {"task_information": np.full(3, 0.5)}, NAMES) == []
+
+
+def test_references_that_are_hardly_apart_are_named():
     rng = np.random.default_rng(10)
-    means = np.array([[0.0, 0.0], [1.15, 0.0], [0.0, 7.0]])
+    means = np.array([[0.0, 0.0], [0.6, 0.0], [0.0, 7.0]])
     tree = measure(
         samples(rng, (0.3, 0.3, 0.4), 300, means), references(rng, 300, means), num_draws=100, progress=False
     )
-    words = str(tree["sample_stats"]["weight_words"].item())
-    assert "math and code overlap so much" in words
-    assert "math and new" not in words
+    said = str(tree["sample_stats"]["weight_words"].item())
+    assert said.startswith("not to be trusted: the references of ")
+    assert all(name in said.partition("are hardly apart")[0] for name in ("math", "code"))
+    assert said.count("hardly apart") == 1
 
 
 def test_a_fourth_behaviour_is_not_trusted():
@@ -301,9 +315,9 @@ def test_a_fourth_behaviour_is_not_trusted():
     tree = measure(
         samples(rng, (0.3, 0.3, 0.2, 0.2), 600, means), references(rng), num_draws=100, progress=False
     )
-    words = str(tree["sample_stats"]["words"].item())
-    assert words.startswith("not to be trusted")
-    assert "one mode a task does not describe the samples" in words
+    said = str(tree["sample_stats"]["words"].item())
+    assert said.startswith("not to be trusted")
+    assert "one mode a task does not describe the samples" in said
 
 
 def test_many_features_are_projected_and_what_moved_outside_is_noticed():
@@ -325,9 +339,9 @@ def test_many_features_are_projected_and_what_moved_outside_is_noticed():
     np.testing.assert_allclose(
         tree["posterior"]["weight"].mean(["chain", "draw"])[0], [0.4, 0.3, 0.3], atol=0.08
     )
-    words = tree["sample_stats"]["drift_words"].to_numpy()
-    assert "what the projection leaves out" in words[1]
-    assert "what the projection leaves out" not in words[0]
+    said = tree["sample_stats"]["drift_words"].to_numpy()
+    assert "what the projection leaves out" in said[1]
+    assert "what the projection leaves out" not in said[0]
 
 
 BAD = {
@@ -493,3 +507,14 @@ def test_bad_scores_are_one_sentence(change, said):
     with pytest.raises(InputError, match=said) as caught:
         measure_scores(change(given))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_reference_that_holds_another_task_is_named():
+    rng = np.random.default_rng(18)
+    given = references(rng)
+    given["math"][:15] = references(rng)["new"][:15]
+    tree = measure(samples(rng, (0.4, 0.3, 0.3), 200), given, num_draws=100, progress=False)
+    found = tree["constant_data"]["foreign_share"]
+    assert float(found.sel(task="math", other_task="new")) == pytest.approx(0.05, abs=0.03)
+    assert int((found > 0.0).sum()) == 1
+    assert "math reference look like new" in str(tree["sample_stats"]["weight_words"].item())
