@@ -149,7 +149,7 @@ def test_means_beside_the_discriminants_are_those_of_samples_whose_task_is_known
 
 
 def on_simplex(num):
-    """Return weights of three tasks on a grid of the simplex, and what area a point stands for."""
+    """Return weights of three tasks on a grid, their logarithms, and the density of the grid."""
     edges = (np.arange(num) + 0.5) / num
     first, left = (one.ravel() for one in np.meshgrid(edges, edges, indexing="ij"))
     weights = np.stack([first, (1.0 - first) * left, (1.0 - first) * (1.0 - left)], axis=1)
