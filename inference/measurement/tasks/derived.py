@@ -51,7 +51,7 @@ class TaskPrecision(NamedTuple):
             has moved, without shrinkage, shape (K,) [Mahalanobis].
         task_information: variance of the weight were every sample's task known, over its variance were the
             references known, shape (K,).
-        task_reference_share: part of the variance of the weight that is the references' own error, shape (K,).
+        task_reference_share: part of the variance of the weight from the references' own error, shape (K,).
         confusion: probability that a sample of a task (rows) is taken for one of another, shape (K, K).
     """
 
