@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
+import numpy as np
 
 from inference import results
 from mixture_models.mixture.two_mode import TwoMode
@@ -39,7 +40,9 @@ def check_setting(start: TwoMode, target: TwoMode) -> None:
             raise InputError(f"{name} must be a TwoMode; got {type(mixture).__name__}")
     if start.dim != target.dim:
         raise InputError(f"start and target must have one dimension; got {start.dim} and {target.dim}")
-    if target.new_scale is None and not target.separation > 0.0:
+    with np.errstate(over="ignore"):  # modes too far apart for their squared distance differ
+        separation = target.separation
+    if target.new_scale is None and not separation > 0.0:
         raise InputError("the target's modes must differ; got separation 0")
 
 
