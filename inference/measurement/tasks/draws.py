@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.lax.linalg import triangular_solve
 from jaxtyping import Bool, Float
 from scipy import special
 
@@ -25,6 +26,9 @@ from inference.measurement.tasks.scales import TaskScales
 
 # Shapes of a Beta law together: at least, and above which its logit is as good as Gaussian.
 _LEAST_COUNT, _MOST_COUNT = 1e-2, 1e5
+
+# Unknowns of which the proposals are as wide as `ATTEMPTS` says.
+_UNKNOWNS = 30
 
 # Steps by which the chances of having moved are made the same under all draws of the modes.
 _RAKINGS = 10
@@ -89,6 +93,8 @@ def _draw(
 ) -> tuple[TaskDraws, Float[np.ndarray, "K"]]:
     one = jax.tree.map(lambda a: a[0], modes)
     width, times = attempt
+    # With more unknowns the same excess of width would spread the weights wider.
+    width = 1.0 + (width - 1.0) * min(1.0, np.sqrt(_UNKNOWNS / found.quadratic.flat.shape[1]))
     count, proposed = len(modes.means), times * num
     scales, moved, log_odds = scales_of.propose(count * proposed, rng, chances)
     scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
@@ -176,7 +182,7 @@ def _propose(
         slope[:, place] -= inverses[:, k] @ away[k]
     rest = precision[:, :size, :size].copy()
     factor = cholesky(precision)
-    u = np.linalg.solve(factor, slope[..., None])[..., 0]
+    u = _solved(factor, slope)
     corner = np.linalg.inv(factor[:, size:, size:])
     covariance = np.swapaxes(corner, 1, 2) @ corner
     centre = quadratic.flat[:free] + np.einsum("pji,pj->pi", corner, u[:, size:])
@@ -189,8 +195,7 @@ def _propose(
         centre - quadratic.flat[:free] + 4.0 * spread,
     )
     pulled = u[:, :size] - np.einsum("pam,pa->pm", factor[:, size:, :size], shift)
-    upper = np.swapaxes(factor[:, :size, :size], 1, 2)
-    mean = np.linalg.solve(upper, pulled[..., None])[..., 0]
+    mean = _solved(factor[:, :size, :size], pulled, transposed=True)
     ratios = law.log_shares(np.insert(logits, base, 0.0, axis=-1)) - law.log_shares(
         np.insert(quadratic.flat[:free], base, 0.0)
     )
@@ -198,9 +203,17 @@ def _propose(
     conditional = rest - likelihood + root[:, :, None] * likelihood * root[:, None, :]
     factor = cholesky(conditional) / width
     z = rng.standard_normal((count, size))
-    drawn = np.linalg.solve(np.swapaxes(factor, 1, 2), z[..., None])[..., 0]
+    drawn = _solved(factor, z, transposed=True)
     log_q += np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1) - 0.5 * np.sum(z * z, axis=1)
     return np.column_stack([logits, quadratic.flat[free:] + mean + drawn]), log_q
+
+
+def _solved(
+    lower: Float[np.ndarray, "P D D"], right: Float[np.ndarray, "P D"], *, transposed: bool = False
+) -> Float[np.ndarray, "P D"]:
+    """Solve batches of triangular systems."""
+    found = triangular_solve(lower, right[..., None], left_side=True, lower=True, transpose_a=transposed)
+    return np.asarray(found)[..., 0]
 
 
 def copula(
