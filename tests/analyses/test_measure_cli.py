@@ -118,3 +118,46 @@ def test_bad_input_is_one_sentence_and_writes_nothing(massdrift, files):
     code, _, error = massdrift("compare-runs", files, files / "out", "--out", files / "both")
     assert code == 2
     assert "must be an output of massdrift measure or measure-scores" in error
+
+
+def test_several_tasks_have_a_row_each(massdrift, files):
+    samples = np.random.default_rng(1).normal(size=(300, 2)) + np.array([-1.0, 5.0])
+    np.savez(files / "chat.npz", samples=samples)
+    named = [
+        f"--reference={name}={files / file}.npz"
+        for name, file in (("math", "old"), ("chat", "chat"), ("new", "new"))
+    ]
+    options = ["--num-draws=100", "--quiet", "--out", files / "out" / "tasks"]
+    code, printed, _ = massdrift("measure", files / "rl.npz", *named, *options)
+    assert code == 0
+    assert "chat" in printed
+    written = {path.name for path in (files / "out" / "tasks").iterdir()}
+    assert written == {"results.zarr", "summary.csv", "settings.toml"} | {
+        f"{figure}.{suffix}" for figure in ("weight", "drift") for suffix in ("png", "svg")
+    }
+    table = pd.read_csv(files / "out" / "tasks" / "summary.csv").set_index(["checkpoint", "task"])
+    assert list(table.index) == [(c, t) for c in (0, 100) for t in ("math", "chat", "new")]
+    assert table.loc[(100, "math"), "weight"] == pytest.approx(0.8, abs=0.1)
+    assert table.loc[(100, "chat"), "weight"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "got none"),
+        (("--reference=math=old.npz",), "2 to 20 references; got 1"),
+        (("--reference=math",), "must be NAME=FILE; got 'math'"),
+        (("--reference=a=old.npz", "--reference=a=new.npz"), "got a more than once"),
+        (
+            ("--old-reference=old.npz", "--reference=new=new.npz"),
+            "got old_reference and reference new=new.npz",
+        ),
+    ],
+)
+def test_bad_references_are_one_sentence(massdrift, files, monkeypatch, arguments, said):
+    monkeypatch.chdir(files)
+    code, _, error = massdrift("measure", "rl.npz", *arguments, "--out", "nowhere")
+    assert code == 2
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (files / "nowhere").exists()

@@ -216,7 +216,7 @@ def _posterior(
     stats |= {
         "num_repeated": summary.num_repeated,
         "weight_mean": weights,
-        "deviation": prediction.deviations,
+        "check_deviation": prediction.deviations,
     }
     stats["unmoved_probability"] = np.mean(draws.scales[..., 0] == 0.0, axis=(0, 1))
     rest = references.space.rest
@@ -244,7 +244,7 @@ _DIMS = {
     "weight_mean": ("task",),
     "unmoved_probability": ("task",),
     "confusion": ("task", "other_task"),
-    "deviation": ("statistic",),
+    "check_deviation": ("statistic",),
 }
 
 

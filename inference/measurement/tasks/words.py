@@ -55,7 +55,7 @@ def verdicts(
     statistics = [*STATISTICS, *(f"spread beside discriminants, {name}" for name in facts.names)]
     off = [
         name
-        for name, z in zip(statistics, stats["deviation"], strict=True)
+        for name, z in zip(statistics, stats["check_deviation"], strict=True)
         if not abs(float(z)) < MOST_DEVIATION
     ]
     along = [name for name in off if name in STATISTICS[:NUM_ALONG]]

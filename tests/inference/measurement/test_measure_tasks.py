@@ -148,6 +148,31 @@ def test_means_beside_the_discriminants_are_those_of_samples_whose_task_is_known
         np.testing.assert_allclose(found.covariances[0, k, :, k], known.residuals[k] / size, rtol=1e-5)
 
 
+def test_that_tasks_are_not_known_is_part_of_the_error_of_means_beside_the_discriminants():
+    """Samples whose responsibilities are right: the covariance that is said is that of replicates."""
+    rng = np.random.default_rng(19)
+    known = anchor_tasks(discriminants_of(list(references(rng).values()), 64), "shared", "gaussian")
+    known = known._replace(slopes=np.zeros((3, 2, 2)), residuals=np.tile(0.01 * np.eye(2), (3, 1, 1)))
+    modes = jax.tree.map(lambda a: a[0], known.central)
+    unknowns = TaskUnknowns(np.array([0.5, 0.0, 0.2]), modes.means)
+    u = 0.4 * rng.normal(size=(80, 2)) + modes.means.mean(axis=0)
+    held = law.responsibilities(modes, unknowns, u)
+    assert np.mean(held.max(axis=1)) < 0.9
+    places, found = np.array([[0.0, 1.0], [3.0, 0.0], [-2.0, 5.0]]), []
+    for _ in range(3000):
+        task = np.array([rng.choice(3, p=row) for row in held])
+        beside = places[task] + 0.1 * rng.normal(size=(80, 2))
+        found.append(np.linalg.solve(held.T @ held, held.T @ beside))
+    middle = np.concatenate([u, held @ places], axis=1)
+    said = across._estimate(known, [(modes, unknowns)], [rows_of(middle)])
+    np.testing.assert_allclose(said.means[0], places, atol=1e-3)
+    exact = np.cov(np.reshape(found, (3000, 6)), rowvar=False)
+    spread = np.sqrt(np.diag(exact))
+    errors = (said.covariances[0].reshape(6, 6) - exact) / np.outer(spread, spread)
+    # The standard error of a correlation of 3,000 replicates is at most 0.018.
+    assert np.abs(errors).max() < 0.15
+
+
 def on_simplex(num):
     """Return weights of three tasks on a grid, their logarithms, and the density of the grid."""
     edges = (np.arange(num) + 0.5) / num
