@@ -115,8 +115,8 @@ def measure(
         ``weight_words`` and of the drift in ``drift_words``), ``/observed_data`` (a summary),
         ``/posterior_predictive``, ``/constant_data``, and ``/log_likelihood`` on demand; described in
         docs/measurement.md. With references by name other than old and new it holds ``weight``,
-        ``displacement`` and ``task_drift`` with a dim ``task``, and ``old_weight``, the sum over the tasks that
-        are not new, where one is.
+        ``displacement`` and ``task_drift`` with a dim ``task``, and ``old_weight``, the sum over the tasks
+        that are not new, where one is.
 
     Raises:
         InputError: an unusable input, before anything is computed.
