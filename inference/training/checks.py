@@ -40,8 +40,10 @@ def check_setting(start: TwoMode, target: TwoMode) -> None:
             raise InputError(f"{name} must be a TwoMode; got {type(mixture).__name__}")
     if start.dim != target.dim:
         raise InputError(f"start and target must have one dimension; got {start.dim} and {target.dim}")
-    with np.errstate(over="ignore"):  # modes too far apart for their squared distance differ
-        separation = target.separation
+    with np.errstate(over="ignore"):
+        separation = float(target.separation)
+    if np.isinf(separation):
+        raise InputError("the target's modes are too far apart: their squared distance must be finite")
     if target.new_scale is None and not separation > 0.0:
         raise InputError("the target's modes must differ; got separation 0")
 
