@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import atexit
+import gc
 import logging
 import os
 import shutil
@@ -23,6 +24,9 @@ from inference import train
 from mixture_models import TwoMode, objectives
 
 matplotlib.use("Agg")
+
+# What JAX traces lives on: looking through it for what does not, as often as Python does, takes 6 % of a run.
+gc.set_threshold(100_000, 20, 100)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import psutil
 import xarray as xr
 import zarr
 from zarr.core.buffer import Buffer
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import LocalStore
 
 from inference import results
@@ -90,13 +91,13 @@ class SweepStore:
         return cls(path, _cut(stored), tuple(stored["axes"]), tuple(stored["files"]))
 
     @cached_property
-    def arrays(self) -> dict[str, zarr.Array[Any]]:
+    def arrays(self) -> dict[str, zarr.Array[ArrayV3Metadata]]:
         """The arrays that blocks are written into, by path."""
         root: Any = zarr.open_group(_WholeFiles(self.path), mode="r+")
         return {name: root[name] for name in self.files}
 
     @cached_property
-    def commits(self) -> zarr.Array[Any]:
+    def commits(self) -> zarr.Array[ArrayV3Metadata]:
         """The checksums of every block's files."""
         array: Any = zarr.open_array(_WholeFiles(self.path), path=COMMITS, mode="r+")
         return array
@@ -115,7 +116,9 @@ class SweepStore:
         entry = np.array(sums, np.int64).reshape(self.commits.chunks)
         self._put(COMMITS, self.commits, (*_entry(block), 0), entry)
 
-    def _put(self, name: str, array: zarr.Array[Any], chunk: tuple[int, ...], values: np.ndarray) -> int:
+    def _put(
+        self, name: str, array: zarr.Array[ArrayV3Metadata], chunk: tuple[int, ...], values: np.ndarray
+    ) -> int:
         """Write one chunk of an array, cut off at the array's end, and return the checksum of its file."""
         corner = np.multiply(chunk, array.chunks)
         place = tuple(map(slice, corner, corner + values.shape))

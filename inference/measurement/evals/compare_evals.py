@@ -1,7 +1,6 @@
 """Did one method forget less than another? Differences between the arms of measured evaluation logs."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -29,7 +28,7 @@ MOST_BEFORE_FIRST = 0.1
 def compare_evals(
     tree: xr.DataTree,
     *,
-    at: Any = "final",
+    at: str | int = "final",
     gain: float | None = None,
     rope: float | Mapping[str, float] = 0.0,
 ) -> xr.DataTree:
@@ -85,7 +84,7 @@ def compare_evals(
         found = {
             arm: [read(arm, seed, [task] if task != ALL else old) for seed in read.seeds[arm]] for arm in arms
         }
-        entries: dict[str, Any] = {}
+        entries: dict[str, object] = {}
         for variable in variables:
             values = _over_seeds({arm: [of[variable] for of in found[arm]] for arm in arms}, task, variable)
             usable = all(np.isfinite(v).any() for v in values)
@@ -111,7 +110,7 @@ class _Reader:
     """Reads the runs of an arm at its last checkpoint, at one of a name, or at matched gain."""
 
     def __init__(
-        self, draws: xr.Dataset, new: list[Any], at: Any, gain: float | None, arms: list[str]
+        self, draws: xr.Dataset, new: list[str], at: str | int, gain: float | None, arms: list[str]
     ) -> None:
         self.draws, self.at, self.level = draws, at, np.nan
         there = draws["lost"].notnull().any(["sample", "task"])
@@ -171,14 +170,14 @@ class _Reader:
             return 0.0
         return float(np.mean([-self.gaps[arm, seed][:, 0] > self.level for seed in self.seeds[arm]]))
 
-    def read_at(self, arm: str, seed: Any) -> Int[np.ndarray, "c"]:
+    def read_at(self, arm: str, seed: str) -> Int[np.ndarray, "c"]:
         """Return the places of the checkpoints that a run is read at or between."""
         places = self.places[arm, seed]
         if self.at == "matched_gain":
             return places
         return places[-1:] if self.at == "final" else np.array([self.place])
 
-    def __call__(self, arm: str, seed: Any, tasks: list[Any]) -> dict[str, Float[np.ndarray, "n"]]:
+    def __call__(self, arm: str, seed: str, tasks: list[str]) -> dict[str, Float[np.ndarray, "n"]]:
         chosen = self.draws.sel(arm=arm, seed=seed, task=tasks).mean("task", skipna=len(tasks) > 1)
         places = self.read_at(arm, seed)
         if self.at != "matched_gain":
@@ -232,7 +231,7 @@ def _asked_of_all(draws: xr.Dataset) -> xr.Dataset:
     return (there | ~is_run).all(["arm", "seed"])
 
 
-def _words(stats: xr.Dataset, read: _Reader, arm: str, tasks: list[Any]) -> str:
+def _words(stats: xr.Dataset, read: _Reader, arm: str, tasks: list[str]) -> str:
     """Return the worst verdict on what is read of an arm's runs on some tasks; none of tasks it has not."""
     of_arm = stats["words"].sel(arm=arm, task=tasks)
     words = [

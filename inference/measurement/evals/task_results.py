@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,8 +32,8 @@ class TaskResults(NamedTuple):
 
     runs: np.ndarray
     values: dict[str, Float[np.ndarray, "R D"]]
-    stats: list[dict[str, Any]]
-    base_counts: list[dict[str, Any]]
+    stats: list[dict[str, object]]
+    base_counts: list[dict[str, object]]
     likelihoods: list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -90,7 +90,7 @@ def of_choices(
 
 def _base_counts(
     drawn: TaskDraws, of_run: Mapping[int, pd.DataFrame], task: str, seed: int
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return a row a number of the base's right answers, of a task of which it has several an item."""
     numbers = [float(of_run[number]["num_items"].sum()) for number in drawn.runs]
     r = int(np.argmax(numbers))
@@ -121,7 +121,7 @@ def _repeat_stats(
     rng: np.random.Generator,
     *,
     is_retest: bool,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     found = checks.check(cells, drawn.task_scores[r], drawn.run_scores[r], rng, is_retest=is_retest)
     items = cells["num_items"].to_numpy(float)
     right = cells[["right_base", "right_run"]].to_numpy(float)
@@ -153,7 +153,7 @@ def _repeat_stats(
     return stats | classical.of_repeats(cells)._asdict()
 
 
-def _choice_stats(drawn: ChoiceDraws, r: int, cells: pd.DataFrame) -> dict[str, Any]:
+def _choice_stats(drawn: ChoiceDraws, r: int, cells: pd.DataFrame) -> dict[str, object]:
     items = cells[list(CELLS)].to_numpy(float).sum(axis=1)
     r_hat, ess, divergences = drawn.by_nuts[r]
     stats = {

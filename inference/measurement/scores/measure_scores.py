@@ -107,7 +107,7 @@ def measure_scores(
     return _tree(differences, posteriors, draws, shapes, seed)
 
 
-def _by_task(scores: Any) -> dict[str, ScoresLike]:
+def _by_task(scores: object) -> dict[str, ScoresLike]:
     """Return the scores of every task by its name."""
     if isinstance(scores, xr.DataArray) and "task" in scores.dims:
         labels = scores.coords["task"].to_numpy() if "task" in scores.coords else range(scores.sizes["task"])
