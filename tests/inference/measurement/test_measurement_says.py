@@ -142,7 +142,7 @@ def test_copies_of_reference_rows_count_once_and_are_said():
     doubled = measure(y, np.repeat(old, 2, axis=0), np.concatenate([new, new[:50]]), **FAST)
     assert (plain.attrs["num_reference_copies"], doubled.attrs["num_reference_copies"]) == (0, 200)
     assert_unchanged(plain, doubled)
-    assert "200 reference rows are copies of others" in analyses.measure.table(doubled).caption
+    assert "200 reference rows are copies of others" in analyses.measure.table(doubled).renderables[0].caption
     # Few values a feature: rows are equal without being copies.
     coarse = measure(*(np.round(array) for array in (y, old, new)), **FAST)
     assert coarse.attrs["num_reference_copies"] == 0
