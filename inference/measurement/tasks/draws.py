@@ -240,11 +240,10 @@ def copula(
     share = special.expit(np.clip(mode, -30.0, 30.0))
     count = np.maximum(1.0 / ((width * spread) ** 2 * share * (1.0 - share)), _LEAST_COUNT)
     a, b = count * share, count * (1.0 - share)
-    # Each side by its own tail, so that neither is rounded.
-    low = z < 0.0
-    tail = special.betaincinv(np.where(low, a, b), np.where(low, b, a), special.ndtr(-np.abs(z)))
-    tail = np.maximum(tail, 1e-300)
-    skewed = np.where(low, 1.0, -1.0) * (np.log(tail) - np.log1p(-tail))
+    # Both parts by themselves, so that the smaller is not rounded.
+    part = np.maximum(special.betaincinv(a, b, special.ndtr(z)), 1e-300)
+    rest = np.maximum(special.betaincinv(b, a, special.ndtr(-z)), 1e-300)
+    skewed = np.log(part) - np.log(rest)
     of_skewed = -a * np.logaddexp(0.0, -skewed) - b * np.logaddexp(0.0, skewed) - special.betaln(a, b)
     straight = mode + width * spread * z
     of_straight = -0.5 * z * z - np.log(width * spread) - 0.5 * np.log(2.0 * np.pi)

@@ -113,6 +113,24 @@ def test_the_copula_has_the_density_that_it_says():
     assert moment.mean() == pytest.approx(-2.0, abs=5 * moment.std() / np.sqrt(num))
 
 
+@pytest.mark.parametrize(("mode", "spread"), [(-8.0, 3.0), (0.0, 0.02), (6.0, 2.0), (-3.0, 12.0)])
+def test_the_copulas_marginals_are_logits_of_beta_laws(mode, spread):
+    """Of a task that is lost, whose Beta law lies all at one end, too."""
+    rng, num = np.random.default_rng(20), 20_000
+    ones = np.ones((num, 1))
+    drawn, log_q = copula(ones * mode, ones * spread, ones[:, :, None], 1.0, rng)
+    share = special.expit(mode)
+    count = 1.0 / (spread**2 * share * (1.0 - share))
+    exact = stats.beta(count * share, count * (1.0 - share))
+    assert np.mean(special.expit(drawn)) == pytest.approx(exact.mean(), abs=5 * exact.std() / np.sqrt(num))
+    # Near 1 a Beta density is rounded in x.
+    inside = (drawn[:, 0] > -600.0) & (drawn[:, 0] < 12.0)
+    x = special.expit(drawn[inside, 0])
+    np.testing.assert_allclose(
+        log_q[inside], exact.logpdf(x) + np.log(x) + np.log1p(-x), rtol=1e-6, atol=1e-6
+    )
+
+
 def test_the_evidence_beside_the_discriminants_is_that_of_gaussians():
     rng = np.random.default_rng(3)
     root = rng.normal(size=(3, 3))
