@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
+from inference.measurement.references.anchors import lower_precision
 from inference.measurement.references.contamination import foreign_share
 from inference.measurement.tasks import law
 from inference.measurement.tasks.draws import TaskDraws
@@ -69,7 +70,11 @@ def predictive_check(
     ]
     q = references.space.num
     means = draws.unknowns.means[picked].mean(axis=0)
+    # One covariance for all: in a mode's own its reference looks nearer to its mean than other samples do.
+    within = [np.cov(one[:, :q], rowvar=False).reshape(q, q) for one in references.space.rows]
+    root = lower_precision(np.average(within, axis=0, weights=[len(one) for one in rows]))
     central = jax.tree.map(lambda a: a[0], references.central)
+    central = central._replace(roots=np.tile(root, (len(rows), 1, 1)))
     centre = TaskUnknowns(draws.unknowns.logits[picked].mean(axis=0), means[:, :q])
     pool = np.sort(np.concatenate([one[:, :q] for one in replicates]), axis=0)
 
