@@ -166,6 +166,7 @@ AXIS = st.sampled_from(
 
 
 @example(axes={"target.covariance": [4.45e-308]}, name="sft")
+@example(axes={"target.separation": [1.35e154]}, name="sft")
 @settings(max_examples=80, deadline=None)
 @given(
     axes=st.dictionaries(AXIS, st.lists(ANY, min_size=0, max_size=3), max_size=3),

@@ -77,6 +77,39 @@ def test_cells_are_what_adaptive_quadrature_says(seed):
     assert found == pytest.approx(exact_cell(task, run, inverse, k_base, n_base, k_run, n_run), abs=2e-6)
 
 
+MIXED = pd.DataFrame(
+    {"run": 0, "right_base": 3.0, "num_base": 4, "right_run": 2.0, "num_run": 4}
+    | {"num_choices": [np.nan, 4.0, 2.0], "num_items": [5, 7, 11]}
+)
+
+
+def test_items_with_different_numbers_of_choices_are_guessed_each_by_its_own():
+    task, run = Task(-0.5, 2.0, 0.9), Run(0.2, -0.4, 0.6)
+    cells = task_cells(MIXED, np.array([0]))
+    log_p = log_cells(task, run, cells.base, cells.answers, cells.of_base, cells.of_run)
+    log_p = np.asarray(log_p + log_base(task, cells.base)[cells.of_base])
+    choose = special.comb(4, 3) * special.comb(4, 2)
+    inverse = cells.base.inverse_choices[cells.base.choices][cells.of_base]
+    assert sorted(inverse) == [0.0, 0.25, 0.5]
+    for found, one in zip(np.exp(log_p) * choose, inverse, strict=True):
+        assert found == pytest.approx(exact_cell(task, run, one, 3, 4, 2, 4), abs=2e-6)
+
+
+def test_the_change_of_mixed_items_is_the_mean_of_the_changes_of_each_kind():
+    rng = np.random.default_rng(0)
+    tasks, runs = 0.5 * rng.normal(size=(2, 3, 3))
+
+    def change(frame):
+        cells = task_cells(frame, np.array([0]))
+        return np.array(summaries._compiled_of_items(cells, cells.counts[0], tasks, runs))
+
+    mean, variance = change(MIXED)
+    shares = MIXED["num_items"].to_numpy() / MIXED["num_items"].sum()
+    each = np.array([change(MIXED.iloc[[i]]) for i in range(3)])
+    np.testing.assert_allclose(mean, shares @ each[:, 0], rtol=1e-9)
+    np.testing.assert_allclose(variance, shares**2 @ each[:, 1], rtol=1e-9)
+
+
 @pytest.mark.parametrize("drift_spread", [0.0, 0.7, 5.0])
 def test_cells_sum_to_one(drift_spread):
     task, run = Task(2.0, 6.0, 0.5), Run(0.1, -1.0, drift_spread)

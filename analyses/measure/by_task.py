@@ -1,35 +1,19 @@
-"""Table and figures of a measurement of several tasks, for `analyses.measure`."""
+"""Table and figures of a measurement of several tasks."""
 
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 from rich.table import Table
 
 from analyses.core import checkpoint_axis, figures, tables
+from analyses.measure.shared import OF_CHECKPOINTS, not_counted, untrusted
 from inference.intervals import interval_probability
 
-# Of `/sample_stats`: by checkpoint and task, and by checkpoint alone.
+# Of `/sample_stats`, what is of the tasks.
 _OF_TASKS = ("resolution", "unmoved_probability", "task_information", "task_reference_share")
-_OF_CHECKPOINTS = (
-    "num_samples",
-    "method",
-    "k_hat",
-    "r_hat",
-    "ess",
-    "divergences",
-    "words",
-    "weight_words",
-    "drift_words",
-)
-
-
-def is_of_tasks(tree: xr.DataTree) -> bool:
-    """Return whether a measurement has its tasks along a dim."""
-    return "task" in tree["posterior"].dims
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -38,7 +22,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     columns: dict[str, xr.DataArray] = {}
     for name in ("weight", "task_drift", *({"old_weight"} & set(posterior))):
         columns |= tables.interval_columns(name, posterior[name])
-    columns |= {name: stats[name] for name in (*_OF_TASKS, *_OF_CHECKPOINTS)}
+    columns |= {name: stats[name] for name in (*_OF_TASKS, "num_samples", *OF_CHECKPOINTS)}
     frame = xr.Dataset(columns).reset_coords(drop=True)
     return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
 
@@ -54,12 +38,7 @@ def table(tree: xr.DataTree) -> Table:
     )
     if kept < 1.0:
         caption += f" Held-out references keep {100 * kept:.0f} % of their squared distances."
-    if int(attrs["num_reference_copies"]):
-        caption += (
-            f" {int(attrs['num_reference_copies'])} reference rows are copies of others, and count once."
-        )
-    if int(attrs["num_dropped"]):
-        caption += f" {int(attrs['num_dropped'])} rows with missing values were left out."
+    caption += not_counted(attrs)
     result = tables.new_table("What is left of every task, and what has moved", caption)
     for name in ("checkpoint", "task"):
         result.add_column(name, justify="left")
@@ -81,12 +60,6 @@ def table(tree: xr.DataTree) -> Table:
         ]
         result.add_row(*map(tables.shown, cells), end_section=last)
     return result
-
-
-def words(tree: xr.DataTree) -> pd.Series:
-    """Return the verdict on every checkpoint."""
-    found = tree["sample_stats"]["words"]
-    return pd.Series(found.to_numpy(), index=found["checkpoint"].to_numpy())
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -113,8 +86,7 @@ def _over_checkpoints(tree: xr.DataTree, variable: str, label: str, title: str) 
     for name in map(str, values["task"].to_numpy()):
         one = values.sel(task=name, drop=True)
         parts[name] = one.assign_attrs(long_name=figures.entry(name), units="1")
-    untrusted = np.char.startswith(words(tree).to_numpy().astype(str), "not to be trusted")
-    checkpoint_axis.draw(axes, xr.Dataset(parts), list(parts), untrusted)
+    checkpoint_axis.draw(axes, xr.Dataset(parts), list(parts), untrusted(tree))
     axes.set_ylabel(label)
     shown = f"point: mean, line: {100 * interval_probability():g} % interval"
     axes.set_title(f"{title}\n{shown}", loc="left", fontsize=10)

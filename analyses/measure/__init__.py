@@ -1,0 +1,5 @@
+"""The measurement of a real run, of two modes or of several tasks, by `inference.measure`."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,130 @@
+"""Table and figures of a measurement of two modes, old and new."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from analyses.core import checkpoint_axis, examples_shown, figures, tables
+from analyses.measure import samples_shown
+from analyses.measure.shared import OF_CHECKPOINTS, not_counted, untrusted
+from inference.intervals import interval_probability
+
+# Of `/sample_stats`, what is of the modes.
+_OF_MODES = (
+    "old_resolution",
+    "old_unmoved_probability",
+    "new_resolution",
+    "weight_information",
+    "reference_share",
+)
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a checkpoint: means, intervals, resolutions and the verdict in words."""
+    posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
+    columns: dict[str, Any] = {"num_samples": stats["num_samples"]}
+    for name in ("old_weight", "old_drift", "new_gap"):
+        columns |= tables.interval_columns(name, posterior[name])
+    for name in (*_OF_MODES, *OF_CHECKPOINTS):
+        columns[name] = stats[name]
+    return pd.DataFrame(
+        {name: column.to_numpy() for name, column in columns.items()},
+        index=pd.Index(posterior["checkpoint"].to_numpy(), name="checkpoint"),
+    )
+
+
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the summary as a table for the terminal, and examples of the last checkpoint."""
+    shown = [_table(tree)] + ([examples_shown.table(tree)] if "examples" in tree.children else [])
+    return Group(*shown)
+
+
+def _table(tree: xr.DataTree) -> Table:
+    frame = summary(tree)
+    attrs = tree.attrs
+    kept = float(attrs["information_kept"])
+    caption = (
+        f"Mean and {100 * interval_probability():g} % interval. Modes: {attrs['covariance']} covariance, "
+        f"{attrs['tails']} tails; the references are {float(attrs['separation']):.3g} Mahalanobis apart. "
+        "Below its resolution a drift cannot be told from none; P(unmoved): probability of no drift at all. "
+        "The verdicts are on the weight and on the drift."
+    )
+    if kept < 1.0:
+        size = tree["posterior"].sizes["feature"]
+        caption += (
+            f" Features were projected to {size}: held-out references keep {100 * kept:.0f} % of their "
+            "distance, and drift outside of the projection is not in the numbers."
+        )
+    caption += not_counted(attrs)
+    result = tables.new_table("What is left of the old task, and what has moved", caption)
+    for name in ("checkpoint", "old weight", "old drift", "resolution", "P(unmoved)", "new gap"):
+        result.add_column(name, justify="left" if name == "checkpoint" else "right")
+    for name in ("weight", "drift"):
+        result.add_column(name, justify="left")
+    for name, row in frame.iterrows():
+        cells = [tables.with_interval(dict(row), v) for v in ("old_weight", "old_drift")]
+        result.add_row(
+            *map(
+                tables.shown,
+                [
+                    name,
+                    *cells,
+                    tables.number(row["old_resolution"]),
+                    tables.number(row["old_unmoved_probability"]),
+                    tables.with_interval(dict(row), "new_gap"),
+                    *(row[f"{word}_words"].partition(":")[0] for word in ("weight", "drift")),
+                ],
+            )
+        )
+    return result
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``old_weight``, ``drift`` and, where samples are shown, ``samples``."""
+    with figures.style():
+        drawn = {"old_weight": _plot_weight(tree), "drift": _plot_drift(tree)}
+        if "shown" in tree.children:
+            drawn["samples"] = samples_shown.plot(tree)
+    return drawn
+
+
+def _plot_weight(tree: xr.DataTree) -> Figure:
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    checkpoint_axis.draw(axes, tree["posterior"].to_dataset(), ["old_weight"], untrusted(tree))
+    axes.set_ylim(0.0, 1.0)
+    axes.set_ylabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
+    words = f"point: mean, line: {100 * interval_probability():g} % interval"
+    axes.set_title(f"Mass forgetting: how much old behaviour is left?\n{words}", loc="left", fontsize=10)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend()
+    return figure
+
+
+def _plot_drift(tree: xr.DataTree) -> Figure:
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    checkpoint_axis.draw(axes, tree["posterior"].to_dataset(), ["old_drift", "new_gap"], untrusted(tree))
+    places, _ = checkpoint_axis.places(tree["posterior"]["checkpoint"].to_numpy())
+    order = np.argsort(places)
+    resolution = tree["sample_stats"]["old_resolution"].to_numpy()[order]
+    top = axes.get_ylim()[1]
+    axes.fill_between(
+        places[order],
+        0.0,
+        resolution,
+        color="0.6",
+        alpha=0.25,
+        linewidth=0,
+        label="old drift cannot be told from none",
+    )
+    axes.set_ylim(0.0, top)
+    axes.set_ylabel("distance from the reference [Mahalanobis]")
+    words = f"point: mean, line: {100 * interval_probability():g} % interval"
+    axes.set_title(f"Drift: how far have the modes moved?\n{words}", loc="left", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
