@@ -1,6 +1,8 @@
-"""A grid on the line through the modes, and the gradient of any loss at a mixture there.
+"""The nodes of `line`, shared by many mixtures, and the gradient of any loss at a mixture there.
 
 The old mode of the target is at 0, the new one at δ; a mixture is (φ, m_o, m_n), an array of shape (3, n).
+A path takes thousands of gradients, which need no relative accuracy in tails: one grid serves them all, and
+densities take the place of logarithms.
 """
 
 from collections.abc import Callable
@@ -11,10 +13,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from mixture_models.integrals.line import REACH, spacing
 from mixture_models.types import Reals
 
-# Standard deviations beyond the outermost mean: e^(-8.5²/2) = 2e-16; and what a new grid has to spare.
-_REACH, _SPARE = 8.5, 1.0
+# Standard deviations that a new grid has to spare.
+_SPARE = 1.0
+
+# Responsibilities steepen with the distance of modes, but from here on where they change there is no mass.
+_STEEPEST = 8.0
 
 _NORMALISER = 1.0 / np.sqrt(2.0 * np.pi)
 
@@ -79,15 +85,14 @@ def gradient(grid: Grid, learner: Reals, weigh: Callable[[Reals], Reals]) -> Rea
 
 
 def reaching(grid: Grid | None, separation: float, means: Reals) -> Grid:
-    """Return the grid if it reaches all means (..., 2, n), else a wider one; integrals are right to 1e-8."""
+    """Return the grid if it reaches all means (..., 2, n), else a wider one; integrals are right to 1e-10."""
     old, new = means[..., 0, :], means[..., 1, :]
     finite = means[np.isfinite(means)]
     low, high = min(0.0, finite.min(initial=0.0)), max(separation, finite.max(initial=0.0))
-    if grid is not None and grid.y[0] <= low - _REACH and grid.y[-1] >= high + _REACH:
+    if grid is not None and grid.y[0] <= low - REACH and grid.y[-1] >= high + REACH:
         return grid
     apart = np.nanmax(np.abs(new - old), initial=separation, where=np.isfinite(new - old))
-    # Responsibilities steepen with the distance, but from 8 on where they change there is no mass.
-    step = 0.8 / np.clip(apart, 1.6, 8.0)
-    number = int(np.ceil((high - low + 2.0 * (_REACH + _SPARE)) / step)) + 1
-    y = low - _REACH - _SPARE + step * np.arange(number)
+    step = spacing(min(apart, _STEEPEST))
+    number = int(np.ceil((high - low + 2.0 * (REACH + _SPARE)) / step)) + 1
+    y = low - REACH - _SPARE + step * np.arange(number)
     return Grid(y, float(step), step * np.stack([np.ones_like(y), y], axis=-1))

@@ -4,7 +4,7 @@ Whitened and measured from the midpoint, in the direction from the old mode to t
 N(-δ/2, 1) and N(δ/2, 1), whatever the dimension. Their log odds φ - δ y are linear in y, so 1/q has its poles
 at distance π/δ from the real axis and the trapezoid rule converges geometrically: a step of ½ / max(1, δ)
 leaves a relative error below 1e-14. Everything is formed from logarithms, so that tails keep their relative
-accuracy.
+accuracy. `grid` takes the same rule where many mixtures share the nodes.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 from mixture_models.types import Reals
 from mixture_models.validation import InputError, bounded_array, finite_array
 
-# Standard deviations beyond the outermost peak of an integrand, e^(-9²/2) = 3e-18.
-_REACH = 9.0
+#: Standard deviations that nodes reach beyond the outermost peak of an integrand, e^(-9²/2) = 3e-18.
+REACH = 9.0
 
 # Nodes that are held in memory at once.
 _CHUNK = 2**20
@@ -72,8 +72,13 @@ def along_line(integrals: Callable[..., Reals], separation: Reals, *logits: Real
     return values[np.argsort(order)].reshape(shape + values.shape[1:])
 
 
+def spacing(separation: ArrayLike) -> Reals:
+    """Return the step between nodes, ½ / max(1, δ)."""
+    return 0.5 / np.maximum(1.0, separation)
+
+
 def _num_nodes(separation: Reals) -> Reals:
-    return np.ceil(2.0 * np.maximum(1.0, separation) * (2.0 * _REACH + 3.0 * separation)).astype(int) + 1
+    return np.ceil((2.0 * REACH + 3.0 * separation) / spacing(separation)).astype(int) + 1
 
 
 def _line(settings: Reals, num_nodes: int) -> Line:
@@ -83,8 +88,8 @@ def _line(settings: Reals, num_nodes: int) -> Line:
     with np.errstate(over="ignore"):
         crossing = logits / np.maximum(separation, 1e-300)
     near, far = 0.5 * separation, 1.5 * separation
-    low = np.clip(crossing, -far, -near).min(axis=1) - _REACH
-    high = np.clip(crossing, near, far).max(axis=1) + _REACH
+    low = np.clip(crossing, -far, -near).min(axis=1) - REACH
+    high = np.clip(crossing, near, far).max(axis=1) + REACH
     y = np.linspace(low, high, num_nodes, axis=-1)
     log_old, log_new = (-0.5 * (y + s * near) ** 2 - 0.5 * np.log(2.0 * np.pi) for s in (1.0, -1.0))
     with np.errstate(divide="ignore"):  # y = 0 and δ = 0, where the modes are equal
