@@ -55,8 +55,8 @@ _DIVERGED = "diverged_step"
 # Of what is recorded: as it is trained, joined, stacked by objective, and handed on.
 _COPIES = 3
 
-# At most, of a program of the engines, for every coordinate of every sample in a batch.
-_BYTES_A_NUMBER = 64
+# At most, of a program of the engines, for every coordinate of every sample in a batch: 65 were found.
+_BYTES_A_NUMBER = 80
 
 
 @on_one_thread
