@@ -6,9 +6,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from analyses.core import checkpoint_axis, figures, tables
+from analyses.core import checkpoint_axis, examples_shown, figures, tables
+from analyses.measure import samples_shown
 from analyses.measure.shared import OF_CHECKPOINTS, not_counted, untrusted
 from inference.intervals import interval_probability
 
@@ -27,8 +29,13 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
 
 
-def table(tree: xr.DataTree) -> Table:
-    """Return the summary as a table for the terminal, a task a row."""
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the summary as a table for the terminal, a task a row, and examples of the last checkpoint."""
+    shown = [_table(tree)] + ([examples_shown.table(tree)] if "examples" in tree.children else [])
+    return Group(*shown)
+
+
+def _table(tree: xr.DataTree) -> Table:
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
     caption = (
@@ -63,7 +70,7 @@ def table(tree: xr.DataTree) -> Table:
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``weight`` and ``drift``, every task over checkpoints."""
+    """Return the figures ``weight`` and ``drift``, every task over checkpoints, and ``samples``."""
     with figures.style():
         weight = _over_checkpoints(
             tree, "weight", "weight of the task", "Mass forgetting: how much is left of every task?"
@@ -76,7 +83,10 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             "Drift: how far has every task moved?",
         )
         drift.axes[0].set_ylim(bottom=0.0)
-        return {"weight": weight, "drift": drift}
+        drawn = {"weight": weight, "drift": drift}
+        if "shown" in tree.children:
+            drawn["samples"] = samples_shown.plot(tree)
+    return drawn
 
 
 def _over_checkpoints(tree: xr.DataTree, variable: str, label: str, title: str) -> Figure:

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     new_reference: Path | None = setting(path_of, "Samples of the new task.", None, show="a --reference")
     reference: tuple[str, ...] = setting(
-        _named, "Arrays of a task, one of several, in the place of these; repeated.", (), metavar="NAME=FILE"
+        _named, "Samples of a task, one of several, in the place of these; repeated.", (), metavar="NAME=FILE"
     )
     new_task: str | None = setting(
         text, "Which of several tasks is new.", None, show="new, where there is one of this name"
@@ -105,15 +105,11 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     Raises:
         InputError: as they say, or a run of texts with a reference of arrays, or the other way round.
     """
-    references_by_name = _references(settings)
+    references = _references(settings)
     options = inspect.signature(measure).parameters.keys() - {"old_reference", "new_reference"}
     given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in options}
     given |= {"memory": None if settings.memory is None else settings.memory * 2**30, "progress": progress}
-    if set(references_by_name) != {"old", "new"}:
-        if any(map(is_of_texts, [settings.run, *references_by_name.values()])):
-            raise InputError("texts are measured against an old and a new reference; got references by name")
-        return measure(settings.run, references_by_name, **given)
-    given_samples = settings.run, references_by_name["old"], references_by_name["new"]
+    given_samples = settings.run, *references.values()
     of_texts = [is_of_texts(source) for source in given_samples]
     if any(of_texts) != all(of_texts):
         kinds = ", ".join(
@@ -122,11 +118,12 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         )
         raise InputError(f"a run and its references must all be texts, or all arrays; {kinds}")
     samples: sources.Source = settings.run
-    references: list[sources.Source] = [*given_samples[1:]]
+    sources_of: dict[str, sources.Source] = {**references}
     said = None
     if of_texts[0]:
         embedded = embed_generations(
-            *given_samples,
+            settings.run,
+            {**references},
             embedder=settings.embedder,
             columns=Columns(
                 settings.text_column, settings.prompt_column, settings.checkpoint_column, settings.id_column
@@ -135,13 +132,13 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
             drop_missing=settings.drop_missing,
             progress=progress,
         )
-        samples, references, said = embedded.samples, [embedded.old, embedded.new], embedded.said
-    tree = measure(samples, dict(zip(("old", "new"), references, strict=True)), **given)
+        samples, sources_of, said = embedded.samples, {**embedded.references}, embedded.said
+    tree = measure(samples, sources_of, **given)
     if of_texts[0]:
         tree.attrs["embedder"] = settings.embedder
     if settings.num_examples:
         tree["examples"] = xr.DataTree(examples(tree, samples, num=settings.num_examples, said=said))
-    tree["shown"] = xr.DataTree(samples_shown.shown(tree, samples, *references))
+    tree["shown"] = xr.DataTree(samples_shown.shown(tree, samples, sources_of))
     return tree
 
 
@@ -192,7 +189,7 @@ def remarks(tree: xr.DataTree) -> list[str]:
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``old_weight`` (or ``weight``), ``drift`` and, of two modes, ``samples``."""
+    """Return the figures ``old_weight`` (or ``weight``), ``drift`` and ``samples``."""
     drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
     return drawn
 

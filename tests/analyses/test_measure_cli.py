@@ -132,9 +132,12 @@ def test_several_tasks_have_a_row_each(massdrift, files):
     assert code == 0
     assert "chat" in printed
     written = {path.name for path in (files / "out" / "tasks").iterdir()}
-    assert written == {"results.zarr", "summary.csv", "settings.toml"} | {
-        f"{figure}.{suffix}" for figure in ("weight", "drift") for suffix in ("png", "svg")
+    assert written == {"results.zarr", "summary.csv", "settings.toml", "examples.csv"} | {
+        f"{figure}.{suffix}" for figure in ("weight", "drift", "samples") for suffix in ("png", "svg")
     }
+    listed = pd.read_csv(files / "out" / "tasks" / "examples.csv")
+    nearest = listed[listed["reason"] == "math"]
+    assert (nearest["math_distance"] < nearest[["chat_distance", "new_distance"]].min(axis=1)).all()
     table = pd.read_csv(files / "out" / "tasks" / "summary.csv").set_index(["checkpoint", "task"])
     assert list(table.index) == [(c, t) for c in (0, 100) for t in ("math", "chat", "new")]
     assert table.loc[(100, "math"), "weight"] == pytest.approx(0.8, abs=0.1)

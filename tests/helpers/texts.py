@@ -1,4 +1,4 @@
-"""Texts of two tasks: templates with words that each task prefers, and mixtures of known weight."""
+"""Texts of three tasks: templates with words that each task prefers, and mixtures of known weight."""
 
 import json
 
@@ -9,12 +9,13 @@ _VOCABULARY = np.array([f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for
 _TEMPLATES = {
     "old": ("The {} of {} is {}.", "So {} gives {}.", "Hence {} {} {}."),
     "new": ("def {}({}): return {}", "for {} in {}: {}", "{} = {} + {}"),
+    "chat": ("Oh, {}! {} and {}?", "You said {}, {} {}...", "Well, {}; {} or {}, then!"),
 }
 
 
 def texts_of(task, num, rng):
-    """Draw independent texts of a task, ``"old"`` or ``"new"``."""
-    # Both tasks know all words, in other orders of preference.
+    """Draw independent texts of a task, ``"old"``, ``"new"`` or ``"chat"``."""
+    # All tasks know all words, in other orders of preference.
     order = np.random.default_rng(len(_TEMPLATES[task][0])).permutation(len(_VOCABULARY))
     preference = 1.0 / (2.0 + np.arange(len(order)))
     preference /= preference.sum()

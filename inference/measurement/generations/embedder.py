@@ -36,7 +36,7 @@ class Embedder(ABC):
     def identity(self) -> str | None:
         """Return what is the same for the same features of the same text, or None where that is not known."""
 
-    def fitted(self, old: Sequence[str], new: Sequence[str]) -> "Embedder":
+    def fitted(self, *tasks: Sequence[str]) -> "Embedder":
         """Return the embedder fitted on the texts of the references; one that is not fitted is itself."""
         return self
 

@@ -1,6 +1,6 @@
 """Measure a run by what its checkpoints wrote: texts on disk in, the result of `measure` out."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from inference.measurement.generations.embedder import (
 from inference.measurement.generations.generations import Generations, read_generations
 from inference.measurement.generations.ngrams import NGramEmbedder
 from inference.measurement.generations.rows import Columns
+from inference.measurement.tasks.names import named_references
 from mixture_models.validation import InputError, flag, folder_of, integer
 
 #: What completions are given as: files, or what was read from them.
@@ -30,16 +31,14 @@ class Embedded(NamedTuple):
 
     Attributes:
         samples: of each checkpoint, shape (sample, feature), NaN where a text was missing.
-        old: of the old task.
-        new: of the new task.
+        references: of each task, likewise, by its name; two references are ``old`` and ``new``.
         prompts: of each checkpoint's samples, where the files have them.
         embedder: name of what made the features.
         said: returns the texts, prompts and ids of a checkpoint by its place.
     """
 
     samples: dict[Hashable, np.ndarray]
-    old: np.ndarray
-    new: np.ndarray
+    references: dict[str, np.ndarray]
     prompts: dict[Hashable, list[str]]
     embedder: str
     said: Callable[[int], Said]
@@ -47,8 +46,8 @@ class Embedded(NamedTuple):
 
 def measure_generations(
     generations: TextSource,
-    old_reference: TextSource,
-    new_reference: TextSource,
+    old_reference: TextSource | Mapping[str, TextSource],
+    new_reference: TextSource | None = None,
     *,
     embedder: str | Path | Embedder | Callable[[list[str]], Any] = "ngrams",
     columns: Columns = Columns(),  # noqa: B008 - frozen
@@ -62,7 +61,8 @@ def measure_generations(
 
     Args:
         generations: completions of the checkpoints, see `generations.read_generations`.
-        old_reference: completions of the old task, likewise; checkpoints are put together.
+        old_reference: completions of the old task, likewise; checkpoints are put together. Or those of
+            several tasks by name; then there is no ``new_reference``.
         new_reference: completions of the new task.
         embedder: ``"ngrams"`` (word and character n-grams, fitted on the references), ``"module:function"``
             or a function, which takes a list of texts and returns an array (text, feature), or the folder of
@@ -83,6 +83,7 @@ def measure_generations(
         InputError: an unusable input, before anything is measured.
     """
     num_examples = integer("num_examples", num_examples, at_least=0)
+    named_references(old_reference, new_reference, options.get("new_task"))
     embedded = embed_generations(
         generations,
         old_reference,
@@ -93,9 +94,8 @@ def measure_generations(
         drop_missing=drop_missing,
         progress=progress,
     )
-    tree = measure(
-        embedded.samples, embedded.old, embedded.new, drop_missing=drop_missing, progress=progress, **options
-    )
+    given: dict[str, Any] = {"drop_missing": drop_missing, "progress": progress} | options
+    tree = measure(embedded.samples, embedded.references, **given)
     tree.attrs["embedder"] = embedded.embedder
     if num_examples:
         found = examples(tree, embedded.samples, num=num_examples, said=embedded.said)
@@ -105,8 +105,8 @@ def measure_generations(
 
 def embed_generations(
     generations: TextSource,
-    old_reference: TextSource,
-    new_reference: TextSource,
+    old_reference: TextSource | Mapping[str, TextSource],
+    new_reference: TextSource | None = None,
     *,
     embedder: str | Path | Embedder | Callable[[list[str]], Any] = "ngrams",
     columns: Columns = Columns(),  # noqa: B008 - frozen
@@ -122,21 +122,21 @@ def embed_generations(
     made = embedder_of(embedder)
     folder = None if cache is None else folder_of("cache", cache)
     drop_missing = flag("drop_missing", drop_missing)
-    run, old, new = (
+    by_name = named_references(old_reference, new_reference, None)
+    pair = {"old": old_reference, "new": new_reference}
+    sources: dict[str, Any] = (
+        {f"{task}_reference": source for task, source in pair.items()} if by_name is None else by_name
+    )
+    run, *tasks = (
         source
         if isinstance(source, Generations)
         else read_generations(source, columns=columns, drop_missing=drop_missing, name=name)
-        for name, source in (
-            ("generations", generations),
-            ("old_reference", old_reference),
-            ("new_reference", new_reference),
-        )
+        for name, source in [("generations", generations), *sources.items()]
     )
-    old_texts, new_texts = old.all_texts(), new.all_texts()
-    made = made.fitted([text for text in old_texts if text], [text for text in new_texts if text])
-    old_features, new_features = (
-        features_of(texts, made, folder=folder, progress=progress) for texts in (old_texts, new_texts)
-    )
+    texts = [task.all_texts() for task in tasks]
+    made = made.fitted(*([text for text in of_task if text] for of_task in texts))
+    features = [features_of(of_task, made, folder=folder, progress=progress) for of_task in texts]
+    references = dict(zip(pair if by_name is None else by_name, features, strict=True))
     samples, prompts = {}, {}
     for index, name in enumerate(run.names):
         completions = run.load(index)
@@ -148,7 +148,7 @@ def embed_generations(
         completions = run.load(index)
         return Said(completions.texts, completions.prompts, completions.ids)
 
-    return Embedded(samples, old_features, new_features, prompts, made.name, said)
+    return Embedded(samples, references, prompts, made.name, said)
 
 
 def embedder_of(given: str | Path | Embedder | Callable[[list[str]], Any]) -> Embedder:

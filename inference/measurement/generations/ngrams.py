@@ -22,8 +22,8 @@ from mixture_models.validation import InputError
 
 _FOLDS = 10
 
-# Features, and how many reference texts of either task each of them takes at least.
-_FEATURES, _TEXTS_A_FEATURE = 8, 10
+# Features, at least, and for every task but one; and how many texts of every reference each of them takes.
+_FEATURES, _FEATURES_A_TASK, _TEXTS_A_FEATURE = 8, 2, 10
 
 # Places into which n-grams are hashed, of words and of characters each.
 _PLACES = 2**18
@@ -57,26 +57,26 @@ class _Map(NamedTuple):
 
 
 class NGramEmbedder(Embedder):
-    """Word and character n-grams, fitted on both references alike; see the module."""
+    """Word and character n-grams, fitted on all references alike; see the module."""
 
     name = "ngrams"
 
-    def __init__(self, old: Sequence[str] = (), new: Sequence[str] = ()) -> None:
-        """Keep the texts of the references; the maps are fitted when they are first needed."""
-        self._old, self._new = list(dict.fromkeys(old)), list(dict.fromkeys(new))
+    def __init__(self, *tasks: Sequence[str]) -> None:
+        """Keep the texts of each task's reference; the maps are fitted when they are first needed."""
+        self._tasks = [list(dict.fromkeys(texts)) for texts in tasks]
 
     @property
     def identity(self) -> str:
         """Return what its maps follow from: the versions of what fits them, and the references' texts."""
         versions = [version_of(package) for package in ("scikit-learn", "scipy", "numpy")]
         digest = hashlib.sha256()
-        for task in (self._old, self._new):
+        for task in self._tasks:
             digest.update(b"".join(sorted(_digest(text) for text in task)) + b"task")
         return f"ngrams 1 {versions} {digest.hexdigest()}"
 
-    def fitted(self, old: Sequence[str], new: Sequence[str]) -> "NGramEmbedder":
+    def fitted(self, *tasks: Sequence[str]) -> "NGramEmbedder":
         """Return the embedder that is fitted on these references."""
-        return NGramEmbedder(old, new)
+        return NGramEmbedder(*tasks)
 
     @on_one_thread
     def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "text feature"]:
@@ -101,10 +101,9 @@ class NGramEmbedder(Embedder):
 
     @cached_property
     def _middle_and_spread(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the median of each projection and half of its range from 16 to 84 %, both tasks alike."""
-        tasks = self._old, self._new
-        weights = np.concatenate([np.full(len(task), 1.0 / len(task)) for task in tasks])
-        projected = self._projected([text for task in tasks for text in task])
+        """Return the median of each projection and half of its range from 16 to 84 %, all tasks alike."""
+        weights = np.concatenate([np.full(len(task), 1.0 / len(task)) for task in self._tasks])
+        projected = self._projected([text for task in self._tasks for text in task])
         low, middle, high = np.quantile(
             projected, [0.16, 0.5, 0.84], axis=0, weights=weights, method="inverted_cdf"
         )
@@ -113,19 +112,20 @@ class NGramEmbedder(Embedder):
     @cached_property
     def _maps(self) -> list[_Map]:
         # In one order, so that it does not matter which task is called old.
-        rows = sorted([(text, False) for text in self._old] + [(text, True) for text in self._new])
-        texts, is_new = [text for text, _ in rows], np.array([new for _, new in rows])
+        rows = sorted((text, place) for place, task in enumerate(self._tasks) for text in task)
+        texts, owner = [text for text, _ in rows], np.array([place for _, place in rows])
         counts, fold = _counts(texts), _fold_of(texts)
-        most = min(len(self._old), len(self._new)) // _TEXTS_A_FEATURE
-        whole = _fit(counts, is_new, max(1, min(_FEATURES, most)))
+        most = min(map(len, self._tasks)) // _TEXTS_A_FEATURE
+        wanted = max(_FEATURES, _FEATURES_A_TASK * (len(self._tasks) - 1))
+        whole = _fit(counts, owner, len(self._tasks), max(1, min(wanted, most)))
         size = int(np.sum(whole.values > _LEAST_VALUE * whole.values[0]))
         whole = whole._replace(directions=whole.directions[:size])
-        maps = [_fit(counts[fold != f], is_new[fold != f], size) for f in range(_FOLDS)]
+        maps = [_fit(counts[fold != f], owner[fold != f], len(self._tasks), size) for f in range(_FOLDS)]
         return [_turned(one, whole) for one in maps]
 
 
-def _fit(counts: sparse.csr_matrix, is_new: np.ndarray, size: int) -> _Map:
-    """Return the map of some references, in which both tasks count alike, however many texts they have.
+def _fit(counts: sparse.csr_matrix, owner: np.ndarray, tasks: int, size: int) -> _Map:
+    """Return the map of some references, in which all tasks count alike, however many texts they have.
 
     Raises:
         InputError: texts that have no n-gram in common.
@@ -134,13 +134,14 @@ def _fit(counts: sparse.csr_matrix, is_new: np.ndarray, size: int) -> _Map:
 
     present = counts.astype(bool).astype(np.float64)
     columns = np.flatnonzero(np.asarray(present.sum(axis=0)).ravel() >= 2.0)
-    if len(columns) < 2 or is_new.all() or not is_new.any():
+    texts = np.bincount(owner, minlength=tasks)
+    if len(columns) < 2 or not texts.all():
         raise InputError(
             "the texts of the references must have words in common to be embedded by their n-grams; they "
             "have none: give more texts"
         )
-    num = len(is_new)
-    weights = np.where(is_new, 0.5 / is_new.sum(), 0.5 / (~is_new).sum())
+    num = len(owner)
+    weights = (1.0 / tasks / texts)[owner]
     frequency = np.asarray(weights @ present[:, columns]).ravel()
     rarity = np.log((1.0 + num) / (1.0 + num * frequency)) + 1.0
     rows = sparse.diags(np.sqrt(num * weights)) @ _weighed(counts, columns, rarity)

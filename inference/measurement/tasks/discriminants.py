@@ -15,6 +15,9 @@ from mixture_models.validation import InputError
 # distances between the means than this share are rounding.
 _LEAST_DISTANCE, _LEAST_SHARE = 1e-8, 1e-12
 
+# How much larger squared distances along a discriminant must be than errors of the means make them at most.
+_ABOVE_NOISE = 1.5
+
 
 class Discriminants(NamedTuple):
     """An affine map of features to d coordinates, and the references in them.
@@ -23,7 +26,7 @@ class Discriminants(NamedTuple):
     references and are uncorrelated with them.
 
     Attributes:
-        num: q, at most one less than there are tasks.
+        num: q, at most one less than there are tasks; fewer where the means lie as good as in a plane.
         origin: mean of the tasks' means, shape (feature,).
         forward: coordinates = (y - origin) @ forward.T, shape (d, feature).
         backward: displacement = coordinates @ backward.T, shape (feature, d); the identity where features are
@@ -56,12 +59,21 @@ class Discriminants(NamedTuple):
 
 
 class _Learnt(NamedTuple):
-    """What some references say: their whitening, and every task's mean less the mean of these, whitened."""
+    """What some references say.
+
+    Attributes:
+        root: their whitening.
+        shrunk: whether their covariance was.
+        origin: mean of the tasks' means.
+        means: every task's mean less this, whitened.
+        noise: expected squared length of a whitened mean's error, averaged over tasks.
+    """
 
     root: Float[np.ndarray, "feature feature"]
     shrunk: bool
     origin: Float[np.ndarray, "feature"]
     means: Float[np.ndarray, "feature K"]
+    noise: float
 
 
 def in_order(references: Sequence[Float[np.ndarray, "n feature"]]) -> Int[np.ndarray, "K"]:
@@ -166,15 +178,25 @@ def _check_sizes(references: Sequence[np.ndarray], width: int, d: int) -> None:
 def _learnt(references: Sequence[np.ndarray], *, shrunk: bool | None = None) -> _Learnt:
     root, shrunk = whitening(references, shrunk=shrunk)
     means = np.stack([y.mean(axis=0) for y in references])
-    return _Learnt(root, shrunk, means.mean(axis=0), ((means - means.mean(axis=0)) @ root).T)
+    errors = [np.sum(((y - m) @ root) ** 2) / len(y) ** 2 for y, m in zip(references, means, strict=True)]
+    whitened = ((means - means.mean(axis=0)) @ root).T
+    return _Learnt(root, shrunk, means.mean(axis=0), whitened, float(np.mean(errors)))
 
 
 def _basis(learnt: _Learnt) -> tuple[Float[np.ndarray, "K q"], Float[np.ndarray, "feature q"]]:
-    """Return V Λ^-½, and the discriminants in whitened coordinates."""
+    """Return V Λ^-½, and the discriminants in whitened coordinates.
+
+    Means that are equal lie apart by their errors, which along q directions of d make eigenvalues of up to
+    (1 + √(q/d))² of an error's squared length (Marchenko and Pastur). Below that a discriminant is as good as
+    random, and references would lie otherwise along it than a checkpoint's samples.
+    """
     values, vectors = np.linalg.eigh(learnt.means.T @ learnt.means)
     num = min(len(values) - 1, learnt.means.shape[0])
     values, vectors = values[::-1][:num], vectors[:, ::-1][:, :num]
-    told = values > _LEAST_SHARE * values[0]
+    largest_noise = learnt.noise * (1.0 + np.sqrt(num / learnt.means.shape[0])) ** 2
+    told = values > max(_LEAST_SHARE * values[0], _ABOVE_NOISE * largest_noise)
+    # Without any that is told from noise, the first is all there is.
+    told[0] = True
     values, vectors = values[told], vectors[:, told]
     largest = np.argmax(np.round(np.abs(vectors), 6), axis=0)
     vectors = vectors * np.sign(vectors[largest, np.arange(len(values))])

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from inference.measurement.samples.sources import Source
 from mixture_models.validation import InputError, number
 
 #: The task that is new where no other is named, and tasks at most.
 NEW, MOST_TASKS = "new", 20
 
 
-def named_references(
-    old_reference: Source | Mapping[str, Source], new_reference: Source | None, new_task: str | None
-) -> dict[str, Source] | None:
+def named_references[T](
+    old_reference: T | Mapping[str, T], new_reference: T | None, new_task: str | None
+) -> dict[str, T] | None:
     """Return references by name, or None where an old and a new one are given.
 
     Raises:
@@ -37,7 +36,7 @@ def named_references(
     return references
 
 
-def check_names(references: Mapping[Any, Source], new_task: str | None) -> str | None:
+def check_names(references: Mapping[Any, object], new_task: str | None) -> str | None:
     """Return the new task, or None where none is.
 
     Raises:

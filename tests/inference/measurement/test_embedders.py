@@ -70,7 +70,7 @@ def test_references_lie_as_other_texts_of_their_task_do(references, fitted):
         assert abs(both[0].mean() - both[1].mean()) < 4.0 * error
         # Seen by the test: one map of all references spreads them wider than others by more than that.
         counts = ngrams._counts([*references[0], *references[1]])
-        whole = ngrams._fit(counts, np.arange(400) >= 200, 8)
+        whole = ngrams._fit(counts, np.repeat([0, 1], 200), 2, 8)
         seen = [spread(whole.apply(ngrams._counts(some))) for some in (reference, fresh)]
         wider = (seen[0].mean() - seen[1].mean()) / np.sqrt(sum(one.var() / len(one) for one in seen))
         assert wider > 4.0
@@ -79,13 +79,13 @@ def test_references_lie_as_other_texts_of_their_task_do(references, fitted):
 def test_maps_are_turned_toward_one_another(references):
     """Otherwise the features of a text would mean what its hash says."""
     counts = ngrams._counts([*references[0], *references[1]])
-    is_new = np.arange(400) >= 200
-    whole = ngrams._fit(counts, is_new, 8)
+    owner = np.repeat([0, 1], 200)
+    whole = ngrams._fit(counts, owner, 2, 8)
     rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))
     turned = ngrams._turned(whole._replace(directions=rotation @ whole.directions), whole)
     np.testing.assert_allclose(turned.directions, whole.directions, atol=1e-12)
     # Of fewer texts, a map is as near as it can be, in the features that tell the tasks apart among others.
-    part = ngrams._fit(counts[::2], is_new[::2], 8)
+    part = ngrams._fit(counts[::2], owner[::2], 2, 8)
     near = ngrams._turned(part._replace(directions=part.directions[::-1]), whole)
     fresh = ngrams._counts(texts.texts_of("old", 100, np.random.default_rng(1)))
     assert np.corrcoef(near.apply(fresh)[:, 0], whole.apply(fresh)[:, 0])[0, 1] > 0.95
@@ -110,7 +110,7 @@ def test_features_are_those_of_a_text_and_nothing_beside_it(references, fitted):
 def test_both_references_count_alike_however_many_texts_they_have():
     old, new = ["both old one", "both old two"] * 50, ["both new one", "both new two"]
     counts = ngrams._counts(old + new)
-    one = ngrams._fit(counts, np.arange(102) >= 100, 2)
+    one = ngrams._fit(counts, np.repeat([0, 1], [100, 2]), 2, 2)
     # n-grams of one text of one task, of all of one task, of these and one text of the other, and of all.
     shares = np.array([0.25, 0.5, 0.75, 1.0])
     assert sorted(set(one.rarity.round(9))) == pytest.approx(

@@ -561,3 +561,18 @@ def test_a_reference_that_holds_another_task_is_named():
     assert float(found.sel(task="math", other_task="new")) == pytest.approx(0.05, abs=0.03)
     assert int((found > 0.0).sum()) == 1
     assert "math reference look like new" in str(tree["sample_stats"]["weight_words"].item())
+
+
+def test_tasks_in_a_plane_have_no_discriminant_that_is_noise():
+    """Along one, references are where ten other discriminants put them, and no checkpoint looks like them."""
+    rng = np.random.default_rng(0)
+    means = np.array([[0.0, 0.0, 0.0, 0.0], [4.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [3.0, 3.0, 0.0, 0.0]])
+    given = references(rng, 300, means, ("math", "code", "chat", "new"))
+    weights = (0.3, 0.2, 0.2, 0.3)
+    tree = measure(samples(rng, weights, 500, means), given, num_draws=400, progress=False)
+    assert tree.attrs["num_discriminants"] == 2
+    assert tree.attrs["tails"] == "gaussian"
+    assert str(tree["sample_stats"]["weight_words"].item()).startswith("good")
+    found = tree["posterior"]["weight"].isel(checkpoint=0)
+    error = np.abs(found.mean(["chain", "draw"]) - np.array(weights)) / found.std(["chain", "draw"])
+    assert float(error.max()) < 4.0
