@@ -7,7 +7,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from inference import results
-from inference.comparison.runs import at_level, common_level, compare_draws, described
+from inference.comparison.draws import compare_draws, described
+from inference.comparison.runs import at_level, common_level
 from inference.measurement.evals.variables import VARIABLES
 from inference.measurement.verdict import words as verdict
 from mixture_models.validation import InputError, not_negative, positive

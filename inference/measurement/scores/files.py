@@ -1,8 +1,9 @@
-"""Scores in files: two log-likelihoods a sample, a row each, in columns that the user names."""
+"""Scores in files: a log-likelihood a sample and task, a row a sample, in columns that the user names."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,33 +23,26 @@ SUFFIXES = (".jsonl", ".csv", ".parquet")
 _Column = list[Any] | np.ndarray
 
 
-class Scores(NamedTuple):
-    """Log-likelihoods of the samples of each checkpoint [nat], checkpoints in the order of their first rows.
-
-    Attributes:
-        old: under the old-task reference, by checkpoint.
-        new: under the new-task reference, by checkpoint.
-    """
-
-    old: dict[Hashable, np.ndarray]
-    new: dict[Hashable, np.ndarray]
+#: The columns that are read unless others are named, by task.
+COLUMNS = MappingProxyType({"old": "old_log_likelihood", "new": "new_log_likelihood"})
 
 
 def read_scores(
     paths: Sequence[str | Path],
     *,
-    old: str = "old_log_likelihood",
-    new: str = "new_log_likelihood",
+    columns: Mapping[str, str] = COLUMNS,
     checkpoint: str | None = None,
-) -> Scores:
-    """Return the scores in some files, a row a sample.
+) -> dict[str, dict[Hashable, np.ndarray]]:
+    """Return the scores in some files, a row a sample, as `measure_scores` takes them.
 
     Args:
         paths: ``.jsonl`` (an object a line), ``.csv`` or ``.parquet`` files.
-        old: column of the log-likelihoods under the old-task reference.
-        new: column of the log-likelihoods under the new-task reference.
+        columns: of the log-likelihoods, by the task under whose reference they are.
         checkpoint: column of the checkpoints, whose rows may lie in several files; None is ``checkpoint``
             where all files have such a column, and where none has, each file is a checkpoint of its name.
+
+    Returns:
+        By task and checkpoint, in the order of their first rows, an array over samples [nat].
 
     Raises:
         InputError: a file that cannot be read, lacks a column or holds no sample; files of which only some
@@ -59,9 +53,10 @@ def read_scores(
     files = [path_of("a file of scores", path) for path in paths]
     optional = checkpoint is None
     label = "checkpoint" if checkpoint is None else checkpoint
-    if len({old, new, label}) < 3:
-        raise InputError(f"the columns that are read must differ; got {old}, {new} and {label}")
-    tables = [_columns(path, [old, new], label, optional=optional) for path in files]
+    read = list(columns.values())
+    if len({*read, label}) <= len(read):
+        raise InputError(f"the columns that are read must differ; got {', '.join(read)} and {label}")
+    tables = [_columns(path, read, label, optional=optional) for path in files]
     labelled = [label in table for table in tables]
     if any(labelled) and not all(labelled):
         lacking = files[labelled.index(False)]
@@ -70,18 +65,20 @@ def read_scores(
     if not any(labelled) and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"files without a column {label} must have different names; got {twice} twice")
-    scores = [
-        np.concatenate([_numbers(t, n, f) for t, f in zip(tables, files, strict=True)]) for n in (old, new)
-    ]
+    scores = {
+        task: np.concatenate([_numbers(t, column, f) for t, f in zip(tables, files, strict=True)])
+        for task, column in columns.items()
+    }
     labels: list[int | float | str] = []
     for table, path, name in zip(tables, files, names, strict=True):
-        labels += _labels(table[label], path) if label in table else [name] * len(table[old])
+        labels += _labels(table[label], path) if label in table else [name] * len(table[read[0]])
     if len({isinstance(one, str) for one in labels}) > 1:
         labels = [str(one) for one in labels]
     codes, unique = pd.factorize(np.array(labels, dtype=object))
-    return Scores(
-        *({name: values[codes == i] for i, name in enumerate(unique.tolist())} for values in scores)
-    )
+    return {
+        task: {name: values[codes == i] for i, name in enumerate(unique.tolist())}
+        for task, values in scores.items()
+    }
 
 
 def _columns(path: Path, needed: list[str], label: str, *, optional: bool) -> Mapping[str, _Column]:

@@ -353,7 +353,10 @@ def _tree(
         "num_reference_copies": checked.num_reference_copies,
         "information_kept": space.information_kept,
         "num_discriminants": space.num,
-        "references": "".join(inputs.digest_of(one) for one in checked.references),
+        "references": "".join(
+            inputs.digest_of(one)
+            for _, one in sorted(zip(task_names, checked.references, strict=True), key=lambda pair: pair[0])
+        ),
     }
     root = xr.Dataset(attrs=results.provenance(shown) | extra)
     return xr.DataTree.from_dict(

@@ -39,8 +39,8 @@ def write(frame, path):
 @pytest.mark.parametrize("kind", [".jsonl", ".csv", ".parquet"])
 def test_scores_are_read_to_the_last_bit_by_checkpoint(tmp_path, kind):
     found = read_scores([write(FRAME, tmp_path / f"run{kind}")])
-    assert list(found.old) == list(found.new) == [20, 3]
-    for name, scores in ((OLD, found.old), (NEW, found.new)):
+    assert list(found["old"]) == list(found["new"]) == [20, 3]
+    for name, scores in ((OLD, found["old"]), (NEW, found["new"])):
         for checkpoint, values in scores.items():
             expected = FRAME.loc[FRAME["checkpoint"] == checkpoint, name]
             np.testing.assert_array_equal(values, expected)
@@ -50,26 +50,26 @@ def test_columns_have_the_names_that_are_given(tmp_path):
     renamed = FRAME.rename(columns={OLD: NEW, NEW: OLD, "checkpoint": "step"})
     path = write(renamed, tmp_path / "run.csv")
     plain = read_scores([write(FRAME, tmp_path / "plain.csv")])
-    found = read_scores([path], old=NEW, new=OLD, checkpoint="step")
-    for a, b in zip(plain, found, strict=True):
+    found = read_scores([path], columns={"old": NEW, "new": OLD}, checkpoint="step")
+    for task in ("old", "new"):
         for checkpoint in (20, 3):
-            np.testing.assert_array_equal(a[checkpoint], b[checkpoint])
+            np.testing.assert_array_equal(plain[task][checkpoint], found[task][checkpoint])
     # Without a column of checkpoints a file is one.
-    assert list(read_scores([path], old=NEW, new=OLD).old) == ["run"]
+    assert list(read_scores([path], columns={"old": NEW, "new": OLD})["old"]) == ["run"]
 
 
 def test_a_checkpoint_may_lie_in_several_files_and_a_file_be_one(tmp_path):
     paths = [write(FRAME[:4], tmp_path / "a.jsonl"), write(FRAME[4:], tmp_path / "b.parquet")]
     whole, parts = read_scores([write(FRAME, tmp_path / "run.csv")]), read_scores(paths)
-    for a, b in zip(whole, parts, strict=True):
+    for task in ("old", "new"):
         for checkpoint in (20, 3):
-            np.testing.assert_array_equal(a[checkpoint], b[checkpoint])
+            np.testing.assert_array_equal(whole[task][checkpoint], parts[task][checkpoint])
     bare = FRAME.drop(columns="checkpoint")
     files = [write(bare[:4], tmp_path / "step-9.csv"), write(bare[4:], tmp_path / "step-10.csv")]
     found = read_scores(files)
-    assert {name: len(values) for name, values in found.old.items()} == {"step-9": 4, "step-10": 2}
+    assert {name: len(values) for name, values in found["old"].items()} == {"step-9": 4, "step-10": 2}
     mixed = write(FRAME.assign(checkpoint=["x"] * 5 + ["last"]), tmp_path / "mixed.csv")
-    assert list(read_scores([paths[0], mixed]).old) == ["20", "3", "x", "last"]
+    assert list(read_scores([paths[0], mixed])["old"]) == ["20", "3", "x", "last"]
 
 
 HEADER = f"{OLD},{NEW}\n"
@@ -127,7 +127,11 @@ def test_files_that_do_not_go_together_are_refused(tmp_path):
         ([one, twins[0]], {}, "all files must have a column checkpoint, or none; .*b.csv has none"),
         (twins, {}, "must have different names; got b twice"),
         ([one], {"checkpoint": "step"}, "must have a column step"),
-        ([one], {"old": NEW}, f"the columns that are read must differ; got {NEW}, {NEW} and checkpoint"),
+        (
+            [one],
+            {"columns": {"old": NEW, "new": NEW}},
+            f"the columns that are read must differ; got {NEW}, {NEW} and checkpoint",
+        ),
     ):
         with pytest.raises(InputError, match=sentence):
             read_scores(paths, **settings)
@@ -199,7 +203,7 @@ def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, k
     for options, sentence in (
         (["--at", "matched_gain"], "have no new gap and cannot be compared at one"),
         (["--gain", "0.5"], "have no new gap and cannot be compared at one"),
-        (["--drift-rope", "0.1"], "have no old_drift, and so no rope of it"),
+        (["--drift-rope", "0.1"], "have no drift, and so no rope of it"),
         (["--at", "7"], "a checkpoint that every run has"),
     ):
         code, _, error = massdrift("compare-runs", *runs, "--out", folder / "y", *options)
@@ -210,14 +214,17 @@ def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, k
 
 def test_scores_and_samples_are_not_compared(known, tmp_path):
     folder, _ = known
-    scores = inference.measure_scores(*read_scores([folder / "sft.jsonl"]))
+    scores = inference.measure_scores(read_scores([folder / "sft.jsonl"]))
     rng = np.random.default_rng(0)
     old, new = rng.normal(size=(100, 2)), rng.normal(size=(100, 2)) + 4.0
     samples = inference.measure(
         old, old, new, num_draws=100, covariance="shared", tails="gaussian", progress=False
     )
     for trees in ({"a": scores, "b": samples}, {"b": samples, "a": scores}):
-        with pytest.raises(InputError, match="a was from scores and b from samples"):
+        with pytest.raises(
+            InputError,
+            match=r"(a was from scores.* and b from samples|b was from samples.* and a from scores)",
+        ):
             inference.compare_runs(trees)
 
 
@@ -231,3 +238,56 @@ def test_a_run_that_is_not_measured_is_said(massdrift, tmp_path):
     code, printed, _ = massdrift("compare-runs", *outs, "--out", tmp_path / "both")
     assert code == 0
     assert "The old weight of two is not measured" in printed
+
+
+def test_scores_of_several_tasks_are_measured_and_compared(massdrift, tmp_path):
+    """Samples whose task is known: the posterior of the weights is Dirichlet."""
+    counts = {"sft": {0: (18, 10, 2), 100: (6, 4, 20)}, "rl": {0: (18, 10, 2), 100: (12, 8, 10)}}
+    columns = {"math": "a", "code": "b", "chat": "c"}
+    for name, checkpoints in counts.items():
+        rows = [
+            {"checkpoint": step} | {c: 0.0 if k == task else -500.0 for k, c in enumerate("abc")}
+            for step, numbers in checkpoints.items()
+            for task, num in enumerate(numbers)
+            for _ in range(num)
+        ]
+        write(pd.DataFrame(rows), tmp_path / f"{name}.jsonl")
+    options = [f"--column={task}={column}" for task, column in columns.items()]
+    for name, checkpoints in counts.items():
+        out = tmp_path / "out" / name
+        code, printed, _ = massdrift(
+            "measure-scores", tmp_path / f"{name}.jsonl", *options, "--new-task=chat", "--out", out, "--quiet"
+        )
+        assert code == 0
+        assert "What is left of every task, by scores" in printed
+        assert {path.name for path in out.iterdir()} >= {"weight.png", "summary.csv", "results.zarr"}
+        table = pd.read_csv(out / "summary.csv").set_index(["checkpoint", "task"])
+        for step, numbers in checkpoints.items():
+            for task, num in zip(columns, numbers, strict=True):
+                beta = stats.beta(num + 1, 30 - num + 2)
+                row = table.loc[(step, task)]
+                assert row["weight"] == pytest.approx(beta.mean(), abs=0.01)
+                assert row["weight_sd"] == pytest.approx(beta.std(), rel=0.05)
+                assert row["weight_upper"] == pytest.approx(beta.ppf(0.945), abs=0.02)
+    both = tmp_path / "both"
+    runs = [tmp_path / "out" / name for name in counts]
+    code, printed, _ = massdrift("compare-runs", *runs, "--out", both)
+    assert code == 0
+    assert "Scores see no drift: weights alone are compared" in " ".join(printed.split())
+    row = pd.read_csv(both / "summary.csv").set_index(["run", "task"]).loc[("rl", "math")]
+    # By two million draws of both laws.
+    rng = np.random.default_rng(0)
+    better = np.mean(rng.beta(13, 20, 2_000_000) > rng.beta(7, 26, 2_000_000))
+    assert row["weight_better"] == pytest.approx(better, abs=0.02)
+    for given, sentence in (
+        (["--column=math"], "must be NAME=COLUMN; got 'math'"),
+        (["--column=math=a", "--column=math=b"], "must name every task once; got math, math"),
+        (["--column=math=a"], "2 to 20 references; got 1"),
+        ([*options, "--old-column=a"], "columns are an old_column and a new_column, or several NAME=COLUMN"),
+        ([*options, "--new-task=poems"], "new_task must be one of math, code, chat"),
+        (["--new-task=x", *options[:1], "--column=law=z"], "must have a column z"),
+    ):
+        code, _, error = massdrift("measure-scores", tmp_path / "rl.jsonl", *given, "--out", tmp_path / "no")
+        assert code == 2
+        assert sentence in error
+        assert not (tmp_path / "no").exists()

@@ -1,8 +1,4 @@
-"""How much old behaviour does a real run keep, by two log-likelihoods a sample? Table and figures."""
-
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+"""Table and figures of a measurement by log-likelihoods under an old and a new reference."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,55 +8,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from analyses.core import checkpoint_axis, figures, tables
-from analyses.core.settings import BaseSettings, each, setting, text
 from inference.intervals import interval, interval_kind, interval_probability
-from inference.measurement.scores.files import read_scores
-from inference.measurement.scores.measure_scores import measure_scores, prior_shapes
-from mixture_models.validation import integer, path_of
 
 # Checkpoints whose density is drawn.
 _MOST_DENSITIES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
-    """The settings of `run`."""
-
-    files: tuple[Path, ...] = setting(
-        each(path_of), "Scores, a row a sample: .jsonl, .csv or .parquet.", argument=True, metavar="FILE..."
-    )
-    old_column: str = setting(
-        text, "Column of the log-likelihoods under the old-task reference [nat].", "old_log_likelihood"
-    )
-    new_column: str = setting(
-        text, "Column of the log-likelihoods under the new-task reference [nat].", "new_log_likelihood"
-    )
-    checkpoint_column: str | None = setting(
-        text,
-        "Column of the checkpoints.",
-        None,
-        show="checkpoint; where there is none, each file is a checkpoint",
-    )
-    weight_prior: tuple[float, float] = setting(
-        lambda name, shapes: prior_shapes(shapes),
-        "Shapes of the Beta prior of the old weight, each at least 1.",
-        (1.0, 1.0),
-    )
-    num_draws: int = setting(integer, "Draws of the posterior.", 4000)
-    seed: int = setting(partial(integer, at_least=0), "Seed of the draws.", 0)
-
-
-def run(settings: Settings) -> xr.DataTree:
-    """Measure the scores in some files, by `inference.measure_scores`."""
-    scores = read_scores(
-        settings.files,
-        old=settings.old_column,
-        new=settings.new_column,
-        checkpoint=settings.checkpoint_column,
-    )
-    return measure_scores(
-        *scores, weight_prior=settings.weight_prior, num_draws=settings.num_draws, seed=settings.seed
-    )
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -111,11 +62,6 @@ def table(tree: xr.DataTree) -> Table:
         ]
         result.add_row(*map(tables.shown, cells))
     return result
-
-
-def remarks(tree: xr.DataTree) -> list[str]:
-    """Return one sentence for each checkpoint whose verdict is not ``good``."""
-    return tables.remarks(summary(tree)["words"])
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

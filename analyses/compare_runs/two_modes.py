@@ -1,7 +1,5 @@
-"""Did one measured run forget less than another? Table, figure and files of a comparison of runs."""
+"""Table and figure of runs that were measured against an old and a new task."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,75 +9,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses.core import checkpoint_axis, figures, outputs, tables
-from analyses.core.settings import BaseSettings, each, setting, text
-from inference import results
-from inference.comparison.runs import COMPARED, compare_runs, compared_draws, verdicts
+from analyses.compare_runs.shared import kind_of, title_of, untrusted
+from analyses.core import checkpoint_axis, figures, tables
+from inference.comparison.runs import COMPARED
 from inference.intervals import interval, interval_probability
-from mixture_models.validation import InputError, not_negative, number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
-    """The settings of `run`, those of `inference.compare_runs`."""
-
-    folders: tuple[str, ...] = setting(
-        each(lambda name, given: str(given)),
-        "Outputs of measure or measure-scores, as FOLDER or NAME=FOLDER; the first is the base.",
-        argument=True,
-        metavar="FOLDER...",
-    )
-    at: str = setting(text, "final, matched_gain, or the name of a checkpoint.", "final")
-    gain: float | None = setting(number, "New gap at which runs are matched.", None)
-    weight_rope: float = setting(not_negative, "Differences of old weight within it count as none.", 0.0)
-    drift_rope: float = setting(not_negative, "Differences of old drift within it count as none.", 0.0)
-
-
-def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
-    """Compare the measurements in some folders.
-
-    Args:
-        settings: of the comparison.
-        out: place of the output, which is none of the folders.
-
-    Returns:
-        DataTree with ``/comparison`` and each run's ``/runs/NAME/posterior``.
-
-    Raises:
-        InputError: folders of the same name, that hold no measurement, or that cannot be compared.
-    """
-    names, folders = zip(*map(named, settings.folders), strict=True)
-    if out is not None and out.resolve() in {folder.resolve() for folder in folders}:
-        raise InputError(f"{out} must not be one of the runs that are compared")
-    if len(set(names)) < len(names):
-        raise InputError(f"runs must have different names, as NAME=FOLDER gives them; got {', '.join(names)}")
-    for folder in folders:
-        if not (folder / outputs.MARKER).exists():
-            raise InputError(
-                f"{folder} must be an output of massdrift measure or measure-scores; there is no "
-                f"{outputs.MARKER} in it"
-            )
-    trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
-    tree = compare_runs(
-        trees,
-        at=settings.at,
-        gain=settings.gain,
-        rope={"old_weight": settings.weight_rope, "old_drift": settings.drift_rope},
-    )
-    for name, measured in trees.items():
-        tree[f"runs/{name}/posterior"] = xr.DataTree(compared_draws(measured))
-        tree[f"runs/{name}/sample_stats"] = xr.DataTree(verdicts(measured))
-    return tree
-
-
-def named(given: str) -> tuple[str, Path]:
-    """Return a run's name and folder."""
-    name, equals, folder = given.partition("=")
-    if not equals or Path(given).exists():
-        return Path(given).resolve().name, Path(given)
-    if not name or "/" in name or not folder:
-        raise InputError(f"a run must be FOLDER or NAME=FOLDER, the name without a slash; got {given!r}")
-    return name, Path(folder)
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -116,10 +49,6 @@ def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     first = frame.index[0]
-    at, level = str(tree["comparison"].attrs["at"]), float(tree["comparison"].attrs["level"])
-    where = {"final": "At the last checkpoint", "matched_gain": f"Where the new gap is {level:.3g}"}.get(
-        at, f"At checkpoint {at}"
-    )
 
     def against_first(write: tables.Cell) -> tables.Cell:
         return lambda row, name: "(reference)" if row["objective"] == first else write(row, name)
@@ -139,7 +68,7 @@ def table(tree: xr.DataTree) -> RenderableType:
                 "old_weight_difference",
                 against_first(tables.with_interval),
             ),
-            ("verdict on it", "old_weight_words", _kind),
+            ("verdict on it", "old_weight_words", kind_of),
             ("old drift", "old_drift", tables.with_interval),
             (
                 f"probability to have drifted less than {first}",
@@ -148,10 +77,10 @@ def table(tree: xr.DataTree) -> RenderableType:
             ),
             ("probability of practical equivalence ", "old_drift_equivalent", against_first(tables.plain)),
             (f"old drift minus that of {first}", "old_drift_difference", against_first(tables.with_interval)),
-            ("verdict on it ", "old_drift_words", _kind),
+            ("verdict on it ", "old_drift_words", kind_of),
             ("share of draws that reach the level", "reached", tables.plain),
         ],
-        title=f"Which run forgot less? {where}",
+        title=title_of(tree),
         caption=f"Mean and {100 * interval_probability():g} % interval of the posterior."
         + ("" if "old_drift" in frame else " Scores see no drift: the old weight alone is compared."),
     )
@@ -159,22 +88,6 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 def _compared(tree: xr.DataTree) -> list[str]:
     return [name for name in COMPARED if name in tree["comparison"]]
-
-
-def _kind(row: Any, name: str) -> str:
-    """Return a verdict without its reasons."""
-    return str(row[name]).partition(":")[0]
-
-
-def remarks(tree: xr.DataTree) -> list[str]:
-    """Return one sentence for each run whose weight or drift is not measured well."""
-    found = []
-    for run, row in summary(tree).iterrows():
-        for name in _compared(tree):
-            words = row[f"{name}_words"]
-            if words != "good":
-                found.append(f"The {name.replace('_', ' ')} of {run} is {words}.")
-    return found
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -193,7 +106,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                     x, *(limits.sel(ci_bound=b) for b in ("lower", "upper")), color=look["color"], alpha=0.5
                 )
                 axes.plot(x, y, label=figures.entry(name), markersize=4, linewidth=1.2, **look)
-                bad = _untrusted(tree["runs"].children[name], variable)
+                bad = untrusted(tree["runs"].children[name], variable.removeprefix("old_"))
                 axes.plot(x[bad], y[bad], "x", color=figures.UNTRUSTED, markersize=8, zorder=3)
             level = float(tree["comparison"].attrs["level"])
             if level == level:
@@ -205,7 +118,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             axes.set_ylim(0.0, 1.0 if variable == "old_weight" else None)
             axes.invert_xaxis()
         words = f"point: a checkpoint's mean, line: {100 * interval_probability():g} % interval"
-        if any(_untrusted(child, v).any() for child in tree["runs"].children.values() for v in COMPARED):
+        if any(untrusted(c, w).any() for c in tree["runs"].children.values() for w in ("weight", "drift")):
             words += ", ×: not to be trusted"
         figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -234,9 +147,3 @@ def _plot_scores(runs: dict[str, xr.Dataset]) -> Figure:
     axes.set_title(f"How much old behaviour is left, by scores?\n{words}", loc="left", fontsize=10)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
-
-
-def _untrusted(run: xr.DataTree, variable: str) -> np.ndarray:
-    """Return whether what was measured at each checkpoint of a run is not to be trusted."""
-    words = run["sample_stats"][f"{variable.removeprefix('old_')}_words"].to_numpy().astype(str)
-    return np.char.startswith(words, "not to be trusted")

@@ -1,0 +1,112 @@
+"""Table and figure of runs that were measured against several tasks by name."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import RenderableType
+
+from analyses.compare_runs.shared import kind_of, title_of
+from analyses.core import figures, tables
+from inference.intervals import interval_probability
+
+# What is compared of a task, and whether more of it is better.
+_OF_TASKS = {"weight": "larger", "task_drift": "smaller"}
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a run and task: weight and drift with intervals, and how they compare with the first.
+
+    ``X_better`` is the probability to have kept more weight, or drifted less, than the first run. Of the new
+    task more weight is more learnt, not less forgotten.
+    """
+    data = tree["comparison"].to_dataset()
+    against = data.isel(other=0, drop=True)
+    columns: dict[str, xr.DataArray] = {}
+    for name in ("old_weight", *_OF_TASKS):
+        if name not in data:
+            continue
+        columns[name] = data[name]
+        better = _OF_TASKS.get(name, "larger")
+        columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
+        if data.attrs[f"{name}_rope"] > 0.0:
+            columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
+        columns[f"{name}_difference"] = against[f"{name}_difference"]
+        for bound in ("lower", "upper"):
+            columns[f"{name}_{bound}"] = data[f"{name}_interval"].sel(ci_bound=bound, drop=True)
+            columns[f"{name}_difference_{bound}"] = against[f"{name}_difference_interval"].sel(
+                ci_bound=bound, drop=True
+            )
+        columns[f"{name}_words"] = data[f"{name}_words"]
+    columns["reached"] = data["reached"]
+    frame = xr.Dataset(columns).reset_coords(drop=True)
+    return frame.to_dataframe(dim_order=["run", "task"]).reset_index("task")
+
+
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the summary as a table for the terminal, a run and task a row."""
+    frame = summary(tree)
+    first, tasks = frame.index[0], list(tree["comparison"]["task"].to_numpy())
+    with_drift = "task_drift" in frame
+    caption = (
+        f"Mean and {100 * interval_probability():g} % interval of the posterior. P: probability to have kept "
+        f"more of the task, or to have drifted less, than {first}."
+    ) + ("" if with_drift else " Scores see no drift: weights alone are compared.")
+    result = tables.new_table(title_of(tree), caption)
+    for name in ("run", "task"):
+        result.add_column(name, justify="left")
+    names = ["weight", "P(kept more)"] + (["drift", "P(drifted less)"] if with_drift else [])
+    for name in names:
+        result.add_column(name, justify="right")
+    for name in ("weights", "drifts")[: 1 + with_drift]:
+        result.add_column(name, justify="left")
+    compared = list(_OF_TASKS)[: 1 + with_drift]
+    for name, row in frame.iterrows():
+        opens = row["task"] == tasks[0]
+        cells = [name if opens else "", row["task"]]
+        for variable in compared:
+            cells.append(tables.with_interval(dict(row), variable))
+            cells.append("" if name == first else tables.number(row[f"{variable}_better"]))
+        cells += [kind_of(row, f"{variable}_words") if opens else "" for variable in compared]
+        result.add_row(*map(tables.shown, cells), end_section=row["task"] == tasks[-1])
+    return result
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figure ``runs``: weight and drift of every task, the runs side by side."""
+    frame = summary(tree)
+    compared = [name for name in _OF_TASKS if name in frame]
+    labels = {"weight": "weight of the task", "task_drift": "drift of the task [Mahalanobis]"}
+    with figures.style():
+        figure, panels = plt.subplots(
+            1, len(compared), figsize=(4.6 * len(compared) + 1.0, 4.2), squeeze=False
+        )
+        for axes, variable in zip(panels[0], compared, strict=True):
+            _side_by_side(axes, frame, variable)
+            axes.set(ylabel=labels[variable], xlabel="task")
+            axes.set_ylim(0.0, 1.0 if variable == "weight" else None)
+        words = f"point: mean, line: {100 * interval_probability():g} % interval"
+        figure.suptitle(f"{title_of(tree)}\n{words}", fontsize=10)
+        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return {"runs": figure}
+
+
+def _side_by_side(axes: Axes, frame: pd.DataFrame, variable: str) -> None:
+    """Draw mean and interval of every run at every task; an x where a verdict says not to trust it."""
+    tasks, runs = list(dict.fromkeys(frame["task"])), list(dict.fromkeys(frame.index))
+    doubtful: Any = None
+    for place, (name, look) in enumerate(figures.line_style(runs).items()):
+        one = frame.loc[[name]].set_index("task").loc[tasks]
+        at = np.arange(len(tasks)) + 0.5 * (place - 0.5 * (len(runs) - 1)) / len(runs)
+        axes.vlines(at, one[f"{variable}_lower"], one[f"{variable}_upper"], color=look["color"], alpha=0.6)
+        style = {"color": look["color"], "marker": look["marker"], "linestyle": "none", "markersize": 5}
+        axes.plot(at, one[variable], label=figures.entry(name), **style)
+        if str(one[f"{variable}_words"].iloc[0]).startswith("not to be trusted"):
+            doubtful = axes.plot(at, one[variable], "x", color=figures.UNTRUSTED, markersize=8, zorder=3)[0]
+    if doubtful is not None:
+        doubtful.set_label("not to be trusted (see the table)")
+    axes.set_xticks(range(len(tasks)), [figures.entry(task) for task in tasks])

@@ -1,0 +1,122 @@
+"""Did one measured run forget less than another? Table, figure and files of a comparison of runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.console import RenderableType
+
+from analyses.compare_runs import by_task, two_modes
+from analyses.core import outputs
+from analyses.core.settings import BaseSettings, each, setting, text
+from inference import results
+from inference.comparison.runs import compare_runs, compared, compared_draws, verdicts
+from mixture_models.validation import InputError, not_negative, number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`, those of `inference.compare_runs`."""
+
+    folders: tuple[str, ...] = setting(
+        each(lambda name, given: str(given)),
+        "Outputs of measure or measure-scores, as FOLDER or NAME=FOLDER; the first is the base.",
+        argument=True,
+        metavar="FOLDER...",
+    )
+    at: str = setting(text, "final, matched_gain, or the name of a checkpoint.", "final")
+    gain: float | None = setting(number, "New gap at which runs are matched.", None)
+    weight_rope: float = setting(not_negative, "Differences of a weight within it count as none.", 0.0)
+    drift_rope: float = setting(not_negative, "Differences of a drift within it count as none.", 0.0)
+
+
+def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
+    """Compare the measurements in some folders.
+
+    Args:
+        settings: of the comparison.
+        out: place of the output, which is none of the folders.
+
+    Returns:
+        DataTree with ``/comparison`` and each run's ``/runs/NAME/posterior``.
+
+    Raises:
+        InputError: folders of the same name, that hold no measurement, or that cannot be compared.
+    """
+    names, folders = zip(*map(named, settings.folders), strict=True)
+    if out is not None and out.resolve() in {folder.resolve() for folder in folders}:
+        raise InputError(f"{out} must not be one of the runs that are compared")
+    if len(set(names)) < len(names):
+        raise InputError(f"runs must have different names, as NAME=FOLDER gives them; got {', '.join(names)}")
+    for folder in folders:
+        if not (folder / outputs.MARKER).exists():
+            raise InputError(
+                f"{folder} must be an output of massdrift measure or measure-scores; there is no "
+                f"{outputs.MARKER} in it"
+            )
+    trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
+    ropes = {
+        name: settings.weight_rope if name.endswith("weight") else settings.drift_rope
+        for name in compared(next(iter(trees.values())))
+    }
+    if settings.drift_rope > 0.0 and not any(name.endswith("drift") for name in ropes):
+        raise InputError("runs that were measured from scores have no drift, and so no rope of it")
+    tree = compare_runs(trees, at=settings.at, gain=settings.gain, rope=ropes)
+    for name, measured in trees.items():
+        tree[f"runs/{name}/posterior"] = xr.DataTree(compared_draws(measured))
+        tree[f"runs/{name}/sample_stats"] = xr.DataTree(verdicts(measured))
+    return tree
+
+
+def named(given: str) -> tuple[str, Path]:
+    """Return a run's name and folder."""
+    name, equals, folder = given.partition("=")
+    if not equals or Path(given).exists():
+        return Path(given).resolve().name, Path(given)
+    if not name or "/" in name or not folder:
+        raise InputError(f"a run must be FOLDER or NAME=FOLDER, the name without a slash; got {given!r}")
+    return name, Path(folder)
+
+
+def _shown_by(tree: xr.DataTree) -> ModuleType:
+    """Return what shows a comparison: of two modes, or of tasks along a dim."""
+    return by_task if "task" in tree["comparison"].dims else two_modes
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a run (and task): weight and drift with intervals, and how it compares with the first.
+
+    ``X_equivalent``, the probability of practical equivalence, is there where a rope was given, and drift
+    where runs were measured from samples.
+    """
+    frame: pd.DataFrame = _shown_by(tree).summary(tree)
+    return frame
+
+
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the summary as a table for the terminal."""
+    shown: RenderableType = _shown_by(tree).table(tree)
+    return shown
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return one sentence for each run whose weight or drift is not measured well."""
+    data = tree["comparison"].to_dataset()
+    # Of tasks by name the old weight is a sum of weights, and its verdict theirs.
+    said = ("weight", "task_drift") if "task" in data.dims else ("old_weight", "old_drift")
+    found = []
+    for run in data["run"].to_numpy():
+        for name in (one for one in said if one in data):
+            words = str(data[f"{name}_words"].sel(run=run).item())
+            if words != "good":
+                found.append(f"The {name.replace('_', ' ')} of {run} is {words}.")
+    return found
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figure ``runs``: weight and drift against the new gap, or of every task."""
+    drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
+    return drawn

@@ -1,0 +1,74 @@
+"""Table and figure of a measurement by log-likelihoods under the references of several tasks."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from analyses.core import checkpoint_axis, figures, tables
+from inference.intervals import interval_probability
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a checkpoint and task: mean, sd and interval of the weight, and the verdict in words."""
+    stats, posterior = tree["summary"].to_dataset(), tree["posterior"].to_dataset()
+    columns = tables.interval_columns("weight", posterior["weight"])
+    columns["weight"] = stats["weight_mean"]
+    columns |= {
+        name: stats[name] for name in ("weight_sd", "task_information", "num_samples", "k_hat", "words")
+    }
+    if "old_weight" in posterior:
+        columns |= tables.interval_columns("old_weight", posterior["old_weight"])
+    frame = xr.Dataset(columns).reset_coords(drop=True)
+    return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal, a checkpoint and task a row."""
+    caption = (
+        f"Mean and {100 * interval_probability():g} % interval. The references are taken as they are: that a "
+        "task's behaviour has moved is not seen, so there is no drift."
+    )
+    result = tables.new_table("What is left of every task, by scores", caption)
+    for name in ("checkpoint", "task"):
+        result.add_column(name, justify="left")
+    for name in ("samples", "weight", "information"):
+        result.add_column(name, justify="right")
+    result.add_column("verdict", justify="left")
+    tasks = list(tree["posterior"]["task"].to_numpy())
+    for name, row in summary(tree).iterrows():
+        opens = row["task"] == tasks[0]
+        cells = [
+            name if opens else "",
+            row["task"],
+            row["num_samples"] if opens else "",
+            tables.with_interval(dict(row), "weight"),
+            tables.number(row["task_information"]),
+            row["words"].partition(":")[0] if opens else "",
+        ]
+        result.add_row(*map(tables.shown, cells), end_section=row["task"] == tasks[-1])
+    return result
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figure ``weight``: that of every task over checkpoints."""
+    with figures.style():
+        figure, axes = plt.subplots(figsize=(7.0, 4.2))
+        weight = tree["posterior"].to_dataset()["weight"]
+        parts: dict[str, Any] = {}
+        for name in map(str, weight["task"].to_numpy()):
+            one = weight.sel(task=name, drop=True)
+            parts[name] = one.assign_attrs(long_name=figures.entry(name), units="1")
+        words = tree["summary"]["words"].to_numpy().astype(str)
+        checkpoint_axis.draw(axes, xr.Dataset(parts), list(parts), np.char.startswith(words, "not "))
+        axes.set(ylim=(0.0, 1.0), ylabel="weight of the task")
+        shown = f"point: mean, line: {100 * interval_probability():g} % interval"
+        axes.set_title(
+            f"Mass forgetting, by scores: how much is left of every task?\n{shown}", loc="left", fontsize=10
+        )
+        figure.legend(loc="outside right upper", title="task")
+    return {"weight": figure}

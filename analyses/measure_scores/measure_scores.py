@@ -1,0 +1,121 @@
+"""How much old behaviour does a real run keep, by a log-likelihood a sample and task?"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from analyses.core import tables
+from analyses.core.settings import BaseSettings, each, setting, text, texts
+from analyses.measure_scores import by_task, two_modes
+from inference.measurement.scores.files import COLUMNS, read_scores
+from inference.measurement.scores.measure_scores import measure_scores, prior_shapes
+from mixture_models.validation import InputError, integer, path_of
+
+
+def _named(name: str, value: Any) -> tuple[str, ...]:
+    """Return columns that are given as texts NAME=COLUMN."""
+    given = texts(name, value)
+    pairs = [one.partition("=") for one in given]
+    for one, (task, _, column) in zip(given, pairs, strict=True):
+        if not (task.strip() and column.strip()):
+            raise InputError(f"{name} must be NAME=COLUMN; got {one!r}")
+    tasks = [task for task, _, _ in pairs]
+    if len(set(tasks)) < len(tasks):
+        raise InputError(f"{name} must name every task once; got {', '.join(tasks)}")
+    return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BaseSettings):
+    """The settings of `run`."""
+
+    files: tuple[Path, ...] = setting(
+        each(path_of), "Scores, a row a sample: .jsonl, .csv or .parquet.", argument=True, metavar="FILE..."
+    )
+    old_column: str = setting(
+        text, "Column of the log-likelihoods under the old-task reference [nat].", COLUMNS["old"]
+    )
+    new_column: str = setting(
+        text, "Column of the log-likelihoods under the new-task reference [nat].", COLUMNS["new"]
+    )
+    column: tuple[str, ...] = setting(
+        _named,
+        "Column of a task, one of several, in the place of these; repeated.",
+        (),
+        metavar="NAME=COLUMN",
+    )
+    new_task: str | None = setting(
+        text, "Which of several tasks is new.", None, show="new, where there is one of this name"
+    )
+    checkpoint_column: str | None = setting(
+        text,
+        "Column of the checkpoints.",
+        None,
+        show="checkpoint; where there is none, each file is a checkpoint",
+    )
+    weight_prior: tuple[float, float] = setting(
+        lambda name, shapes: prior_shapes(shapes),
+        "Shapes of the Beta prior of the old weight, each at least 1.",
+        (1.0, 1.0),
+    )
+    num_draws: int = setting(integer, "Draws of the posterior.", 4000)
+    seed: int = setting(partial(integer, at_least=0), "Seed of the draws.", 0)
+
+
+def run(settings: Settings) -> xr.DataTree:
+    """Measure the scores in some files, by `inference.measure_scores`.
+
+    Raises:
+        InputError: as it and `read_scores` say, or columns by name beside an old and a new one.
+    """
+    both = {"old": settings.old_column, "new": settings.new_column}
+    named = {task: column for task, _, column in (one.partition("=") for one in settings.column)}
+    if named and both != COLUMNS:
+        raise InputError(
+            "columns are an old_column and a new_column, or several NAME=COLUMN; got "
+            f"{', '.join(both.values())} and {', '.join(settings.column)}"
+        )
+    scores = read_scores(settings.files, columns=named or both, checkpoint=settings.checkpoint_column)
+    return measure_scores(
+        scores,
+        new_task=settings.new_task,
+        weight_prior=settings.weight_prior,
+        num_draws=settings.num_draws,
+        seed=settings.seed,
+    )
+
+
+def _shown_by(tree: xr.DataTree) -> ModuleType:
+    """Return what shows a measurement: of two modes, or of tasks along a dim."""
+    return by_task if "task" in tree["posterior"].dims else two_modes
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row a checkpoint (and task): mean, sd and interval of the weight, and the verdict."""
+    frame: pd.DataFrame = _shown_by(tree).summary(tree)
+    return frame
+
+
+def table(tree: xr.DataTree) -> Table:
+    """Return the summary as a table for the terminal, a checkpoint (and task) a row."""
+    shown: Table = _shown_by(tree).table(tree)
+    return shown
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Return one sentence for each checkpoint whose verdict is not ``good``."""
+    words = tree["summary"]["words"]
+    return tables.remarks(pd.Series(words.to_numpy(), index=words["checkpoint"].to_numpy()))
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``old_weight`` and ``density``, or of several tasks ``weight``."""
+    drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
+    return drawn
