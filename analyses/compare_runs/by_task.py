@@ -104,7 +104,7 @@ def _side_by_side(axes: Axes, frame: pd.DataFrame, variable: str) -> None:
         at = np.arange(len(tasks)) + 0.5 * (place - 0.5 * (len(runs) - 1)) / len(runs)
         axes.vlines(at, one[f"{variable}_lower"], one[f"{variable}_upper"], color=look["color"], alpha=0.6)
         style = {"color": look["color"], "marker": look["marker"], "linestyle": "none", "markersize": 5}
-        axes.plot(at, one[variable], label=figures.entry(name), **style)
+        axes.plot(at, one[variable], label=figures.entry(name), clip_on=False, **style)
         if str(one[f"{variable}_words"].iloc[0]).startswith("not to be trusted"):
             doubtful = axes.plot(at, one[variable], "x", color=figures.UNTRUSTED, markersize=8, zorder=3)[0]
     if doubtful is not None:

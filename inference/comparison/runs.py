@@ -242,7 +242,7 @@ def _draws_of(tree: xr.DataTree) -> _Draws:
         if "task" not in values.dims:
             found[str(name), None] = _stacked(values)
             continue
-        for task in sorted(map(str, values["task"].to_numpy())):
+        for task in map(str, values["task"].to_numpy()):
             found[str(name), task] = _stacked(values.sel(task=task))
     return found
 
