@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +47,29 @@ def _version(
     if show:
         print(f"massdrift {version('massdrift')}")
         raise typer.Exit
+
+
+@app.command(
+    "report", help="Make one page to look at of outputs, several side by side. No network is needed."
+)
+def _report(
+    folders: Annotated[
+        list[str], typer.Argument(help="Outputs, as FOLDER or NAME=FOLDER.", metavar="FOLDER...")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write.", show_default="report.html in the folder; of several, runs/report.html"
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier file.")] = False,
+) -> None:
+    from analyses.core import interruption
+
+    with interruption.heard():
+        from analyses.report import report
+
+        print(f"To look at: {report(folders, out, overwrite=overwrite)}")
 
 
 def _add(command: Command) -> None:

@@ -1,5 +1,6 @@
 from .compare import remarks, run, summary, table
 from .figures import plot
 from .settings import Settings
+from .words import MEANINGS, answer
 
-__all__ = ["Settings", "plot", "remarks", "run", "summary", "table"]
+__all__ = ["MEANINGS", "Settings", "answer", "plot", "remarks", "run", "summary", "table"]

@@ -67,7 +67,9 @@ def _over_steps(
                 axes.plot(step, means.sel(objective=other), color="0.85", linewidth=0.8, zorder=1)
         band = [limits.sel(objective=objective, ci_bound=bound) for bound in ("lower", "upper")]
         axes.fill_between(step, *band, color=look["color"], alpha=0.3, linewidth=0, zorder=2)
-        axes.plot(step, means.sel(objective=objective), color=look["color"], linewidth=1.8, zorder=3)
+        # The panel's title names it here, a legend in reports.
+        named = {"label": objective, "color": look["color"], "linewidth": 1.8, "zorder": 3}
+        axes.plot(step, means.sel(objective=objective), **named)
         for curve in _exact(tree, "population", name, objective):
             axes.plot(curve["step"], curve, linestyle=":", color="black", linewidth=1.2, zorder=4)
         for curve in _exact(tree, "theory", f"{name}_bound", objective):

@@ -1,3 +1,3 @@
-from .compare_runs import Settings, named, plot, remarks, run, summary, table
+from .compare_runs import Settings, plot, remarks, run, summary, table
 
-__all__ = ["Settings", "named", "plot", "remarks", "run", "summary", "table"]
+__all__ = ["Settings", "plot", "remarks", "run", "summary", "table"]

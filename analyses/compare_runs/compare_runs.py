@@ -46,7 +46,7 @@ def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
     Raises:
         InputError: folders of the same name, that hold no measurement, or that cannot be compared.
     """
-    names, folders = zip(*map(named, settings.folders), strict=True)
+    names, folders = zip(*map(outputs.named, settings.folders), strict=True)
     if out is not None and out.resolve() in {folder.resolve() for folder in folders}:
         raise InputError(f"{out} must not be one of the runs that are compared")
     if len(set(names)) < len(names):
@@ -69,16 +69,6 @@ def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
         tree[f"runs/{name}/posterior"] = xr.DataTree(compared_draws(measured))
         tree[f"runs/{name}/sample_stats"] = xr.DataTree(verdicts(measured))
     return tree
-
-
-def named(given: str) -> tuple[str, Path]:
-    """Return a run's name and folder."""
-    name, equals, folder = given.partition("=")
-    if not equals or Path(given).exists():
-        return Path(given).resolve().name, Path(given)
-    if not name or "/" in name or not folder:
-        raise InputError(f"a run must be FOLDER or NAME=FOLDER, the name without a slash; got {given!r}")
-    return name, Path(folder)
 
 
 def _shown_by(tree: xr.DataTree) -> ModuleType:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 import analyses
-from analyses.core import interruption, outputs, settings
+from analyses.core import figures, interruption, outputs, reports, settings
 from analyses.registry import Command
 
 
@@ -55,16 +55,21 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
     ):
         tree = analysis.run(chosen, **{name: arguments[name] for name in arguments if name in taken})
         if folder is not None and command.draws:
+            tree.attrs[reports.COMMAND] = command.name
             write = getattr(analysis, "write", partial(outputs.write_analysis, analysis))
-            write(tree, folder)
+            with figures.collected() as views:
+                write(tree, folder)
         if folder is not None and not command.resumes:
             chosen.write(folder / settings.FILE)
+        if folder is not None and command.draws:
+            reports.write(reports.run_in(folder, tree, views, name=out.name if out else ""), folder)
     console.print(analysis.table(tree))
     for remark in getattr(analysis, "remarks", lambda tree: [])(tree):
         print(remark)
     if command.draws and out is not None:
         named = " and ".join(name.upper() for name in formats)
         print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as {named}.")
+        print(f"To look at: {out / reports.FILE}")
     elif out is not None:
         print(f"Written to {out}: read it lazily with inference.open_sweep.")
 

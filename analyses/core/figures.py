@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.core import outputs
+from analyses.page.page import View, view_of
 from inference.intervals import interval
 
 _COLOURS = matplotlib.color_sequences["petroff10"]
@@ -87,8 +89,26 @@ def entry(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
+#: Figures that are drawn while a report is to be written, by name.
+_views: ContextVar[dict[str, View] | None] = ContextVar("views of figures", default=None)
+
+
+@contextmanager
+def collected() -> Iterator[dict[str, View]]:
+    """Collect the figures that are saved within the block, as a report shows them."""
+    views: dict[str, View] = {}
+    before = _views.set(views)
+    try:
+        yield views
+    finally:
+        _views.reset(before)
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
+    views = _views.get()
+    if views is not None:
+        views[name] = view_of(figure)
     for form in outputs.formats():
         dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
         with warnings.catch_warnings():

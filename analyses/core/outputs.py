@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.storage import files
-from mixture_models.validation import one_of
+from mixture_models.validation import InputError, one_of
 
 if TYPE_CHECKING:  # these take seconds to load, and what is checked here needs none of them
     import pandas as pd
@@ -191,6 +191,16 @@ def _written(folder: Path) -> set[str]:
         return set(json.loads(contents["attributes"].get(_WRITTEN, "[]")))
     except (OSError, ValueError, TypeError, AttributeError):
         return set()
+
+
+def named(given: str) -> tuple[str, Path]:
+    """Return the name and folder of an output that is given as FOLDER or NAME=FOLDER."""
+    name, equals, folder = given.partition("=")
+    if not equals or Path(given).exists():
+        return Path(given).resolve().name, Path(given)
+    if not name or "/" in name or not folder:
+        raise InputError(f"a run must be FOLDER or NAME=FOLDER, the name without a slash; got {given!r}")
+    return name, Path(folder)
 
 
 def result(facts: "Mapping[str, Any]", groups: "Mapping[str, xr.Dataset]") -> "xr.DataTree":

@@ -46,6 +46,18 @@ def with_interval(row: Mapping[str, Any], name: str) -> str:
     return number(row[name]) + ("" if MISSING in (low, high) else f"\n[{low}, {high}]")
 
 
+def inline(row: Mapping[str, Any], name: str) -> str:
+    """Write a mean and its interval within a sentence."""
+    return with_interval(row, name).replace("\n", " ")
+
+
+def probability(value: float) -> str:
+    """Write a probability after its name: ``= 0.93``, and no more than draws can tell at the ends."""
+    if math.isnan(value):
+        return f"= {MISSING}"
+    return "> 0.99" if value > 0.99 else "< 0.01" if value < 0.01 else f"= {value:.2f}"
+
+
 def with_error(row: Mapping[str, Any], name: str) -> str:
     """Write a value above its error."""
     error = number(row[f"{name}_error"])

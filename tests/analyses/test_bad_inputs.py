@@ -11,7 +11,7 @@ from rich.text import Text
 import analyses
 import inference
 from analyses import compare_runs
-from analyses.core import figures, tables
+from analyses.core import figures, outputs, tables
 from inference.engine import memory
 from inference.training import train as training
 from mixture_models import InputError, TwoMode, objectives
@@ -188,13 +188,13 @@ def test_a_figure_shows_names_as_they_are(tmp_path):
 
 
 def test_runs_are_named_by_their_folder_or_by_the_user(tmp_path):
-    assert compare_runs.named(str(tmp_path / "exp1" / "sft")) == ("sft", tmp_path / "exp1" / "sft")
-    assert compare_runs.named(f"a={tmp_path}/exp1/sft") == ("a", tmp_path / "exp1" / "sft")
+    assert outputs.named(str(tmp_path / "exp1" / "sft")) == ("sft", tmp_path / "exp1" / "sft")
+    assert outputs.named(f"a={tmp_path}/exp1/sft") == ("a", tmp_path / "exp1" / "sft")
     (tmp_path / "a=b").mkdir()
-    assert compare_runs.named(str(tmp_path / "a=b")) == ("a=b", tmp_path / "a=b")
+    assert outputs.named(str(tmp_path / "a=b")) == ("a=b", tmp_path / "a=b")
     for given in ("=x", "a/b=x", "a="):
         with pytest.raises(InputError, match="FOLDER or NAME=FOLDER"):
-            compare_runs.named(given)
+            outputs.named(given)
     with pytest.raises(InputError, match="as NAME=FOLDER gives them; got sft, sft"):
         compare_runs.run(
             compare_runs.Settings(folders=[tmp_path / "exp1" / "sft", tmp_path / "exp2" / "sft"])

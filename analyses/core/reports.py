@@ -1,0 +1,55 @@
+"""The report of an output folder: what is on its page, and where it is written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import xarray as xr
+
+import analyses
+from analyses.core import settings
+from analyses.page.page import Run, View, page_of, run_of
+from analyses.registry import COMMANDS
+from inference.storage import files
+from mixture_models.validation import InputError
+
+#: What every output folder calls its report.
+FILE = "report.html"
+
+#: The attribute of a result that names the command that made it.
+COMMAND = "command"
+
+
+def run_in(folder: Path, tree: xr.DataTree, views: Mapping[str, View], *, name: str) -> Run:
+    """Return what a page shows of the result in a folder.
+
+    Args:
+        folder: of the output; its settings are read.
+        tree: the result.
+        views: of its figures, by name.
+        name: of the run.
+
+    Raises:
+        InputError: no command that draws made the result.
+    """
+    known = {command.name: command for command in COMMANDS if command.draws}
+    command = known.get(str(tree.attrs.get(COMMAND)))
+    if command is None:
+        raise InputError(
+            f"{folder} must be an output of this version's commands; its results do not name one that draws"
+        )
+    file = folder / settings.FILE
+    return run_of(
+        getattr(analyses, command.module),
+        tree,
+        views,
+        name=name,
+        question=command.text,
+        command=f"massdrift {command.name} --config {settings.FILE} --out again",
+        settings=file.read_text() if file.exists() else "",
+    )
+
+
+def write(run: Run, folder: Path) -> None:
+    """Write the report of one run into its folder."""
+    title = f"massdrift: {run.name}" if run.name else "massdrift"
+    files.write(folder / FILE, page_of([run], title).encode())

@@ -1,0 +1,180 @@
+"""An interactive figure from a matplotlib one: the same lines, bands, maps and labels, for plotly.
+
+Each analysis draws its figures once. What a reader can hover over and switch off is made of the artists of
+these figures, so that both always show the same numbers. Text and axes carry no colours of their own: the
+page gives them those of its light or dark scheme.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FuncFormatter
+from matplotlib.transforms import Bbox
+
+from analyses.page.traces import Panel, shapes, text_of, traces
+
+# Of a figure on the page [px]: for an inch of the printed one, and at least.
+_PIXELS_AN_INCH, _LEAST_HEIGHT = 88, 320
+
+# Whether an axis has the labels of its ticks, by its letter.
+_LABELS = {"x": "labelbottom", "y": "labelleft"}
+
+# Scales that plotly has too.
+_SCALES = ("linear", "log")
+
+type _Dict = dict[str, Any]
+
+
+def of_figure(figure: Figure) -> _Dict | None:
+    """Return data and layout of a plotly figure, or None where plotly lacks a scale or projection.
+
+    Args:
+        figure: drawn by an analysis.
+    """
+    figure.draw_without_rendering()
+    drawn = [
+        axes
+        for axes in figure.axes
+        if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>"
+    ]
+    if any(axes.name != "rectilinear" or not _is_known(axes) for axes in drawn):
+        return None
+    data: list[_Dict] = []
+    layout: _Dict = {"shapes": [], "annotations": [], "showlegend": True, "hovermode": "closest"}
+    named: set[str] = set()
+    for number, axes in enumerate(drawn):
+        panel = Panel(axes, "" if number == 0 else str(number + 1))
+        layout |= _axes_of(panel, drawn)
+        layout["annotations"] += [*_titles(panel), *_texts(panel)]
+        for trace in traces(panel):
+            group = str(trace.get("legendgroup"))
+            # A name stands in the legend once, whatever panels it is drawn in.
+            trace["showlegend"] = "name" in trace and group not in named
+            named.update([group] if trace["showlegend"] else [])
+            data.append(trace)
+        layout["shapes"] += list(shapes(panel))
+    layout["annotations"] += _label_of_all(figure)
+    width, height = figure.get_size_inches()
+    title = figure.get_suptitle()
+    layout |= {
+        "height": max(_LEAST_HEIGHT, round(height * _PIXELS_AN_INCH)),
+        "title": {"text": text_of(title), "font": {"size": 14}, "x": 0.5},
+        "margin": {"l": 60 if figure.get_supylabel() else 10, "r": 10, "t": 60 if title else 30, "b": 70},
+        "meta": {"width": round(width * _PIXELS_AN_INCH)},
+    }
+    return {"data": data, "layout": layout}
+
+
+def series_of(interactive: _Dict) -> list[str]:
+    """Return the names that the legend of an interactive figure shows, in their order."""
+    return list(dict.fromkeys(t["legendgroup"] for t in interactive["data"] if t["showlegend"]))
+
+
+def _is_known(axes: Axes) -> bool:
+    return axes.get_xscale() in _SCALES and axes.get_yscale() in _SCALES
+
+
+def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> _Dict:
+    """Return the two axes of a panel: where they stand, their scale, range, label and named ticks."""
+    axes, box = panel.axes, panel.axes.get_position()
+    # What matplotlib leaves for labels, plotly finds by itself: panels share the whole width and height.
+    edges = [one.get_position() for one in drawn]
+    left, bottom = min(e.x0 for e in edges), min(e.y0 for e in edges)
+    width, height = max(e.x1 for e in edges) - left, max(e.y1 for e in edges) - bottom
+    found: _Dict = {}
+    for letter, axis, low, high in (
+        ("x", axes.xaxis, (box.x0 - left) / width, (box.x1 - left) / width),
+        ("y", axes.yaxis, (box.y0 - bottom) / height, (box.y1 - bottom) / height),
+    ):
+        limits = np.asarray(axes.get_xlim() if letter == "x" else axes.get_ylim(), float)
+        is_log = axis.get_scale() == "log"
+        label = axis.get_label_text() or (_shared_label(axes, edges) if letter == "x" else "")
+        one: _Dict = {
+            "domain": [float(np.clip(low, 0.0, 1.0)), float(np.clip(high, 0.0, 1.0))],
+            "anchor": f"{'y' if letter == 'x' else 'x'}{panel.suffix}",
+            "type": "log" if is_log else "linear",
+            "range": [float(v) for v in (np.log10(limits) if is_log else limits)],
+            "title": {
+                "text": text_of(label),
+                "standoff": 6,
+            },
+            "automargin": True,
+            "zeroline": False,
+            "showticklabels": bool(axis.get_tick_params()[_LABELS[letter]]),
+        }
+        if is_log:
+            one |= {"dtick": 1, "exponentformat": "power"} if np.ptp(np.log10(limits)) > 2.0 else {}
+        one |= _named_ticks(axis)
+        found[f"{letter}axis{panel.suffix}"] = one
+    return found
+
+
+def _shared_label(axes: Axes, edges: Sequence[Bbox]) -> str:
+    """Return the label below all panels for those that are lowest, nothing for others."""
+    figure, box = axes.figure.get_figure(root=True), axes.get_position()
+    lowest = all(one.y0 >= box.y0 - 0.02 or abs(one.x0 - box.x0) > 0.02 for one in edges)
+    return figure.get_supxlabel() if lowest else ""
+
+
+def _label_of_all(figure: Figure) -> list[_Dict]:
+    """Return the label beside all panels, if there is one."""
+    if not figure.get_supylabel():
+        return []
+    place = {"xref": "paper", "yref": "paper", "x": 0.0, "y": 0.5, "xshift": -48, "textangle": -90}
+    return [place | {"text": text_of(figure.get_supylabel()), "showarrow": False, "font": {"size": 13}}]
+
+
+def _named_ticks(axis: Any) -> _Dict:
+    """Return the ticks of an axis that have names instead of numbers."""
+    formatter = axis.get_major_formatter()
+    if not isinstance(formatter, FixedFormatter | FuncFormatter):
+        return {}
+    places = [float(place) for place in axis.get_majorticklocs()]
+    words = [str(label.get_text()) for label in axis.get_majorticklabels()]
+    return {"tickvals": places, "ticktext": [text_of(word) for word in words[: len(places)]]}
+
+
+def _titles(panel: Panel) -> Iterator[_Dict]:
+    """Yield the title of a panel, wherever it stands above it."""
+    for place, anchor in (("left", 0.0), ("center", 0.5), ("right", 1.0)):
+        text = panel.axes.get_title(loc=place)  # type: ignore[arg-type]
+        if text:
+            yield {
+                "text": text_of(text),
+                "xref": f"x{panel.suffix} domain",
+                "yref": f"y{panel.suffix} domain",
+                "x": anchor,
+                "y": 1.0,
+                "xanchor": place,
+                "yanchor": "bottom",
+                "align": place,
+                "showarrow": False,
+                "font": {"size": 12},
+            }
+
+
+def _texts(panel: Panel) -> Iterator[_Dict]:
+    """Yield what is written in a panel."""
+    for text in panel.axes.texts:
+        if not text.get_visible() or not text.get_text().strip():
+            continue
+        x, y = (float(value) for value in text.get_position())
+        if text.get_transform() == panel.axes.transAxes:
+            at: _Dict = {"xref": f"x{panel.suffix} domain", "yref": f"y{panel.suffix} domain"}
+        else:
+            at = {"xref": f"x{panel.suffix}", "yref": f"y{panel.suffix}"}
+            x = float(np.log10(x)) if panel.axes.get_xscale() == "log" else x
+            y = float(np.log10(y)) if panel.axes.get_yscale() == "log" else y
+        across, upright = text.get_horizontalalignment(), text.get_verticalalignment()
+        yield at | {
+            "x": x,
+            "y": y,
+            "text": text_of(text.get_text()),
+            "xanchor": across if across in ("left", "right") else "center",
+            "yanchor": upright if upright in ("top", "bottom") else "middle",
+            "showarrow": False,
+            "font": {"size": 11},
+        }

@@ -1,0 +1,449 @@
+"""What is drawn in a panel of a matplotlib figure, as traces and shapes of plotly."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.collections import Collection, LineCollection, PathCollection, PolyCollection, QuadMesh
+from matplotlib.container import ErrorbarContainer
+from matplotlib.contour import ContourSet
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+_SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "D": "diamond",
+    "^": "triangle-up",
+    "v": "triangle-down",
+    "P": "cross",
+    "*": "star",
+    "X": "x",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "x": "x-thin",
+    "+": "cross-thin",
+    ".": "circle",
+    "|": "line-ns",
+    "_": "line-ew",
+}
+
+type _Dict = dict[str, Any]
+
+
+class Panel(NamedTuple):
+    """An axes of the figure as plotly knows it.
+
+    Attributes:
+        axes: of matplotlib.
+        suffix: of its axes' names in plotly: "" for the first, then "2", "3", …
+    """
+
+    axes: Axes
+    suffix: str
+
+    def places(self) -> _Dict:
+        """Return what a trace says of the axes that it is drawn in."""
+        return {"xaxis": f"x{self.suffix}", "yaxis": f"y{self.suffix}"}
+
+
+def text_of(text: str) -> str:
+    """Return a text as plotly shows it: names are no markup, and lines are broken."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.replace("\n", "<br>")
+
+
+def traces(panel: Panel) -> Iterator[_Dict]:
+    """Yield the traces of a panel: what lies below first.
+
+    What has no name of its own is switched off with the line whose colour it has: its band, its theory.
+    """
+    owners = _owners(panel.axes)
+    names = _names_of_containers(panel.axes)
+    for artist, trace in _drawn(panel):
+        color = _main_color(artist)
+        if id(artist) in names:
+            trace |= _name(names[id(artist)])
+        if "name" not in trace and color in owners:
+            trace["legendgroup"] = owners[color]
+        yield trace
+
+
+def _owners(axes: Axes) -> dict[tuple[float, ...], str]:
+    """Return the first name that each colour has in a figure."""
+    found: dict[tuple[float, ...], str] = {}
+    for one in axes.figure.axes:
+        names = _names_of_containers(one)
+        for line in one.lines:
+            name = names.get(id(line)) or _named(line).get("legendgroup")
+            if name:
+                found.setdefault(_main_color(line), name)
+    return found
+
+
+def _names_of_containers(axes: Axes) -> dict[int, str]:
+    """Return the names of points with error bars, whose container has them, by the identity of the points."""
+    found = {}
+    for container in axes.containers:
+        label = str(container.get_label())
+        if isinstance(container, ErrorbarContainer) and container.lines[0] is not None and label[:1] != "_":
+            found[id(container.lines[0])] = label
+    return found
+
+
+def _main_color(artist: Any) -> tuple[float, ...]:
+    """Return red, green and blue of what is drawn, or nothing where it has several colours."""
+    if isinstance(artist, Line2D):
+        given: Any = artist.get_color()
+    elif isinstance(artist, LineCollection):
+        given = artist.get_edgecolor()
+    else:
+        given = artist.get_facecolor() if isinstance(artist, Collection) else ()
+    found = {tuple(np.round(one[:3], 3)) for one in colors.to_rgba_array(given)} if np.size(given) else set()
+    return found.pop() if len(found) == 1 else ()
+
+
+def _drawn(panel: Panel) -> Iterator[tuple[Any, _Dict]]:
+    """Yield every artist that becomes a trace, with it."""
+    limits = _limits(panel.axes)
+    for artist in sorted(panel.axes.get_children(), key=lambda one: one.get_zorder()):
+        if not artist.get_visible():
+            continue
+        made: Iterator[_Dict] = iter(())
+        if isinstance(artist, QuadMesh | AxesImage):
+            made = iter([_heatmap(panel, artist)])
+        elif isinstance(artist, ContourSet):
+            made = _contours(panel, artist)
+        elif isinstance(artist, LineCollection):
+            made = iter([_segments(panel, artist)])
+        elif isinstance(artist, PolyCollection):
+            made = _areas(panel, artist)
+        elif isinstance(artist, PathCollection):
+            made = _points(panel, artist)
+        elif isinstance(artist, Line2D) and artist.get_transform() == panel.axes.transData:
+            made = _line(panel, artist, limits)
+        for trace in made:
+            yield artist, trace
+
+
+def shapes(panel: Panel) -> Iterator[_Dict]:
+    """Yield lines and areas that cross a panel from one edge to the other, and bars."""
+    axes = panel.axes
+    across_x, across_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
+    for line in axes.lines:
+        if not line.get_visible() or line.get_transform() == axes.transData:
+            continue
+        x, y = (np.asarray(values, float) for values in line.get_data())
+        if len(x) != 2:
+            continue
+        upright = line.get_transform() == across_x
+        yield {
+            "type": "line",
+            "xref": f"x{panel.suffix}" + ("" if upright else " domain"),
+            "yref": f"y{panel.suffix}" + (" domain" if upright else ""),
+            "x0": float(x[0]),
+            "x1": float(x[1]),
+            "y0": float(y[0]),
+            "y1": float(y[1]),
+            "line": _stroke(line),
+            "layer": "below",
+        }
+    for patch in axes.patches:
+        if not isinstance(patch, Rectangle) or not patch.get_visible():
+            continue
+        corners = patch.get_bbox()
+        ends = patch.get_data_transform()
+        upright, level = ends == across_x, ends == across_y
+        yield {
+            "type": "rect",
+            "xref": f"x{panel.suffix}" + (" domain" if level else ""),
+            "yref": f"y{panel.suffix}" + (" domain" if upright else ""),
+            "x0": corners.x0,
+            "x1": corners.x1,
+            "y0": corners.y0,
+            "y1": corners.y1,
+            "fillcolor": _rgba(patch.get_facecolor(), patch),
+            "line": {"width": 0},
+            "layer": "below",
+        }
+
+
+def _line(
+    panel: Panel, line: Line2D, limits: Callable[[Any, np.ndarray], list[list[str]] | None]
+) -> Iterator[_Dict]:
+    """Yield the trace of a line or of its markers, with the interval around every point where it has one."""
+    x, y = (np.asarray(values, float) for values in line.get_data())
+    has_line = line.get_linestyle() not in ("None", "none", "", " ") and len(x) > 1
+    has_markers = line.get_marker() not in ("None", "none", "", " ", None)
+    if not len(x) or not (has_line or has_markers):
+        return
+    trace: _Dict = (
+        panel.places()
+        | _named(line)
+        | {
+            "type": "scatter",
+            "x": _numbers(x),
+            "y": _numbers(y),
+            "mode": "+".join(["lines"] * has_line + ["markers"] * has_markers),
+        }
+    )
+    if has_line:
+        trace["line"] = _stroke(line)
+        if str(line.get_drawstyle()).startswith("steps"):
+            trace["line"]["shape"] = "hv"
+    if has_markers:
+        symbol = _SYMBOLS.get(str(line.get_marker()), "circle")
+        size = float(line.get_markersize()) * (0.6 if line.get_marker() == "." else 1.3)
+        edge = (
+            {"width": 1.5, "color": _rgba(line.get_markeredgecolor(), line)}
+            if symbol.endswith("thin")
+            else {}
+        )
+        trace["marker"] = {"symbol": symbol, "size": size, "color": _rgba(line.get_markerfacecolor(), line)}
+        trace["marker"] |= {"line": edge} if edge else {}
+    found = limits(line.get_color(), x)
+    name = trace.get("name")
+    words = f"<b>{text_of(name)}</b><br>" if name else ""
+    if found is not None:
+        trace["customdata"] = found
+        trace["hovertemplate"] = words + "%{x:.4g}: %{y:.4g}%{customdata[0]}<extra></extra>"
+    else:
+        trace["hovertemplate"] = words + "%{x:.4g}: %{y:.4g}<extra></extra>"
+    yield trace
+
+
+def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[list[str]] | None]:
+    """Return what tells the interval around the points of a line: the bands and strokes of its colour."""
+    known: list[tuple[tuple[float, ...], dict[float, tuple[float, float]]]] = []
+    for artist in axes.collections:
+        if isinstance(artist, LineCollection):
+            for color, segment in zip(_each(artist.get_edgecolor()), artist.get_segments(), strict=False):
+                x, y = np.asarray(segment, float).T
+                if len(x) == 2 and x[0] == x[1]:
+                    known.append((color, {_key(x[0]): (min(y), max(y))}))
+        elif isinstance(artist, PolyCollection) and not isinstance(artist, QuadMesh):
+            edges: dict[float, tuple[float, float]] = {}
+            for path in artist.get_paths():
+                for x, y in np.asarray(path.vertices, float):
+                    low, high = edges.get(_key(x), (np.inf, -np.inf))
+                    edges[_key(x)] = (min(low, y), max(high, y))
+            known.append((_each(artist.get_facecolor())[0], edges))
+
+    def of_points(color: Any, x: np.ndarray) -> list[list[str]] | None:
+        own = tuple(colors.to_rgb(color))
+        table: dict[float, tuple[float, float]] = {}
+        for other, ends in known:
+            if np.allclose(own, other[:3], atol=1e-3):
+                table |= ends
+        told = [table.get(_key(value)) for value in x]
+        if not any(told):
+            return None
+        return [[f" [{pair[0]:.3g}, {pair[1]:.3g}]" if pair else ""] for pair in told]
+
+    return of_points
+
+
+def _each(given: Any) -> list[tuple[float, ...]]:
+    """Return the colours of a collection, one repeated for all its parts."""
+    found = [tuple(colors.to_rgb(one)) for one in np.atleast_2d(np.asarray(given, float))]
+    return found * 1000 if len(found) == 1 else found or [(0.0, 0.0, 0.0)]
+
+
+def _key(value: float) -> float:
+    """Return a number by which equal places are found again."""
+    return float(f"{value:.9g}")
+
+
+def _segments(panel: Panel, collection: LineCollection) -> _Dict:
+    """Return strokes as one trace, with a gap between them."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for segment in collection.get_segments():
+        points = np.asarray(segment, float)
+        x += [*_numbers(points[:, 0]), None]
+        y += [*_numbers(points[:, 1]), None]
+    width = float(np.atleast_1d(np.asarray(collection.get_linewidth(), float))[0])
+    color = _colors_of(collection.get_edgecolor())[0]
+    return (
+        panel.places()
+        | _named(collection)
+        | {
+            "type": "scatter",
+            "mode": "lines",
+            "x": x,
+            "y": y,
+            "line": {"color": _rgba(color, collection), "width": width},
+            "hoverinfo": "skip",
+        }
+    )
+
+
+def _areas(panel: Panel, collection: PolyCollection) -> Iterator[_Dict]:
+    """Yield filled areas."""
+    fill = _colors_of(collection.get_facecolor())
+    for path in collection.get_paths():
+        vertices = np.asarray(path.vertices, float)
+        if len(vertices):
+            yield (
+                panel.places()
+                | _named(collection)
+                | {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": _numbers(vertices[:, 0]),
+                    "y": _numbers(vertices[:, 1]),
+                    "fill": "toself",
+                    "fillcolor": _rgba(fill[0], collection),
+                    "line": {"width": 0},
+                    "hoverinfo": "skip",
+                }
+            )
+
+
+def _points(panel: Panel, collection: PathCollection) -> Iterator[_Dict]:
+    """Yield scattered points, each of its own colour where they have values."""
+    offsets = np.ma.filled(np.ma.asarray(collection.get_offsets(), float), np.nan)
+    if not len(offsets):
+        return
+    sizes = np.sqrt(np.asarray(collection.get_sizes(), float))
+    values = collection.get_array()
+    marker: _Dict = {"size": float(sizes[0]) if len(sizes) == 1 else _numbers(sizes)}
+    if values is None:
+        found = [_rgba(color, collection) for color in _colors_of(collection.get_facecolor())]
+        marker["color"] = found[0] if len(found) == 1 else found
+    else:
+        marker |= {"color": _numbers(np.ma.filled(np.ma.asarray(values, float), np.nan))}
+        marker |= _scale_of(collection)
+    yield (
+        panel.places()
+        | _named(collection)
+        | {
+            "type": "scatter",
+            "mode": "markers",
+            "x": _numbers(offsets[:, 0]),
+            "y": _numbers(offsets[:, 1]),
+            "marker": marker,
+            "hovertemplate": "%{x:.4g}: %{y:.4g}<extra></extra>",
+        }
+    )
+
+
+def _contours(panel: Panel, contours: ContourSet) -> Iterator[_Dict]:
+    """Yield the lines of a contour plot."""
+    for path, color in zip(contours.get_paths(), _colors_of(contours.get_edgecolor()) * 1000, strict=False):
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for polygon in path.to_polygons(closed_only=False):
+            points = np.asarray(polygon, float)
+            x += [*_numbers(points[:, 0]), None]
+            y += [*_numbers(points[:, 1]), None]
+        if x:
+            yield (
+                panel.places()
+                | _named(contours)
+                | {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": x,
+                    "y": y,
+                    "line": {"color": _rgba(color, contours), "width": 1.5},
+                    "hoverinfo": "skip",
+                }
+            )
+
+
+def _heatmap(panel: Panel, mesh: QuadMesh | AxesImage) -> _Dict:
+    """Return a map of coloured cells."""
+    values = np.ma.filled(np.ma.asarray(mesh.get_array(), float), np.nan)
+    if isinstance(mesh, QuadMesh):
+        corners = np.asarray(mesh.get_coordinates(), float)
+        x, y = corners[0, :, 0], corners[:, 0, 1]
+        values = values.reshape(len(y) - 1, len(x) - 1)
+    else:
+        left, right, bottom, top = mesh.get_extent()
+        x = np.linspace(left, right, values.shape[1] + 1)
+        y = np.linspace(*((top, bottom) if mesh.origin == "upper" else (bottom, top)), values.shape[0] + 1)
+    shown = _scale_of(mesh)
+    shown["zmin"], shown["zmax"] = shown.pop("cmin"), shown.pop("cmax")
+    told = [[f"{v:.3g}" for v in row] for row in values]
+    if isinstance(mesh.norm, colors.LogNorm):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.log10(values)
+    return (
+        panel.places()
+        | shown
+        | {
+            "type": "heatmap",
+            "x": _numbers(x),
+            "y": _numbers(y),
+            "z": [_numbers(row) for row in values],
+            "customdata": told,
+            "hovertemplate": "%{x:.4g}, %{y:.4g}: %{customdata}<extra></extra>",
+        }
+    )
+
+
+def _scale_of(artist: Any) -> _Dict:
+    """Return the scale of colours of values, and its bar where the figure shows one."""
+    norm, bar = artist.norm, artist.colorbar
+    low, high = float(norm.vmin), float(norm.vmax)
+    shades = [[i / 10, colors.to_hex(artist.cmap(i / 10))] for i in range(11)]
+    found: _Dict = {"colorscale": shades, "showscale": bar is not None}
+    if isinstance(norm, colors.LogNorm):
+        low, high = float(np.log10(low)), float(np.log10(high))
+    found |= {"cmin": low, "cmax": high}
+    if bar is not None:
+        label = bar.ax.get_ylabel() or bar.ax.get_xlabel()
+        found["colorbar"] = {"title": {"text": text_of(label), "side": "right"}, "thickness": 14}
+        if isinstance(norm, colors.LogNorm):
+            powers = np.arange(np.ceil(low), np.floor(high) + 1.0)
+            found["colorbar"] |= {"tickvals": powers.tolist(), "ticktext": [f"10^{p:.0f}" for p in powers]}
+    return found
+
+
+def _named(artist: Line2D | Collection | Patch) -> _Dict:
+    """Return the name of what is drawn, by which all of it is switched off together."""
+    label = str(artist.get_label())
+    if not label or label.startswith("_"):
+        return {}
+    return _name(label)
+
+
+def _name(label: str) -> _Dict:
+    name = label.strip().replace("\n", " ")
+    return {"name": text_of(name), "legendgroup": name}
+
+
+def _stroke(line: Line2D) -> _Dict:
+    """Return colour, width and dash of a line."""
+    style: Any = line.get_linestyle()
+    # What matplotlib calls "--" may be a pattern of its own, which it keeps unscaled.
+    pattern = line._unscaled_dash_pattern[1] if style == "--" else None  # type: ignore[attr-defined]
+    dash = ",".join(f"{length * 1.5:g}px" for length in pattern) if pattern else _DASHES.get(style, "solid")
+    return {
+        "color": _rgba(line.get_color(), line),
+        "width": max(1.0, float(line.get_linewidth())),
+        "dash": dash,
+    }
+
+
+def _colors_of(given: Any) -> list[Any]:
+    found = list(np.atleast_2d(np.asarray(given, float))) if np.size(given) else []
+    return found or [(0.5, 0.5, 0.5, 0.0)]
+
+
+def _rgba(color: Any, artist: Any) -> str:
+    """Return a colour for a browser, with the opacity of what has it."""
+    red, green, blue, alpha = colors.to_rgba(color)
+    own = artist.get_alpha()
+    alpha = alpha if own is None or not np.isscalar(own) else float(own)  # type: ignore[arg-type]
+    return f"rgba({round(255 * red)},{round(255 * green)},{round(255 * blue)},{alpha:.3g})"
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """Return numbers for JSON, in six digits, none where there is none."""
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in np.asarray(values, float)]
