@@ -327,3 +327,23 @@ def _plot_trainings(axes: Axes, gated: xr.Dataset, trainings: xr.Dataset) -> Non
         fontsize=10,
     )
     axes.legend(fontsize=9)
+
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    "drift": (
+        "How the drift of on-policy learning falls with separation, the posterior of its rate of decay "
+        "beside theory's 1/8, other starts, and trainings in finite batches."
+    ),
+}
+
+
+def answer(tree: xr.DataTree) -> list[str]:
+    """Return the answer in sentences: the rate of decay by measure, from the latest window."""
+    names = {"peak_old_drift": "peak", "integrated_old_drift": "integral"}
+    last = summary(tree).sort_values("fit_from").groupby("measure", sort=False).tail(1)
+    return [
+        f"The {names.get(str(row['measure']), row['measure'])} of old drift falls with separation at a rate "
+        f"of {tables.inline(dict(row), 'decay_rate')} (theory: 0.125), from δ = {row['fit_from']:g} on."
+        for _, row in last.iterrows()
+    ]

@@ -177,3 +177,21 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         )
         right.legend(title="target's old weight α")
     return {"geometry": figure}
+
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    "geometry": (
+        "How fast on-policy learning comes back to its target: distances against time in units of 1/rate, "
+        "and the rate against the smallest eigenvalue of the Fisher information."
+    ),
+}
+
+
+def answer(tree: xr.DataTree) -> list[str]:
+    """Return the answer in sentences: how well the local rate predicts the measured one."""
+    worst = summary(tree)["relative_difference"].abs().max()
+    return [
+        f"The measured rate is that of the Fisher information within {100.0 * worst:.2g} % at every target "
+        "that was tried."
+    ]

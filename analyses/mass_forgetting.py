@@ -237,3 +237,23 @@ def _plot_free(axes: Axes, free: xr.Dataset, colours: list[Any]) -> None:
         loc="lower left",
         fontsize=9,
     )
+
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    "mass_forgetting": (
+        "The old weight under supervised fine-tuning over time. With the means held it falls as theory's "
+        "dotted lines say; with free means it can stay while the old mode walks to the new one."
+    ),
+}
+
+
+def answer(tree: xr.DataTree) -> list[str]:
+    """Return the answer in sentences: what is left at each separation."""
+    end = tables.number(tree.attrs["end_time"])
+    return [
+        f"At separation {row['separation']:g} and time {end} the old weight is "
+        f"{tables.number(row['held_old_weight'])} with means held, {tables.number(row['free_old_weight'])} "
+        f"with free means, of which {tables.number(row['free_retention'])} is old behaviour."
+        for _, row in summary(tree).iterrows()
+    ]

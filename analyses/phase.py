@@ -414,3 +414,27 @@ def _lines(axes: Axes, shown: xr.DataArray, size: float, separation: float) -> N
         box: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
         axes.text(0.98, 0.95, "no batch holds an old sample", fontsize=7, bbox=box, **place)
+
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    "phase_mass": (
+        "What is left of the old behaviour at each separation and batch size. Left of the line half of the "
+        "batches hold no old sample at the start."
+    ),
+    "phase_drift": (
+        "How far the old mode has moved. Below the line a tenth of the old samples is claimed by the new "
+        "mode at the start."
+    ),
+}
+
+
+def answer(tree: xr.DataTree) -> list[str]:
+    """Return the answer in sentences: what is kept on both sides of the line of starvation."""
+    return [
+        f"{row['objective']} at {row['knob']:g} keeps {tables.number(row['kept_fed'])} where batches hold "
+        f"old samples and {tables.number(row['kept_starved'])} where they are starved; it drifts by "
+        f"{tables.number(row['old_drift_overlapping'])} where modes overlap and "
+        f"{tables.number(row['old_drift_apart'])} where they are apart."
+        for _, row in summary(tree).iterrows()
+    ]

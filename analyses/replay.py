@@ -313,3 +313,22 @@ def _plot_trainings(axes: Axes, tree: xr.DataTree) -> None:
         fontsize=10,
     )
     axes.legend(title="replayed share")
+
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    "replay": (
+        "What replay changes: the optimum of forward KL, the share of batches without an old sample, the "
+        "effective sample, and trainings of reverse KL."
+    ),
+}
+
+
+def answer(tree: xr.DataTree) -> list[str]:
+    """Return the answer in sentences: starvation and recovery at each replayed share."""
+    return [
+        f"With a replayed share of {row['replay']:g} a batch is starved with probability "
+        f"{tables.number(row['starvation'])}; {row['num_recovered']:g} trainings recover half of the "
+        f"missing weight, after {tables.inline(dict(row), 'recovery_step')} steps."
+        for _, row in summary(tree).iterrows()
+    ]

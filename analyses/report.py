@@ -18,8 +18,8 @@ def report(folders: Sequence[str], out: Path | None = None, *, overwrite: bool =
 
     Args:
         folders: of outputs, as FOLDER or NAME=FOLDER.
-        out: the file to write; None for ``report.html`` in the folder of a single output, which is written anew,
-            and ``runs/report.html`` for several.
+        out: the file to write; None for ``report.html`` in the folder of a single output, which is written
+            anew, and ``runs/report.html`` for several.
         overwrite: whether an existing file ``out`` may be replaced.
 
     Raises:

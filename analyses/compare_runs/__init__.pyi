@@ -1,3 +1,4 @@
 from .compare_runs import Settings, plot, remarks, run, summary, table
+from .words import MEANINGS, answer
 
-__all__ = ["Settings", "plot", "remarks", "run", "summary", "table"]
+__all__ = ["MEANINGS", "Settings", "answer", "plot", "remarks", "run", "summary", "table"]

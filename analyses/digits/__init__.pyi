@@ -1,5 +1,6 @@
 from .digits import remarks, run, table
 from .figures import plot, write
 from .settings import Settings
+from .words import MEANINGS, answer
 
-__all__ = ["Settings", "plot", "remarks", "run", "table", "write"]
+__all__ = ["MEANINGS", "Settings", "answer", "plot", "remarks", "run", "table", "write"]

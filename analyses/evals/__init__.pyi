@@ -1,3 +1,16 @@
 from .evals import Settings, columns_of, logs_of, plot, remarks, run, summary, table, write
+from .words import MEANINGS, answer
 
-__all__ = ["Settings", "columns_of", "logs_of", "plot", "remarks", "run", "summary", "table", "write"]
+__all__ = [
+    "MEANINGS",
+    "Settings",
+    "answer",
+    "columns_of",
+    "logs_of",
+    "plot",
+    "remarks",
+    "run",
+    "summary",
+    "table",
+    "write",
+]

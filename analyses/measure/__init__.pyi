@@ -1,3 +1,4 @@
 from .measure import Settings, plot, remarks, run, summary, table, write
+from .words import MEANINGS, answer
 
-__all__ = ["Settings", "plot", "remarks", "run", "summary", "table", "write"]
+__all__ = ["MEANINGS", "Settings", "answer", "plot", "remarks", "run", "summary", "table", "write"]

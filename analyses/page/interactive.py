@@ -40,7 +40,7 @@ def of_figure(figure: Figure) -> _Dict | None:
         for axes in figure.axes
         if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>"
     ]
-    if any(axes.name != "rectilinear" or not _is_known(axes) for axes in drawn):
+    if not drawn or any(axes.name != "rectilinear" or not _is_known(axes) for axes in drawn):
         return None
     data: list[_Dict] = []
     layout: _Dict = {"shapes": [], "annotations": [], "showlegend": True, "hovermode": "closest"}
@@ -62,7 +62,7 @@ def of_figure(figure: Figure) -> _Dict | None:
     layout |= {
         "height": max(_LEAST_HEIGHT, round(height * _PIXELS_AN_INCH)),
         "title": {"text": text_of(title), "font": {"size": 14}, "x": 0.5},
-        "margin": {"l": 60 if figure.get_supylabel() else 10, "r": 10, "t": 60 if title else 30, "b": 70},
+        "margin": {"l": 75 if figure.get_supylabel() else 10, "r": 10, "t": 60 if title else 30, "b": 70},
         "meta": {"width": round(width * _PIXELS_AN_INCH)},
     }
     return {"data": data, "layout": layout}
@@ -123,7 +123,7 @@ def _label_of_all(figure: Figure) -> list[_Dict]:
     """Return the label beside all panels, if there is one."""
     if not figure.get_supylabel():
         return []
-    place = {"xref": "paper", "yref": "paper", "x": 0.0, "y": 0.5, "xshift": -48, "textangle": -90}
+    place = {"xref": "paper", "yref": "paper", "x": 0.0, "y": 0.5, "xshift": -62, "textangle": -90}
     return [place | {"text": text_of(figure.get_supylabel()), "showarrow": False, "font": {"size": 13}}]
 
 

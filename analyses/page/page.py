@@ -100,12 +100,13 @@ def run_of(
     """
     frame: pd.DataFrame = analysis.summary(tree)
     frame = frame if frame.index.name is None else frame.reset_index()
+    answer = list(analysis.answer(tree))
     versions = [f"{key}: {value}" for key, value in tree.attrs.items() if str(key).endswith("version")]
     return Run(
         name,
         question,
-        list(analysis.answer(tree)),
-        list(getattr(analysis, "remarks", lambda tree: [])(tree)),
+        answer,
+        [words for words in getattr(analysis, "remarks", lambda tree: [])(tree) if words not in answer],
         views,
         analysis.MEANINGS,
         table_of(frame),

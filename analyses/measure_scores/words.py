@@ -1,0 +1,25 @@
+"""A measurement by scores in words: its answer, and what its figures show."""
+
+import xarray as xr
+
+from analyses.core import tables
+from analyses.measure_scores.measure_scores import summary
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    "old_weight": "How much of what the checkpoints produce is old behaviour: its fall is mass forgetting.",
+    "weight": "How much of what the checkpoints produce belongs to each task.",
+    "density": "The posterior of the old weight, exactly: where it is wide, scores or samples tell little.",
+}
+
+
+def answer(tree: xr.DataTree) -> list[str]:
+    """Return the answer in sentences: what is left at the last checkpoint."""
+    frame = summary(tree)
+    last = frame.index[-1]
+    if "task" in frame:
+        return [
+            f"At checkpoint {last} {row['task']} has a weight of {tables.inline(dict(row), 'weight')}."
+            for _, row in frame.loc[[last]].iterrows()
+        ]
+    return [f"At checkpoint {last} the old weight is {tables.inline(dict(frame.loc[last]), 'old_weight')}."]
