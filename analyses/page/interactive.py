@@ -5,7 +5,7 @@ these figures, so that both always show the same numbers. Text and axes carry no
 page gives them those of its light or dark scheme.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib.transforms import Bbox
 
-from analyses.page.traces import Panel, shapes, text_of, traces
+from analyses.page.traces import SCALES, Panel, shapes, text_of, traces
 
 # Of a figure on the page [px]: for an inch of the printed one, and at least.
 _PIXELS_AN_INCH, _LEAST_HEIGHT = 88, 320
@@ -22,14 +22,11 @@ _PIXELS_AN_INCH, _LEAST_HEIGHT = 88, 320
 # Whether an axis has the labels of its ticks, by its letter.
 _LABELS = {"x": "labelbottom", "y": "labelleft"}
 
-# Scales that plotly has too.
-_SCALES = ("linear", "log")
-
 type _Dict = dict[str, Any]
 
 
 def of_figure(figure: Figure) -> _Dict | None:
-    """Return data and layout of a plotly figure, or None where plotly lacks a scale or projection.
+    """Return data and layout of a plotly figure, or None of pictures and of other projections.
 
     Args:
         figure: drawn by an analysis.
@@ -40,7 +37,7 @@ def of_figure(figure: Figure) -> _Dict | None:
         for axes in figure.axes
         if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>"
     ]
-    if not drawn or any(axes.name != "rectilinear" or not _is_known(axes) for axes in drawn):
+    if not drawn or any(axes.name != "rectilinear" for axes in drawn):
         return None
     data: list[_Dict] = []
     layout: _Dict = {"shapes": [], "annotations": [], "showlegend": True, "hovermode": "closest"}
@@ -73,10 +70,6 @@ def series_of(interactive: _Dict) -> list[str]:
     return list(dict.fromkeys(t["legendgroup"] for t in interactive["data"] if t["showlegend"]))
 
 
-def _is_known(axes: Axes) -> bool:
-    return axes.get_xscale() in _SCALES and axes.get_yscale() in _SCALES
-
-
 def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> _Dict:
     """Return the two axes of a panel: where they stand, their scale, range, label and named ticks."""
     axes, box = panel.axes, panel.axes.get_position()
@@ -89,7 +82,7 @@ def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> _Dict:
         ("x", axes.xaxis, (box.x0 - left) / width, (box.x1 - left) / width),
         ("y", axes.yaxis, (box.y0 - bottom) / height, (box.y1 - bottom) / height),
     ):
-        limits = np.asarray(axes.get_xlim() if letter == "x" else axes.get_ylim(), float)
+        limits = panel.x(axes.get_xlim()) if letter == "x" else panel.y(axes.get_ylim())
         is_log = axis.get_scale() == "log"
         label = axis.get_label_text() or (_shared_label(axes, edges) if letter == "x" else "")
         one: _Dict = {
@@ -107,7 +100,7 @@ def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> _Dict:
         }
         if is_log:
             one |= {"dtick": 1, "exponentformat": "power"} if np.ptp(np.log10(limits)) > 2.0 else {}
-        one |= _named_ticks(axis)
+        one |= _named_ticks(axis, panel.x if letter == "x" else panel.y)
         found[f"{letter}axis{panel.suffix}"] = one
     return found
 
@@ -127,12 +120,12 @@ def _label_of_all(figure: Figure) -> list[_Dict]:
     return [place | {"text": text_of(figure.get_supylabel()), "showarrow": False, "font": {"size": 13}}]
 
 
-def _named_ticks(axis: Any) -> _Dict:
-    """Return the ticks of an axis that have names instead of numbers."""
+def _named_ticks(axis: Any, bent: Callable[[Any], np.ndarray]) -> _Dict:
+    """Return the ticks of an axis that have names instead of numbers, or a scale that plotly lacks."""
     formatter = axis.get_major_formatter()
-    if not isinstance(formatter, FixedFormatter | FuncFormatter):
+    if axis.get_scale() in SCALES and not isinstance(formatter, FixedFormatter | FuncFormatter):
         return {}
-    places = [float(place) for place in axis.get_majorticklocs()]
+    places = bent(axis.get_majorticklocs()).tolist()
     words = [str(label.get_text()) for label in axis.get_majorticklabels()]
     return {"tickvals": places, "ticktext": [text_of(word) for word in words[: len(places)]]}
 
@@ -166,6 +159,7 @@ def _texts(panel: Panel) -> Iterator[_Dict]:
             at: _Dict = {"xref": f"x{panel.suffix} domain", "yref": f"y{panel.suffix} domain"}
         else:
             at = {"xref": f"x{panel.suffix}", "yref": f"y{panel.suffix}"}
+            x, y = float(panel.x(x)), float(panel.y(y))
             x = float(np.log10(x)) if panel.axes.get_xscale() == "log" else x
             y = float(np.log10(y)) if panel.axes.get_yscale() == "log" else y
         across, upright = text.get_horizontalalignment(), text.get_verticalalignment()

@@ -28,7 +28,10 @@
     });
   }
 
-  if (!Object.keys(views).length || typeof DecompressionStream === "undefined") return;
+  if (!Object.keys(views).length || typeof DecompressionStream === "undefined") {
+    document.body.dataset.ready = "true";
+    return;
+  }
 
   const colours = (layout) => {
     const found = structuredClone(layout);
@@ -68,9 +71,9 @@
       let best = -1;
       trace.x.forEach((x, i) => { if (x !== null && trace.y[i] !== null && (best < 0 || Math.abs(x - view.step) < Math.abs(trace.x[best] - view.step))) best = i; });
       if (best < 0) continue;
-      const told = trace.customdata ? trace.customdata[best][0] : "";
       const title = view.layout["yaxis" + trace.yaxis.slice(1)].title.text;
-      rows.push([trace.name, title, Number(trace.y[best].toPrecision(3)) + told]);
+      const told = trace.customdata ? trace.customdata[best].replace(/^[^:]*: /, "") : Number(trace.y[best].toPrecision(3));
+      rows.push([trace.name, title, told]);
     }
     view.readout.replaceChildren();
     for (const row of rows) {

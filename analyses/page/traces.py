@@ -1,5 +1,6 @@
 """What is drawn in a panel of a matplotlib figure, as traces and shapes of plotly."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -32,6 +33,13 @@ _SYMBOLS = {
     "_": "line-ew",
 }
 
+#: Scales that plotly has too.
+SCALES = ("linear", "log")
+
+# A formula of matplotlib, and a power in it.
+_FORMULA = re.compile(r"\$(?:\\mathdefault\{(?=[^$]*\}\$))?([^$]*?)\}?\$")
+_POWER = re.compile(r"\^\{?([-/\d.]+)\}?")
+
 type _Dict = dict[str, Any]
 
 
@@ -46,15 +54,28 @@ class Panel(NamedTuple):
     axes: Axes
     suffix: str
 
+    def x(self, values: Any) -> np.ndarray:
+        """Return places along the x axis as plotly takes them: bent where it lacks the scale."""
+        return _bent(self.axes.xaxis, values)
+
+    def y(self, values: Any) -> np.ndarray:
+        """Return places along the y axis."""
+        return _bent(self.axes.yaxis, values)
+
     def places(self) -> _Dict:
         """Return what a trace says of the axes that it is drawn in."""
         return {"xaxis": f"x{self.suffix}", "yaxis": f"y{self.suffix}"}
 
 
+def _bent(axis: Any, values: Any) -> np.ndarray:
+    found = np.asarray(values, float)
+    return found if axis.get_scale() in SCALES else np.asarray(axis.get_transform().transform(found), float)
+
+
 def text_of(text: str) -> str:
-    """Return a text as plotly shows it: names are no markup, and lines are broken."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return escaped.replace("\n", "<br>")
+    """Return a text as plotly shows it: names are no markup, lines are broken, powers are raised."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
+    return _FORMULA.sub(lambda found: _POWER.sub(r"<sup>\1</sup>", found[1]), escaped)
 
 
 def traces(panel: Panel) -> Iterator[_Dict]:
@@ -62,7 +83,7 @@ def traces(panel: Panel) -> Iterator[_Dict]:
 
     What has no name of its own is switched off with the line whose colour it has: its band, its theory.
     """
-    owners = _owners(panel.axes)
+    owners, legend = _owners(panel.axes), _owners_by_legend(panel.axes)
     names = _names_of_containers(panel.axes)
     for artist, trace in _drawn(panel):
         color = _main_color(artist)
@@ -70,6 +91,8 @@ def traces(panel: Panel) -> Iterator[_Dict]:
             trace |= _name(names[id(artist)])
         if "name" not in trace and color in owners:
             trace["legendgroup"] = owners[color]
+        elif "name" not in trace and color in legend:
+            trace |= _name(legend[color])
         yield trace
 
 
@@ -82,6 +105,18 @@ def _owners(axes: Axes) -> dict[tuple[float, ...], str]:
             name = names.get(id(line)) or _named(line).get("legendgroup")
             if name:
                 found.setdefault(_main_color(line), name)
+    return found
+
+
+def _owners_by_legend(axes: Axes) -> dict[tuple[float, ...], str]:
+    """Return the name that a legend made by hand gives to each colour; greys tell of dashes, not of names."""
+    legends = [*axes.figure.legends, *(one.get_legend() for one in axes.figure.axes)]
+    found: dict[tuple[float, ...], str] = {}
+    for legend in filter(None, legends):
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=False):
+            color = _main_color(handle)
+            if color and np.ptp(color) > 0.02:
+                found.setdefault(color, text.get_text())
     return found
 
 
@@ -145,10 +180,7 @@ def shapes(panel: Panel) -> Iterator[_Dict]:
             "type": "line",
             "xref": f"x{panel.suffix}" + ("" if upright else " domain"),
             "yref": f"y{panel.suffix}" + (" domain" if upright else ""),
-            "x0": float(x[0]),
-            "x1": float(x[1]),
-            "y0": float(y[0]),
-            "y1": float(y[1]),
+            **_corners(panel, x, y, upright=upright, level=not upright),
             "line": _stroke(line),
             "layer": "below",
         }
@@ -162,18 +194,27 @@ def shapes(panel: Panel) -> Iterator[_Dict]:
             "type": "rect",
             "xref": f"x{panel.suffix}" + (" domain" if level else ""),
             "yref": f"y{panel.suffix}" + (" domain" if upright else ""),
-            "x0": corners.x0,
-            "x1": corners.x1,
-            "y0": corners.y0,
-            "y1": corners.y1,
+            **_corners(
+                panel,
+                np.array([corners.x0, corners.x1]),
+                np.array([corners.y0, corners.y1]),
+                upright=upright,
+                level=level,
+            ),
             "fillcolor": _rgba(patch.get_facecolor(), patch),
             "line": {"width": 0},
             "layer": "below",
         }
 
 
+def _corners(panel: Panel, x: np.ndarray, y: np.ndarray, *, upright: bool, level: bool) -> _Dict:
+    """Return the ends of a shape; along an axis that it crosses from edge to edge they are shares of it."""
+    x, y = (x if level else panel.x(x)), (y if upright else panel.y(y))
+    return {"x0": float(x[0]), "x1": float(x[1]), "y0": float(y[0]), "y1": float(y[1])}
+
+
 def _line(
-    panel: Panel, line: Line2D, limits: Callable[[Any, np.ndarray], list[list[str]] | None]
+    panel: Panel, line: Line2D, limits: Callable[[Any, np.ndarray], list[str] | None]
 ) -> Iterator[_Dict]:
     """Yield the trace of a line or of its markers, with the interval around every point where it has one."""
     x, y = (np.asarray(values, float) for values in line.get_data())
@@ -186,8 +227,8 @@ def _line(
         | _named(line)
         | {
             "type": "scatter",
-            "x": _numbers(x),
-            "y": _numbers(y),
+            "x": _numbers(panel.x(x)),
+            "y": _numbers(panel.y(y)),
             "mode": "+".join(["lines"] * has_line + ["markers"] * has_markers),
         }
     )
@@ -207,16 +248,15 @@ def _line(
         trace["marker"] |= {"line": edge} if edge else {}
     found = limits(line.get_color(), x)
     name = trace.get("name")
-    words = f"<b>{text_of(name)}</b><br>" if name else ""
-    if found is not None:
-        trace["customdata"] = found
-        trace["hovertemplate"] = words + "%{x:.4g}: %{y:.4g}%{customdata[0]}<extra></extra>"
-    else:
-        trace["hovertemplate"] = words + "%{x:.4g}: %{y:.4g}<extra></extra>"
+    words = f"<b>{name}</b><br>" if name else ""
+    # What is read is told as it is, where the axes are bent too.
+    told = [f"{a:.4g}: {b:.4g}" for a, b in zip(x, y, strict=True)]
+    trace["customdata"] = told if found is None else [a + b for a, b in zip(told, found, strict=True)]
+    trace["hovertemplate"] = words + "%{customdata}<extra></extra>"
     yield trace
 
 
-def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[list[str]] | None]:
+def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[str] | None]:
     """Return what tells the interval around the points of a line: the bands and strokes of its colour."""
     known: list[tuple[tuple[float, ...], dict[float, tuple[float, float]]]] = []
     for artist in axes.collections:
@@ -233,7 +273,7 @@ def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[list[str]] | None]:
                     edges[_key(x)] = (min(low, y), max(high, y))
             known.append((_each(artist.get_facecolor())[0], edges))
 
-    def of_points(color: Any, x: np.ndarray) -> list[list[str]] | None:
+    def of_points(color: Any, x: np.ndarray) -> list[str] | None:
         own = tuple(colors.to_rgb(color))
         table: dict[float, tuple[float, float]] = {}
         for other, ends in known:
@@ -242,7 +282,7 @@ def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[list[str]] | None]:
         told = [table.get(_key(value)) for value in x]
         if not any(told):
             return None
-        return [[f" [{pair[0]:.3g}, {pair[1]:.3g}]" if pair else ""] for pair in told]
+        return [f" [{pair[0]:.3g}, {pair[1]:.3g}]" if pair else "" for pair in told]
 
     return of_points
 
@@ -264,8 +304,8 @@ def _segments(panel: Panel, collection: LineCollection) -> _Dict:
     y: list[float | None] = []
     for segment in collection.get_segments():
         points = np.asarray(segment, float)
-        x += [*_numbers(points[:, 0]), None]
-        y += [*_numbers(points[:, 1]), None]
+        x += [*_numbers(panel.x(points[:, 0])), None]
+        y += [*_numbers(panel.y(points[:, 1])), None]
     width = float(np.atleast_1d(np.asarray(collection.get_linewidth(), float))[0])
     color = _colors_of(collection.get_edgecolor())[0]
     return (
@@ -294,8 +334,8 @@ def _areas(panel: Panel, collection: PolyCollection) -> Iterator[_Dict]:
                 | {
                     "type": "scatter",
                     "mode": "lines",
-                    "x": _numbers(vertices[:, 0]),
-                    "y": _numbers(vertices[:, 1]),
+                    "x": _numbers(panel.x(vertices[:, 0])),
+                    "y": _numbers(panel.y(vertices[:, 1])),
                     "fill": "toself",
                     "fillcolor": _rgba(fill[0], collection),
                     "line": {"width": 0},
@@ -324,8 +364,8 @@ def _points(panel: Panel, collection: PathCollection) -> Iterator[_Dict]:
         | {
             "type": "scatter",
             "mode": "markers",
-            "x": _numbers(offsets[:, 0]),
-            "y": _numbers(offsets[:, 1]),
+            "x": _numbers(panel.x(offsets[:, 0])),
+            "y": _numbers(panel.y(offsets[:, 1])),
             "marker": marker,
             "hovertemplate": "%{x:.4g}: %{y:.4g}<extra></extra>",
         }
@@ -339,8 +379,8 @@ def _contours(panel: Panel, contours: ContourSet) -> Iterator[_Dict]:
         y: list[float | None] = []
         for polygon in path.to_polygons(closed_only=False):
             points = np.asarray(polygon, float)
-            x += [*_numbers(points[:, 0]), None]
-            y += [*_numbers(points[:, 1]), None]
+            x += [*_numbers(panel.x(points[:, 0])), None]
+            y += [*_numbers(panel.y(points[:, 1])), None]
         if x:
             yield (
                 panel.places()
@@ -378,8 +418,8 @@ def _heatmap(panel: Panel, mesh: QuadMesh | AxesImage) -> _Dict:
         | shown
         | {
             "type": "heatmap",
-            "x": _numbers(x),
-            "y": _numbers(y),
+            "x": _numbers(panel.x(x)),
+            "y": _numbers(panel.y(y)),
             "z": [_numbers(row) for row in values],
             "customdata": told,
             "hovertemplate": "%{x:.4g}, %{y:.4g}: %{customdata}<extra></extra>",
