@@ -40,18 +40,17 @@ def report(folders: Sequence[str], out: Path | None = None, *, overwrite: bool =
         raise InputError(f"a report is an .html file; got {place}")
     if place.exists() and not (within or overwrite):
         raise InputError(f"{place} exists already; give another place, or --overwrite to replace it")
-    files.check_writable(files.place(place))
-    runs = [_run(name, folder) for name, folder in named]
-    title = "massdrift: " + " beside ".join(names)
-    with files.parents_of(place):
-        files.write(place, page_of(runs, title).encode())
+    for _, folder in named:
+        if not (folder / outputs.MARKER).exists():
+            raise InputError(f"{folder} must be an output of massdrift; there is no {outputs.MARKER} in it")
+    with files.parents_of(files.place(place)):
+        runs = [_run(name, folder) for name, folder in named]
+        files.write(place, page_of(runs, "massdrift: " + " beside ".join(names)).encode())
     return place
 
 
 def _run(name: str, folder: Path) -> Run:
     """Return what the page shows of an output, its figures drawn anew."""
-    if not (folder / outputs.MARKER).exists():
-        raise InputError(f"{folder} must be an output of massdrift; there is no {outputs.MARKER} in it")
     tree = results.open(folder / outputs.MARKER)
     found = reports.run_in(folder, tree, {}, name=name)
     drawn = _analysis_of(tree.attrs[reports.COMMAND]).plot(tree)

@@ -29,7 +29,7 @@ def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_
     assert "reverse_kl" in printed
     assert "final retention" in printed
     assert "nan" not in printed.lower()
-    names = {"results.zarr", "summary.csv", "settings.toml"}
+    names = {"results.zarr", "summary.csv", "settings.toml", "report.html"}
     names |= {f"{n}.{s}" for n in ("old_weight", "old_drift", "frontier") for s in ("png", "svg")}
     assert {path.name for path in first.iterdir()} == names
     assert all((first / name).stat().st_size > 1000 for name in names if name.endswith(("png", "svg")))
@@ -116,7 +116,7 @@ def test_an_analysis_writes_its_folder_and_prints_its_table(massdrift, tmp_path)
     code, printed, _ = massdrift("geometry", "4", "--old-weight=0.4", "--quiet", "--out", out)
     assert code == 0
     assert "measured rate" in printed
-    names = {"results.zarr", "summary.csv", "settings.toml", "geometry.png", "geometry.svg"}
+    names = {"results.zarr", "summary.csv", "settings.toml", "report.html", "geometry.png", "geometry.svg"}
     assert {path.name for path in out.iterdir()} == names
     assert inference.open(out / "results.zarr").attrs["massdrift_layout"] == 1
     code, _, error = massdrift("geometry", "--quiet", "--out", out)
@@ -139,6 +139,7 @@ def test_the_settings_of_a_run_give_the_same_run_in_other_formats(massdrift, tmp
         "results.zarr",
         "summary.csv",
         "settings.toml",
+        "report.html",
         "geometry.pdf",
     }
     assert (second / "geometry.pdf").read_bytes().startswith(b"%PDF")

@@ -65,6 +65,7 @@ def test_from_two_folders_to_the_answer(tmp_path, folders, monkeypatch, capsys):
         "forgetting.svg",
         "results.zarr",
         "settings.toml",
+        "report.html",
         "summary.csv",
         "transitions.png",
         "transitions.svg",

@@ -38,7 +38,10 @@ def test_two_runs_are_measured_and_compared(massdrift, files):
         assert "verdict" in printed
         written = {path.name for path in (files / "out" / name).iterdir()}
         figures = {f"{f}.{s}" for f in ("old_weight", "drift", "samples") for s in ("png", "svg")}
-        assert written == {"results.zarr", "summary.csv", "settings.toml", "examples.csv"} | figures
+        assert (
+            written
+            == {"results.zarr", "summary.csv", "settings.toml", "report.html", "examples.csv"} | figures
+        )
         # Of arrays the rows are shown, and are those of the samples.
         assert "What checkpoint 100 looks like" in printed
         shown = pd.read_csv(files / "out" / name / "examples.csv")
@@ -64,7 +67,7 @@ def test_two_runs_are_measured_and_compared(massdrift, files):
     compared = pd.read_csv(both / "summary.csv", index_col="run")
     assert compared.loc["rl", "old_weight_better"] == 1.0
     assert compared.loc["rl", "old_weight_difference"] == pytest.approx(0.7, abs=0.12)
-    names = {"results.zarr", "summary.csv", "settings.toml", "runs.png", "runs.svg"}
+    names = {"results.zarr", "summary.csv", "settings.toml", "report.html", "runs.png", "runs.svg"}
     assert {path.name for path in both.iterdir()} == names
 
 
@@ -132,7 +135,7 @@ def test_several_tasks_have_a_row_each(massdrift, files):
     assert code == 0
     assert "chat" in printed
     written = {path.name for path in (files / "out" / "tasks").iterdir()}
-    assert written == {"results.zarr", "summary.csv", "settings.toml", "examples.csv"} | {
+    assert written == {"results.zarr", "summary.csv", "settings.toml", "report.html", "examples.csv"} | {
         f"{figure}.{suffix}" for figure in ("weight", "drift", "samples") for suffix in ("png", "svg")
     }
     listed = pd.read_csv(files / "out" / "tasks" / "examples.csv")

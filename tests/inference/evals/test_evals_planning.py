@@ -179,7 +179,7 @@ def test_the_command_plans_from_a_log(massdrift, monkeypatch, tmp_path):
     assert np.isnan(table.loc[1, "items"])
     assert table.loc[8, "power"] >= 0.8
     assert table.loc[8, "false_alarm"] < 0.05
-    names = {"plan.png", "plan.svg", "results.zarr", "settings.toml", "summary.csv"}
+    names = {"plan.png", "plan.svg", "results.zarr", "settings.toml", "report.html", "summary.csv"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     tree = inference.open(tmp_path / "out" / "results.zarr")
     for group in ("plan", "curve"):

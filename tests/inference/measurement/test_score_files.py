@@ -163,7 +163,7 @@ def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, k
         assert "good" in printed
         figures = {f"{figure}.{form}" for figure in ("old_weight", "density") for form in ("png", "svg")}
         written = {path.name for path in out.iterdir()}
-        assert written == {"results.zarr", "summary.csv", "settings.toml"} | figures
+        assert written == {"results.zarr", "summary.csv", "settings.toml", "report.html"} | figures
         table = pd.read_csv(out / "summary.csv", index_col="checkpoint")
         assert list(table.index) == [0, 100]
         for step, (num_old, num_new) in checkpoints.items():
