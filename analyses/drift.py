@@ -15,7 +15,6 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.table import Table
 from tqdm.auto import tqdm
 
 from analyses.core import figures, outputs, tables
@@ -205,7 +204,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return frame
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     names = {"peak_old_drift": "peak", "integrated_old_drift": "integral"}

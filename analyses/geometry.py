@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from analyses.core import figures, outputs, tables
 from analyses.core.settings import BaseSettings, separations_setting, setting
@@ -117,7 +116,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return rates.to_dataframe().reset_index()
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal."""
     return tables.listed(
         summary(tree),

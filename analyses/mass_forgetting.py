@@ -15,7 +15,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from rich.table import Table
 
 from analyses.core import figures, outputs, tables
 from analyses.core.settings import BaseSettings, separations_setting, setting
@@ -134,7 +133,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame({name: column.to_numpy() for name, column in columns.items()})
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal."""
     return tables.listed(
         summary(tree),

@@ -22,7 +22,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from rich.table import Table
 from scipy.optimize import brentq
 
 from analyses.core import figures, outputs, tables
@@ -294,7 +293,7 @@ def _within(values: xr.DataArray, condition: xr.DataArray, statistic: Any) -> fl
     return float(statistic(chosen)) if np.isfinite(chosen).any() else np.nan
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal."""
     settings = tree.attrs
     frame = summary(tree)

@@ -224,7 +224,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     frame = summary(tree)
     frame.index = [f"λ = {share:g}" for share in frame["replay"]]
     settings = tree.attrs
-    return tables.transposed(
+    return tables.by_name(
         frame,
         [
             ("starved batches, exact", "starvation", tables.plain),

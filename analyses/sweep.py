@@ -161,7 +161,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     final = tree["final"]
     axes = [str(d) for d in final["old_drift"].dims if d not in ("objective", "chain", "draw")]
     over = ", ".join(f"{name} ({final.sizes[name]})" for name in axes) or "no axis"
-    return tables.transposed(
+    return tables.by_name(
         frame,
         [*rows, ("diverged, left out", "diverged", tables.plain)],
         title=f"Sweep over {over}",

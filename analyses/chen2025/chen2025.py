@@ -13,7 +13,6 @@ import optax
 import pandas as pd
 import xarray as xr
 from jax.tree_util import Partial
-from rich.table import Table
 
 from analyses.chen2025.figures import plot
 from analyses.core import outputs, tables
@@ -170,26 +169,27 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return pd.concat(frames)
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal."""
-    built = tables.new_table(
+    rows, ends, previous = [], set(), ""
+    for place, (name, row) in enumerate(summary(tree).iterrows()):
+        learnt = f"{row['num_learnt']} of {row['num_replicates']}"
+        then = tables.with_interval(row, "learnt_drop") if row["num_learnt"] else "not reached"
+        ended = [tables.with_interval(row, end) for end in ("drop", "gain")]
+        rows.append(
+            [f"{row['setting']}\n{name}" if row["setting"] != previous else str(name), learnt, then, *ended]
+        )
+        if previous and row["setting"] != previous:
+            ends.add(place - 1)
+        previous = row["setting"]
+    return tables.Grid(
+        ["learner, method", "reached\ngain 0.9", "drop then", "final drop", "final gain"],
+        rows,
         "Chen et al. 2025: what is lost of the old mode for what is gained of the new one",
         f"Median and {100 * interval_probability():g} % interval of the replicates. Drop and gain are the "
         "change since the start of the overlap with the target's old and new mode, as published.",
-        padding=(0, 1, 0, 0),
-        show_lines=True,
+        ends=ends,
     )
-    for column in ("", "reached gain 0.9", "drop then", "final drop", "final gain"):
-        built.add_column(column, justify="right" if column else "left")
-    previous = ""
-    for name, row in summary(tree).iterrows():
-        if row["setting"] != previous:
-            previous = row["setting"]
-            built.add_row(f"[bold]{previous} learner[/bold]")
-        learnt = f"{row['num_learnt']} of {row['num_replicates']}"
-        then = tables.with_interval(row, "learnt_drop") if row["num_learnt"] else "not reached"
-        built.add_row(str(name), learnt, then, *(tables.with_interval(row, end) for end in ("drop", "gain")))
-    return built
 
 
 def remarks(tree: xr.DataTree) -> list[str]:

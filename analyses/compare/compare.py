@@ -155,6 +155,10 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     ).rename_axis("objective")
 
 
+# What the table shows at first sight.
+_BRIEF = ("old_weight", "retention", "peak_old_drift", "new_gap", "probability_retains_more", "num_diverged")
+
+
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
@@ -170,7 +174,7 @@ def table(tree: xr.DataTree) -> RenderableType:
         if replicates == 1
         else f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicates"
     )
-    return tables.transposed(
+    return tables.by_name(
         frame,
         [
             ("final old weight", "old_weight", tables.with_interval),
@@ -201,6 +205,7 @@ def table(tree: xr.DataTree) -> RenderableType:
             ("diverged replicates (not finite or out of range), left out", "num_diverged", tables.plain),
         ],
         title="What is left of the old task, and what has moved",
+        brief=_BRIEF,
         caption=(
             f"{_started(tree)}{over}; the interval of a difference is that of its mean. Retention: old "
             "behaviour left, as seen along the axis between the tasks. Old coverage: the learner's share at "

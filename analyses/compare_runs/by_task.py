@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses.compare_runs.shared import kind_of, title_of
+from analyses.compare_runs.shared import title_of
 from analyses.core import figures, tables
 from inference.intervals import interval_probability
 
@@ -56,24 +56,22 @@ def table(tree: xr.DataTree) -> RenderableType:
         f"Mean and {100 * interval_probability():g} % interval of the posterior. P: probability to have kept "
         f"more of the task, or to have drifted less, than {first}."
     ) + ("" if with_drift else " Scores see no drift: weights alone are compared.")
-    result = tables.new_table(title_of(tree), caption)
-    for name in ("run", "task"):
-        result.add_column(name, justify="left")
-    names = ["weight", "P(kept more)"] + (["drift", "P(drifted less)"] if with_drift else [])
-    for name in names:
-        result.add_column(name, justify="right")
-    for name in ("weights", "drifts")[: 1 + with_drift]:
-        result.add_column(name, justify="left")
+    heads = ["run", "task", "weight", "P(kept\nmore)"] + ["drift", "P(drifted\nless)"] * with_drift
+    heads += ["verdict:\nweights", "\ndrifts"][: 1 + with_drift]
     compared = list(_OF_TASKS)[: 1 + with_drift]
-    for name, row in frame.iterrows():
+    rows, ends = [], set()
+    for place, (name, row) in enumerate(frame.iterrows()):
         opens = row["task"] == tasks[0]
-        cells = [name if opens else "", row["task"]]
+        cells = [str(name) if opens else "", str(row["task"])]
         for variable in compared:
             cells.append(tables.with_interval(dict(row), variable))
             cells.append("" if name == first else tables.number(row[f"{variable}_better"]))
-        cells += [kind_of(row, f"{variable}_words") if opens else "" for variable in compared]
-        result.add_row(*map(tables.shown, cells), end_section=row["task"] == tasks[-1])
-    return result
+        cells += [tables.verdict(row[f"{variable}_words"]) if opens else "" for variable in compared]
+        rows.append(cells)
+        if row["task"] == tasks[-1]:
+            ends.add(place)
+    left = range(len(heads) - 1 - with_drift, len(heads))
+    return tables.Grid(heads, rows, title_of(tree), caption, keys=2, left=left, ends=ends)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -1,7 +1,5 @@
 """What tables and figures of both kinds of comparison have in common."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -13,11 +11,6 @@ def title_of(tree: xr.DataTree) -> str:
         at, f"At checkpoint {at}"
     )
     return f"Which run forgot less? {where}"
-
-
-def kind_of(row: Any, name: str) -> str:
-    """Return a verdict without its reasons."""
-    return str(row[name]).partition(":")[0]
 
 
 def untrusted(run: xr.DataTree, word: str) -> np.ndarray:

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses.compare_runs.shared import kind_of, title_of, untrusted
+from analyses.compare_runs.shared import title_of, untrusted
 from analyses.core import checkpoint_axis, figures, tables
 from inference.comparison.runs import COMPARED
 from inference.intervals import interval, interval_probability
@@ -53,7 +53,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     def against_first(write: tables.Cell) -> tables.Cell:
         return lambda row, name: "(reference)" if row["objective"] == first else write(row, name)
 
-    return tables.transposed(
+    return tables.by_name(
         frame,
         [
             ("old weight", "old_weight", tables.with_interval),
@@ -68,7 +68,7 @@ def table(tree: xr.DataTree) -> RenderableType:
                 "old_weight_difference",
                 against_first(tables.with_interval),
             ),
-            ("verdict on it", "old_weight_words", kind_of),
+            ("verdict on it", "old_weight_words", _verdict),
             ("old drift", "old_drift", tables.with_interval),
             (
                 f"probability to have drifted less than {first}",
@@ -77,7 +77,7 @@ def table(tree: xr.DataTree) -> RenderableType:
             ),
             ("probability of practical equivalence ", "old_drift_equivalent", against_first(tables.plain)),
             (f"old drift minus that of {first}", "old_drift_difference", against_first(tables.with_interval)),
-            ("verdict on it ", "old_drift_words", kind_of),
+            ("verdict on it ", "old_drift_words", _verdict),
             ("share of draws that reach the level", "reached", tables.plain),
         ],
         title=title_of(tree),
@@ -88,6 +88,10 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 def _compared(tree: xr.DataTree) -> list[str]:
     return [name for name in COMPARED if name in tree["comparison"]]
+
+
+def _verdict(row: Any, name: str) -> str:
+    return tables.verdict(row[name])
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -1,6 +1,7 @@
 """A command from an analysis: its options are the settings, and what all commands have in common."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import Field, fields
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 
 import analyses
-from analyses.core import figures, interruption, outputs, reports, settings
+from analyses.core import figures, interruption, outputs, reports, settings, tables
 from analyses.registry import Command
 
 
@@ -63,8 +64,13 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
             chosen.write(folder / settings.FILE)
         if folder is not None and command.draws:
             reports.write(reports.run_in(folder, tree, views, name=out.name if out else ""), folder)
-    console.print(analysis.table(tree))
-    for remark in getattr(analysis, "remarks", lambda tree: [])(tree):
+    said: list[str] = getattr(analysis, "remarks", lambda tree: [])(tree)
+    if given["json"]:
+        print(_as_json(command, analysis, tree, said, out))
+        return
+    with tables.printed(full=given["full"]):
+        console.print(analysis.table(tree))
+    for remark in said:
         print(remark)
     if command.draws and out is not None:
         named = " and ".join(name.upper() for name in formats)
@@ -72,6 +78,17 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
         print(f"To look at: {out / reports.FILE}")
     elif out is not None:
         print(f"Written to {out}: read it lazily with inference.open_sweep.")
+
+
+def _as_json(command: Command, analysis: Any, tree: Any, said: list[str], out: Path | None) -> str:
+    """Return the answer, what is to be known beside it, and the summary's rows, for scripts."""
+    frame = analysis.summary(tree)
+    frame = frame if frame.index.name is None else frame.reset_index()
+    told: dict[str, Any] = {"command": command.name, "out": None if out is None else str(out)}
+    if command.draws:
+        told["answer"] = list(analysis.answer(tree))
+    told |= {"remarks": said, "summary": json.loads(frame.to_json(orient="records", double_precision=15))}
+    return json.dumps(told, indent=2, ensure_ascii=False)
 
 
 @contextmanager
@@ -148,6 +165,8 @@ def _common(command: Command, of: type[settings.BaseSettings]) -> Iterator[inspe
     if not command.resumes:
         yield _parameter("overwrite", _Overwrite, False)
     yield _parameter("quiet", _Quiet, False)
+    yield _parameter("full", _Full, False)
+    yield _parameter("json", _Json, False)
 
 
 def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
@@ -161,6 +180,8 @@ _Formats = Annotated[
     ),
 ]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")]
+_Full = Annotated[bool, typer.Option("--full", help="Print all rows of the table, and what they mean.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the answer and the summary as JSON, for scripts.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
 
 

@@ -2,7 +2,9 @@
 
 import pandas as pd
 import xarray as xr
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from analyses.core import tables
 
@@ -32,7 +34,8 @@ def table(tree: xr.DataTree) -> Table:
         f"Nearest to {which}, farthest from all of them, and on {each} mode's side furthest along its "
         "displacement where it has one; distances from the modes [Mahalanobis]."
     )
-    result = tables.new_table(f"What checkpoint {last} looks like", caption, expand=with_texts)
+    title = f"What checkpoint {last} looks like"
+    result = Table(title=title, caption=caption, box=box.HORIZONTALS, expand=with_texts)
     for name in ("why", "row", *(f"from {mode}" for mode in modes)):
         result.add_column(name, justify="left" if name == "why" else "right", no_wrap=True)
     if with_texts:
@@ -41,7 +44,8 @@ def table(tree: xr.DataTree) -> Table:
         cells = [row["reason"], row.get("sample_id") or row["sample_row"]]
         cells += [tables.number(row[f"{mode}_distance"]) for mode in modes]
         cells += [_on_a_line(row["sample_text"])] if with_texts else []
-        result.add_row(*map(tables.shown, cells))
+        # Brackets in a text are no markup, and colons no emoji.
+        result.add_row(*(Text(str(cell)) for cell in cells))
     return result
 
 

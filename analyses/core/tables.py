@@ -1,14 +1,19 @@
-"""How tables are printed: a quantity a row, an objective a column, means above their intervals."""
+"""How tables are printed: a row a setting, means above their intervals, no name broken."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import xarray as xr
-from rich import box, markup
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -79,9 +84,10 @@ def with_trained(trained: str) -> Cell:
     return write
 
 
-def shown(cell: Any) -> Text:
-    """Return what a cell holds as it is: brackets in a name are no markup, and colons no emoji."""
-    return Text(str(cell))
+def verdict(words: Any) -> str:
+    """Return a verdict in one word, without its reasons."""
+    kind = str(words).partition(":")[0]
+    return {"not to be trusted": "untrusted", "not measured": "unmeasured"}.get(kind, kind)
 
 
 def remarks(words: pd.Series) -> list[str]:
@@ -89,77 +95,148 @@ def remarks(words: pd.Series) -> list[str]:
     return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
 
 
-def new_table(title: str | None, caption: str | None, **options: Any) -> Table:
-    """Return an empty table whose title and caption may hold names; ``options`` are those of rich's table."""
-    title, caption = (None if text is None else markup.escape(text) for text in (title, caption))
-    return Table(title=title, caption=caption, box=box.HORIZONTALS, **options)
+#: Whether a command prints all rows and what they mean, or what is needed at first sight.
+_full: ContextVar[bool] = ContextVar("full tables", default=False)
+
+
+@contextmanager
+def printed(*, full: bool) -> Iterator[None]:
+    """Print tables in full within the block, or what is needed at first sight."""
+    before = _full.set(full)
+    try:
+        yield
+    finally:
+        _full.reset(before)
+
+
+def is_full() -> bool:
+    """Return whether tables are printed in full."""
+    return _full.get()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table that breaks no name and no number: columns that a terminal is too narrow for go on below.
+
+    Attributes:
+        heads: of the columns, in one or more lines.
+        rows: cells as texts, in one or more lines.
+        title: above the table.
+        caption: below it; its first sentence, unless tables are printed in full.
+        keys: how many columns on the left tell the rows apart; they are repeated in every part.
+        left: columns beside these that are aligned to the left.
+        ends: rows below which there is a line.
+        hidden: columns that stand in the full table alone.
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str
+    caption: str
+    keys: int = 1
+    left: Collection[int] = ()
+    ends: Collection[int] = ()
+    hidden: int = 0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the parts of the table, and what is said below it."""
+        yield Text(self.title, style="italic")
+        for columns in self._parts(options.max_width):
+            table = Table(
+                box=box.HORIZONTALS, padding=(0, 1, 0, 0), show_lines=self._tall(columns) and not self.ends
+            )
+            for place in columns:
+                aligned = self._aligned(place)
+                table.add_column(Text(self.heads[place]), justify=aligned, no_wrap=True)
+            for place, row in enumerate(self.rows):
+                table.add_row(*(Text(row[column]) for column in columns), end_section=place in self.ends)
+            yield table
+        yield Text(self._said())
+
+    def _aligned(self, place: int) -> Literal["left", "right"]:
+        return "left" if place < self.keys or place in self.left else "right"
+
+    def _tall(self, columns: Sequence[int]) -> bool:
+        """Return whether rows have several lines, which a line between them holds apart."""
+        return any("\n" in row[column] for row in self.rows for column in columns)
+
+    def _parts(self, width: int) -> Iterator[list[int]]:
+        """Yield the columns of each part, the keys first; parts are of about one size."""
+        sizes = [
+            max(cell_len(line) for text in column for line in text.split("\n"))
+            for column in zip(self.heads, *self.rows, strict=True)
+        ]
+        keys, others = list(range(self.keys)), list(range(self.keys, len(sizes)))
+        # A column has a blank on either side.
+        room = width - 1 - sum(sizes[key] + 2 for key in keys)
+        for most in range(len(others), 0, -1):
+            count = -(-len(others) // most)
+            each = -(-len(others) // count)
+            parts = [others[start : start + each] for start in range(0, len(others), each)]
+            if most == 1 or all(sum(sizes[place] + 2 for place in part) <= room for part in parts):
+                yield from ([*keys, *part] for part in parts)
+                return
+        yield keys
+
+    def _said(self) -> str:
+        """Return what stands below the table."""
+        if is_full() or not self.caption:
+            return self.caption
+        first, *rest = _SENTENCE.split(self.caption, maxsplit=1)
+        more = ["what they mean"] * bool(rest) + [f"{self.hidden} more columns"] * bool(self.hidden)
+        return first + (f" With --full: {' and '.join(more)}." if more else "")
+
+
+# Between two sentences of a caption.
+_SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z])")
 
 
 def listed(
     frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], *, title: str, caption: str
-) -> Table:
-    """Build a table of ``frame``, one of its rows a row.
+) -> Grid:
+    """Return a table of ``frame``, one of its rows a row.
 
     Args:
         frame: one row a setting.
-        columns: heading, column of ``frame`` and how a cell is written; absent columns are left out.
+        columns: heading, column of ``frame`` and how a cell is written; absent columns are left out. The
+            first tells the rows apart.
         title: above the table.
         caption: below it.
     """
     present = [(heading, name, write) for heading, name, write in columns if name in frame]
-    table = new_table(title, caption, padding=(0, 1, 0, 0))
-    for heading, _, _ in present:
-        table.add_column(shown(heading), justify="right")
-    for _, row in frame.iterrows():
-        table.add_row(*(shown(write(dict(row), name)) for _, name, write in present))
-    return table
+    rows = [[write(dict(row), name) for _, name, write in present] for _, row in frame.iterrows()]
+    return Grid([heading for heading, _, _ in present], rows, title, caption)
 
 
-def transposed(
-    frame: pd.DataFrame, rows: Iterable[tuple[str, str, Cell]], *, title: str, caption: str
-) -> RenderableType:
-    """Build a table of ``frame``, one of its rows a column; what a terminal is too narrow for goes on below.
+# Characters of a line of a heading.
+_HEADING = 16
+
+
+def by_name(
+    frame: pd.DataFrame,
+    columns: Iterable[tuple[str, str, Cell]],
+    *,
+    title: str,
+    caption: str,
+    brief: Collection[str] = (),
+) -> Grid:
+    """Return a table of ``frame`` whose rows are told apart by its index, an objective or a run a row.
 
     Args:
         frame: one row an objective, as the analyses' ``summary`` returns it.
-        rows: label, column of ``frame`` and how a cell is written; absent columns are left out.
+        columns: heading, column of ``frame`` and how a cell is written; absent columns are left out.
         title: above the table.
         caption: below it.
+        brief: columns of ``frame`` that are printed at first sight; none for all.
     """
-    return _Transposed(frame, [row for row in rows if row[1] in frame], title, caption)
-
-
-# Characters of the labels and of an objective's column: an interval of two numbers and a gap.
-_LABELS, _COLUMN = 12, 17
-
-
-@dataclass(frozen=True)
-class _Transposed:
-    frame: pd.DataFrame
-    rows: list[tuple[str, str, Cell]]
-    title: str
-    caption: str
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        count = len(self.frame)
-        at_once = max(1, (options.max_width - _LABELS) // _COLUMN)
-        # Parts of about one size: 4 and 3 rather than 6 and 1.
-        at_once = -(-count // -(-count // at_once))
-        for start in range(0, count, at_once):
-            last = start + at_once >= count
-            yield self._part(
-                self.frame.iloc[start : start + at_once],
-                title=None if start else self.title,
-                caption=self.caption if last else None,
-            )
-
-    def _part(self, frame: pd.DataFrame, title: str | None, caption: str | None) -> Table:
-        table = new_table(title, caption, show_lines=True, padding=(0, 1, 0, 0))
-        table.add_column("", no_wrap=False)
-        for name in frame.index:
-            # An objective's name may break after its colon or comma.
-            table.add_column(shown(str(name).replace(":", ":\n").replace(",", ",\n")), justify="right")
-        for label, column, write in self.rows:
-            cells = [write({"objective": name} | dict(row), column) for name, row in frame.iterrows()]
-            table.add_row(*map(shown, [label, *cells]))
-        return table
+    present = [column for column in columns if column[1] in frame]
+    kept = [column for column in present if is_full() or not brief or column[1] in brief]
+    heads = [
+        textwrap.fill(heading, _HEADING, break_long_words=False, break_on_hyphens=False)
+        for heading, _, _ in kept
+    ]
+    rows = [
+        [str(name), *(write({"objective": name} | dict(row), column) for _, column, write in kept)]
+        for name, row in frame.iterrows()
+    ]
+    return Grid(["", *heads], rows, title, caption, hidden=len(present) - len(kept))

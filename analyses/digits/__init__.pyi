@@ -1,6 +1,7 @@
 from .digits import remarks, run, table
 from .figures import plot, write
+from .layout import summary
 from .settings import Settings
 from .words import MEANINGS, answer
 
-__all__ = ["MEANINGS", "Settings", "answer", "plot", "remarks", "run", "table", "write"]
+__all__ = ["MEANINGS", "Settings", "answer", "plot", "remarks", "run", "summary", "table", "write"]

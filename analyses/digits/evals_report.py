@@ -42,7 +42,7 @@ def table(tree: xr.DataTree) -> RenderableType:
         ("old weight of images over the start's", "kept_share", tables.with_interval),
         ("new task: accuracy change", "answers_gain", tables.with_interval),
     ]
-    return tables.transposed(
+    return tables.by_name(
         final(tree),
         rows,
         title="What the answers say: digits of which the upper half is given",

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from rich.console import RenderableType
-from rich.table import Table
 
 from analyses.core import tables
 from analyses.digits.evals_layout import mean_and_interval
@@ -41,7 +40,7 @@ def final(tree: xr.DataTree) -> pd.DataFrame:
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the last checkpoints as a table for the terminal, an objective a column."""
     first = str(tree["comparison"]["other"].to_numpy()[0])
-    return tables.transposed(
+    return tables.by_name(
         final(tree),
         [
             ("old weight at the start", "start_old_weight", tables.plain),
@@ -66,7 +65,7 @@ def _of_counted(row: Any, name: str) -> str:
     return f"{row[name]:.0f} of {row['num_counted']:.0f}"
 
 
-def agreement(tree: xr.DataTree) -> Table:
+def agreement(tree: xr.DataTree) -> tables.Grid:
     """Return measured and counted old weight of every objective and checkpoint, means over the networks."""
     count, posterior = tree["count"].to_dataset(), tree["posterior"].to_dataset()
     words = tree["sample_stats"]["weight_words"].astype(str)

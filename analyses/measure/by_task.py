@@ -7,7 +7,6 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from analyses.core import checkpoint_axis, examples_shown, figures, tables
 from analyses.measure import samples_shown
@@ -31,11 +30,10 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal, a task a row, and examples of the last checkpoint."""
-    shown = [_table(tree)] + ([examples_shown.table(tree)] if "examples" in tree.children else [])
-    return Group(*shown)
+    return Group(_table(tree), *([examples_shown.table(tree)] if "examples" in tree.children else []))
 
 
-def _table(tree: xr.DataTree) -> Table:
+def _table(tree: xr.DataTree) -> tables.Grid:
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
     caption = (
@@ -46,27 +44,26 @@ def _table(tree: xr.DataTree) -> Table:
     if kept < 1.0:
         caption += f" Held-out references keep {100 * kept:.0f} % of their squared distances."
     caption += not_counted(attrs)
-    result = tables.new_table("What is left of every task, and what has moved", caption)
-    for name in ("checkpoint", "task"):
-        result.add_column(name, justify="left")
-    for name in ("weight", "drift", "resolution", "P(unmoved)"):
-        result.add_column(name, justify="right", overflow="fold")
-    for name in ("weights", "drifts"):
-        result.add_column(name, justify="left")
     tasks = list(tree["posterior"]["task"].to_numpy())
-    for name, row in summary(tree).iterrows():
-        first, last = row["task"] == tasks[0], row["task"] == tasks[-1]
-        cells = [
-            name if first else "",
-            row["task"],
-            tables.with_interval(dict(row), "weight"),
-            tables.with_interval(dict(row), "task_drift"),
-            tables.number(row["resolution"]),
-            tables.number(row["unmoved_probability"]),
-            *(row[f"{word}_words"].partition(":")[0] if first else "" for word in ("weight", "drift")),
-        ]
-        result.add_row(*map(tables.shown, cells), end_section=last)
-    return result
+    rows, ends = [], set()
+    for place, (name, row) in enumerate(summary(tree).iterrows()):
+        first = row["task"] == tasks[0]
+        rows.append(
+            [
+                str(name) if first else "",
+                str(row["task"]),
+                tables.with_interval(dict(row), "weight"),
+                tables.with_interval(dict(row), "task_drift"),
+                tables.number(row["resolution"]),
+                tables.number(row["unmoved_probability"]),
+                *(tables.verdict(row[f"{word}_words"]) if first else "" for word in ("weight", "drift")),
+            ]
+        )
+        if row["task"] == tasks[-1]:
+            ends.add(place)
+    heads = ["", "task", "weight", "drift", "resolution", "P(un-\nmoved)", "verdict:\nweights", "\ndrifts"]
+    title = "What is left of every task, and what has moved, by checkpoint"
+    return tables.Grid(heads, rows, title, caption, keys=2, left={6, 7}, ends=ends)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

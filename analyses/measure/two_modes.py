@@ -8,7 +8,6 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from analyses.core import checkpoint_axis, examples_shown, figures, tables
 from analyses.measure import samples_shown
@@ -41,11 +40,10 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal, and examples of the last checkpoint."""
-    shown = [_table(tree)] + ([examples_shown.table(tree)] if "examples" in tree.children else [])
-    return Group(*shown)
+    return Group(_table(tree), *([examples_shown.table(tree)] if "examples" in tree.children else []))
 
 
-def _table(tree: xr.DataTree) -> Table:
+def _table(tree: xr.DataTree) -> tables.Grid:
     frame = summary(tree)
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
@@ -62,27 +60,29 @@ def _table(tree: xr.DataTree) -> Table:
             "distance, and drift outside of the projection is not in the numbers."
         )
     caption += not_counted(attrs)
-    result = tables.new_table("What is left of the old task, and what has moved", caption)
-    for name in ("checkpoint", "old weight", "old drift", "resolution", "P(unmoved)", "new gap"):
-        result.add_column(name, justify="left" if name == "checkpoint" else "right")
-    for name in ("weight", "drift"):
-        result.add_column(name, justify="left")
-    for name, row in frame.iterrows():
-        cells = [tables.with_interval(dict(row), v) for v in ("old_weight", "old_drift")]
-        result.add_row(
-            *map(
-                tables.shown,
-                [
-                    name,
-                    *cells,
-                    tables.number(row["old_resolution"]),
-                    tables.number(row["old_unmoved_probability"]),
-                    tables.with_interval(dict(row), "new_gap"),
-                    *(row[f"{word}_words"].partition(":")[0] for word in ("weight", "drift")),
-                ],
-            )
-        )
-    return result
+    heads = [
+        "",
+        "old weight",
+        "old drift",
+        "resolution",
+        "P(un-\nmoved)",
+        "new gap",
+        "verdict:\nweight",
+        "\ndrift",
+    ]
+    rows = [
+        [
+            str(name),
+            *(tables.with_interval(dict(row), variable) for variable in ("old_weight", "old_drift")),
+            tables.number(row["old_resolution"]),
+            tables.number(row["old_unmoved_probability"]),
+            tables.with_interval(dict(row), "new_gap"),
+            *(tables.verdict(row[f"{word}_words"]) for word in ("weight", "drift")),
+        ]
+        for name, row in frame.iterrows()
+    ]
+    title = "What is left of the old task, and what has moved, by checkpoint"
+    return tables.Grid(heads, rows, title, caption, left={6, 7})
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

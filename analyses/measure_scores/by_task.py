@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from analyses.core import checkpoint_axis, figures, tables
 from inference.intervals import interval_probability
@@ -27,31 +26,31 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal, a checkpoint and task a row."""
     caption = (
         f"Mean and {100 * interval_probability():g} % interval. The references are taken as they are: that a "
         "task's behaviour has moved is not seen, so there is no drift."
     )
-    result = tables.new_table("What is left of every task, by scores", caption)
-    for name in ("checkpoint", "task"):
-        result.add_column(name, justify="left")
-    for name in ("samples", "weight", "information"):
-        result.add_column(name, justify="right")
-    result.add_column("verdict", justify="left")
     tasks = list(tree["posterior"]["task"].to_numpy())
-    for name, row in summary(tree).iterrows():
+    rows, ends = [], set()
+    for place, (name, row) in enumerate(summary(tree).iterrows()):
         opens = row["task"] == tasks[0]
-        cells = [
-            name if opens else "",
-            row["task"],
-            row["num_samples"] if opens else "",
-            tables.with_interval(dict(row), "weight"),
-            tables.number(row["task_information"]),
-            row["words"].partition(":")[0] if opens else "",
-        ]
-        result.add_row(*map(tables.shown, cells), end_section=row["task"] == tasks[-1])
-    return result
+        rows.append(
+            [
+                str(name) if opens else "",
+                str(row["task"]),
+                str(row["num_samples"]) if opens else "",
+                tables.with_interval(dict(row), "weight"),
+                tables.number(row["task_information"]),
+                tables.verdict(row["words"]) if opens else "",
+            ]
+        )
+        if row["task"] == tasks[-1]:
+            ends.add(place)
+    heads = ["", "task", "samples", "weight", "information", "verdict"]
+    title = "What is left of every task, by scores, by checkpoint"
+    return tables.Grid(heads, rows, title, caption, keys=2, left={5}, ends=ends)
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

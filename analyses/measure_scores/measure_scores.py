@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from rich.table import Table
+from rich.console import RenderableType
 
 from analyses.core import tables
 from analyses.core.settings import BaseSettings, each, setting, text, texts
@@ -103,9 +103,9 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return frame
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal, a checkpoint (and task) a row."""
-    shown: Table = _shown_by(tree).table(tree)
+    shown: RenderableType = _shown_by(tree).table(tree)
     return shown
 
 

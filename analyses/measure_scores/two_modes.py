@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from analyses.core import checkpoint_axis, figures, tables
 from inference.intervals import interval, interval_kind, interval_probability
@@ -41,27 +40,26 @@ def _limits(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     return limits.sel(ci_bound="lower").to_numpy(), limits.sel(ci_bound="upper").to_numpy()
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal, a checkpoint a row."""
     caption = (
         f"Mean and {100 * interval_probability():g} % interval. Both references are taken as they are: that "
         "the old behaviour has moved is not seen, so there is no drift."
     )
-    result = tables.new_table("What is left of the old task, by scores", caption)
-    result.add_column("checkpoint", justify="left")
-    for name in ("samples", "old weight", "information"):
-        result.add_column(name, justify="right")
-    result.add_column("verdict", justify="left")
-    for name, row in summary(tree).iterrows():
-        cells = [
-            name,
-            row["num_samples"],
+    rows = [
+        [
+            str(name),
+            str(row["num_samples"]),
             tables.with_interval(dict(row), "old_weight"),
             tables.number(row["information"]),
-            row["words"].partition(":")[0],
+            tables.verdict(row["words"]),
         ]
-        result.add_row(*map(tables.shown, cells))
-    return result
+        for name, row in summary(tree).iterrows()
+    ]
+    heads = ["", "samples", "old weight", "information", "verdict"]
+    return tables.Grid(
+        heads, rows, "What is left of the old task, by scores, by checkpoint", caption, left={4}
+    )
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from rich.table import Table
 from tqdm.auto import tqdm
 
 from analyses.core import outputs, tables
@@ -255,7 +254,7 @@ _WORDS = {
 }
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return some points of every map as a table for the terminal."""
     frame, settings = summary(tree), tree.attrs
     shown = [_middle(tree, name, frame[frame["map"] == name]) for name in (*NAMES, _ADAPTIVE)]

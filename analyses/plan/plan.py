@@ -5,6 +5,7 @@ are free to move, and what batches of a finite size miss. ``check`` trains and c
 it imports load quickly; drawing and training are imported where they are asked for.
 """
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from rich.table import Table
 
 from analyses.core import outputs, tables
 from analyses.core.settings import BaseSettings, seed_setting, setting, texts
@@ -218,7 +218,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
 
 
-def table(tree: xr.DataTree) -> Table:
+def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal."""
     frame, settings = summary(tree), tree.attrs
     wanted = settings["keep"] * settings["start_old_weight"]
@@ -232,11 +232,11 @@ def table(tree: xr.DataTree) -> Table:
     return tables.listed(
         frame,
         [
-            ("objective", "objective", _broken),
+            ("objective", "objective", lambda row, name: str(row[name])),
             ("final\nold weight", "final_old_weight", tables.with_trained("simulated_old_weight")),
             ("final\nretention", "final_retention", tables.with_trained("simulated_retention")),
             ("peak\ndrift", "peak_old_drift", tables.with_trained("simulated_peak_old_drift")),
-            (f"smallest that\nretains {wanted:.3g}", "answer", _words),
+            (f"smallest that\nretains {wanted:.3g}", "answer", _answer),
             ("starved\nbatch", "starvation_largest", _starved),
             ("eff.", "effective_fraction", tables.plain),
         ],
@@ -259,10 +259,6 @@ def _starved(row: Mapping[str, Any], name: str) -> str:
     return once if ever == tables.MISSING else f"{once}\never {ever}"
 
 
-def _broken(row: Mapping[str, Any], name: str) -> str:
-    """Return an objective's name in lines that a narrow table holds."""
-    return _words(row, name).replace("_", "_\n")
-
-
-def _words(row: Mapping[str, Any], name: str) -> str:
-    return str(row[name]).replace(":", ":\n").replace(",", ",\n").replace("; ", ";\n")
+def _answer(row: Mapping[str, Any], name: str) -> str:
+    """Return what is enough in lines that leave room for other columns."""
+    return "\n".join(textwrap.fill(part, 24) for part in str(row[name]).replace("; ", ";\n").split("\n"))

@@ -284,7 +284,7 @@ def test_runs_stand_side_by_side_and_figures_in_the_order_of_their_meanings(draw
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.draws], ids=lambda one: one.word)
 def test_every_command_that_draws_has_an_answer_and_tells_what_its_figures_show(command):
     analysis = getattr(analyses, command.module)
-    assert callable(analysis.answer)
+    assert all(map(callable, (analysis.answer, analysis.summary, analysis.plot, analysis.table)))
     assert analysis.MEANINGS
     for words in analysis.MEANINGS.values():
         assert words.endswith((".", "?"))
