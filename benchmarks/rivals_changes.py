@@ -1,4 +1,4 @@
-"""What tells that a model has changed, and whether it tells in which way: distances beside `inference.measure`."""
+"""What tells that a model has changed, and in which way: distances between samples beside `inference.measure`."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from benchmarks.rivals_distances import frechet_distance, mmd_test, neighbourhood
 from benchmarks.rivals_settings import CHANGES, World
 from inference import measure
+from inference.intervals import interval
 
 Samples = Float[np.ndarray, "sample feature"]
 
@@ -46,8 +47,9 @@ def distances(before: Samples, after: Samples, rng: np.random.Generator) -> dict
 def statistics(here: World, seed: int, method: str) -> pd.DataFrame:
     """Return a row a change of a world: the distances from before, and what is measured.
 
-    ``mass`` is the posterior mean of what the old weight has lost, in standard deviations and without its sign;
-    ``moved`` the probability that the old mode has moved.
+    ``mass`` is the posterior mean of what the old weight has lost, in standard deviations and without its
+    sign; ``lost_mass`` whether its interval lies beside 0; ``moved`` the probability that the old mode has
+    moved.
 
     Args:
         here: the world.
@@ -62,12 +64,14 @@ def statistics(here: World, seed: int, method: str) -> pd.DataFrame:
     rows = []
     for number, (change, samples) in enumerate(here.after.items()):
         lost = weight.sel(checkpoint=_BEFORE) - weight.sel(checkpoint=change)
+        low, high = interval(lost).to_numpy()
         rows.append(
             {"change": change}
             | distances(here.before, samples, np.random.default_rng([seed, number]))
             | {
                 "mass": abs(float(lost.mean() / lost.std())),
                 "moved": 1.0 - float(stats["old_unmoved_probability"].sel(checkpoint=change)),
+                "lost_mass": bool(low > 0.0 or high < 0.0),
                 "lost": float(lost.mean()),
                 "drift": float(tree["posterior"]["old_drift"].sel(checkpoint=change).mean()),
             }
@@ -78,23 +82,26 @@ def statistics(here: World, seed: int, method: str) -> pd.DataFrame:
 def alarms(frame: pd.DataFrame) -> pd.DataFrame:
     """Return how often each method says that something has changed, a row a method and a column a change.
 
-    All but those whose name ends in a rule raise `FALSE_ALARMS` false alarms where nothing has changed, as simulated.
-    ``massdrift: either`` raises one where mass or drift is rare. ``drift over mass`` is the probability that a
-    method's statistic is larger where the old mode has moved than where mass alone has been lost, ties halved: at 1/2
-    it cannot tell the two.
+    All but those whose name holds a rule raise `FALSE_ALARMS` false alarms where nothing has changed, as
+    simulated. ``massdrift: either`` raises one where mass or drift is rare. ``drift over mass`` is the
+    probability that a method's statistic is larger where the old mode has moved than where mass alone has
+    been lost, ties halved: at 1/2 it cannot tell the two.
 
     Args:
         frame: rows of `statistics` of many worlds.
     """
     null = frame[frame["change"] == "nothing"]
     # How often a value that is as large occurs where nothing has changed.
-    rare = {name: _tail(frame[column].to_numpy(), null[column].to_numpy()) for name, column in METHODS.items()}
+    rare = {
+        name: _tail(frame[column].to_numpy(), null[column].to_numpy()) for name, column in METHODS.items()
+    }
     scores = {name: frame[column].to_numpy() for name, column in METHODS.items()}
     scores["massdrift: either"] = -np.minimum(rare["massdrift: mass"], rare["massdrift: drift"])
     flags: dict[str, np.ndarray] = {"MMD, p < 0.05": frame["mmd_p"].to_numpy() < FALSE_ALARMS}
     for name, score in scores.items():
         limit = np.quantile(score[frame["change"] == "nothing"], 1.0 - FALSE_ALARMS)
         flags[name] = score > limit
+    flags["massdrift: interval of mass beside 0"] = frame["lost_mass"].to_numpy()
     flags["massdrift: P(moved) > 1/2"] = frame["moved"].to_numpy() > 0.5
     rows = []
     for name, flag in flags.items():

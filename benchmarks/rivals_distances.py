@@ -1,7 +1,7 @@
 """What is measured between two sets of samples to say that something changed, and neither what nor how much.
 
-MMD with its permutation test, the Fréchet distance, and density and coverage. All take samples of a first model
-and of a second one, shape (sample, feature).
+MMD with its permutation test, the Fréchet distance, and density and coverage. All take samples of a first
+model and of a second one, shape (sample, feature).
 """
 
 from typing import NamedTuple
@@ -80,7 +80,7 @@ def frechet_distance(first: Samples, second: Samples) -> float:
 
 
 class Neighbourhood(NamedTuple):
-    """Density (1 where laws are equal) and coverage (at most 1) of a second model's samples among a first's."""
+    """Density (1 where laws are equal) and coverage (at most 1) of second samples among the first."""
 
     density: float
     coverage: float
@@ -89,14 +89,12 @@ class Neighbourhood(NamedTuple):
 def neighbourhood(first: Samples, second: Samples, num_neighbours: int = _NEIGHBOURS) -> Neighbourhood:
     """Return density and coverage of the second samples in balls around the first ones.
 
-    A ball reaches to the k-th neighbour of its sample among the first. Density is the mean number of balls in which
-    a second sample lies, over k; coverage the share of balls in which one lies.
+    A ball reaches to the k-th neighbour of its sample among the first. Density is the mean number of balls
+    in which a second sample lies, over k; coverage the share of balls in which one lies.
 
     Source: Naeem et al. 2020, arXiv:2002.09797.
     """
     # The first neighbour of a sample is itself.
     radii = NearestNeighbors(n_neighbors=num_neighbours + 1).fit(first).kneighbors(first)[0][:, -1]
     inside = distance.cdist(first, second) <= radii[:, None]
-    return Neighbourhood(
-        float(inside.sum(axis=0).mean() / num_neighbours), float(inside.any(axis=1).mean())
-    )
+    return Neighbourhood(float(inside.sum(axis=0).mean() / num_neighbours), float(inside.any(axis=1).mean()))

@@ -1,8 +1,8 @@
 """Checkpoints on which `benchmarks.rivals` holds `inference.measure` against other methods.
 
-Of the weight: cases of `calibration_cases`, whose checkpoints have old weights of 0.1, 0.3 and 0.7. Of what changed:
-worlds, in each of which a model is post-trained in five ways. Features have unit variance in a mode, so that
-distances and classifiers that depend on the scale of features see them at their best.
+Of the weight: cases of `calibration_cases`, whose checkpoints have old weights of 0.1, 0.3 and 0.7. Of what
+changed: worlds, in each of which a model is post-trained in five ways. Features have unit variance in a
+mode, so that distances and classifiers that depend on the scale of features see them at their best.
 """
 
 import functools
@@ -88,8 +88,8 @@ SETTINGS = _settings()
 #: What post-training did, in a world.
 CHANGES = ("nothing", "mass", "drift toward new", "drift across", "both")
 
-# Old weight before post-training, samples of a reference and of a model, and what post-training takes from the
-# weight and how far it moves the old mode, uniformly drawn.
+# Old weight before post-training, samples of a reference and of a model, and what post-training takes from
+# the weight and how far it moves the old mode, uniformly drawn.
 _START, _REFERENCE, _SAMPLES, _LOST, _LENGTH = 0.8, 500, 1000, (0.05, 0.3), (0.3, 1.2)
 
 
@@ -119,6 +119,7 @@ def world(separation: float, rng: np.random.Generator) -> World:
         lost, length = rng.uniform(*_LOST), rng.uniform(*_LENGTH)
         direction = _orthogonal(rng, axis) if change == "drift across" else axis
         after[change] = model(
-            _START - lost * (change in ("mass", "both")), length * ("drift" in change or change == "both") * direction
+            _START - lost * (change in ("mass", "both")),
+            length * ("drift" in change or change == "both") * direction,
         )
     return World(model(_START, 0.0), after, mode(0.0, _REFERENCE), mode(separation * axis, _REFERENCE))

@@ -1,8 +1,8 @@
-"""The old weight of checkpoints by `inference.measure` and by QuaPy's quantifiers, each with draws and its time.
+"""The old weight of checkpoints by `inference.measure` and by QuaPy's quantifiers, with draws and the time.
 
-A quantifier learns a classifier of both references and asks in which shares their samples, classified so, make up
-those of a checkpoint: the modes of a checkpoint must be those of the references. Its draws are QuaPy's own
-bootstrap, `AggregativeBootstrap`, which resamples the classified checkpoint.
+A quantifier learns a classifier of both references and asks in which shares their samples, classified so,
+make up those of a checkpoint: the modes of a checkpoint must be those of the references. Its draws are
+QuaPy's own bootstrap, `AggregativeBootstrap`, which resamples the classified checkpoint.
 """
 
 import importlib.util
@@ -70,12 +70,13 @@ def massdrift(task: Task, seed: int, num_resamples: int, **settings: Any) -> lis
     words = [str(word).split(":")[0] for word in stats["weight_words"].to_numpy()]
     k_hat = stats["k_hat"].to_numpy()
     return [
-        Estimate(draws.to_numpy()[i], seconds, words[i], float(k_hat[i])) for i in range(len(task.checkpoints))
+        Estimate(draws.to_numpy()[i], seconds, words[i], float(k_hat[i]))
+        for i in range(len(task.checkpoints))
     ]
 
 
 def quantified(task: Task, seed: int, num_resamples: int, *, quantifier: str) -> list[Estimate]:
-    """Return what a quantifier of QuaPy says of every checkpoint, of a logistic regression of the references."""
+    """Return what a quantifier of QuaPy says of every checkpoint; it classifies by logistic regression."""
     from quapy.method import aggregative, confidence
 
     made: Callable[..., Any] = {
@@ -96,7 +97,8 @@ def quantified(task: Task, seed: int, num_resamples: int, *, quantifier: str) ->
     found = []
     # QuaPy would start a process a core, whose random numbers no seed determines.
     with joblib.parallel_config(backend="sequential"), warnings.catch_warnings():
-        # What calibrates EMQ imports a module of SciPy that is to go; an EM that has not ended is an estimate too.
+        # What calibrates EMQ imports a module of SciPy that is to go; an EM that has not ended is an
+        # estimate too.
         warnings.filterwarnings("ignore", message="scipy.misc", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="the method has reached the maximum")
         start = time.perf_counter()
