@@ -1,4 +1,4 @@
-"""What tells that a model has changed, and in which way: distances between samples beside `inference.measure`."""
+"""What tells that a model has changed, and in which way: distances beside `inference.measure`."""
 
 from collections.abc import Mapping
 

@@ -98,10 +98,10 @@ def agreement(
 
 
 def changes(network: Network, seed: int) -> pd.DataFrame:
-    """Return a row for the start and each objective's last checkpoint: distances from the start, and measures.
+    """Return a row for the start and each objective's last checkpoint: counted, measured, changed.
 
-    ``counted`` is the count's old weight; ``old_weight`` and ``old_drift`` are posterior means of the measurement
-    that `massdrift digits` makes.
+    ``counted`` is the old weight by the panel; ``old_weight`` and ``old_drift`` are posterior means of the
+    measurement that ``massdrift digits`` makes; distances are from the start.
     """
     last = {name.split("/")[0]: place for place, name in enumerate(network.names) if name != START}
     samples = {name: network.task.checkpoints[place] for name, place in last.items()}

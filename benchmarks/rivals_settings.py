@@ -90,7 +90,7 @@ CHANGES = ("nothing", "mass", "drift toward new", "drift across", "both")
 
 # Old weight before post-training, samples of a reference and of a model, and what post-training takes from
 # the weight and how far it moves the old mode, uniformly drawn.
-_START, _REFERENCE, _SAMPLES, _LOST, _LENGTH = 0.8, 500, 1000, (0.05, 0.3), (0.3, 1.2)
+_START, _REFERENCE, _SAMPLES, _LOST, _LENGTH = 0.8, 500, 500, (0.03, 0.2), (0.2, 0.9)
 
 
 class World(NamedTuple):
