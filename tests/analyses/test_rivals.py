@@ -1,4 +1,4 @@
-"""What `benchmarks.rivals` holds `inference.measure` against: distances against closed forms, and its tables."""
+"""What `inference.measure` is held against by `benchmarks.rivals`: distances, by closed forms, and tables."""
 
 import importlib.util
 from math import prod
@@ -35,11 +35,11 @@ def test_squared_mmd_is_unbiased_for_that_of_two_gaussians(shift):
 
 def test_permutation_p_is_uniform_where_laws_are_equal_and_small_where_they_are_not():
     rng = np.random.default_rng(1)
-    draw = lambda shift: (
-        mmd_test(
-            rng.standard_normal((15, 2)), rng.standard_normal((25, 2)) + shift, rng, num_permutations=19
-        ).p_value
-    )
+
+    def draw(shift):
+        x, y = rng.standard_normal((15, 2)), rng.standard_normal((25, 2)) + shift
+        return mmd_test(x, y, rng, num_permutations=19).p_value
+
     equal = np.array([draw(0.0) for _ in range(400)])
     # Of 20 equally likely values, 1/20 to 1.
     for level in (0.05, 0.25, 0.5):
@@ -72,7 +72,7 @@ def test_median_distance_is_the_bandwidth_unless_it_is_given():
 
 
 def test_frechet_distance_is_the_wasserstein_distance_of_gaussians():
-    """Of y = m + A x with A symmetric, positive definite: tr((A - I) Σ (A - I)) + the means' squared distance."""
+    """Of y = m + A x, A symmetric and positive definite: |μ_y - μ_x|² + tr((A - I) Σ (A - I))."""
     rng = np.random.default_rng(4)
     x = rng.standard_normal((50, 3)) @ rng.standard_normal((3, 3))
     root = rng.standard_normal((3, 3))
@@ -127,7 +127,10 @@ def test_alarms_are_counted_at_the_same_rate():
     """A method that sees all but the null, and one that sees nothing."""
     num, rng = 200, np.random.default_rng(6)
     change = np.repeat(CHANGES, num)
-    noise = lambda: rng.uniform(size=len(change))
+
+    def noise():
+        return rng.uniform(size=len(change))
+
     sees = noise() + 10.0 * (change != "nothing")
     frame = pd.DataFrame(
         {name: noise() for name in ("frechet", "uncovered", "density_off", "mmd_p", "moved")}
