@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from benchmarks import rivals_changes, rivals_digits, rivals_figure
+from benchmarks import rivals_changes, rivals_digits, rivals_figure, rivals_tables
 from benchmarks.calibration_cases import two_modes
+from benchmarks.rivals_digits import Network
 from benchmarks.rivals_settings import SETTINGS, Setting, world
 from benchmarks.rivals_weights import Estimate, Task, check_quapy, massdrift, quantified
 from inference.storage import files, kept
@@ -79,46 +80,14 @@ def case_rows(setting: Setting, number: int, method: str, num_resamples: int) ->
     return pd.DataFrame(rows)
 
 
-def weight_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a setting and method: bias, error, coverage, width and time.
-
-    ``coverage where good`` counts the checkpoints whose verdict on the weight is good, ``good`` is their
-    share; of a method without a verdict both are missing.
-    """
-    error = rows["estimate"] - rows["old_weight"]
-    covered = (rows["lower"] <= rows["old_weight"]) & (rows["old_weight"] <= rows["upper"])
-    good = (rows["word"] == "good").where(rows["word"] != "")
-    found = rows.assign(
-        error=error,
-        squared=error**2,
-        covered=covered.astype(float),
-        width=rows["upper"] - rows["lower"],
-        good=good.astype(float),
-        covered_good=covered.where(good.eq(True)).astype(float),
-    )
-    groups = found.groupby(["setting", "method"], sort=False)
-    return pd.DataFrame(
-        {
-            "checkpoints": groups.size(),
-            "bias": groups["error"].mean(),
-            "bias_error": groups["error"].sem(),
-            "rmse": np.sqrt(groups["squared"].mean()),
-            "coverage": groups["covered"].mean(),
-            "width": groups["width"].mean(),
-            "seconds": groups["seconds"].median(),
-            "good": groups["good"].mean(),
-            "coverage where good": groups["covered_good"].mean(),
-        }
-    ).reset_index()
-
-
 def weight(options: argparse.Namespace) -> None:
-    """Draw the cases, and print and write the table of the weight."""
+    """Draw the cases, and print and write the tables of the weight."""
     check_quapy()
     chosen = [setting for setting in SETTINGS if options.only in setting.name]
     if not chosen:
         raise InputError(f"--only must be part of the name of a setting; got {options.only}")
-    parts = [(setting, number) for setting in chosen for number in range(options.num)]
+    # Case by case, so that what is finished when it is stopped is a smaller table.
+    parts = [(setting, number) for number in range(options.num) for setting in chosen]
     frames = [
         _kept(
             options,
@@ -127,9 +96,12 @@ def weight(options: argparse.Namespace) -> None:
         )
         for setting, number in tqdm(parts, desc="cases")
     ]
-    rows = pd.concat(frames, ignore_index=True)
-    table = weight_table(rows)
+    place = {setting.name: k for k, setting in enumerate(chosen)}
+    rows = pd.concat(frames).sort_values("setting", key=lambda names: names.map(place), kind="stable")
+    table = rivals_tables.of_weights(rows)
     _write(options, "weight", rows, table)
+    print(rivals_tables.text(rivals_tables.side_by_side(table)), "\n")
+    print(rivals_tables.text(rivals_tables.by_method(rows)), "\n")
     rivals_figure.weights(table, options.out)
     large = rows[rows["method"] == "massdrift"]["k_hat"] > 0.7
     print(f"k̂ of massdrift is above 0.7 at {large.mean():.2f} of the checkpoints")
@@ -147,8 +119,9 @@ def change(options: argparse.Namespace) -> None:
             for number in tqdm(range(options.num), desc=f"worlds at δ = {separation:g}")
         ]
         rows = pd.concat(frames, ignore_index=True)
-        print(f"\nδ = {separation:g}")
-        _write(options, f"change-{separation:g}", rows, rivals_changes.alarms(rows))
+        table = rivals_changes.alarms(rows)
+        _write(options, f"change-{separation:g}", rows, table)
+        print(f"δ = {separation:g}\n{rivals_tables.text(table)}\n")
 
 
 def _world_rows(separation: float, number: int, method: str) -> pd.DataFrame:
@@ -159,64 +132,48 @@ def _world_rows(separation: float, number: int, method: str) -> pd.DataFrame:
 def digits(options: argparse.Namespace) -> None:
     """Measure the networks of a run; print and write how methods agree with the count, and the distances."""
     check_quapy()
-    every, changed = [], []
+    agreed, changed = [], []
     for seed, network in enumerate(tqdm(rivals_digits.networks(options.folder), desc="networks")):
-        rng = np.random.default_rng(seed)
+        facts = (seed, network, options.method, options.num_resamples)
         for name, of in methods(options.method, unequal={"covariance": "unequal"}).items():
-            estimates = of(network.task, seed, options.num_resamples)
-            every.append(rivals_digits.agreement(network, name, estimates, rng))
-        changed.append(rivals_digits.changes(network, seed).assign(network=seed))
-    rows = pd.concat(every, ignore_index=True)
-    groups = rows.assign(squared=rows["error"] ** 2).groupby("method", sort=False)
-    table = pd.DataFrame(
-        {
-            "checkpoints": groups.size(),
-            "bias": groups["error"].mean(),
-            "rmse": np.sqrt(groups["squared"].mean()),
-            "agrees": groups["agrees"].mean(),
-            "held": groups["held"].mean(),
-            "width": groups["width"].mean(),
-            "seconds": groups["seconds"].median(),
-        }
-    )
-    _write(options, "digits", rows, table.reset_index())
-    both = pd.concat(changed, ignore_index=True)
-    shown = ["counted", "old_weight", "old_drift", "squared_mmd", "mmd_p", "frechet", "coverage", "density"]
-    _write(
-        options, "digits-changes", both, both.groupby("checkpoint", sort=False)[shown].mean().reset_index()
-    )
+
+            def compute(
+                name: str = name, of: Method = of, network: Network = network, seed: int = seed
+            ) -> pd.DataFrame:
+                estimates = of(network.task, seed, options.num_resamples)
+                return rivals_digits.agreement(network, name, estimates, np.random.default_rng(seed))
+
+            agreed.append(_kept(options, ("digits", name, *facts), compute))
+        changes = functools.partial(rivals_digits.changes, network, seed)
+        changed.append(_kept(options, ("digits-changes", *facts), changes))
+    rows, both = pd.concat(agreed, ignore_index=True), pd.concat(changed, ignore_index=True)
+    for name, frame, table in (
+        ("digits", rows, rivals_tables.of_agreement(rows)),
+        ("digits-changes", both, rivals_tables.of_changes(both)),
+    ):
+        _write(options, name, frame, table)
+        print(rivals_tables.text(table), "\n")
+
+
+# Columns of rows that hold texts.
+_TEXTS = ("setting", "method", "word", "change", "checkpoint")
 
 
 def _kept(options: argparse.Namespace, facts: Any, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """Return the rows of a part: those that are kept, or computed now and kept."""
 
     def arrays() -> dict[str, np.ndarray]:
-        frame = compute()
         return {
             str(name): column.to_numpy().astype(str) if name in _TEXTS else column.to_numpy()
-            for name, column in frame.items()
+            for name, column in compute().items()
         }
 
     return pd.DataFrame(kept.arrays(facts, arrays, folder=options.out / "parts", name=str(facts[0])))
 
 
-# Columns of rows that hold texts.
-_TEXTS = ("setting", "method", "word", "change")
-
-
 def _write(options: argparse.Namespace, name: str, rows: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Write rows and table, and print the table as the docs show it."""
     files.write(options.out / f"{name}.csv", rows.to_csv(index=False).encode())
     files.write(options.out / f"{name}_table.csv", table.to_csv(index=False).encode())
-    print(f"| {' | '.join(table.columns)} |\n|{'---|' * len(table.columns)}")
-    for row in table.itertuples(index=False):
-        print(f"| {' | '.join(map(_shown, row))} |", flush=True)
-
-
-def _shown(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return "" if np.isnan(value) else f"{value:.3f}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ make up those of a checkpoint: the modes of a checkpoint must be those of the re
 QuaPy's own bootstrap, `AggregativeBootstrap`, which resamples the classified checkpoint.
 """
 
+import functools
 import importlib.util
 import time
 import warnings
@@ -23,6 +24,10 @@ from mixture_models.validation import InputError
 Samples = Float[np.ndarray, "sample feature"]
 
 
+# Of a classifier's probabilities.
+_LEAST = 1e-12
+
+
 class Task(NamedTuple):
     """Checkpoints of one run, and samples of the old and of the new task."""
 
@@ -36,7 +41,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         draws: of the old weight; their mean is the estimate, and the interval has equal tails.
-        seconds: that the checkpoint took, with its part of what is done once for all checkpoints of a run.
+        seconds: of a processor, with a checkpoint's part of what is done once for all checkpoints of a run.
         word: the verdict's first word, empty where a method has none.
         k_hat: of the draws' importance weights, NaN where there are none.
     """
@@ -61,10 +66,10 @@ class Estimate(NamedTuple):
 
 def massdrift(task: Task, seed: int, num_resamples: int, **settings: Any) -> list[Estimate]:
     """Return what `inference.measure` says of every checkpoint, under these settings of it."""
-    start = time.perf_counter()
+    start = time.process_time()
     samples = dict(enumerate(task.checkpoints))
     tree = measure(samples, task.old, task.new, seed=seed, progress=False, **settings)
-    seconds = (time.perf_counter() - start) / len(samples)
+    seconds = (time.process_time() - start) / len(samples)
     draws = tree["posterior"]["old_weight"].stack(sample=("chain", "draw")).transpose("checkpoint", "sample")
     stats = tree["sample_stats"]
     words = [str(word).split(":")[0] for word in stats["weight_words"].to_numpy()]
@@ -75,13 +80,20 @@ def massdrift(task: Task, seed: int, num_resamples: int, **settings: Any) -> lis
     ]
 
 
+class _Classifier(LogisticRegression):
+    """Logistic regression without probabilities that are rounded to 0 or 1: their logarithm is taken."""
+
+    def predict_proba(self, X: Samples) -> Float[np.ndarray, "sample class"]:
+        return np.clip(super().predict_proba(X), _LEAST, 1.0 - _LEAST)
+
+
 def quantified(task: Task, seed: int, num_resamples: int, *, quantifier: str) -> list[Estimate]:
     """Return what a quantifier of QuaPy says of every checkpoint; it classifies by logistic regression."""
     from quapy.method import aggregative, confidence
 
     made: Callable[..., Any] = {
-        # Calibrated by bias-corrected temperature scaling (Alexandari et al. 2020).
-        "EMQ": aggregative.EMQ.EMQ_BCTS,
+        # Calibrated by bias-corrected temperature scaling (Alexandari et al. 2020), unless that fails.
+        "EMQ": functools.partial(aggregative.EMQ.EMQ_BCTS, on_calib_error="backup"),
         "ACC": aggregative.ACC,
         "PACC": aggregative.PACC,
         "KDEyML": aggregative.KDEyML,
@@ -89,25 +101,30 @@ def quantified(task: Task, seed: int, num_resamples: int, *, quantifier: str) ->
     features = np.concatenate([task.old, task.new])
     labels = np.repeat([0, 1], [len(task.old), len(task.new)])
     bootstrap = confidence.AggregativeBootstrap(
-        made(LogisticRegression()),
+        made(_Classifier()),
         n_test_samples=num_resamples,
         confidence_level=interval_probability(),
         random_state=seed,
     )
     found = []
-    # QuaPy would start a process a core, whose random numbers no seed determines.
-    with joblib.parallel_config(backend="sequential"), warnings.catch_warnings():
+    with (
+        # QuaPy would start a process a core, whose random numbers no seed determines.
+        joblib.parallel_config(backend="sequential"),
+        # The search for a calibration tries what has no finite likelihood.
+        np.errstate(divide="ignore", invalid="ignore", over="ignore"),
+        warnings.catch_warnings(),
+    ):
         # What calibrates EMQ imports a module of SciPy that is to go; an EM that has not ended is an
         # estimate too.
         warnings.filterwarnings("ignore", message="scipy.misc", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="the method has reached the maximum")
-        start = time.perf_counter()
+        start = time.process_time()
         bootstrap.fit(features, labels)
-        shared = (time.perf_counter() - start) / len(task.checkpoints)
+        shared = (time.process_time() - start) / len(task.checkpoints)
         for samples in task.checkpoints:
-            start = time.perf_counter()
+            start = time.process_time()
             _, region = bootstrap.predict_conf(samples)
-            found.append(Estimate(region.samples[:, 0], shared + time.perf_counter() - start))
+            found.append(Estimate(region.samples[:, 0], shared + time.process_time() - start))
     return found
 
 

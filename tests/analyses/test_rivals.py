@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import rivals
+from benchmarks import rivals, rivals_tables
 from benchmarks.rivals_changes import alarms
 from benchmarks.rivals_distances import frechet_distance, mmd_test, neighbourhood
 from benchmarks.rivals_settings import CHANGES, SETTINGS, world
@@ -164,11 +164,43 @@ def test_the_table_counts_bias_coverage_and_verdicts():
             "word": ["good", "good", "weak", "good", "", ""],
         }
     )
-    a, b = (row for _, row in rivals.weight_table(rows).iterrows())
+    a, b = (row for _, row in rivals_tables.of_weights(rows).iterrows())
     assert (a["bias"], a["rmse"]) == pytest.approx((0.05, 0.1))
     assert (a["coverage"], a["good"], a["coverage where good"]) == pytest.approx((0.5, 0.75, 2 / 3))
     assert (b["coverage"], b["bias"]) == (0.5, 0.0)
     assert np.isnan(b["good"])
+
+
+def test_tables_set_methods_side_by_side_and_sum_settings_up():
+    rows = pd.DataFrame(
+        {
+            "setting": ["x, old moved toward new", "y, nothing moved", "z, nothing moved", "third behaviour"]
+            * 2,
+            "method": ["a"] * 4 + ["b"] * 4,
+            "old_weight": 0.5,
+            "estimate": [0.4, 0.5, 0.6, 0.9, 0.3, 0.4, 0.4, 0.9],
+            "lower": 0.3,
+            "upper": 0.55,
+            "seconds": 1.0,
+            "word": "",
+        }
+    )
+    shown = rivals_tables.side_by_side(rivals_tables.of_weights(rows))
+    assert list(shown.columns) == ["setting", "a", "b"]
+    assert list(shown["setting"]) == list(rows["setting"][:4])
+    assert shown.iloc[0].to_list()[1:] == ["-0.100, 1.00", "-0.200, 1.00"]
+    summed = rivals_tables.by_method(rows).set_index(["setting", "method"])
+    assert summed["bias"].to_dict() == pytest.approx(
+        {
+            ("nothing moved", "a"): 0.05,
+            ("nothing moved", "b"): -0.1,
+            ("old moved", "a"): -0.1,
+            ("old moved", "b"): -0.2,
+        }
+    )
+    assert rivals_tables.text(pd.DataFrame({"n": [1], "x": [0.25], "y": [np.nan]})) == (
+        "| n | x | y |\n|---|---|---|\n| 1 | 0.250 |  |"
+    )
 
 
 def test_names_of_settings_are_unique():
@@ -183,6 +215,14 @@ def test_without_quapy_one_sentence_says_what_to_install(monkeypatch, capsys, tm
     assert capsys.readouterr().err == (
         "quapy must be installed, by `pip install massdrift[rivals]`; it is not\n"
     )
+
+
+def test_what_is_no_run_of_digits_is_refused_in_one_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(SystemExit) as stopped:
+        rivals.main(["digits", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "must be the folder of a finished run of massdrift digits" in capsys.readouterr().err
 
 
 @pytest.mark.slow
