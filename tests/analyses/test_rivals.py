@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import rivals, rivals_tables
+from benchmarks import rivals, rivals_digits, rivals_tables
 from benchmarks.rivals_changes import alarms
 from benchmarks.rivals_distances import frechet_distance, mmd_test, neighbourhood
 from benchmarks.rivals_settings import CHANGES, SETTINGS, world
+from benchmarks.rivals_weights import Estimate, Task
 
 
 def _mean_and_error(values):
@@ -217,6 +218,19 @@ def test_without_quapy_one_sentence_says_what_to_install(monkeypatch, capsys, tm
     )
 
 
+def test_an_old_weight_agrees_with_the_count_where_both_errors_explain_the_difference():
+    rng = np.random.default_rng(7)
+    counted = 0.5 + 0.02 * rng.standard_normal((3, 1000))
+    network = rivals_digits.Network(["a", "b", "c"], Task([], np.empty((0, 1)), np.empty((0, 1))), counted)
+    # Errors of 0.02 and 0.03 make one of 0.036; an interval of 89 % reaches to 1.6 of it.
+    estimates = [Estimate(0.5 + by + 0.03 * rng.standard_normal(500), 1.0) for by in (0.0, 0.05, -0.07)]
+    found = rivals_digits.agreement(network, "method", estimates, rng)
+    assert found["agrees"].to_list() == [True, True, False]
+    assert found["held"].to_list() == [True, False, False]
+    assert np.allclose(found["error"], [0.0, 0.05, -0.07], atol=0.01)
+    assert np.allclose(found["width"], 2 * 1.6 * 0.03, atol=0.01)
+
+
 def test_what_is_no_run_of_digits_is_refused_in_one_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     with pytest.raises(SystemExit) as stopped:
@@ -259,3 +273,19 @@ def test_changes_are_told_apart(tmp_path):
     table = pd.read_csv(tmp_path / "change-4_table.csv").set_index("method")
     assert table.loc["massdrift: drift", "drift over mass"] > 0.8
     assert table.loc["massdrift: mass", "drift over mass"] < 0.2
+
+
+@pytest.mark.slow
+def test_the_checkpoints_of_a_run_of_digits_are_measured_and_counted(tmp_path, massdrift):
+    pytest.importorskip("quapy")
+    code, _, errors = massdrift("digits", "--quick", "--num-seeds", "1", "--quiet", "--out", tmp_path / "run")
+    assert code == 0, errors
+    call = ["digits", str(tmp_path / "run"), "--num-resamples", "20", "--out", str(tmp_path / "out")]
+    rivals.main(call)
+    table = pd.read_csv(tmp_path / "out" / "digits_table.csv").set_index("method")
+    assert set(table["checkpoints"]) == {1 + 6 * 2}
+    # By the kind of modes that these data need, as the analysis measures them.
+    assert table.loc["massdrift, unequal", "agrees"] >= 0.8
+    changes = pd.read_csv(tmp_path / "out" / "digits-changes_table.csv").set_index("checkpoint")
+    assert changes.loc["sft", "frechet"] == changes["frechet"].max()
+    assert np.isnan(changes.loc["start", "frechet"])
