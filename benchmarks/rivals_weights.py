@@ -123,9 +123,31 @@ def quantified(task: Task, seed: int, num_resamples: int, *, quantifier: str) ->
         shared = (time.process_time() - start) / len(task.checkpoints)
         for samples in task.checkpoints:
             start = time.process_time()
-            _, region = bootstrap.predict_conf(samples)
-            found.append(Estimate(region.samples[:, 0], shared + time.process_time() - start))
+            if quantifier == "KDEyML":
+                # What it takes is that of QuaPy, which computes the densities of every resample anew.
+                bootstrap.quantifier.predict(samples)
+                seconds = num_resamples * (time.process_time() - start)
+                bootstrap.quantifier.pdf = _remembered(bootstrap.quantifier, samples)
+                _, region = bootstrap.predict_conf(samples)
+                del bootstrap.quantifier.pdf
+            else:
+                _, region = bootstrap.predict_conf(samples)
+                seconds = time.process_time() - start
+            found.append(Estimate(region.samples[:, 0], shared + seconds))
     return found
+
+
+def _remembered(quantifier: Any, samples: Samples) -> Callable[..., np.ndarray]:
+    """Return what gives a KDEyML's densities of resampled rows of a checkpoint, each computed once."""
+    posteriors = quantifier.classify(samples)
+    known, places = np.unique(posteriors[:, 0], return_index=True)
+    tables = [quantifier.pdf(kde, posteriors[places], quantifier.kernel) for kde in quantifier.mix_densities]
+
+    def pdf(kde: Any, posteriors: np.ndarray, kernel: str, log_densities: bool = False) -> np.ndarray:
+        own = next(k for k, one in enumerate(quantifier.mix_densities) if one is kde)
+        return tables[own][np.searchsorted(known, posteriors[:, 0])]
+
+    return pdf
 
 
 def check_quapy() -> None:
