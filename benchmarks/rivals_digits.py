@@ -40,7 +40,7 @@ def networks(folder: Path) -> Iterator[Network]:
     if not (folder / outputs.MARKER).exists() or not (folder / "parts").is_dir():
         raise InputError(f"{folder} must be the folder of a finished run of massdrift digits; it is not")
     settings = Settings.read(folder / FILE)
-    objectives = results.open(folder / outputs.MARKER)["posterior"]["objective"].to_numpy().astype(str)
+    objectives = results.open(folder / outputs.MARKER)["posterior"]["objective"].to_numpy().tolist()
     arrays = {name: kept.read(_place(folder, name, settings)) for name in objectives}
     if missing := [name for name, found in arrays.items() if found is None]:
         raise InputError(
