@@ -42,13 +42,13 @@ def weights(table: pd.DataFrame, folder: Path) -> None:
         axes[0].axvline(0.0, color="black", linewidth=0.8)
         axes[1].axvline(interval_probability(), color="black", linewidth=0.8)
         axes[0].set(
-            xlabel="estimated minus true old weight, ± 2 standard errors",
+            xlabel="bias of the old weight, ± 2 standard errors",
             yticks=np.arange(len(settings)),
             yticklabels=settings,
         )
         axes[0].invert_yaxis()
         axes[1].set(
-            xlabel=f"share of {100 * interval_probability():.0f} % intervals that hold the old weight",
+            xlabel=f"coverage of {100 * interval_probability():.0f} % intervals",
             xlim=(-0.03, 1.03),
         )
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names))
