@@ -1,6 +1,6 @@
 """`inference.measure` beside what else is used: quantifiers of QuaPy for the weight, distances for a change.
 
-    python -m benchmarks.rivals weight --num 8
+    python -m benchmarks.rivals weight --num 7
     python -m benchmarks.rivals change --num 50
     python -m benchmarks.rivals digits runs/digits
 
@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for run, num in ((weight, 8), (change, 50), (digits, None)):
+    for run, num in ((weight, 7), (change, 50), (digits, None)):
         command = commands.add_parser(run.__name__, help=run.__doc__)
         command.set_defaults(run=run)
         command.add_argument(
