@@ -14,7 +14,7 @@ LOWEST := tests/test_docs.py \
   $(addprefix tests/inference/test_,programs.py results.py grid.py sweeps.py) \
   $(addprefix tests/inference/measurement/test_,separation.py measurement_law.py)
 
-.PHONY: demo test lowest slow browser bench check format clean
+.PHONY: demo test lowest slow browser docs bench check format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -32,6 +32,11 @@ slow: $(VENV)/.installed-dev
 browser: $(VENV)/.installed-dev
 	$(PIP) -e '.[dev,browser]'
 	$(BIN)/python -m pytest -n 1 -m browser tests/analyses/test_browser.py
+
+docs: $(VENV)/.installed-dev
+	$(PIP) -e '.[dev,docs]'
+	$(BIN)/mkdocs build -q
+	@echo "To look at: build/site/index.html"
 
 bench: $(VENV)/.installed-dev
 	JAX_ENABLE_COMPILATION_CACHE=false $(BIN)/python -m pytest -n 0 -m benchmark -s benchmarks

@@ -35,7 +35,7 @@ def report(folders: Sequence[str], out: Path | None = None, *, overwrite: bool =
             f"outputs must have different names, as NAME=FOLDER gives them; got {', '.join(names)}"
         )
     within = len(named) == 1 and out is None
-    place = out or (named[0][1] / reports.FILE if within else Path("runs", reports.FILE))
+    place = out or (named[0][1] / outputs.REPORT if within else Path("runs", outputs.REPORT))
     if place.suffix != ".html":
         raise InputError(f"a report is an .html file; got {place}")
     if place.exists() and not (within or overwrite):

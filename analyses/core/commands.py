@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import analyses
-from analyses.core import figures, interruption, outputs, reports, settings, tables
+from analyses.core import interruption, outputs, settings, tables
 from analyses.registry import Command
 
 
@@ -55,15 +55,10 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
         _place(command, out, given, formats) as folder,
     ):
         tree = analysis.run(chosen, **{name: arguments[name] for name in arguments if name in taken})
-        if folder is not None and command.draws:
-            tree.attrs[reports.COMMAND] = command.name
-            write = getattr(analysis, "write", partial(outputs.write_analysis, analysis))
-            with figures.collected() as views:
-                write(tree, folder)
         if folder is not None and not command.resumes:
             chosen.write(folder / settings.FILE)
-        if folder is not None and command.draws:
-            reports.write(reports.run_in(folder, tree, views, name=out.name if out else ""), folder)
+        if folder is not None and out is not None and command.draws:
+            _draw(command, analysis, tree, folder, out.name)
     said: list[str] = getattr(analysis, "remarks", lambda tree: [])(tree)
     if given["json"]:
         print(_as_json(command, analysis, tree, said, out))
@@ -75,9 +70,21 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
     if command.draws and out is not None:
         named = " and ".join(name.upper() for name in formats)
         print(f"Written to {out}: results.zarr, summary.csv, settings.toml and figures as {named}.")
-        print(f"To look at: {out / reports.FILE}")
+        print(f"To look at: {out / outputs.REPORT}")
     elif out is not None:
         print(f"Written to {out}: read it lazily with inference.open_sweep.")
+
+
+def _draw(command: Command, analysis: Any, tree: Any, folder: Path, name: str) -> None:
+    """Write what an analysis writes, and the report of it, into a folder that will have a name."""
+    # What only prints needs neither.
+    from analyses.core import figures, reports
+
+    tree.attrs[reports.COMMAND] = command.name
+    write = getattr(analysis, "write", partial(outputs.write_analysis, analysis))
+    with figures.collected() as views:
+        write(tree, folder)
+    reports.write(reports.run_in(folder, tree, views, name=name), folder)
 
 
 def _as_json(command: Command, analysis: Any, tree: Any, said: list[str], out: Path | None) -> str:

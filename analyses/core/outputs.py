@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # these take seconds to load, and what is checked here needs 
 #: Every output folder holds this file; a folder without it is never overwritten.
 MARKER = "results.zarr"
 
+#: What every output folder calls its report.
+REPORT = "report.html"
+
 #: Formats in which figures can be written, and those in which they are unless told otherwise.
 FORMATS, DEFAULT_FORMATS = ("png", "svg", "pdf"), ("png", "svg")
 

@@ -6,14 +6,11 @@ from pathlib import Path
 import xarray as xr
 
 import analyses
-from analyses.core import settings
+from analyses.core import outputs, settings
 from analyses.page.page import Run, View, page_of, run_of
 from analyses.registry import COMMANDS
 from inference.storage import files
 from mixture_models.validation import InputError
-
-#: What every output folder calls its report.
-FILE = "report.html"
 
 #: The attribute of a result that names the command that made it.
 COMMAND = "command"
@@ -51,5 +48,4 @@ def run_in(folder: Path, tree: xr.DataTree, views: Mapping[str, View], *, name: 
 
 def write(run: Run, folder: Path) -> None:
     """Write the report of one run into its folder."""
-    title = f"massdrift: {run.name}" if run.name else "massdrift"
-    files.write(folder / FILE, page_of([run], title).encode())
+    files.write(folder / outputs.REPORT, page_of([run], f"massdrift: {run.name}").encode())

@@ -262,7 +262,7 @@ def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[str] | None]:
     for artist in axes.collections:
         if isinstance(artist, LineCollection):
             for color, segment in zip(_each(artist.get_edgecolor()), artist.get_segments(), strict=False):
-                x, y = np.asarray(segment, float).T
+                x, y = np.asarray(segment, float).reshape(-1, 2).T
                 if len(x) == 2 and x[0] == x[1]:
                     known.append((color, {_key(x[0]): (min(y), max(y))}))
         elif isinstance(artist, PolyCollection) and not isinstance(artist, QuadMesh):
@@ -303,7 +303,7 @@ def _segments(panel: Panel, collection: LineCollection) -> _Dict:
     x: list[float | None] = []
     y: list[float | None] = []
     for segment in collection.get_segments():
-        points = np.asarray(segment, float)
+        points = np.asarray(segment, float).reshape(-1, 2)
         x += [*_numbers(panel.x(points[:, 0])), None]
         y += [*_numbers(panel.y(points[:, 1])), None]
     width = float(np.atleast_1d(np.asarray(collection.get_linewidth(), float))[0])

@@ -228,7 +228,6 @@ def table(tree: xr.DataTree) -> tables.Grid:
         if "simulated" in tree
         else ""
     )
-    estimated = f" {settings['estimated']}" if "estimated" in settings else ""
     return tables.listed(
         frame,
         [
@@ -248,7 +247,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
             "batches' noise. Retention: old behaviour that is left, whatever the weight of the mode called "
             "old. Smallest: it and all larger values retain that much, unless said. Starved batch: largest "
             "probability on the path of a batch without samples of the old mode, and of at least one such "
-            f"batch. Eff.: smallest effective sample fraction.{checked}{estimated}"
+            f"batch. Eff.: smallest effective sample fraction.{checked}"
         ),
     )
 
@@ -262,3 +261,8 @@ def _starved(row: Mapping[str, Any], name: str) -> str:
 def _answer(row: Mapping[str, Any], name: str) -> str:
     """Return what is enough in lines that leave room for other columns."""
     return "\n".join(textwrap.fill(part, 24) for part in str(row[name]).replace("; ", ";\n").split("\n"))
+
+
+def remarks(tree: xr.DataTree) -> list[str]:
+    """Say what was estimated from samples, where it was."""
+    return [str(tree.attrs["estimated"])] if "estimated" in tree.attrs else []

@@ -1,5 +1,6 @@
 """The command line: what it writes, what it refuses, and that nothing is left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -301,3 +302,20 @@ def test_a_second_command_finds_what_the_first_compiled(tmp_path):
         assert "persistent" not in ended.stderr
         counts.append(len([path for path in (tmp_path / "cache").rglob("*-cache")]))
     assert 0 < counts[0] == counts[1] == counts[2]
+
+
+def test_json_is_the_answer_and_the_summary_for_scripts(massdrift, tmp_path):
+    out = tmp_path / "out"
+    code, printed, _ = massdrift("compare", "sft", "reverse_kl", *SMALL, "--json", "--out", out)
+    assert code == 0
+    told = json.loads(printed)
+    assert told["command"] == "compare"
+    assert told["out"] == str(out)
+    assert [row["objective"] for row in told["summary"]] == ["sft", "reverse_kl"]
+    table = pd.read_csv(out / "summary.csv", index_col="objective")
+    assert told["summary"][0]["old_weight"] == pytest.approx(table.loc["sft", "old_weight"], rel=1e-12)
+    assert any(line.startswith("sft keeps ") for line in told["answer"])
+    # A command that writes nothing has it too.
+    code, printed, _ = massdrift("plan", "sft", "--num-steps=20", "--quiet", "--json")
+    assert code == 0
+    assert json.loads(printed)["summary"][0]["objective"] == "sft"

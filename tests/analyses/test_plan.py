@@ -421,7 +421,7 @@ def test_a_plan_from_samples(tmp_path, massdrift):
 
 def test_the_command_plans_and_checks(massdrift):
     arguments = ["sft", "--separation=5", "--num-steps=20", "--batch-size=16", "--quiet"]
-    code, printed, _ = massdrift("plan", *arguments, "--keep=0.95", "--check")
+    code, printed, _ = massdrift("plan", *arguments, "--keep=0.95", "--check", "--full")
     assert code == 0
     assert "retain 0.95 of it" in printed
     assert "replay 0.5" in printed

@@ -156,7 +156,7 @@ def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, k
     laws = {}
     for name, checkpoints in counts.items():
         out = folder / "out" / name
-        arguments = ["--out", out, "--weight-prior", "2", "1.5", "--quiet"]
+        arguments = ["--out", out, "--weight-prior", "2", "1.5", "--quiet", "--full"]
         code, printed, error = massdrift("measure-scores", folder / f"{name}.jsonl", *arguments)
         assert (code, error) == (0, "")
         assert "there is no drift" in " ".join(printed.split())
@@ -180,7 +180,7 @@ def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, k
 
     both = folder / "out" / "both"
     runs = [folder / "out" / name for name in counts]
-    code, printed, _ = massdrift("compare-runs", *runs, "--out", both, "--weight-rope", "0.05")
+    code, printed, _ = massdrift("compare-runs", *runs, "--out", both, "--weight-rope", "0.05", "--full")
     assert code == 0
     assert "Scores see no drift: the old weight alone is compared" in " ".join(printed.split())
     assert "old drift" not in printed
@@ -271,7 +271,7 @@ def test_scores_of_several_tasks_are_measured_and_compared(massdrift, tmp_path):
                 assert row["weight_upper"] == pytest.approx(beta.ppf(0.945), abs=0.02)
     both = tmp_path / "both"
     runs = [tmp_path / "out" / name for name in counts]
-    code, printed, _ = massdrift("compare-runs", *runs, "--out", both)
+    code, printed, _ = massdrift("compare-runs", *runs, "--out", both, "--full")
     assert code == 0
     assert "Scores see no drift: weights alone are compared" in " ".join(printed.split())
     row = pd.read_csv(both / "summary.csv").set_index(["run", "task"]).loc[("rl", "math")]
