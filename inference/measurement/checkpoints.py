@@ -142,8 +142,6 @@ def measure(
     limit = stored.default_memory() if memory is None else positive("memory", memory)
     neither, drop_missing = flag("neither", neither), flag("drop_missing", drop_missing)
     if named is not None and many:
-        if neither:
-            raise InputError(f"a component for neither task goes with two references; got {len(named)}")
         one_of("covariance of three tasks or more", covariance, ("auto", *OF_TASKS))
         chosen = TaskSettings(
             seed,
@@ -157,6 +155,7 @@ def measure(
             drop_missing,
             num_rows,
             check_names(named, new_task),
+            neither,
         )
         return measure_tasks(samples, named, chosen, memory=limit, keep=keep, progress=progress)
     if named is not None:
