@@ -149,7 +149,7 @@ def _neither_covariances(
 def _sums(
     sets: list[tuple[TaskModes, TaskUnknowns]], piece: Rows, q: int, num: int
 ) -> tuple[np.ndarray, ...]:
-    """Return Σ r_a r_b r_c r_d, Σ r_a r_b u, Σ r_a y_p and Σ r x xᵀ of neither, x = (1, y_p), of every set."""
+    """Return Σ r_a r_b r_c r_d, Σ r_a r_b u, Σ r_a y_p and Σ r x xᵀ of neither, x = (1, y_p), of sets."""
     y = np.asarray(piece.y).reshape(-1, piece.y.shape[-1])
     y = y[np.asarray(piece.weights).ravel() > 0.0]
     x = np.column_stack([np.ones(len(y)), y[:, q:]])

@@ -26,8 +26,9 @@ _TOLERANCE, _TOLERANCE_OF_DRAWS = 1e-7, 1e-2
 # Blocks of rows that are climbed before all are, and EM steps of the weights before that.
 _FIRST_BLOCKS, _EM_STEPS = 8, 30
 
-# Log scale from which the component for neither task starts, and samples that its prior scale counts as.
-_BROAD, _COUNTS = float(np.log(3.0)), 2.0
+# Log scale from which the component for neither task starts, and samples that its prior scale counts as; how
+# far the logit of one that holds little is below the largest.
+_BROAD, _COUNTS, _LITTLE = float(np.log(3.0)), 2.0, 4.0
 
 
 class TaskMode(NamedTuple):
@@ -53,7 +54,9 @@ def find_mode(modes: TaskModes, prior: TaskPrior, rows: Iterable[Rows], *, neith
     """Return the posterior mode that starts at the references, its scales fitted along.
 
     Where the first climb ends with modes at each other's references, it is climbed again with these
-    exchanged, and the higher end is taken.
+    exchanged, and the higher end is taken. A component for neither task is climbed from where EM steps put it
+    and from a broad one that holds little, and the end with more evidence is taken: the first finds a cluster,
+    but may as well imitate a task's mode.
 
     Args:
         modes: a batch of 1.
@@ -63,11 +66,15 @@ def find_mode(modes: TaskModes, prior: TaskPrior, rows: Iterable[Rows], *, neith
     """
     num = modes.means.shape[1]
     some = [jax.tree.map(lambda a: a[:_FIRST_BLOCKS], next(iter(rows)))]
-    unknowns = _first(modes, some[0], neither=neither)
-    scales = np.full(num, prior.displacement_scale)
+    starts = [_first(modes, some[0], neither=neither)]
+    if neither:
+        starts.append(_with_little(_first(modes, some[0], neither=False), modes))
+    unknowns, scales = starts[0], np.full(num, prior.displacement_scale)
     for climbed in (some, rows):
         mode = _climb(modes, prior, climbed, unknowns, scales, _TOLERANCE)
         if climbed is some:
+            others = [_climb(modes, prior, climbed, one, scales, _TOLERANCE) for one in starts[1:]]
+            mode = max(mode, *others, key=lambda found: _log_evidence(modes, found)) if others else mode
             nearest = linear_sum_assignment(cdist(modes.means[0], mode.unknowns.means[0]))[1]
             if not np.array_equal(nearest, np.arange(num)):
                 found = mode.unknowns
@@ -110,6 +117,24 @@ def _first(modes: TaskModes, rows: Rows, *, neither: bool) -> TaskUnknowns:
             third = TaskNeither(mean, 0.5 * np.log(squared / (q * (mass.sum() + _COUNTS))))
         unknowns = TaskUnknowns(logits, one.means, third)
     return jax.tree.map(lambda part: np.asarray(part)[None], unknowns)
+
+
+def _with_little(unknowns: TaskUnknowns, modes: TaskModes) -> TaskUnknowns:
+    """Return unknowns with a broad component for neither task that holds little."""
+    top = unknowns.logits.max(axis=1, keepdims=True)
+    third = TaskNeither(np.asarray(modes.means).mean(axis=1), np.array([NEITHER_LOG_SCALE[0]]))
+    return TaskUnknowns(np.append(unknowns.logits, top - _LITTLE, axis=1), unknowns.means, third)
+
+
+def _log_evidence(modes: TaskModes, mode: TaskMode) -> float:
+    """Return the log evidence of the basin of a mode given its scales, up to a constant: a batch of 1."""
+    one = jax.tree.map(lambda a: a[0], modes)
+    num, q = one.means.shape
+    precision, factors = mode.quadratic.precision[0].copy(), prior_of.mean_factors(one, mode.scales)
+    for place, factor in zip(np.arange(len(precision))[-num * q :].reshape(num, q), factors, strict=True):
+        precision[np.ix_(place, place)] += np.linalg.inv(factor @ factor.T)
+    sign, volume = np.linalg.slogdet(precision)
+    return float(mode.height[0] - 0.5 * volume) if sign > 0.0 else -np.inf
 
 
 def _climb(
