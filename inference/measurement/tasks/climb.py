@@ -55,8 +55,8 @@ def find_mode(modes: TaskModes, prior: TaskPrior, rows: Iterable[Rows], *, neith
 
     Where the first climb ends with modes at each other's references, it is climbed again with these
     exchanged, and the higher end is taken. A component for neither task is climbed from where EM steps put it
-    and from a broad one that holds little, and the end with more evidence is taken: the first finds a cluster,
-    but may as well imitate a task's mode.
+    and from a broad one that holds little, and the end with more evidence is taken: the first finds a
+    cluster, but may as well imitate a task's mode.
 
     Args:
         modes: a batch of 1.

@@ -20,7 +20,7 @@ from inference.measurement.posterior.scales import Quadratic
 from inference.measurement.tasks import law
 from inference.measurement.tasks.climb import TaskMode, restored
 from inference.measurement.tasks.law import TaskUnknowns
-from inference.measurement.tasks.prior import TaskPrior, log_prior, mean_factors
+from inference.measurement.tasks.prior import TaskPrior, log_prior, mean_factors, neither_slope
 from inference.measurement.tasks.references import TaskModes
 from inference.measurement.tasks.scales import TaskScales
 
@@ -29,6 +29,9 @@ _LEAST_COUNT, _MOST_COUNT = 1e-2, 1e5
 
 # Unknowns of which the proposals are as wide as `ATTEMPTS` says.
 _UNKNOWNS = 30
+
+# Samples of neither task below which the share of these is proposed down to none.
+_FEW = 6.0
 
 # Steps by which the chances of having moved are made the same under all draws of the modes.
 _RAKINGS = 10
@@ -193,7 +196,13 @@ def _propose(
     covariance = np.swapaxes(corner, 1, 2) @ corner
     centre = quadratic.flat[:free] + np.einsum("pji,pj->pi", corner, u[:, size:])
     spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    logits, log_q = copula(centre, spread, covariance / spread[:, :, None] / spread[:, None, :], width, rng)
+    correlation = covariance / spread[:, :, None] / spread[:, None, :]
+    wide = spread.copy()
+    if third:
+        # As many samples as the share of neither is worth: few are none as well, at any mean and scale.
+        worth = 1.0 / (spread[:, -1] ** 2 * special.expit(-np.clip(centre[:, -1], -30.0, 30.0)))
+        wide[:, -1] *= np.sqrt(worth / np.minimum(worth, np.maximum(1.0, 2.0 * worth - _FEW)))
+    logits, log_q = copula(centre, wide, correlation, width, rng)
     # The rest given the weights: samples of a mode are as many as its weight says.
     shift = np.clip(
         logits - quadratic.flat[:free],
@@ -205,13 +214,24 @@ def _propose(
     ratios = law.log_shares(np.insert(logits, base, 0.0, axis=-1)) - law.log_shares(
         np.insert(quadratic.flat[:free], base, 0.0)
     )
-    # In the order of the unknowns, of which those of neither task come first.
-    sizes = [third, *[q] * num] if third else [q] * num
-    root = np.repeat(np.roll(np.sqrt(np.clip(np.exp(ratios), 0.2, 5.0)), free + 1 - num, axis=-1), sizes, -1)
+    held = np.clip(np.exp(ratios), 0.2, 5.0)
+    sizes = [q] * num
+    if third:
+        # In the order of the unknowns, of which those of neither task come first. It may hold nothing: then
+        # its prior alone says where it is.
+        held, sizes = np.roll(held, 1, axis=-1), [third, *sizes]
+        held[:, 0] = np.clip(np.exp(ratios[:, -1]), 1e-6, 5.0)
+    root = np.repeat(np.sqrt(held), sizes, axis=-1)
     conditional = rest - likelihood + root[:, :, None] * likelihood * root[:, None, :]
     factor = cholesky(conditional) / width
     z = rng.standard_normal((count, size))
     drawn = _solved(factor, z, transposed=True)
+    if third:
+        pulled = (1.0 - held[:, :1]) * neither_slope(modes, quadratic.flat[free:others])
+        centred = np.linalg.solve(conditional[:, :third, :third], pulled[..., None])[..., 0]
+        # What is linear in the logits is right near the mode.
+        centred = np.where(held[:, :1] < 0.2, centred, mean[:, :third])
+        mean = np.concatenate([centred, mean[:, third:]], axis=1)
     log_q += np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1) - 0.5 * np.sum(z * z, axis=1)
     return np.column_stack([logits, quadratic.flat[free:] + mean + drawn]), log_q
 

@@ -107,12 +107,8 @@ def derivatives(
         gradient[:, :components] -= (of_share + of_rest) * shares
         hessian[:, :num, :num] = (of_rest - total) * _spread(among)
         hessian[:, :components, :components] -= (of_share + of_rest) * _spread(shares)
-        precisions = np.array([NEITHER_SPREAD] * q + [NEITHER_LOG_SCALE[1]]) ** -2.0
-        away = np.column_stack(
-            [third.mean - modes.means.mean(axis=0), third.log_scale - NEITHER_LOG_SCALE[0]]
-        )
-        gradient[:, components:first] = -precisions * away
-        hessian[:, components:first, components:first] = -np.diag(precisions)
+        gradient[:, components:first] = neither_slope(modes, np.column_stack([third.mean, third.log_scale]))
+        hessian[:, components:first, components:first] = -np.diag(_neither_precision(q))
     sides, axes = _sides(modes, unknowns.means)
     step = special.expit(-sides)
     gradient[:, first:] = np.einsum("rkj,kji->rki", step, axes).reshape(count, -1)
@@ -121,6 +117,16 @@ def derivatives(
         place = slice(first + k * q, first + (k + 1) * q)
         hessian[:, place, place] = bends[:, k]
     return gradient, hessian
+
+
+def neither_slope(modes: TaskModes, third: Float[np.ndarray, "*n q+1"]) -> Float[np.ndarray, "*n q+1"]:
+    """Return the slope of the log prior of mean and log scale of the component for neither task."""
+    centre = np.append(modes.means.mean(axis=0), NEITHER_LOG_SCALE[0])
+    return -_neither_precision(modes.means.shape[-1]) * (third - centre)
+
+
+def _neither_precision(q: int) -> Float[np.ndarray, "q+1"]:
+    return np.append(np.full(q, NEITHER_SPREAD), NEITHER_LOG_SCALE[1]) ** -2.0
 
 
 def _spread(shares: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C C"]:
