@@ -123,8 +123,8 @@ def _overlaps(stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
             continue
         if of_neither[k] > confusion[k, other] + 1e-9:
             found[
-                f"{names[k]} and what belongs to neither task overlap so much that their weights can hardly be "
-                "told apart"
+                f"{names[k]} and what belongs to neither task overlap so much that their weights can hardly "
+                "be told apart"
             ] = None
             continue
         first, second = sorted((int(k), other))

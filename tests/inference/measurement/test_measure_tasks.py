@@ -61,8 +61,7 @@ def of_flat(flat, neither):
     return TaskUnknowns(logits, flat[..., -6:].reshape(shape), third)
 
 
-@pytest.mark.parametrize("neither", [False, True])
-@pytest.mark.parametrize("tail_dof", [None, 4.0])
+@pytest.mark.parametrize(("tail_dof", "neither"), [(None, False), (4.0, False), (4.0, True)])
 def test_the_law_is_scipys_and_its_derivatives_are_those_of_autodiff(tail_dof, neither):
     rng = np.random.default_rng(0)
     modes = modes_of(rng, tail_dof=tail_dof)
@@ -258,7 +257,7 @@ def test_what_is_proposed_has_the_density_that_it_says_with_a_component_for_neit
     """Normal laws near the mode and where nothing belongs to neither have the same mass."""
     rng = np.random.default_rng(24)
     modes, num = modes_of(rng), 60_000
-    root = 0.3 * rng.normal(size=(13 - 1, 13 - 1))
+    root = 0.3 * rng.normal(size=(12, 12))
     likelihood = root @ root.T + np.diag([40.0, 40.0, 1.5, 3.0, 3.0, 5.0, *[60.0] * 6])
     flat = np.concatenate([[0.4, -0.3, -2.0], [1.0, -1.0, 0.5], modes.means.ravel()])
     precision = likelihood + np.diag([0.0] * 3 + [1 / 9, 1 / 9, 4.0] + [0.0] * 6)
@@ -266,7 +265,7 @@ def test_what_is_proposed_has_the_density_that_it_says_with_a_component_for_neit
     factors = np.tile(prior_of.mean_factors(modes, np.full(3, 0.3)), (num, 1, 1, 1))
     drawn, log_q = _propose(modes, quadratic, factors, 1, rng, 1.1)
     assert restored(drawn, 1, (3, 2)).neither.log_scale.shape == (num,)
-    covariance = 0.4 * np.linalg.inv(precision)
+    covariance = 0.6 * np.linalg.inv(precision)
     masses, errors = [], []
     for shift in (0.0, -1.0):
         centre = flat + shift * np.eye(12)[2]
@@ -506,26 +505,26 @@ def held_by(tree, truth):
 
 def test_a_component_for_neither_task_takes_what_belongs_to_none():
     rng = np.random.default_rng(25)
-    given, kinds = references(rng), [*["broad"] * 3, *["far"] * 3, None, None]
+    given, kinds = references(rng), ["broad", "broad", "broad", "far", "far", None]
     run, truth = with_beyond(rng, kinds)
-    options = dict(method="laplace", num_draws=200, progress=False)
+    options = dict(method="laplace", num_draws=100, progress=False)
     tree = measure(run, given, neither=True, **options)
     found = tree["posterior"]
     total = found["weight"].sum("task")
-    np.testing.assert_allclose(total.mean(["chain", "draw"])[:6], 0.9, atol=0.06)
+    np.testing.assert_allclose(total.mean(["chain", "draw"])[:5], 0.9, atol=0.06)
     np.testing.assert_allclose(found["old_weight"], total - found["weight"].sel(task="new"))
-    # Of the binomial law of 18 intervals that hold with 0.89, 12 or fewer have a probability below 0.01.
-    assert held_by(tree, truth)[:6].sum() >= 13
+    # Of 15 intervals that hold with 0.89, 10 or fewer do with a probability of 0.015.
+    assert held_by(tree, truth)[:5].sum() >= 11
     errors = found["weight"].mean(["chain", "draw"]) - truth
     assert np.sqrt(np.mean(errors**2)) < 0.05
     assert np.all(tree["sample_stats"]["k_hat"] < 0.7)
     assert not any(word.startswith("not") for word in tree["sample_stats"]["weight_words"].to_numpy())
     # Where nothing is there the tasks' weights lose little.
-    assert np.all(total.mean(["chain", "draw"])[6:] > 0.85)
+    assert np.all(total.mean(["chain", "draw"])[5:] > 0.85)
     assert json.loads(tree.attrs["settings"])["neither"] is True
-    plain = measure(run, given, **options)
+    plain = measure({place: run[place] for place in (0, 4)}, given, **options)
     np.testing.assert_allclose(plain["posterior"]["weight"].sum("task"), 1.0)
-    assert not any(word == "good" for word in plain["sample_stats"]["weight_words"].to_numpy()[:6])
+    assert not any(word == "good" for word in plain["sample_stats"]["weight_words"].to_numpy())
 
 
 @pytest.mark.slow
