@@ -92,7 +92,7 @@ def measure(
             ``"auto"``: by held-out references, ``"axis"`` unless another is clearly better.
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
             references), or ``"auto"`` by BIC.
-        neither: whether a third, broad component takes samples that belong to neither task.
+        neither: whether a further, broad component takes samples that belong to none of the tasks.
         weight_prior: shapes (a, b) of the Beta prior of the old share, each at least 1; with references by
             name those of the Dirichlet prior, one a task, (1, 1) for a uniform one.
         displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].

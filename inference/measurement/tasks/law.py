@@ -222,7 +222,7 @@ def _under(modes: TaskModes, unknowns: TaskUnknowns, rows: Rows) -> tuple[Array,
         place = slice(first + k * q, first + (k + 1) * q)
         hessian = hessian.at[place, place].add(own[k])
         hessian = hessian.at[k, place].add(pulled[k]).at[place, k].add(pulled[k])
-    if third is not None:
+    if third is not None and beyond is not None:
         place = slice(components, first)
         hessian = hessian.at[place, place].add(beyond + _bend_of_neither(third, mass[num], sums[place]))
         hessian = hessian.at[num, place].add(sums[place]).at[place, num].add(sums[place])

@@ -117,7 +117,7 @@ def _overlaps(stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     confusion = np.where(np.eye(len(names), dtype=bool), 0.0, stats["confusion"])
     of_neither = 1.0 - np.sum(stats["confusion"], axis=1)
     found: dict[str, None] = {}
-    for k in np.flatnonzero(np.asarray(stats["task_information"]) < LEAST_INFORMATION):
+    for k in map(int, np.flatnonzero(np.asarray(stats["task_information"]) < LEAST_INFORMATION)):
         other = int(np.argmax(confusion[k]))
         if stats["num_samples"] * stats["weight_mean"][k] < 1.0:
             continue
@@ -127,7 +127,7 @@ def _overlaps(stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
                 "be told apart"
             ] = None
             continue
-        first, second = sorted((int(k), other))
+        first, second = sorted((k, other))
         found[
             f"{names[first]} and {names[second]} overlap so much that their weights can hardly be told apart"
         ] = None
