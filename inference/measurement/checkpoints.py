@@ -92,7 +92,7 @@ def measure(
             ``"auto"``: by held-out references, ``"axis"`` unless another is clearly better.
         tails: ``"gaussian"``, ``"student"`` (Student-t modes, their degrees of freedom fitted to the
             references), or ``"auto"`` by BIC.
-        neither: whether a third, broad component takes samples that belong to neither task.
+        neither: whether a further, broad component takes samples that belong to none of the tasks.
         weight_prior: shapes (a, b) of the Beta prior of the old share, each at least 1; with references by
             name those of the Dirichlet prior, one a task, (1, 1) for a uniform one.
         displacement_scale: scale of the Student-t laws of displacement [Mahalanobis].
@@ -142,8 +142,6 @@ def measure(
     limit = stored.default_memory() if memory is None else positive("memory", memory)
     neither, drop_missing = flag("neither", neither), flag("drop_missing", drop_missing)
     if named is not None and many:
-        if neither:
-            raise InputError(f"a component for neither task goes with two references; got {len(named)}")
         one_of("covariance of three tasks or more", covariance, ("auto", *OF_TASKS))
         chosen = TaskSettings(
             seed,
@@ -157,6 +155,7 @@ def measure(
             drop_missing,
             num_rows,
             check_names(named, new_task),
+            neither,
         )
         return measure_tasks(samples, named, chosen, memory=limit, keep=keep, progress=progress)
     if named is not None:

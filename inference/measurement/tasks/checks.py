@@ -15,7 +15,7 @@ from inference.measurement.references.anchors import lower_precision
 from inference.measurement.references.contamination import foreign_share
 from inference.measurement.tasks import law
 from inference.measurement.tasks.draws import TaskDraws
-from inference.measurement.tasks.law import TaskUnknowns
+from inference.measurement.tasks.law import TaskUnknowns, along_of
 from inference.measurement.tasks.references import TaskReferences
 from inference.measurement.verdict.checks import Prediction
 
@@ -75,7 +75,7 @@ def predictive_check(
     root = lower_precision(np.average(within, axis=0, weights=[len(one) for one in rows]))
     central = jax.tree.map(lambda a: a[0], references.central)
     central = central._replace(roots=np.tile(root, (len(rows), 1, 1)))
-    centre = TaskUnknowns(draws.unknowns.logits[picked].mean(axis=0), means[:, :q])
+    centre = along_of(jax.tree.map(lambda a: a[picked].mean(axis=0), draws.unknowns), q)
     pool = np.sort(np.concatenate([one[:, :q] for one in replicates]), axis=0)
 
     def statistics(one: np.ndarray) -> np.ndarray:
@@ -94,12 +94,19 @@ def _simulated(
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "n d"]:
     """Draw samples that one draw of the posterior predicts, from a bootstrap of the references."""
-    task = rng.choice(len(rows), size=num, p=special.softmax(draws.unknowns.logits[place]))
+    shares, third = special.softmax(draws.unknowns.logits[place]), draws.unknowns.neither
+    task = rng.choice(len(shares), size=num, p=shares)
     y = np.zeros((num, rows[0].shape[1]))
     for k, reference in enumerate(rows):
         some = rng.integers(len(reference), size=len(reference))
         drawn = reference[some[rng.integers(len(some), size=np.sum(task == k))]]
         y[task == k] = draws.unknowns.means[place][k] + drawn - references.means[k]
+    if third is not None:
+        q, z = references.space.num, rng.standard_normal((int(np.sum(task == len(rows))), y.shape[1]))
+        z[:, :q] *= np.exp(third.log_scale[place])
+        if draws.neither_beside is not None:
+            z[:, q:] = z[:, q:] @ np.linalg.cholesky(draws.neither_beside).T
+        y[task == len(rows)] = third.mean[place] + z
     return y
 
 
@@ -131,10 +138,17 @@ def _statistics(
     )
 
 
-def centred(references: TaskReferences, y: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m c"]:
-    """Return samples less the mean of those that are nearest to the same reference."""
-    q = references.space.num
+def centred(
+    references: TaskReferences, draws: TaskDraws, y: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "m c"]:
+    """Return samples less the mean of those that are nearest to the same reference, or belong to neither."""
+    q, num = references.space.num, len(references.means)
     nearest = np.argmin(np.sum((y[:, None, :q] - references.means[:, :q]) ** 2, axis=2), axis=1)
+    if draws.unknowns.neither is not None:
+        modes = jax.tree.map(lambda a: a[0], references.central)
+        centre = along_of(jax.tree.map(lambda a: a.mean(axis=(0, 1)), draws.unknowns), q)
+        held = law.responsibilities(modes, centre, y[:, :q])
+        nearest = np.where(held[:, num] > 0.5, num, nearest)
     found = y.copy()
     for k in np.unique(nearest):
         found[nearest == k] -= y[nearest == k].mean(axis=0)

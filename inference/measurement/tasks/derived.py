@@ -10,7 +10,7 @@ from scipy import special, stats
 from inference.measurement.posterior.derived import LEAST_INFORMATION, displaced
 from inference.measurement.tasks import law
 from inference.measurement.tasks.draws import TaskDraws
-from inference.measurement.tasks.law import TaskUnknowns
+from inference.measurement.tasks.law import along_of
 from inference.measurement.tasks.references import TaskReferences
 
 
@@ -18,7 +18,7 @@ class TaskReported(NamedTuple):
     """Draws of one checkpoint: J for each of R draws of the modes.
 
     Attributes:
-        weight: of every task, shape (R, J, K).
+        weight: of every task, shape (R, J, K); they add to 1 less the share of what belongs to neither.
         displacement: of its mean, in the user's coordinates, shape (R, J, K, feature).
         task_drift: length of the displacement, shape (R, J, K) [Mahalanobis].
     """
@@ -39,7 +39,7 @@ def report(references: TaskReferences, draws: TaskDraws, rng: np.random.Generato
         length = np.linalg.norm(displacement @ references.metric[k], axis=-1)
         lengths.append(length * np.sqrt(references.metric_factors[:, None, k]))
         moved.append(displacement @ references.space.backward.T)
-    weight = special.softmax(draws.unknowns.logits, axis=-1)
+    weight = special.softmax(draws.unknowns.logits, axis=-1)[..., : len(references.means)]
     return TaskReported(weight, np.stack(moved, axis=2), np.stack(lengths, axis=2))
 
 
@@ -52,7 +52,8 @@ class TaskPrecision(NamedTuple):
         task_information: variance of the weight were every sample's task known, over its variance were the
             references known, shape (K,).
         task_reference_share: part of the variance of the weight from the references' own error, shape (K,).
-        confusion: probability that a sample of a task (rows) is taken for one of another, shape (K, K).
+        confusion: probability that a sample of a task (rows) is taken for one of another, shape (K, K); rows
+            add to 1 less the probability that it is taken for one of neither.
     """
 
     resolution: Float[np.ndarray, "K"]
@@ -72,14 +73,15 @@ def precision_of(
         y: some of the samples.
         num_samples: of all the samples.
     """
-    q = references.space.num
+    q, num = references.space.num, len(references.means)
     share = special.softmax(draws.unknowns.logits, axis=-1)
+    every, share = share.shape[-1], share[..., :num]
     within, between = share.var(axis=1).mean(axis=0), share.mean(axis=1).var(axis=0)
     known = np.mean(share * (1.0 - share), axis=(0, 1)) / max(num_samples, 1)
-    products = np.zeros((share.shape[-1], share.shape[-1]))
+    products = np.zeros((every, every))
     for r in range(len(share)):
         modes = jax.tree.map(lambda a, r=r: a[r], references.draws)
-        unknowns = TaskUnknowns(draws.unknowns.logits[r, 0], draws.unknowns.means[r, 0, :, :q])
+        unknowns = along_of(jax.tree.map(lambda a, r=r: a[r, 0], draws.unknowns), q)
         held = law.responsibilities(modes, unknowns, y[:, :q])
         products += held.T @ held / len(share)
     inverse = np.linalg.inv(products * num_samples / len(y) + LEAST_INFORMATION * np.eye(len(products)))
@@ -96,5 +98,5 @@ def precision_of(
         np.array(resolutions),
         np.clip(known / np.maximum(within, 1e-300), 0.0, 1.0),
         between / np.maximum(within + between, 1e-300),
-        products / np.maximum(products.sum(axis=1, keepdims=True), 1e-300),
+        (products / np.maximum(products.sum(axis=1, keepdims=True), 1e-300))[:num, :num],
     )

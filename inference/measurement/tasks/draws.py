@@ -20,7 +20,7 @@ from inference.measurement.posterior.scales import Quadratic
 from inference.measurement.tasks import law
 from inference.measurement.tasks.climb import TaskMode, restored
 from inference.measurement.tasks.law import TaskUnknowns
-from inference.measurement.tasks.prior import TaskPrior, log_prior, mean_factors
+from inference.measurement.tasks.prior import TaskPrior, log_prior, mean_factors, neither_slope
 from inference.measurement.tasks.references import TaskModes
 from inference.measurement.tasks.scales import TaskScales
 
@@ -29,6 +29,9 @@ _LEAST_COUNT, _MOST_COUNT = 1e-2, 1e5
 
 # Unknowns of which the proposals are as wide as `ATTEMPTS` says.
 _UNKNOWNS = 30
+
+# Samples of neither task below which the share of these is proposed down to none.
+_FEW = 6.0
 
 # Steps by which the chances of having moved are made the same under all draws of the modes.
 _RAKINGS = 10
@@ -42,12 +45,15 @@ class TaskDraws(NamedTuple):
         scales: (τ_a, τ_p) of every mode, 0 where it has not moved, shape (R, J, K, 2).
         k_hat: Pareto shape of the importance weights.
         efficiency: effective sample size of the weights over their number.
+        neither_beside: covariance of what belongs to neither task beside the discriminants, or None where
+            `across` has not added it.
     """
 
     unknowns: TaskUnknowns
     scales: Float[np.ndarray, "R J K 2"]
     k_hat: float
     efficiency: float
+    neither_beside: Float[np.ndarray, "p p"] | None = None
 
 
 def draw(
@@ -104,20 +110,20 @@ def _draw(
         for r in range(count)
     ]
     flat, log_q = (np.stack(part) for part in zip(*parts, strict=True))
-    unknowns = restored(flat, found.base, len(one.means))
+    unknowns = restored(flat, found.base, one.means.shape)
     log_p = log_prior(one, prior, unknowns, factors)
     log_likelihood = total(lambda piece: law.log_likelihoods(modes, unknowns, piece), rows)
     log_weight = np.asarray(log_likelihood) + log_p - log_q + log_odds
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     if not np.isfinite(log_weight).any(axis=1).all():
-        kept = TaskUnknowns(*(part[:, :num] for part in unknowns))
+        kept = jax.tree.map(lambda part: part[:, :num], unknowns)
         return TaskDraws(kept, scales[:, :num], np.inf, 0.0), scales_of.moved
     shared, chances = _shared_odds(log_weight, moved)
     log_shares, k_hat = smoothed(shared)
     weight = special.softmax(log_shares, axis=1)
     taken = np.arange(count)[:, None], np.stack([resampled(w, num, rng) for w in weight])
     draws = TaskDraws(
-        TaskUnknowns(*(part[taken] for part in unknowns)),
+        jax.tree.map(lambda part: part[taken], unknowns),
         scales[taken],
         k_hat,
         float(1.0 / np.sum((weight / count) ** 2) / weight.size),
@@ -169,15 +175,18 @@ def _propose(
         width: how much wider than the quadratic says the unknowns are drawn.
     """
     num, q = modes.means.shape
-    free, size, count = num - 1, num * q, len(factors)
+    # Other logits, then unknowns of the component for neither task, if there is one, then means.
+    others = quadratic.flat.shape[0] - num * q
+    free = num - 1 if others == num - 1 else num
+    third, size, count = others - free, quadratic.flat.shape[0] - free, len(factors)
     # The weights are put last: the factor of the rest and their marginal then lie in one triangle.
     likelihood = quadratic.likelihood[free:, free:]
     precision = np.repeat(np.roll(quadratic.precision, -free, (0, 1))[None], count, axis=0)
     slope = np.repeat(np.roll(quadratic.slope, -free)[None], count, axis=0)
     inverses = np.linalg.inv(factors @ np.swapaxes(factors, -1, -2))
-    away = quadratic.flat[free:].reshape(num, q) - modes.means
+    away = quadratic.flat[others:].reshape(num, q) - modes.means
     for k in range(num):
-        place = slice(k * q, (k + 1) * q)
+        place = slice(third + k * q, third + (k + 1) * q)
         precision[:, place, place] += inverses[:, k]
         slope[:, place] -= inverses[:, k] @ away[k]
     rest = precision[:, :size, :size].copy()
@@ -187,7 +196,13 @@ def _propose(
     covariance = np.swapaxes(corner, 1, 2) @ corner
     centre = quadratic.flat[:free] + np.einsum("pji,pj->pi", corner, u[:, size:])
     spread = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
-    logits, log_q = copula(centre, spread, covariance / spread[:, :, None] / spread[:, None, :], width, rng)
+    correlation = covariance / spread[:, :, None] / spread[:, None, :]
+    wide = spread.copy()
+    if third:
+        # As many samples as the share of neither is worth: few are none as well, at any mean and scale.
+        worth = 1.0 / (spread[:, -1] ** 2 * special.expit(-np.clip(centre[:, -1], -30.0, 30.0)))
+        wide[:, -1] *= np.sqrt(worth / np.minimum(worth, np.maximum(1.0, 2.0 * worth - _FEW)))
+    logits, log_q = copula(centre, wide, correlation, width, rng)
     # The rest given the weights: samples of a mode are as many as its weight says.
     shift = np.clip(
         logits - quadratic.flat[:free],
@@ -199,11 +214,24 @@ def _propose(
     ratios = law.log_shares(np.insert(logits, base, 0.0, axis=-1)) - law.log_shares(
         np.insert(quadratic.flat[:free], base, 0.0)
     )
-    root = np.repeat(np.sqrt(np.clip(np.exp(ratios), 0.2, 5.0)), q, axis=-1)
+    held = np.clip(np.exp(ratios), 0.2, 5.0)
+    sizes = [q] * num
+    if third:
+        # In the order of the unknowns, of which those of neither task come first. It may hold nothing: then
+        # its prior alone says where it is.
+        held, sizes = np.roll(held, 1, axis=-1), [third, *sizes]
+        held[:, 0] = np.clip(np.exp(ratios[:, -1]), 1e-6, 5.0)
+    root = np.repeat(np.sqrt(held), sizes, axis=-1)
     conditional = rest - likelihood + root[:, :, None] * likelihood * root[:, None, :]
     factor = cholesky(conditional) / width
     z = rng.standard_normal((count, size))
     drawn = _solved(factor, z, transposed=True)
+    if third:
+        pulled = (1.0 - held[:, :1]) * neither_slope(modes, quadratic.flat[free:others])
+        centred = np.linalg.solve(conditional[:, :third, :third], pulled[..., None])[..., 0]
+        # What is linear in the logits is right near the mode.
+        centred = np.where(held[:, :1] < 0.2, centred, mean[:, :third])
+        mean = np.concatenate([centred, mean[:, third:]], axis=1)
     log_q += np.sum(np.log(np.diagonal(factor, axis1=1, axis2=2)), axis=1) - 0.5 * np.sum(z * z, axis=1)
     return np.column_stack([logits, quadratic.flat[free:] + mean + drawn]), log_q
 

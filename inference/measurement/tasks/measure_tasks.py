@@ -59,6 +59,7 @@ class TaskSettings(NamedTuple):
     drop_missing: bool
     num_log_likelihood_rows: int
     new_task: str | None
+    neither: bool = False
 
 
 class _Plan(NamedTuple):
@@ -83,10 +84,11 @@ def measure_tasks(
 ) -> xr.DataTree:
     """Return the posterior of weight, displacement and drift of every task at every checkpoint of a run.
 
-        y ~ Σ_k β_k N(μ_k + Δ_k, Σ_k),   β ~ Dirichlet(a)
+        y ~ (1-ν) Σ_k β_k N(μ_k + Δ_k, Σ_k) + ν N(m, e^(2c) I),   β ~ Dirichlet(a)
 
-    What the modes are beside the discriminants between the references is no part of the weights' likelihood;
-    docs/measurement.md describes the law and the result.
+    with ν = 0 unless there is a component for neither task (``settings.neither``). What the modes are beside
+    the discriminants between the references is no part of the weights' likelihood; docs/measurement.md
+    describes the law and the result.
 
     Args:
         samples: of the checkpoints.
@@ -183,10 +185,10 @@ def _posterior(
     num, q, each = summary.num, references.space.num, settings.num_draws // NUM_DRAWS
     rng = np.random.default_rng([settings.seed, index])
     seen = pieces.narrowed(rows, q)
-    mode = climb.find_mode(references.central, plan.prior, seen)
+    mode = climb.find_mode(references.central, plan.prior, seen, neither=settings.neither)
     modes = climb.modes_of_draws(references.draws, plan.prior, seen, mode)
     central = jax.tree.map(lambda a: a[0], references.central)
-    unknowns = law.TaskUnknowns(*(part[0] for part in mode.unknowns))
+    unknowns = jax.tree.map(lambda a: a[0], mode.unknowns)
     beside = across.beside_of(references, central, unknowns, rows)
     scales = scales_of(central, plan.prior, mode.quadratic, beside)
     draws = draws_of.draw(references.draws, plan.prior, seen, scales, modes, num=each, rng=rng)
@@ -211,8 +213,10 @@ def _posterior(
     prediction = checks.predictive_check(references, draws, y, rng)
     weights = reported.weight.mean(axis=(0, 1))
     stats |= derived.precision_of(references, draws, y, num)._asdict()
-    centred = checks.centred(references, consecutive)
-    stats |= independence_of(checks.fresh_rows(references), list(weights), y, centred, rng)._asdict()
+    centred = checks.centred(references, draws, consecutive)
+    # What belongs to neither task has no reference.
+    shares = weights / weights.sum() if settings.neither else weights
+    stats |= independence_of(checks.fresh_rows(references), list(shares), y, centred, rng)._asdict()
     stats |= {
         "num_repeated": summary.num_repeated,
         "weight_mean": weights,
@@ -220,7 +224,7 @@ def _posterior(
     }
     stats["unmoved_probability"] = np.mean(draws.scales[..., 0] == 0.0, axis=(0, 1))
     rest = references.space.rest
-    stats["deviation_left_out"] = checks.left_out_deviation(rest, plan.given, weights, summary.mean, num)
+    stats["deviation_left_out"] = checks.left_out_deviation(rest, plan.given, shares, summary.mean, num)
     shift = draws.unknowns.means[..., :q].mean(axis=(0, 1)) - references.means[:, :q]
     told = words.verdicts(stats, plan.facts, np.linalg.norm(shift, axis=1), references.means.shape[1])
     stats |= {"weight_words": told[0], "drift_words": told[1], "words": together(*told)}

@@ -7,21 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.scipy.special import logit
 from jaxtyping import Array, Bool, Float
 from scipy import special
 
 from inference.measurement.posterior.law import Rows
 from inference.measurement.posterior.nuts import diagnostics, run_chains
-from inference.measurement.posterior.prior import SCALE_DOF
+from inference.measurement.posterior.prior import (
+    NEITHER_LOG_SCALE,
+    NEITHER_SHARE,
+    NEITHER_SPREAD,
+    SCALE_DOF,
+)
 from inference.measurement.tasks import law
 from inference.measurement.tasks.draws import TaskDraws
-from inference.measurement.tasks.law import TaskUnknowns
+from inference.measurement.tasks.law import TaskNeither, TaskUnknowns
 from inference.measurement.tasks.prior import TaskPrior, log_sides
 from inference.measurement.tasks.references import TaskModes
 from mixture_models.types import AnyArray
 
 
-def model(modes: TaskModes, prior: TaskPrior, rows: Rows, moved: Float[AnyArray, "K"]) -> None:
+def model(
+    modes: TaskModes, prior: TaskPrior, rows: Rows, moved: Float[AnyArray, "K"], *, neither: bool = False
+) -> None:
     """The samples of one checkpoint along the discriminants under one draw of the modes.
 
     Args:
@@ -29,6 +37,7 @@ def model(modes: TaskModes, prior: TaskPrior, rows: Rows, moved: Float[AnyArray,
         prior: the numbers of the prior.
         rows: the samples.
         moved: 1 for a mode that has moved, else 0.
+        neither: whether there is a component for neither task.
     """
     num, q = modes.means.shape
     shares = numpyro.sample("shares", dist.Dirichlet(jnp.asarray(prior.shapes)))
@@ -38,9 +47,18 @@ def model(modes: TaskModes, prior: TaskPrior, rows: Rows, moved: Float[AnyArray,
     place = dist.MultivariateNormal(modes.means, modes.mean_covariances + spread).to_event(1)
     means = numpyro.sample("means", place)
     numpyro.factor("sides", log_sides(modes, means))
+    unknowns = TaskUnknowns(jnp.log(shares), means)
+    if neither:
+        share = numpyro.sample("neither_share", dist.Beta(*NEITHER_SHARE))
+        centre = jnp.asarray(modes.means).mean(axis=0)
+        third = TaskNeither(
+            numpyro.sample("neither_mean", dist.Normal(centre, NEITHER_SPREAD).to_event(1)),
+            numpyro.sample("neither_log_scale", dist.Normal(*NEITHER_LOG_SCALE)),
+        )
+        unknowns = TaskUnknowns(jnp.append(unknowns.logits, logit(share)), means, third)
 
     def of_block(block: Rows) -> Array:
-        logs, _ = law.log_densities(modes, TaskUnknowns(jnp.log(shares), means), block.y)
+        logs, _ = law.log_densities(modes, unknowns, block.y)
         return jnp.sum(block.weights * jax.nn.logsumexp(logs, axis=-1))
 
     numpyro.factor("y", jnp.sum(jax.vmap(of_block)(rows)))
@@ -61,20 +79,29 @@ def sample(
         num: draws for each draw of the modes.
         rng: for the starts and the seed.
     """
-    count, each = start.scales.shape[:2]
+    (count, each), num_tasks = start.scales.shape[:2], start.scales.shape[2]
+    neither = start.unknowns.neither is not None
     place = np.arange(count), rng.integers(each, size=count)
     scales = start.scales[place]
     moved = (scales[..., 0] > 0.0).astype(float)
     at = {
-        "shares": np.clip(special.softmax(start.unknowns.logits[place], axis=-1), 1e-9, None),
+        "shares": np.clip(special.softmax(start.unknowns.logits[place][:, :num_tasks], axis=-1), 1e-9, None),
         "variance": np.where(moved > 0.0, scales[..., 0], prior.displacement_scale) ** 2,
         "means": start.unknowns.means[place],
     }
     at["shares"] /= at["shares"].sum(axis=-1, keepdims=True)
+    if start.unknowns.neither is not None:
+        share = special.softmax(start.unknowns.logits[place], axis=-1)[:, -1]
+        at["neither_share"] = np.clip(share, 1e-9, 1.0 - 1e-9)
+        at["neither_mean"], at["neither_log_scale"] = (part[place] for part in start.unknowns.neither)
     keys = jax.random.split(jax.random.key(rng.integers(2**63)), count)
-    sites, diverging = _chains(modes, prior, rows, jnp.asarray(moved), at, keys, num=num)
+    sites, diverging = _chains(modes, prior, rows, jnp.asarray(moved), at, keys, neither=neither, num=num)
     sites = {name: np.asarray(array) for name, array in sites.items()}
-    logits = np.log(np.maximum(sites["shares"], 1e-300))
+    unknowns = TaskUnknowns(np.log(np.maximum(sites["shares"], 1e-300)), sites["means"])
+    if neither:
+        third = TaskNeither(sites["neither_mean"], sites["neither_log_scale"])
+        beyond = special.logit(np.clip(sites["neither_share"], 1e-300, 1.0 - 1e-16))[..., None]
+        unknowns = TaskUnknowns(np.append(unknowns.logits, beyond, axis=-1), unknowns.means, third)
     along = np.sqrt(sites["variance"])
     beside = np.ones_like(along)
     for k in range(moved.shape[1]):
@@ -84,10 +111,10 @@ def sample(
     found = np.stack([along, beside], axis=-1) * moved[:, None, :, None]
     told = diagnostics({name: sites[name] for name in ("shares", "means")})
     told["divergences"] = float(np.sum(np.asarray(diverging)))
-    return TaskDraws(TaskUnknowns(logits, sites["means"]), found, start.k_hat, start.efficiency), told
+    return TaskDraws(unknowns, found, start.k_hat, start.efficiency), told
 
 
-@partial(jax.jit, static_argnames="num")
+@partial(jax.jit, static_argnames=("neither", "num"))
 def _chains(
     modes: TaskModes,
     prior: TaskPrior,
@@ -96,7 +123,9 @@ def _chains(
     at: dict[str, AnyArray],
     keys: Array,
     *,
+    neither: bool,
     num: int,
 ) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
     """Return draws (R, num, ...) of the sites of a chain for each draw of the modes, and what diverged."""
-    return run_chains(model, (modes, prior, rows, moved), (0, None, None, 0), at, keys, num=num)
+    given = (modes, prior, rows, moved)
+    return run_chains(partial(model, neither=neither), given, (0, None, None, 0), at, keys, num=num)

@@ -113,14 +113,21 @@ def _other_shape(facts: Facts) -> list[str]:
 
 
 def _overlaps(stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Return which tasks can hardly be told apart."""
+    """Return which tasks can hardly be told apart, or one from what belongs to neither."""
     confusion = np.where(np.eye(len(names), dtype=bool), 0.0, stats["confusion"])
+    of_neither = 1.0 - np.sum(stats["confusion"], axis=1)
     found: dict[str, None] = {}
-    for k in np.flatnonzero(np.asarray(stats["task_information"]) < LEAST_INFORMATION):
+    for k in map(int, np.flatnonzero(np.asarray(stats["task_information"]) < LEAST_INFORMATION)):
         other = int(np.argmax(confusion[k]))
         if stats["num_samples"] * stats["weight_mean"][k] < 1.0:
             continue
-        first, second = sorted((int(k), other))
+        if of_neither[k] > confusion[k, other] + 1e-9:
+            found[
+                f"{names[k]} and what belongs to neither task overlap so much that their weights can hardly "
+                "be told apart"
+            ] = None
+            continue
+        first, second = sorted((k, other))
         found[
             f"{names[first]} and {names[second]} overlap so much that their weights can hardly be told apart"
         ] = None
