@@ -124,9 +124,10 @@ def retention(law: MixtureLaw, target: TwoMode) -> Float[Array, ""]:
 def task_retention(law: MixtureLaw, target: Mixture) -> Float[Array, "K"]:
     """Return how much of every task's behaviour is left, C⁻¹ E_q[s], C_jk = E_{N(μ_k)}[s_j].
 
-    s_j is the target's responsibility of task j. The values equal β where the learner's modes are the target's,
-    and sum to 1; for two tasks the first is `retention`. Integrals over the span of the target's means, with an
-    error of about 1e-8; of tasks in so many dimensions, or so far apart, that nodes are quasi-random, 1e-4.
+    s_j is the target's responsibility of task j. The values equal β where the learner's modes are the
+    target's, and sum to 1; for two tasks the first is `retention`. Integrals over the span of the target's
+    means, with an error of about 1e-8; where tasks span so many dimensions, or so far, that nodes are
+    quasi-random, of about 1e-4.
 
     Args:
         law: the learner's law q, with the target's covariance.
@@ -154,8 +155,8 @@ def task_retention(law: MixtureLaw, target: Mixture) -> Float[Array, "K"]:
 def task_coverage(law: MixtureLaw, target: Mixture) -> Float[Array, "K"]:
     """Return how much of the learner covers each of the target's modes: c of the best fit q ≈ Σ_k c_k p_k.
 
-    With the cosines G_jk = c(p_j, p_k) of the target's modes, c = G⁻¹ Σ_k w_k c(q_k, p); for two tasks the first
-    is `old_coverage`.
+    With the cosines G_jk = c(p_j, p_k) of the target's modes, c = G⁻¹ Σ_k w_k c(q_k, p); for two tasks the
+    first is `old_coverage`.
 
     Args:
         law: the learner's law q.

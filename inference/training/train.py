@@ -39,7 +39,7 @@ from inference.training.loop import (
     training_program,
 )
 from inference.training.span import check_span, in_span
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
 from mixture_models.types import AnyArray, Index
 from mixture_models.validation import InputError, flag, integer, positive
@@ -62,8 +62,8 @@ _BYTES_A_NUMBER = 80
 @on_one_thread
 def train(
     objectives: Objective | Sequence[Objective],
-    start: TwoMode,
-    target: TwoMode,
+    start: Mixture,
+    target: Mixture,
     *,
     num_steps: int,
     batch_size: int,
@@ -243,7 +243,7 @@ def _kept(
 def _compile(
     program: Program,
     keys: Array,
-    setting: Pair,
+    setting: MixturePair,
     learning_rate: Array,
     plan: _Plan,
     report: Callable[[int], None],
@@ -255,7 +255,7 @@ def _compile(
 def _run(
     program: Program,
     keys: Array,
-    setting: Pair,
+    setting: MixturePair,
     learning_rate: Array,
     plan: _Plan,
     report: Callable[[int], None] | None = None,
@@ -280,7 +280,7 @@ def _run(
     return _Ended(joined, np.asarray(state.diverged_step))
 
 
-def _recorded(program: Program, setting: Pair) -> dict[str, tuple[int, ...]]:
+def _recorded(program: Program, setting: MixturePair) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a learner's variables; refuses what cannot be trained early."""
     shapes = first_record.eval_shape(program.static, program.numbers, setting)
     return {name: tuple(shape.shape) for name, shape in shapes.items()}
@@ -288,8 +288,8 @@ def _recorded(program: Program, setting: Pair) -> dict[str, tuple[int, ...]]:
 
 def _check_batches(
     programs: Sequence[Program],
-    mixtures: Sequence[Pair],
-    settings: Sequence[Pair],
+    mixtures: Sequence[MixturePair],
+    settings: Sequence[MixturePair],
     keys: Array,
     learning_rate: Array,
     plan: _Plan,
@@ -312,7 +312,7 @@ def _check_batches(
 
 @compiled
 def _initialise(
-    program: Program, numbers: Numbers, keys: Array, setting: Pair, learning_rate: Array
+    program: Program, numbers: Numbers, keys: Array, setting: MixturePair, learning_rate: Array
 ) -> State:
     return jax.vmap(lambda key: initial_state(program, numbers, key, setting, learning_rate))(keys)
 
@@ -324,7 +324,7 @@ def _advance(
     states: State,
     counts: Int[AnyArray, "place"],
     num_steps: Index,
-    setting: Pair,
+    setting: MixturePair,
     learning_rate: Array,
 ) -> tuple[State, Taken]:
     """Take ``counts[i]`` updates after place i, for every replicate."""
@@ -338,7 +338,12 @@ def _advance(
 # A program by itself, which objectives with the same learner share.
 @compiled
 def _report(
-    learner: Program, numbers: Numbers, diverged_step: Array, taken: Taken, recorded: Array, setting: Pair
+    learner: Program,
+    numbers: Numbers,
+    diverged_step: Array,
+    taken: Taken,
+    recorded: Array,
+    setting: MixturePair,
 ) -> tuple[Array, dict[str, Array]]:
     """Return what `report_of` says of every replicate."""
 

@@ -1,7 +1,7 @@
 """Nodes of randomised quasi-Monte Carlo for integrals over the standard normal law in several dimensions.
 
-Each resolution has its own scrambled Sobol' sequence, so that the difference between two is an estimate of the
-coarser one's error, and unbiased as a mean over scramblings.
+Each resolution has its own scrambled Sobol' sequence, whose mean over scramblings is unbiased, so that the
+difference between two is an estimate of the coarser one's error.
 
 Source: Owen 1997, "Scrambled net variance for integrals of smooth functions"; `scipy.stats.qmc`.
 """

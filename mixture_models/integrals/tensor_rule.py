@@ -43,7 +43,7 @@ _BLOCKS = (1, 128, 1024, 4096)
 _MOST_NODES = 2.0**24
 
 # Of more than two modes: beyond as many at the finest resolution the nodes are quasi-random.
-_MOST_OF_MANY = 2.0**18
+_MOST_OF_MANY = 2.0**20
 
 # A spread of means that is rounding error.
 _FLAT = 1e-12
@@ -71,8 +71,8 @@ def expectation[Out](
         function: f, which depends on samples of shape (n, d) only through densities of the modes, and
             returns a pytree of arrays of shape (n, ...).
         means: m_j of the modes that f depends on, shape (m, d).
-        resolution: whole number from 0 to `FINEST`, or `REPORTED`, which may be traced; the difference between
-            two is the estimate of the coarser one's error.
+        resolution: whole number from 0 to `FINEST`, or `REPORTED`, which may be traced; the difference
+            between two is the estimate of the coarser one's error.
         phase: f stays of order 1 where phases of modes differ by less: π for logarithms of mixtures and for
             ratios, π/2 for exponentials of these.
         tilt: how steeply log f may rise far out, in whitened coordinates; for where nodes must be.
@@ -155,13 +155,13 @@ class _Sample(NamedTuple):
     Attributes:
         chosen: 1 where they do, else 0.
         first: the place of the first among all nodes.
-        count: their number.
+        size: their number.
         basis: axes that turn smoothly with the means, in the place of the principal ones, which may leap.
     """
 
     chosen: Array
     first: Array
-    count: Array
+    size: Array
     basis: Array
 
 
@@ -225,7 +225,7 @@ def _nodes(rule: _Rule, turn: Array) -> tuple[Array, Array]:
     drawn = lax.dynamic_slice_in_dim(jnp.asarray(normal_nodes(len(rule.counts)), nodes.dtype), place, size)
     return (
         jnp.where(sample.chosen > 0.0, drawn @ sample.basis, nodes),
-        jnp.where(sample.chosen > 0.0, 1.0 / sample.count, weights),
+        jnp.where(sample.chosen > 0.0, 1.0 / sample.size, weights),
     )
 
 
@@ -246,7 +246,7 @@ def _over_turns[Out](terms: Callable[[Array], Out], rule: _Rule) -> Out:
     """Return the sum over all turns; their number is traced, so that memory and programs stay small."""
     total = jnp.prod(rule.counts)
     if rule.sample is not None:
-        total = jnp.where(rule.sample.chosen > 0.0, rule.sample.count, total)
+        total = jnp.where(rule.sample.chosen > 0.0, rule.sample.size, total)
     turns = jnp.where(total <= _MOST_NODES, jnp.ceil(total / _block(rule)), 0).astype(int)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(terms, jnp.zeros((), int)))
     sums = lax.fori_loop(0, turns, lambda i, sums: jax.tree.map(jnp.add, sums, terms(i)), zeros)

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.task import Task
 from mixture_models.types import AnyArray, Params, Reals
-from mixture_models.validation import InputError, finite_array, one_of, open_interval, real_array
+from mixture_models.validation import InputError, finite_array, one_of, open_interval
 
 #: Most tasks of a mixture; the time of a step grows with them.
 MOST_TASKS = 20
@@ -70,7 +70,7 @@ class Mixture(Task):
     @property
     @abstractmethod
     def log_weights(self) -> Float[AnyArray, "K"]:
-        """log β_k, accurate however small."""
+        """Logarithms of β_k, accurate however small."""
 
     @property
     @abstractmethod
@@ -215,7 +215,8 @@ class TaskMixture(Mixture):
     engine casts them; as a JAX pytree the class passes through ``jit``, ``vmap`` and ``grad``.
 
     What is trained are the means and u = √2 φ, so that plain gradient descent moves every φ_k by half of its
-    derivative. For K = 2 the logit φ_1 - φ_2 then moves as `TwoMode.old_logit` does, and no task is a reference.
+    derivative. For K = 2 the logit φ_1 - φ_2 then moves as `TwoMode.old_logit` does, and no task is a
+    reference.
 
     Attributes:
         task_names: of the tasks.
@@ -241,7 +242,7 @@ class TaskMixture(Mixture):
 
     @property
     def log_weights(self) -> Float[AnyArray, "K"]:
-        """log β_k = φ_k - log Σ_l exp(φ_l)."""
+        """Logarithms of β_k, φ_k - log Σ_l exp(φ_l)."""
         xp = self.logits.__array_namespace__()
         below = self.logits - xp.max(self.logits)
         return below - xp.log(xp.sum(xp.exp(below)))

@@ -181,7 +181,7 @@ class TwoMode(Mixture, TwoTasks):
 
     @property
     def log_weights(self) -> Float[AnyArray, "2"]:
-        """log β and log(1-β), accurate however small."""
+        """Logarithms of β and log(1-β), accurate however small."""
         return jax.nn.log_sigmoid(jnp.stack([self.old_logit, -self.old_logit]))
 
     @property
