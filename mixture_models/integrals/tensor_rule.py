@@ -35,8 +35,8 @@ from mixture_models.validation import InputError
 REPORTED = FINEST + 1
 
 # By resolution: minus the log of a rule's error, and the standard deviations that it covers on either side.
-_EXPONENTS = (26.0, 30.0, 35.0, 18.0)
-_REACHES = (7.6, 8.1, 8.7, 6.2)
+_EXPONENTS = (26.0, 30.0, 35.0, 22.0)
+_REACHES = (7.6, 8.1, 8.7, 6.8)
 
 # Nodes of one turn of the loop, by the number of dimensions; beyond the maximum there is no value.
 _BLOCKS = (1, 128, 1024, 4096)

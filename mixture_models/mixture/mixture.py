@@ -156,8 +156,9 @@ class Mixture(Task):
         Raises:
             InputError: a task that the mixture lacks.
         """
-        places = [self.index(name) for name in shares]
-        log_shares = jnp.log(jnp.stack([jnp.asarray(share, float) for share in shares.values()]))
+        by_place = {self.index(name): share for name, share in shares.items()}
+        places = sorted(by_place)  # in the tasks' order, so that equal random numbers choose equal tasks
+        log_shares = jnp.log(jnp.stack([jnp.asarray(by_place[place], float) for place in places]))
         shared = self.shared_scale
         scales = tuple(self.scales[place] for place in places) if shared is None else (shared,)
         means = self.means

@@ -16,7 +16,7 @@ from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.task import TwoTasks
 from mixture_models.types import AnyArray, Params, Reals
-from mixture_models.validation import InputError, finite_array, number, open_interval
+from mixture_models.validation import InputError, finite_array, number, one_of, open_interval
 
 #: The names of the two modes.
 MODES = ("old", "new")
@@ -248,6 +248,10 @@ class TwoMode(Mixture, TwoTasks):
         """Return the mixture with other means, of any dimension, and another covariance of the old mode."""
         old, new = means
         return replace(self, old_mean=old, new_mean=new, scale=scale)
+
+    def index(self, task: str) -> int:
+        """Return the place of a mode, or raise `InputError` that names both."""
+        return MODES.index(one_of("mode", task, MODES))
 
     def arrays(self) -> dict[str, AnyArray]:
         """Return what the mixture is stored as, by the names of a result."""
