@@ -1,8 +1,9 @@
 """Several named tasks: how their weights move and rest, what moves their means, and which batch shows none.
 
-β_k are the learner's weights, in the order of the tasks, with sum 1. Gradient flow moves the symmetric softmax
-logits by half of their derivatives, φ' = -½ ∂L/∂φ, so that for two tasks φ_o - φ_n moves as `TwoMode.old_logit`
-does. "Separated" formulas hold up to terms of the order of the overlaps. Derivation: in each docstring.
+β_k are the learner's weights, in the order of the tasks, with sum 1. Gradient flow moves the symmetric
+softmax logits by half of their derivatives, φ' = -½ ∂L/∂φ, so that for two tasks φ_o - φ_n moves as
+`TwoMode.old_logit` does. "Separated" formulas hold up to terms of the order of the overlaps. Each derivation is
+in the docstring.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ def sft_task_weights_separated(
 ) -> Float[Reals, "time K"]:
     """Return the weights under forward KL on data with shares λ_k of the tasks, for separated modes.
 
-    They follow φ_k' = ½ (λ_k - β_k), since E_data[r_k] = λ_k. On one task j, λ_j = 1: the others lose in
-    proportion to what they hold, (φ_k - φ_l)' = -½ (β_k - β_l), so that their weights equalise while they die.
+    They follow φ_k' = ½ (λ_k - β_k), since E_data[r_k] = λ_k. On one task j, λ_j = 1, the others lose in
+    proportion to what they hold, (φ_k - φ_l)' = -½ (β_k - β_l): their weights equalise while they die.
     With replay the only rest is β_k = λ_k.
 
     Args:
@@ -75,9 +76,9 @@ def sft_sequence_weights_separated(
 ) -> Float[Reals, "stage K"]:
     """Return the weights after each stage of forward KL on one task, without replay, for separated modes.
 
-    A task that holds little while another old one and the trained one share 1 = B + (1-B) keeps its logit, and
-    so does the sum of theirs: its weight follows √(B (1-B)). So a stage multiplies what the first task is left
-    with by √(B_T (1-B_T) / (B_0 (1-B_0))), which is *above* 1 where a rare new task passes through ½.
+    A task that holds little, while another old one and the trained one hold B and 1-B, keeps its logit, and
+    so does the sum of theirs: its weight follows √(B (1-B)). So a stage multiplies what the first task is
+    left with by √(B_T (1-B_T) / (B_0 (1-B_0))), which is *above* 1 while a rare new task rises to ½.
 
     Args:
         start_weights: β_k in (0, 1), with sum 1.
@@ -228,7 +229,7 @@ def starvation_batch_size(weight: ArrayLike, probability: ArrayLike) -> Float[Re
 def starvation_replay(
     weight: ArrayLike, batch_size: ArrayLike, probability: ArrayLike
 ) -> Float[Reals, "..."]:
-    """Return the smallest share of replayed samples of a task with which a batch holds none with probability p.
+    """Return the least replayed share of a task with which a batch holds none of it with a probability.
 
     ((1-λ) (1-β))^N = p gives λ = 1 - p^(1/N)/(1-β), and 0 where no replay is needed.
 

@@ -90,7 +90,7 @@ def test_a_sequence_is_its_stages():
 
 
 def test_replays_optimum_is_its_shares_at_every_separation():
-    close = mixture([[0.0], [1.2], [2.5]], (0.2, 0.3, 0.5))
+    close = mixture([[0.0, 0.0], [1.2, 0.0], [1.0, 2.0]], (0.2, 0.3, 0.5))
     gradient = population(objectives.sft(task="c", replay={"a": 0.2, "b": 0.3}), close, close).gradient
     np.testing.assert_allclose(gradient.logits, 0.0, atol=1e-12)
     flow = theory.sft_task_weights_separated([1e3], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5])
@@ -124,7 +124,7 @@ def test_the_nearest_pair_dominates_and_gates_the_drift():
     assert pairs[0, 2] / pairs[0, 1] < 0.02
     gradient = population(objectives.reverse_kl(), learner, target).gradient
     along, across = np.abs(np.asarray(gradient.means)[0])
-    assert across < 1e-3 * along
+    assert across / along < 2.0 * pairs[0, 2] / pairs[0, 1]
     assert theory.nearest_task(target) == ("b", "a", "a")
 
 
