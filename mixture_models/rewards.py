@@ -261,7 +261,7 @@ def linear_reward(slope: float = 1.0) -> LinearReward:
 
 #: Constructor of every known reward, by name.
 registry: dict[str, Callable[..., Reward]] = {
-    function.__name__: function for function in (mode_reward, log_ratio_reward, linear_reward, task_reward)
+    function.__name__: function for function in (mode_reward, log_ratio_reward, linear_reward)
 }
 
 

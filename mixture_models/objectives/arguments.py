@@ -12,6 +12,7 @@ from mixture_models.validation import InputError, one_of
 #: What may be called in a text, by name.
 _CONSTRUCTORS: dict[str, Callable[..., Reward | Mixture]] = {
     **rewards.registry,
+    "task_reward": rewards.task_reward,
     "TwoMode": TwoMode.create,
     "Mixture": Mixture.create,
 }

@@ -2,8 +2,8 @@
 
 β_k are the learner's weights, in the order of the tasks, with sum 1. Gradient flow moves the symmetric
 softmax logits by half of their derivatives, φ' = -½ ∂L/∂φ, so that for two tasks φ_o - φ_n moves as
-`TwoMode.old_logit` does. "Separated" formulas hold up to terms of the order of the overlaps. Each derivation is
-in the docstring.
+`TwoMode.old_logit` does. "Separated" formulas hold up to terms of the order of the overlaps. Derivations are
+in the docstrings.
 """
 
 from collections.abc import Sequence

@@ -101,7 +101,7 @@ def test_two_named_tasks_report_what_two_modes_do():
     named = Mixture.create({"old": [0.0, 0.2], "new": [2.5, 1.0]}, {"old": 0.3, "new": 0.7}, MATRIX)
     learner = two.replace(old_weight=0.6, old_mean=[0.5, -0.4], new_mean=[2.0, 1.5]).law()
     kept = jax.jit(task_retention)(learner, named)
-    assert float(kept[0]) == pytest.approx(float(jax.jit(retention)(learner, two)), abs=1e-8)
+    assert float(kept[0]) == pytest.approx(float(jax.jit(retention)(learner, two)), abs=5e-8)
     covered = task_coverage(learner, named)
     assert float(covered[0]) == pytest.approx(float(old_coverage(learner, two)), abs=1e-13)
 
