@@ -15,6 +15,8 @@ from .measurement import (
 )
 from .results import open, save
 from .sweeps import open_sweep, sweep
+from .training.sequence import train_sequence
+from .training.stages import Stage
 from .training.train import train
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Generations",
     "Parameters",
     "Population",
+    "Stage",
     "compare_runs",
     "estimate_setting",
     "gradient_flow",
@@ -39,4 +42,5 @@ __all__ = [
     "save",
     "sweep",
     "train",
+    "train_sequence",
 ]

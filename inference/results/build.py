@@ -52,7 +52,7 @@ def training_tree(
         )
         for name, array in first.items()
     }
-    trajectory = _with_features(xr.Dataset(variables, coords | {"step": steps}), tasks)
+    trajectory = with_features(xr.Dataset(variables, coords | {"step": steps}), tasks)
     stats = xr.Dataset(
         {"diverged_step": (("objective", "chain", "draw"), np.stack(diverged_steps)[:, None])}, coords
     )
@@ -62,7 +62,7 @@ def training_tree(
         "trajectory": trajectory,
         "final": final,
         "trajectory_stats": stats,
-        "constant_data": _constant_data(mixtures),
+        "constant_data": constant_data(mixtures),
     }
     return xr.DataTree.from_dict(
         {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
@@ -97,13 +97,13 @@ def population_tree(
         for name, array in populations[0].items()
     }
     count = len(mixtures["start"])
-    population = _with_features(
+    population = with_features(
         xr.Dataset(variables, objective_coords(objectives) | {"setting": np.arange(count), **coords}),
         mixtures["target"][0].names,
     )
     describe(population)["loss"].attrs["long_name"] = "divergence, exact"
     constant = xr.concat(
-        [_constant_data({name: mixtures[name][i] for name in mixtures}) for i in range(count)],
+        [constant_data({name: mixtures[name][i] for name in mixtures}) for i in range(count)],
         xr.DataArray(np.arange(count), dims="setting", name="setting"),
     )
     groups = {"population": population, "constant_data": describe(constant)}
@@ -191,17 +191,17 @@ def event_dims(name: str, rank: int) -> tuple[str, ...]:
     return TASK_DIMS.get(name, _EVENT_DIMS[:rank])
 
 
-def _constant_data(mixtures: Mapping[str, Mixture]) -> xr.Dataset:
+def constant_data(mixtures: Mapping[str, Mixture]) -> xr.Dataset:
     """Return the parameters of the start and the target; scales keep their structure."""
     variables = {
         f"{name}_{field}": (event_dims(field, array.ndim), array)
         for name, mixture in mixtures.items()
         for field, array in mixture.arrays().items()
     }
-    return _with_features(xr.Dataset(variables), next(iter(mixtures.values())).names)
+    return with_features(xr.Dataset(variables), next(iter(mixtures.values())).names)
 
 
-def _with_features(dataset: xr.Dataset, tasks: Sequence[str]) -> xr.Dataset:
+def with_features(dataset: xr.Dataset, tasks: Sequence[str]) -> xr.Dataset:
     """Give the event dimensions their coordinates."""
     coords = {d: np.arange(dataset.sizes[d]) for d in _EVENT_DIMS if d in dataset.sizes}
     return dataset.assign_coords(coords | ({"task": list(tasks)} if "task" in dataset.sizes else {}))

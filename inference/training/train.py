@@ -168,7 +168,7 @@ def train(
         )
         steps = results.recorded_steps(num_steps, record_every)
         settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(learning_rate)
-        plan = _plan(steps, batch_size * size)
+        plan = plan_of(steps, batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
         tasks: list[Callable[..., _Ended]] = []
         for index, (program, setting) in enumerate(zip(programs, settings_of, strict=True)):
@@ -204,7 +204,7 @@ def train(
     )
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """How a training is cut: ``counts[i, j]`` updates after record j of call i, and the last step."""
 
     counts: np.ndarray
@@ -218,14 +218,14 @@ class _Ended(NamedTuple):
     diverged_step: np.ndarray
 
 
-def _plan(steps: np.ndarray, batch: int) -> _Plan:
+def plan_of(steps: np.ndarray, batch: int) -> Plan:
     """Cut a training into calls of equal shape, given the recorded steps and the samples in a step."""
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(steps), 1)
     records = max(_FEWEST_RECORDS, 2 ** int(np.ceil(np.log2(len(counts)))))
     while records > 1 and records * int(counts[0]) * batch > _SAMPLES:
         records //= 2
-    return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
+    return Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
 
 
 def _kept(
@@ -245,7 +245,7 @@ def _compile(
     keys: Array,
     setting: MixturePair,
     learning_rate: Array,
-    plan: _Plan,
+    plan: Plan,
     report: Callable[[int], None],
 ) -> None:
     """Compile what `_run` calls, by a call that takes no step."""
@@ -257,7 +257,7 @@ def _run(
     keys: Array,
     setting: MixturePair,
     learning_rate: Array,
-    plan: _Plan,
+    plan: Plan,
     report: Callable[[int], None] | None = None,
 ) -> _Ended:
     """Train one chunk of replicates of one objective, reporting the steps taken."""
@@ -292,7 +292,7 @@ def _check_batches(
     settings: Sequence[MixturePair],
     keys: Array,
     learning_rate: Array,
-    plan: _Plan,
+    plan: Plan,
     batch_size: int,
 ) -> None:
     """Refuse batches that do not fit into memory, before a program holds any."""

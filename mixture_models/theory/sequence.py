@@ -153,7 +153,8 @@ def task_drive_bounds(learner: Mixture, target: Mixture) -> Float[Reals, "K K"]:
     """
     like_tasks("learner", learner, target)
     scale = target.shared_scale
-    if scale is None or not np.array_equal(scale, learner.shared_scale):
+    own = learner.shared_scale
+    if scale is None or own is None or not np.array_equal(scale, own):
         raise InputError("the bound needs one covariance of learner and target; got several")
     total = np.zeros((target.num_tasks,) * 2)
     right = np.asarray(target.means)
@@ -290,7 +291,8 @@ def ttt_discover_task_weights(
     low = float(w.min())
     if low == 1.0:
         return start
-    return at(brentq(lambda z: z - float(at(z) @ w), low, 1.0, xtol=1e-300, rtol=1e-14))
+    root: float = brentq(lambda z: z - float(at(z) @ w), low, 1.0, xtol=1e-300, rtol=1e-14)
+    return at(root)
 
 
 def oapl_task_weights(
