@@ -2,6 +2,7 @@ from .comparison.runs import compare_runs
 from .exact.descent import population_descent
 from .exact.flow import gradient_flow
 from .exact.population import Parameters, Population, population, population_value_and_grad
+from .exact.sequence import sequence_flow
 from .measurement import (
     Columns,
     EstimatedSetting,
@@ -40,6 +41,7 @@ __all__ = [
     "population_value_and_grad",
     "read_generations",
     "save",
+    "sequence_flow",
     "sweep",
     "train",
     "train_sequence",

@@ -34,6 +34,7 @@ def sequence_tree(
     known: Sequence[str],
     objectives: Sequence[Objective],
     mixtures: Mapping[str, Mixture],
+    targets: Sequence[Mixture],
     settings: Mapping[str, object],
 ) -> xr.DataTree:
     """Assemble the result of a sequence.
@@ -46,6 +47,7 @@ def sequence_tree(
         known: the tasks that are known at the start.
         objectives: one a stage.
         mixtures: ``"start"`` and ``"target"``, that of the last stage, kept in ``/constant_data``.
+        targets: one a stage.
         settings: the other arguments, for the root's attributes.
 
     Returns:
@@ -83,28 +85,53 @@ def sequence_tree(
         | {"stage": np.arange(len(steps) + 1), "stage_task": ("stage", ["", *tasks])}
         | {"stage_objective": ("stage", ["", *taught["objective"]])},
     )
+    own_stage = xr.DataArray(
+        [0 if name in known else 1 + list(tasks).index(name) for name in names], {"task": list(names)}, "task"
+    )
     groups = {
         "trajectory": with_features(
             xr.Dataset(trajectory, coords | {"step": step, "stage": ("step", stage)}), names
         ),
-        "stages": with_features(stages, names),
+        "stages": with_features(stages, names).assign_coords(task=list(names)),
         "trajectory_stats": xr.Dataset({"diverged_step": (_DIMS, diverged_step[None])}, coords),
-        "constant_data": constant_data(mixtures),
+        "constant_data": constant_data(mixtures).assign(own_stage=own_stage),
     }
-    if "task_retention" in ends:
-        own_stage = xr.DataArray(
-            [0 if name in known else 1 + list(tasks).index(name) for name in names],
-            {"task": list(names)},
-            "task",
-        )
-        groups["forgetting"] = forgetting_of(groups["stages"]["task_retention"], own_stage)
+    performance = performance_of(stages, [targets[0], *targets])
+    if performance is not None:
+        groups["stages"] = groups["stages"].assign(task_performance=performance)
+        groups["forgetting"] = forgetting_of(groups["stages"]["task_performance"], own_stage)
     root = xr.Dataset(attrs=provenance(settings))
     return xr.DataTree.from_dict(
         {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
     )
 
 
-def forgetting_of(retention: xr.DataArray, own_stage: xr.DataArray) -> xr.Dataset:
+def performance_of(stages: xr.Dataset, targets: Sequence[Mixture]) -> xr.DataArray | None:
+    """Return the performance R[stage, task] = min(max(retention/α, 0), 1), None without a retention.
+
+    Retentions are shares of behaviour and sum to 1, so that a task which was all of it must give way to
+    others: R = 1 as long as a task keeps the share α that the stage's target gives it, and 0 once nothing of it
+    is left.
+
+    Args:
+        stages: what is recorded, with a dim stage; ``task_retention``, or the ``retention`` of two modes.
+        targets: one a stage, the first stage's also for the start.
+    """
+    names = list(targets[0].names)
+    if "task_retention" in stages:
+        kept = stages["task_retention"].assign_coords(task=names)
+    elif "retention" in stages:
+        old = stages["retention"]
+        kept = xr.concat([old, 1.0 - old], xr.DataArray(names, dims="task", name="task"))
+    else:
+        return None
+    weights = np.stack([np.asarray(target.weights, np.float64) for target in targets])
+    shares = xr.DataArray(weights, {"stage": stages["stage"].to_numpy(), "task": names}, ("stage", "task"))
+    result: xr.DataArray = (kept / shares).clip(0.0, 1.0)
+    return result.transpose(*_DIMS, "stage", "task")
+
+
+def forgetting_of(performance: xr.DataArray, own_stage: xr.DataArray) -> xr.Dataset:
     """Return what R[stage, task] says of forgetting, in both published senses, by their names.
 
     With S the last stage and s_k the stage that taught task k:
@@ -112,21 +139,20 @@ def forgetting_of(retention: xr.DataArray, own_stage: xr.DataArray) -> xr.Datase
     * ``forgetting_from_best``: max_{s < S} R[s, k] - R[S, k], of Chaudhry et al. 2018;
     * ``forgetting_from_own_stage``: R[s_k, k] - R[S, k], whose negative mean is backward transfer;
     * ``backward_transfer``: mean over tasks with s_k < S of R[S, k] - R[s_k, k], of Lopez-Paz et al. 2017;
-    * ``average_retention``: mean over all tasks of R[S, k].
+    * ``average_performance``: mean over all tasks of R[S, k].
 
-    The first two are NaN for the task of the last stage, which had no time to be forgotten. Retentions are
-    shares of behaviour, which sum to 1: a task that was all of it falls as others are learnt.
+    The first two are NaN for the task of the last stage, which had no time to be forgotten.
 
     Args:
-        retention: R, with dims stage and task, from stage 0, the start, on.
+        performance: R, with dims stage and task, from stage 0, the start, on.
         own_stage: s_k by task, 0 for a task that was known at the start.
 
     Source: arXiv:1801.10112 for the first sense, arXiv:1706.08840 for backward transfer.
     """
-    last = retention.isel(stage=-1, drop=True)
-    before = retention.isel(stage=slice(None, -1))
-    earlier = own_stage < retention.sizes["stage"] - 1
-    own = retention.isel(stage=own_stage).drop_vars(
+    last = performance.isel(stage=-1, drop=True)
+    before = performance.isel(stage=slice(None, -1))
+    earlier = own_stage < performance.sizes["stage"] - 1
+    own = performance.isel(stage=own_stage).drop_vars(
         ["stage", "stage_task", "stage_objective"], errors="ignore"
     )
     best = before.max("stage", skipna=False)
@@ -139,6 +165,6 @@ def forgetting_of(retention: xr.DataArray, own_stage: xr.DataArray) -> xr.Datase
             "backward_transfer": -(own - last)
             .isel(task=np.flatnonzero(earlier.to_numpy()))
             .mean("task", skipna=False),
-            "average_retention": last.mean("task", skipna=False),
+            "average_performance": last.mean("task", skipna=False),
         }
-    ).assign_coords(own_stage=own_stage)
+    )

@@ -75,10 +75,10 @@ def train_sequence(
 
     Returns:
         DataTree with ``/trajectory`` (dims chain, draw, step over all stages, and task or feature; coordinate
-        ``stage`` along step), ``/stages`` (dim stage, 0 for the start: what is recorded at the end of each),
+        ``stage`` along step), ``/stages`` (dim stage, 0 the start: what is recorded at the end of each),
         ``/forgetting`` (dims chain, draw, task, see `inference.results.sequence.forgetting_of`),
-        ``/trajectory_stats`` (``diverged_step``, -1 for none) and ``/constant_data``. A replicate that diverges
-        is NaN from then on, in all later stages too.
+        ``/trajectory_stats`` (``diverged_step``, -1 for none) and ``/constant_data``. A replicate that
+        diverges is NaN from then on, in all later stages too.
 
     Raises:
         InputError: an argument out of range, before anything is computed.
@@ -119,7 +119,7 @@ def train_sequence(
             for stage in checked
         ]
         recorded = [
-            set(first_record.eval_shape(leg.program, leg.program.numbers, (start, leg.target)))
+            set(first_record.eval_shape(leg.program.static, leg.program.numbers, (start, leg.target)))
             for leg in legs
         ]
         if any(names != recorded[0] for names in recorded):
@@ -161,6 +161,7 @@ def train_sequence(
         known_at_start(checked, start),
         [stage.objective for stage in checked],
         {"start": start, "target": checked[-1].target},
+        [stage.target for stage in checked],
         settings,
     )
 
@@ -171,7 +172,8 @@ def _check_learner(stage: Stage, start: Mixture) -> None:
     known = {*start.params(), *start.scale_params()}
     if not names <= known:
         raise InputError(
-            f"a sequence needs the mixture learner in every stage; that of {stage.objective.name} has the params "
+            "a sequence needs the mixture learner in every stage; that of "
+            f"{stage.objective.name} has the params "
             f"{', '.join(sorted(names))}"
         )
 

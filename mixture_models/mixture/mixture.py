@@ -95,6 +95,10 @@ class Mixture(Task):
         """Return the mixture at coordinates under training; what they do not name stays."""
 
     @abstractmethod
+    def recorded(self, values: Mapping[str, AnyArray]) -> Self:
+        """Return the mixture that a result recorded, by the names of its variables."""
+
+    @abstractmethod
     def moved(self, means: list[AnyArray], scale: cov.Scale) -> Self:
         """Return the mixture with other means, of any dimension, and another covariance of all modes."""
 
@@ -271,6 +275,10 @@ class TaskMixture(Mixture):
         logits = params["scaled_logits"] / _ROOT_2 if "scaled_logits" in params else self.logits
         means, scale = params.get("task_mean", self.task_means), params.get("scale", self.scale)
         return replace(self, logits=logits, task_means=means, scale=scale)
+
+    def recorded(self, values: Mapping[str, AnyArray]) -> Self:
+        """Return the mixture that a result recorded, by the names of its variables."""
+        return replace(self, logits=values["task_logit"], task_means=values["task_mean"])
 
     def moved(self, means: list[AnyArray], scale: cov.Scale) -> Self:
         """Return the mixture with other means, of any dimension, and another covariance."""

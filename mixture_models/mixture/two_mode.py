@@ -244,6 +244,10 @@ class TwoMode(Mixture, TwoTasks):
             changed["scale"] = params["old_scale"]
         return replace(self, **changed)
 
+    def recorded(self, values: Mapping[str, AnyArray]) -> Self:
+        """Return the mixture that a result recorded, by the names of its variables."""
+        return self.at({name: values[name] for name in self.params()})
+
     def moved(self, means: list[AnyArray], scale: cov.Scale) -> Self:
         """Return the mixture with other means, of any dimension, and another covariance of the old mode."""
         old, new = means

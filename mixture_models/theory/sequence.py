@@ -280,8 +280,8 @@ def ttt_discover_task_weights(
     if below.min() < -500.0:
         raise InputError(f"eta times the range of rewards must be at most 500; got {-below.min():g}")
     if anchor == 0.0:
-        best = np.where(below == 0.0, start, 0.0)
-        return best / best.sum()
+        best: Reals = np.where(below == 0.0, start, 0.0)
+        return best / float(best.sum())
     w = np.exp(below)
 
     def at(normaliser: float) -> Reals:
