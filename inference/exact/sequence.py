@@ -43,9 +43,9 @@ def sequence_flow(
         atol: absolute tolerance of a step.
 
     Returns:
-        DataTree with ``/population`` (dims time over all stages, and task or feature; coordinate ``stage`` along
-        time), ``/stages`` (dim stage, 0 the start), ``/forgetting`` and ``/constant_data``, as `train_sequence`
-        returns them without chain and draw.
+        DataTree with ``/population`` (dims time over all stages, and task or feature; coordinate ``stage``
+        along time), ``/stages`` (dim stage, 0 the start), ``/forgetting`` and ``/constant_data``, as
+        `train_sequence` returns them, without chain and draw.
 
     Raises:
         InputError: an argument out of range, an objective without an exact form, or a flow that cannot be

@@ -110,8 +110,8 @@ def performance_of(stages: xr.Dataset, targets: Sequence[Mixture]) -> xr.DataArr
     """Return the performance R[stage, task] = min(max(retention/α, 0), 1), None without a retention.
 
     Retentions are shares of behaviour and sum to 1, so that a task which was all of it must give way to
-    others: R = 1 as long as a task keeps the share α that the stage's target gives it, and 0 once nothing of it
-    is left.
+    others: R = 1 as long as a task keeps the share α that the stage's target gives it, and 0 once nothing of
+    it is left.
 
     Args:
         stages: what is recorded, with a dim stage; ``task_retention``, or the ``retention`` of two modes.

@@ -1,4 +1,4 @@
-"""Sequences of post-trainings: stages that follow each other, R[stage, task], forgetting, and what is refused."""
+"""Sequences of post-trainings: stages that follow each other, R[stage, task], forgetting, what is refused."""
 
 import numpy as np
 import pytest
@@ -63,9 +63,8 @@ def test_performance_is_the_retained_part_of_a_share(tree, tmp_path):
     wanted = np.clip(stages["task_retention"] / TARGET.weights, 0.0, 1.0)
     np.testing.assert_allclose(stages["task_performance"], wanted, rtol=1e-14)
     save(tree, tmp_path / "sequence.zarr")
-    xr.testing.assert_equal(
-        open(tmp_path / "sequence.zarr")["forgetting"].to_dataset(), tree["forgetting"].to_dataset()
-    )
+    stored = open(tmp_path / "sequence.zarr")
+    xr.testing.assert_equal(stored["forgetting"].to_dataset(), tree["forgetting"].to_dataset())
     for group in ("trajectory", "stages", "forgetting"):
         for variable in tree[group].to_dataset().variables.values():
             assert {"long_name", "units"} <= set(variable.attrs), variable
