@@ -14,13 +14,11 @@ register(
     stage=("stage of the sequence, 0: before the first", "1"),
     stage_task=("task that the stage teaches", "1"),
     own_stage=("stage that teaches the task, 0: known at the start", "1"),
-    forgetting_from_best=("best retention of the task before the last stage, minus that after it", "1"),
-    forgetting_from_own_stage=("retention of the task after its own stage, minus that after the last", "1"),
-    backward_transfer=(
-        "mean over earlier tasks of the retention after the last stage, minus after their own",
-        "1",
-    ),
-    average_retention=("mean over the tasks seen of the retention after the last stage", "1"),
+    task_performance=("performance R on the task, the retained part of its share", "1"),
+    forgetting_from_best=("best performance on the task before the last stage, minus the last", "1"),
+    forgetting_from_own_stage=("performance on the task after its own stage, minus the last", "1"),
+    backward_transfer=("mean over earlier tasks of the last performance, minus after their own stage", "1"),
+    average_performance=("mean over the tasks of the last performance", "1"),
 )
 
 _DIMS = ("chain", "draw")
