@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import singledispatch
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -11,7 +10,7 @@ from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
 from mixture_models.integrals.logistic_normal import sigmoid_mean
-from mixture_models.integrals.tensor_rule import REPORTED, expectation
+from mixture_models.integrals.softmax_normal import claimed
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import Mixture, TaskMixture
@@ -134,21 +133,10 @@ def task_retention(law: MixtureLaw, target: Mixture) -> Float[Array, "K"]:
         target: the true target, of one covariance, whose modes must differ.
     """
     scale, origin = target.scales[0], target.means[0]
-    means = cov.whiten(scale, target.means - origin)
-    offsets = target.log_weights - 0.5 * jnp.sum(means**2, axis=-1)
-
-    def claimed(y: Array) -> Array:
-        return jax.nn.softmax(cov.whiten(scale, y - origin) @ means.T + offsets, axis=-1)
-
-    def by_mode(y: Array) -> Array:
-        shares = claimed(y).reshape(target.num_tasks, -1, target.num_tasks)
-        own = jnp.eye(target.num_tasks)
-        return (shares[..., None] * own[:, None, None]).reshape(-1, target.num_tasks, target.num_tasks)
-
-    modes = MixtureLaw(jnp.zeros(target.num_tasks), target.means, (scale,))
-    confusion = expectation(modes, by_mode, target.means, REPORTED, many=True)
-    seen = expectation(law, claimed, target.means, REPORTED, many=True)
-    result: Array = jnp.linalg.solve(confusion, seen)
+    means, centres = (cov.whiten(scale, m - origin) for m in (target.means, law.means))
+    confusion = claimed(means, target.log_weights, means)
+    seen = jnp.exp(law.log_weights) @ claimed(centres, target.log_weights, means)
+    result: Array = jnp.linalg.solve(confusion.T, seen)
     return result
 
 

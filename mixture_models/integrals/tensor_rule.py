@@ -90,10 +90,10 @@ def expectation[Out](
     if len(law.scales) > 1:
         raise InputError(f"an expectation needs a law of one covariance; got {len(law.scales)}")
     points = cov.whiten(law.scale(0), means - means[:1])
-    rule = _rule_of(stop_gradient(points), resolution, phase, stop_gradient(tilt))
-    if many:
-        finest = _rule_of(stop_gradient(points), FINEST, phase, stop_gradient(tilt))
-        rule = _sampled(rule, stop_gradient(points), resolution, jnp.prod(finest.counts) > _MOST_OF_MANY)
+    if not many:
+        rule = _rule_of(stop_gradient(points), resolution, phase, stop_gradient(tilt))
+    else:
+        rule = rule_of_many(stop_gradient(points), resolution, phase, stop_gradient(tilt))
     example = jnp.zeros((law.num_modes * _block(rule), law.means.shape[-1]), law.means.dtype)
     converted, constants = jax.closure_convert(function, example)
     result: Out = _integral(converted, rule, law.scale(0), law.log_weights, law.means, constants)
@@ -191,8 +191,12 @@ def _rule_of(points: Array, resolution: Index, phase: float, tilt: Scalar) -> _R
     return _Rule(basis, counts, jnp.where(flat, _ROOT_2PI, steps))
 
 
-def _sampled(rule: _Rule, points: Array, resolution: Index, chosen: Array) -> _Rule:
-    """Return a rule that has quasi-random nodes where they are chosen."""
+def rule_of_many(
+    points: Float[Array, "m d"], resolution: Index, phase: float = np.pi, tilt: Scalar = 0.0
+) -> _Rule:
+    """Return the rule for more than two modes at whitened points, the first of which is 0."""
+    rule = _rule_of(points, resolution, phase, tilt)
+    chosen = jnp.prod(_rule_of(points, FINEST, phase, tilt).counts) > _MOST_OF_MANY
     first, count = (jnp.asarray(t, points.dtype)[resolution] for t in (FIRST, SIZES))
     axes, lengths = jnp.linalg.qr((points[1:] - points[:1]).T)
     along = jnp.diagonal(lengths)
@@ -205,7 +209,7 @@ def _block(rule: _Rule) -> int:
     return _BLOCKS[min(len(rule.counts), 3)]
 
 
-def _nodes(rule: _Rule, turn: Array) -> tuple[Array, Array]:
+def turn_nodes(rule: _Rule, turn: Array) -> tuple[Array, Array]:
     """Return the nodes of one turn, whitened and from a mode's mean, and their weights, 0 beyond the last."""
     index = (turn * _block(rule) + jnp.arange(_block(rule))).astype(rule.steps.dtype)
     z, log_weight = [], jnp.zeros_like(index)
@@ -234,7 +238,7 @@ def _of_turn[Out](
 ) -> Out:
     """Return what the nodes of one turn contribute."""
     log_weights, means, constants = inputs
-    u, weight = _nodes(rule, turn)
+    u, weight = turn_nodes(rule, turn)
     y = means[:, None] + cov.colour(scale, u)
     values = function(y.reshape(-1, means.shape[-1]), *constants)
     weights = (jnp.exp(log_weights)[:, None] * weight).ravel()
@@ -242,7 +246,7 @@ def _of_turn[Out](
     return result
 
 
-def _over_turns[Out](terms: Callable[[Array], Out], rule: _Rule) -> Out:
+def over_turns[Out](terms: Callable[[Array], Out], rule: _Rule) -> Out:
     """Return the sum over all turns; their number is traced, so that memory and programs stay small."""
     total = jnp.prod(rule.counts)
     if rule.sample is not None:
@@ -267,7 +271,7 @@ def _integral[Out](
 
 
 def _sum[Out](function: Callable[..., Out], rule: _Rule, scale: Array, *inputs: *_Inputs) -> Out:
-    return _over_turns(lambda turn: _of_turn(function, rule, scale, turn, inputs), rule)
+    return over_turns(lambda turn: _of_turn(function, rule, scale, turn, inputs), rule)
 
 
 def _forward[Out](function: Callable[..., Out], *arguments: *_Arguments) -> tuple[Out, _Arguments]:
@@ -286,7 +290,7 @@ def _backward[Out](
         result: _Inputs = pull_back(cotangents)[0]
         return result
 
-    gradients = _over_turns(terms, rule)
+    gradients = over_turns(terms, rule)
     return (*jax.tree.map(jnp.zeros_like, (rule, scale)), *gradients)
 
 
