@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 from tqdm.auto import tqdm
 
 from inference import results
+from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import chunk_sizes, run_together
 from inference.engine.programs import Numbers, Program, compiled, program_of
@@ -38,6 +39,9 @@ from mixture_models.validation import InputError, flag, integer, positive
 
 # Among the arrays of a stage that is kept.
 _PARAM, _DIVERGED = "param ", "diverged_step"
+
+# Of what is recorded: as it is trained, joined over chunks, joined over stages, and handed on.
+_COPIES = 4
 
 
 @on_one_thread
@@ -84,10 +88,8 @@ def train_sequence(
         InputError: an argument out of range, before anything is computed.
     """
     checked = check_stages(stages, start)
-    record_every, num_replicates = (
-        integer("record_every", record_every),
-        integer("num_replicates", num_replicates),
-    )
+    record_every = integer("record_every", record_every)
+    num_replicates = integer("num_replicates", num_replicates)
     seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
     batch_size, rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     factors = check_factors(learning_rate_factors)
@@ -118,12 +120,20 @@ def train_sequence(
             )
             for stage in checked
         ]
+        for stage in checked:
+            _check_learner(stage, start)
         recorded = [
             set(first_record.eval_shape(leg.program.static, leg.program.numbers, (start, leg.target)))
             for leg in legs
         ]
         if any(names != recorded[0] for names in recorded):
             raise InputError("all stages must have learners that record the same variables")
+        floats = start.num_tasks * (8 + 2 * start.dim) * num_replicates
+        memory.check_fits(
+            "what is recorded",
+            _COPIES * 8.0 * floats * sum(stage.num_steps // record_every + 2 for stage in checked),
+            "take fewer replicates, steps or stages, or record fewer steps (record_every)",
+        )
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 0)
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
         chunks = keys.reshape(num_chunks, size)

@@ -1,8 +1,8 @@
 """Softmax-normal integrals: how much of a Gaussian mode the modes of a mixture claim, for many modes at once.
 
 Around a centre c the responsibilities of modes with one covariance are softmax(t_j(c) + v_j·u), with linear
-forms of the standard normal u that all centres share. So exp(v_j·u) is computed once a node, and a centre costs
-two products with it and a division.
+forms of the standard normal u that all centres share. So exp(v_j·u) is computed once a node, and a centre
+costs two products with it and a division.
 """
 
 import jax

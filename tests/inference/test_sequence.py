@@ -176,3 +176,10 @@ def test_the_flow_of_a_sequence_is_that_of_its_stages():
 def test_what_cannot_be_a_sequence_is_refused_in_one_sentence(stages, start, message):
     with pytest.raises(InputError, match=message):
         train_sequence(stages, start, **SETTINGS)
+
+
+def test_a_learner_of_one_mode_cannot_begin_the_next_stage():
+    target = TwoMode.create(0.5, [0.0], [4.0])
+    stages = [Stage("new", objectives.sft(learner="single_mode"), target, 5)]
+    with pytest.raises(InputError, match="the mixture learner in every stage; that of sft"):
+        train_sequence(stages, target, **SETTINGS)
