@@ -90,6 +90,11 @@ class OfLearnerWithReplay(SamplingLaw):
         Raises:
             InputError: a learner that is no mixture of modes, or no two-mode target to replay.
         """
+        if args and isinstance(args[-1], Mixture) and not isinstance(args[-1], TwoMode):
+            raise InputError(
+                "replay must map names of tasks to shares where these are not old and new; got one share, and "
+                f"the tasks {', '.join(args[-1].names)}"
+            )
         if not (args and isinstance(args[-1], TwoMode) and isinstance(learner, MixtureLaw)):
             raise InputError(
                 "replay needs a learner whose law is a MixtureLaw and a TwoMode target as the model's last "

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.task import TwoTasks
 from mixture_models.types import AnyArray, Params, Reals
@@ -182,7 +183,9 @@ class TwoMode(Mixture, TwoTasks):
     @property
     def log_weights(self) -> Float[AnyArray, "2"]:
         """Logarithms of β and log(1-β), accurate however small."""
-        return jax.nn.log_sigmoid(jnp.stack([self.old_logit, -self.old_logit]))
+        xp = self.old_logit.__array_namespace__()
+        logits = xp.stack([self.old_logit, -self.old_logit])
+        return -xp.logaddexp(xp.zeros_like(logits), -logits)
 
     @property
     def shared_scale(self) -> cov.Scale | None:
@@ -226,6 +229,12 @@ class TwoMode(Mixture, TwoTasks):
             + cov.log_determinant(new, self.dim)
             - cov.log_determinant(old, self.dim)
         )
+
+    def law(self) -> MixtureLaw:
+        """Return the mixture as a NumPyro distribution with event shape (d,)."""
+        log_weights = jax.nn.log_sigmoid(jnp.stack([self.old_logit, -self.old_logit]))
+        scales = (self.scale,) if self.new_scale is None else self.scales
+        return MixtureLaw(log_weights, jnp.stack([self.old_mean, self.new_mean]), scales)
 
     def params(self) -> Params:
         """Return the old logit and the means."""

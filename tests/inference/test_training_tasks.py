@@ -142,7 +142,7 @@ def test_a_result_keeps_the_tasks_and_both_mixtures():
     [
         (objectives.sft(), START, "task must be one of math, code, chat; got 'new'"),
         (objectives.sft(task="art"), START, "task must be one of math, code, chat; got 'art'"),
-        (objectives.reverse_kl(replay=0.2), START, "task must be one of math, code, chat; got 'old'"),
+        (objectives.reverse_kl(replay=0.2), START, "replay must map names of tasks to shares"),
         (objectives.reverse_kl(replay={"art": 0.2}), START, "must be one of math, code, chat; got 'art'"),
         (objectives.oapl(), START, "mode_reward must have a target of the tasks old and new"),
         (

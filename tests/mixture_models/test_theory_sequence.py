@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit, logit
 
 from inference import population
-from mixture_models import InputError, Mixture, objectives, rewards, theory
+from mixture_models import InputError, Mixture, TwoMode, objectives, rewards, theory
 
 NAMES = ("a", "b", "c")
 
@@ -98,7 +98,7 @@ def test_replays_optimum_is_its_shares_at_every_separation():
 
 
 def test_pairs_bound_the_drive_of_right_means():
-    """Over random weights and places of the new mean; without its ½ a pair would be twice too wide."""
+    """Over random weights and places of the new mean."""
     rng = np.random.default_rng(0)
     scale = 1.3
     largest = 0.0
@@ -114,6 +114,13 @@ def test_pairs_bound_the_drive_of_right_means():
         assert np.all(drive <= bound * (1.0 + 1e-9))
         largest = max(largest, float(np.max(drive / bound)))
     assert largest > 0.05
+
+
+def test_a_pair_is_made_of_the_misassignment_bounds_of_two_modes():
+    target = TwoMode.create(0.3, [0.0], [2.0])
+    learner = target.replace(old_weight=0.6, new_mean=[1.5])
+    wanted = 0.6 * (1.5 * theory.misassignment_bound(0.6, 1.5) + 2.0 * theory.misassignment_bound(0.3, 2.0))
+    assert theory.task_drive_bounds(learner, target)[0, 1] == pytest.approx(float(wanted), rel=1e-12)
 
 
 def test_the_nearest_pair_dominates_and_gates_the_drift():
