@@ -92,8 +92,8 @@ class OfLearnerWithReplay(SamplingLaw):
         """
         if args and isinstance(args[-1], Mixture) and not isinstance(args[-1], TwoMode):
             raise InputError(
-                "replay must map names of tasks to shares where these are not old and new; got one share, and "
-                f"the tasks {', '.join(args[-1].names)}"
+                "replay must map names of tasks to shares where these are not old and new; got one "
+                f"share, and the tasks {', '.join(args[-1].names)}"
             )
         if not (args and isinstance(args[-1], TwoMode) and isinstance(learner, MixtureLaw)):
             raise InputError(
