@@ -38,6 +38,7 @@ def test_a_stage_begins_where_the_one_before_it_ended(tree):
     assert np.ptp(stages["weight"][0, :, 1, 1].to_numpy()) > 0.0
 
 
+@pytest.mark.slow
 def test_replicates_are_paired_and_a_larger_run_begins_with_a_smaller(tree):
     more = train_sequence(STAGES, START, **(SETTINGS | {"num_replicates": 7}))
     np.testing.assert_allclose(more["stages"]["weight"][:, :5], tree["stages"]["weight"], rtol=1e-12)

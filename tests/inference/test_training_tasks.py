@@ -42,7 +42,9 @@ def of_one_step(objective, batch_size, num_replicates):
 @pytest.mark.parametrize(
     ("objective", "batch_size"),
     [
-        (objectives.sft(task="chat", replay={"math": 0.2, "code": 0.1}), 64),
+        pytest.param(
+            objectives.sft(task="chat", replay={"math": 0.2, "code": 0.1}), 64, marks=pytest.mark.slow
+        ),
         (objectives.reverse_kl(replay={"math": 0.15, "chat": 0.25}), 64),
         pytest.param(objectives.sft(task="chat"), 64, marks=pytest.mark.slow),
         pytest.param(objectives.reverse_kl(tasks=("math", "code")), 64, marks=pytest.mark.slow),
