@@ -2,6 +2,7 @@ from .comparison.runs import compare_runs
 from .exact.descent import population_descent
 from .exact.flow import gradient_flow
 from .exact.population import Parameters, Population, population, population_value_and_grad
+from .exact.sequence import sequence_flow
 from .measurement import (
     Columns,
     EstimatedSetting,
@@ -15,6 +16,8 @@ from .measurement import (
 )
 from .results import open, save
 from .sweeps import open_sweep, sweep
+from .training.sequence import train_sequence
+from .training.stages import Stage
 from .training.train import train
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Generations",
     "Parameters",
     "Population",
+    "Stage",
     "compare_runs",
     "estimate_setting",
     "gradient_flow",
@@ -37,6 +41,8 @@ __all__ = [
     "population_value_and_grad",
     "read_generations",
     "save",
+    "sequence_flow",
     "sweep",
     "train",
+    "train_sequence",
 ]

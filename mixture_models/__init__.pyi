@@ -1,5 +1,13 @@
 from . import objectives, rewards, theory
-from .learners import Guide, SingleModeLearner, TwoModeLearner, single_mode_learner, two_mode_learner
+from .learners import (
+    Guide,
+    MixtureLearner,
+    SingleModeLearner,
+    TwoModeLearner,
+    mixture_learner,
+    single_mode_learner,
+    two_mode_learner,
+)
 from .losses import precision
 from .losses.advantage_regression import AdvantageRegression
 from .losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
@@ -8,6 +16,7 @@ from .losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
 from .losses.kl import ForwardKL, ReverseKL
 from .losses.loss import Loss
 from .mixture.law import MixtureLaw
+from .mixture.mixture import Mixture, overlaps
 from .mixture.task import Task
 from .mixture.two_mode import TwoMode, bhattacharyya, mahalanobis, responsibilities
 from .objectives import companions
@@ -26,7 +35,9 @@ __all__ = [
     "InputError",
     "JensenShannon",
     "Loss",
+    "Mixture",
     "MixtureLaw",
+    "MixtureLearner",
     "MonteCarlo",
     "Objective",
     "OnPolicyForwardKL",
@@ -40,7 +51,9 @@ __all__ = [
     "bhattacharyya",
     "companions",
     "mahalanobis",
+    "mixture_learner",
     "objectives",
+    "overlaps",
     "precision",
     "responsibilities",
     "rewards",

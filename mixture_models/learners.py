@@ -11,9 +11,10 @@ from jaxtyping import Array
 from numpyro.distributions import constraints
 
 from mixture_models.losses.loss import SITE
-from mixture_models.metrics import drift, old_coverage, retention, two_mode_metrics
+from mixture_models.metrics import drift, mixture_metrics, old_coverage, retention
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.overlap import single_mode_overlaps
 from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode
@@ -52,12 +53,14 @@ _CONSTRAINTS = (
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["train_scales"])
 @dataclass(frozen=True)
-class TwoModeLearner(Guide[TwoMode]):
-    """The two-mode learner q = β N(m_o, Σ) + (1-β) N(m_n, Σ), started at ``start``.
+class MixtureLearner(Guide[Mixture]):
+    """The mixture learner q = Σ_k β_k N(m_k, Σ), a mode a task, started at ``start``.
 
-    Param sites ``old_logit`` (φ), ``old_mean`` and ``new_mean``: plain SGD moves these. With
-    ``train_scales`` also ``scale`` (shared), or ``old_scale`` and ``new_scale`` where ``start`` has two
-    covariances, each with a NumPyro constraint (SGD then moves the unconstrained value).
+    Param sites are ``start``'s coordinates under training: plain SGD moves these. Two modes have
+    ``old_logit`` (φ), ``old_mean`` and ``new_mean``; named tasks have ``scaled_logits`` (√2 φ_k) and
+    ``task_mean``. With ``train_scales`` also ``scale`` (shared), or ``old_scale`` and ``new_scale`` where a
+    two-mode ``start`` has two covariances, each with a NumPyro constraint (SGD then moves the unconstrained
+    value).
 
     Args:
         train_scales: whether the covariances are trained too.
@@ -73,38 +76,20 @@ class TwoModeLearner(Guide[TwoMode]):
         """Whether training leaves the covariances as they are, as exact forms need."""
         return not self.train_scales
 
-    def __call__(self, start: TwoMode, target: TwoMode) -> None:
+    def __call__(self, start: Mixture, target: Mixture) -> None:
         """Run the guide."""
-        law = TwoMode(
-            numpyro.param("old_logit", start.old_logit),
-            numpyro.param("old_mean", start.old_mean),
-            numpyro.param("new_mean", start.new_mean),
-            **self._scales(start),
-        ).law()
-        numpyro.sample(SITE, law)
+        sites = {name: numpyro.param(name, value) for name, value in start.params().items()}
+        if self.train_scales:
+            sites |= {
+                name: numpyro.param(name, value, constraint=_CONSTRAINTS[value.ndim])
+                for name, value in start.scale_params().items()
+            }
+        numpyro.sample(SITE, start.at(sites).law())
 
-    def _scales(self, start: TwoMode) -> dict[str, cov.Scale | None]:
-        given = {"scale": start.scale, "new_scale": start.new_scale}
-        if not self.train_scales:
-            return given
-        site = {"scale": "scale" if start.new_scale is None else "old_scale", "new_scale": "new_scale"}
-        return {
-            name: value
-            if value is None
-            else numpyro.param(site[name], value, constraint=_CONSTRAINTS[value.ndim])
-            for name, value in given.items()
-        }
-
-    def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: Mixture, target: Mixture) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
-        learner = TwoMode(
-            params["old_logit"],
-            params["old_mean"],
-            params["new_mean"],
-            params.get("scale", params.get("old_scale", start.scale)),
-            params.get("new_scale", start.new_scale),
-        )
-        return two_mode_metrics(learner, target) | {n: v for n, v in params.items() if n.endswith("scale")}
+        scales = {name: value for name, value in params.items() if name.endswith("scale")}
+        return mixture_metrics(start.at(params), target) | scales
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["train_scale"])
@@ -153,14 +138,22 @@ class SingleModeLearner(Guide[TwoMode]):
         } | single_mode_overlaps(mean, scale, target)
 
 
-#: The learner with a free logit and free means: the guide of every objective unless told otherwise.
-two_mode_learner = TwoModeLearner()
+#: The learner with free weights and free means: the guide of every objective unless told otherwise.
+mixture_learner = MixtureLearner()
+
+#: The same under the name of the case of two tasks.
+TwoModeLearner = MixtureLearner
+two_mode_learner = mixture_learner
 
 #: The learner that is one Gaussian.
 single_mode_learner = SingleModeLearner()
 
 
-_BY_NAME: dict[str, Program] = {"two_mode": two_mode_learner, "single_mode": single_mode_learner}
+_BY_NAME: dict[str, Program] = {
+    "two_mode": two_mode_learner,
+    "single_mode": single_mode_learner,
+    "mixture": mixture_learner,
+}
 
 
 def resolve(learner: str | Program) -> Program:

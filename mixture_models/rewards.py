@@ -8,10 +8,11 @@ form needs, and whether it is flat on each mode, which predictions need.
 """
 
 import inspect
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import partial, reduce
 from typing import Any, ClassVar
 
 import jax
@@ -22,7 +23,8 @@ from numpyro.distributions import Distribution
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.task import Task
+from mixture_models.mixture.mixture import Mixture
+from mixture_models.mixture.task import Task, TwoTasks
 from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.types import Arguments, Scalar
 from mixture_models.validation import InputError, number, one_of
@@ -63,11 +65,14 @@ class Reward(ABC):
         """What the user gave, for messages."""
         return self
 
-    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
+    def check(self, target: Task) -> None:  # noqa: B027, most take any
+        """Refuse a target of other tasks than the reward is made for."""
+
+    def modes(self, target: Any, reference: MixtureLaw) -> Float[Array, "m d"]:
         """Return the means of the modes whose densities make the reward."""
         raise NotImplementedError
 
-    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Scalar:
+    def steepness(self, target: Any, reference: MixtureLaw) -> Scalar:
         """Return how steeply the reward may rise far out, in whitened coordinates."""
         raise NotImplementedError
 
@@ -83,9 +88,22 @@ class _NamedReward(Reward):
         return f"{self.function}({values})"
 
 
+class _TwoTaskReward(_NamedReward):
+    """A reward that knows an old and a new task."""
+
+    def check(self, target: Task) -> None:
+        """Refuse a target of other tasks than an old and a new one."""
+        if not isinstance(target, TwoTasks):
+            named = f" {', '.join(target.names)}" if isinstance(target, Mixture) else ""
+            raise InputError(
+                f"{self.function} must have a target of the tasks old and new; got the tasks{named} (there "
+                "task_reward says what each earns)"
+            )
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=["old", "new"], meta_fields=[])
 @dataclass(frozen=True)
-class ModeReward(_NamedReward):
+class ModeReward(_TwoTaskReward):
     """r(y) = R_o s_o(y) + R_n s_n(y), see `mode_reward`."""
 
     old: Scalar
@@ -99,6 +117,7 @@ class ModeReward(_NamedReward):
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
+        self.check(target)
         log_odds = target.log_odds(y)
         result: Array = self.old * expit(log_odds) + self.new * expit(-log_odds)
         return result
@@ -112,6 +131,37 @@ class ModeReward(_NamedReward):
         return 0.0
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["earned"], meta_fields=[])
+@dataclass(frozen=True)
+class TaskReward(_NamedReward):
+    """r(y) = Σ_k R_k s_k(y), see `task_reward`."""
+
+    earned: dict[str, Scalar]
+    function = "task_reward"
+
+    def check(self, target: Task) -> None:
+        """Refuse a target that lacks a task that earns."""
+        if not isinstance(target, Mixture):
+            raise InputError(f"task_reward must have a mixture as target; got a {type(target).__name__}")
+        for name in self.earned:
+            target.index(name)
+
+    def __call__(self, y: Float[Array, "n d"], target: Mixture, reference: Distribution) -> Float[Array, "n"]:
+        """Return the rewards of samples."""
+        self.check(target)
+        shares = dict(zip(target.names, target.posterior(y), strict=True))
+        result: Array = reduce(operator.add, [value * shares[name] for name, value in self.earned.items()])
+        return result
+
+    def modes(self, target: Mixture, reference: MixtureLaw) -> Float[Array, "m d"]:
+        """Return the means of the modes whose densities make the reward."""
+        return _means(target)
+
+    def steepness(self, target: Mixture, reference: MixtureLaw) -> Scalar:
+        """Return 0: far out the reward is flat."""
+        return 0.0
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
 @dataclass(frozen=True)
 class LogRatioReward(_NamedReward):
@@ -119,24 +169,24 @@ class LogRatioReward(_NamedReward):
 
     function = "log_ratio_reward"
 
-    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+    def __call__(self, y: Float[Array, "n d"], target: Mixture, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
         result: Array = target.law().log_prob(y) - reference.log_prob(y)
         return result
 
-    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
+    def modes(self, target: Mixture, reference: MixtureLaw) -> Float[Array, "m d"]:
         """Return the means of the modes whose densities make the reward."""
         return jnp.concatenate([_means(target), reference.means])
 
-    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, ""]:
+    def steepness(self, target: Mixture, reference: MixtureLaw) -> Float[Array, ""]:
         """Return the largest Mahalanobis distance of a mode of the target from one of the reference."""
         apart = _means(target)[:, None] - reference.means
-        return jnp.sqrt(jnp.max(jnp.sum(cov.whiten(target.scale, apart) ** 2, axis=-1)))
+        return jnp.sqrt(jnp.max(jnp.sum(cov.whiten(target.scales[0], apart) ** 2, axis=-1)))
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["slope"], meta_fields=[])
 @dataclass(frozen=True)
-class LinearReward(_NamedReward):
+class LinearReward(_TwoTaskReward):
     """r(y) = c (y - μ_o)ᵀ Σ⁻¹ (μ_n - μ_o)/δ, see `linear_reward`."""
 
     slope: Scalar
@@ -144,6 +194,7 @@ class LinearReward(_NamedReward):
 
     def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
+        self.check(target)
         scale = target.scale
         axis = cov.whiten(scale, target.new_mean - target.old_mean)
         along = cov.whiten_transposed(scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
@@ -170,6 +221,22 @@ def mode_reward(old: float = 0.0, new: float = 1.0) -> ModeReward:
         new: R_n.
     """
     return ModeReward(number("old", old), number("new", new))
+
+
+def task_reward(earned: Mapping[str, float]) -> TaskReward:
+    """Return the reward that is flat on each mode, r(y) = Σ_k R_k s_k(y), s_k the target's responsibilities.
+
+    For the tasks old and new it is `mode_reward`.
+
+    Args:
+        earned: R_k by the name of the task; the other tasks earn nothing.
+
+    Raises:
+        InputError: no task, or a reward that is no number.
+    """
+    if not isinstance(earned, Mapping) or not earned:
+        raise InputError(f"earned must map names of tasks to numbers; got {earned!r}")
+    return TaskReward({name: number(f"the reward of {name}", value) for name, value in earned.items()})
 
 
 def log_ratio_reward() -> LogRatioReward:
@@ -289,7 +356,7 @@ def rewards_of(
     return jax.lax.stop_gradient(values.astype(jnp.result_type(y.dtype, jnp.float32)))
 
 
-def check_finite(name: str, reward: Reward, start: TwoMode, target: TwoMode) -> None:
+def check_finite(name: str, reward: Reward, start: Mixture, target: Mixture) -> None:
     """Refuse a user's reward that is NaN or infinite where the learner starts: all its gradients would be.
 
     Args:
@@ -301,11 +368,11 @@ def check_finite(name: str, reward: Reward, start: TwoMode, target: TwoMode) -> 
     Raises:
         InputError: a reward that is not finite at a mean or at one of some samples.
     """
+    reward.check(target)
     if reward.has_modes:  # densities are finite
         return
     law = start.law()
-    means = [start.old_mean, start.new_mean, target.old_mean, target.new_mean]
-    y = jnp.concatenate([law.sample(jax.random.key(0), (_PROBES,)), jnp.stack(means)])
+    y = jnp.concatenate([law.sample(jax.random.key(0), (_PROBES,)), *(m.means for m in (start, target))])
     values = np.asarray(rewards_of(reward, y, (start, target), law))
     if not np.isfinite(values).all():
         place = int(np.argmin(np.isfinite(values)))
@@ -324,10 +391,11 @@ def target_of(args: Arguments) -> Any:
     """
     if not (args and isinstance(args[-1], Task)):
         raise InputError(
-            f"a reward needs a TwoMode target as the last positional argument; got {len(args)} arguments"
+            "a reward needs a TwoMode or a Mixture as target, the last positional argument; "
+            f"got {len(args)} arguments"
         )
     return args[-1]
 
 
-def _means(mixture: TwoMode) -> Float[Array, "2 d"]:
-    return jnp.stack([mixture.old_mean, mixture.new_mean])
+def _means(mixture: Mixture) -> Float[Array, "K d"]:
+    return jnp.asarray(mixture.means)

@@ -24,7 +24,7 @@ from mixture_models import objectives, theory
 from mixture_models.learners import Guide
 from mixture_models.losses.kl import ForwardKL, ReverseKL
 from mixture_models.losses.loss import SITE, law_of
-from mixture_models.mixture.task import Task
+from mixture_models.mixture.task import TwoTasks
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import Reference
 from mixture_models.rewards import mode_reward
@@ -36,7 +36,7 @@ from mixture_models.rewards import mode_reward
     meta_fields=[],
 )
 @dataclass(frozen=True, eq=False)
-class DigitsTask(Task):
+class DigitsTask(TwoTasks):
     """The two tasks as images, where a mixture has two Gaussian modes, and a network that does them.
 
     Attributes:

@@ -2,12 +2,11 @@
 
 A population gradient lies in the span of the differences of the means (whitened gradients in the whitened
 span). So a flow in the whitened metric, and one in the Euclidean metric where Σ is a multiple of the
-identity, is a flow in a few dimensions whatever d is: three for a learner and a target, two more for every
-mixture besides.
+identity, is a flow in a few dimensions whatever d is: three for a learner and a target of two modes, two
+more for every mixture besides.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mixture_models.mixture import covariance as cov
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.types import AnyArray
 
 METRICS = ("euclidean", "whitened")
@@ -44,15 +43,15 @@ def in_frame[Things](things: Things, metric: str) -> tuple[Frame, Things]:
     """Return a frame in which the flow wanted is the Euclidean one, and a pytree with its mixtures in it.
 
     Args:
-        things: pytree whose `TwoMode` nodes have one dimension and one covariance Σ.
+        things: pytree whose `Mixture` nodes have one dimension and one covariance Σ.
         metric: ``"euclidean"`` in the user's coordinates, or ``"whitened"``.
     """
     mixtures = mixtures_in(things)
-    scale = mixtures[0].scale
+    scale = mixtures[0].scales[0]
     whitened = metric == "whitened"
     if scale.ndim and not whitened:
         return Frame(np.zeros(mixtures[0].dim), None, None), things
-    means = np.stack([mean for m in mixtures for mean in (m.old_mean, m.new_mean)])
+    means = np.stack([mean for m in mixtures for mean in m.means])
     origin = means[-1]
     points = cov.whiten(scale, means - origin) if whitened else means - origin
     # As many rows as the mixtures can span, also where they span less: settings then share a program.
@@ -61,13 +60,12 @@ def in_frame[Things](things: Things, metric: str) -> tuple[Frame, Things]:
     inner_scale = np.ones(()) if whitened else scale
 
     def reduced(thing: object) -> object:
-        if not isinstance(thing, TwoMode):
+        if not isinstance(thing, Mixture):
             return thing
-        old, new = (
-            (cov.whiten(scale, m - origin) if whitened else m - origin) @ basis
-            for m in (thing.old_mean, thing.new_mean)
-        )
-        return replace(thing, old_mean=old, new_mean=new, scale=inner_scale)
+        moved = [
+            (cov.whiten(scale, mean - origin) if whitened else mean - origin) @ basis for mean in thing.means
+        ]
+        return thing.moved(moved, inner_scale)
 
     outer, dual = basis, basis
     if whitened:
@@ -75,10 +73,10 @@ def in_frame[Things](things: Things, metric: str) -> tuple[Frame, Things]:
     return Frame(origin, outer, dual), jax.tree.map(reduced, things, is_leaf=_is_mixture)
 
 
-def mixtures_in(things: object) -> Sequence[TwoMode]:
+def mixtures_in(things: object) -> Sequence[Mixture]:
     """Return the mixtures among the nodes of a pytree."""
     return [node for node in jax.tree.leaves(things, is_leaf=_is_mixture) if _is_mixture(node)]
 
 
 def _is_mixture(node: object) -> bool:
-    return isinstance(node, TwoMode)
+    return isinstance(node, Mixture)

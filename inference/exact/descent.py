@@ -23,7 +23,7 @@ from inference.exact.dynamics import (
     value_and_grad,
 )
 from inference.training.checks import MOST_STEPS
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
 from mixture_models.types import AnyArray, Scalar
 from mixture_models.validation import integer, number, positive
@@ -31,8 +31,8 @@ from mixture_models.validation import integer, number, positive
 
 def population_descent(
     objectives: Objective | Sequence[Objective],
-    start: TwoMode | Sequence[TwoMode],
-    target: TwoMode | Sequence[TwoMode],
+    start: Mixture | Sequence[Mixture],
+    target: Mixture | Sequence[Mixture],
     *,
     num_steps: int,
     learning_rate: float,
@@ -82,7 +82,7 @@ def _stepped(
     program: Program,
     numbers: Numbers,
     states: State,
-    mixtures: Pair,
+    mixtures: MixturePair,
     *,
     objective: Objective,
     problem: Problem,
@@ -97,11 +97,11 @@ def _descend(
     program: Program,
     numbers: Numbers,
     states: State,
-    mixtures: Pair,
+    mixtures: MixturePair,
     counts: Int[AnyArray, "step"],
     learning_rate: Scalar,
 ) -> State:
-    def one(numbers: Numbers, state: State, mixtures: Pair) -> State:
+    def one(numbers: Numbers, state: State, mixtures: MixturePair) -> State:
         _, guide, _, companion, factors = program.parts(numbers)
 
         def update(_: Array, carry: tuple[State, Array]) -> tuple[State, Array]:

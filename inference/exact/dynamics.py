@@ -22,8 +22,8 @@ from inference.engine.programs import Numbers, Program, compiled, program_of
 from inference.exact.population import FINE, Place, check_error, check_exact, loss_and_grad, unmet_of, warn_of
 from inference.storage import kept
 from inference.training.checks import check_factors, check_objectives, check_setting
+from mixture_models.mixture.mixture import Mixture, MixturePair, like_tasks
 from mixture_models.mixture.sensible_range import FARTHEST, has_left
-from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import params_at
 from mixture_models.types import Index, Params, Scalar
@@ -45,8 +45,8 @@ class Problem(NamedTuple):
     """What is solved: objectives at settings; ``batched`` where sequences of settings were given."""
 
     objectives: list[Objective]
-    starts: list[TwoMode]
-    targets: list[TwoMode]
+    starts: list[Mixture]
+    targets: list[Mixture]
     batched: bool
     metric: str
     factors: dict[str, float]
@@ -62,8 +62,8 @@ class State(NamedTuple):
 
 def problem_of(
     objectives: Objective | Sequence[Objective],
-    start: TwoMode | Sequence[TwoMode],
-    target: TwoMode | Sequence[TwoMode],
+    start: Mixture | Sequence[Mixture],
+    target: Mixture | Sequence[Mixture],
     metric: str,
     factors: Mapping[str, float] | None,
     learning_rate: float | None,
@@ -72,7 +72,7 @@ def problem_of(
     chosen = check_objectives(objectives)
     one_of("metric", metric, METRICS)
     starts, targets = (_listed(name, m) for name, m in (("start", start), ("target", target)))
-    batched = not (isinstance(start, TwoMode) and isinstance(target, TwoMode))
+    batched = not (isinstance(start, Mixture) and isinstance(target, Mixture))
     if not (starts and targets) or len({len(starts), len(targets), 1}) > 2:
         raise InputError(
             f"start and target must be one mixture or as many settings; got {len(starts)} and {len(targets)}"
@@ -81,7 +81,9 @@ def problem_of(
     starts, targets = starts * (count // len(starts)), targets * (count // len(targets))
     for one_start, one_target in zip(starts, targets, strict=True):
         check_setting(one_start, one_target)
-    shapes = {(m.dim, m.scale.shape) for m in targets}
+    for one_target in targets[1:]:
+        like_tasks("every target", one_target, targets[0])
+    shapes = {(m.dim, m.scales[0].shape) for m in targets}
     if len(shapes) > 1:
         raise InputError("all settings must have one dimension and one form of covariance; got several")
     for objective in chosen:
@@ -97,16 +99,17 @@ def problem_of(
 def check_records(problem: Problem, count: int) -> None:
     """Refuse to record more states of every objective and setting than fit into memory."""
     # Of learner and companion, of what is reported and of its error; as computed, joined and stacked.
-    floats = 3 * (4 * problem.targets[0].dim + 16)
+    target = problem.targets[0]
+    floats = 3 * (2 * target.num_tasks * target.dim + 8 * target.num_tasks)
     states = float(len(problem.objectives) * len(problem.targets) * count)
     memory.check_fits("what is recorded", 8.0 * floats * states, "record fewer states or settings")
 
 
-def _listed(name: str, mixtures: TwoMode | Sequence[TwoMode]) -> list[TwoMode]:
+def _listed(name: str, mixtures: Mixture | Sequence[Mixture]) -> list[Mixture]:
     """Return one mixture or several as a list, or refuse anything else."""
-    if not isinstance(mixtures, TwoMode | Sequence) or isinstance(mixtures, str | bytes):
+    if not isinstance(mixtures, Mixture | Sequence) or isinstance(mixtures, str | bytes):
         raise InputError(f"{name} must be a TwoMode or a list of them; got {type(mixtures).__name__}")
-    return [mixtures] if isinstance(mixtures, TwoMode) else list(mixtures)
+    return [mixtures] if isinstance(mixtures, Mixture) else list(mixtures)
 
 
 @on_one_thread
@@ -167,7 +170,7 @@ class _Batch(NamedTuple):
     numbers: list[Numbers]
     guide_numbers: list[Numbers]
     states: list[State]
-    mixtures: list[Pair]
+    mixtures: list[MixturePair]
     chunks: Int[np.ndarray, "chunk setting"]
 
 
@@ -253,11 +256,12 @@ def _joined(objective: Objective, batch: _Batch, parts: list[_Found]) -> dict[st
     warn_of(objective, unmet)
     # A gradient by a mean, and with it its error, is in units of one over a sample's.
     steepest = max(1.0 / smallest_deviation(target) for _, target in batch.mixtures)
-    check_error(float(observed["integration_error"].max()), steepest)
+    num_tasks = batch.mixtures[0][1].num_tasks
+    check_error(float(observed["integration_error"].max()), steepest, num_tasks)
     embedded = {
         name: np.stack([frame.embed(u) for frame, u in zip(batch.frames, value, strict=True)])
         for name, value in params.items()
-        if value.ndim > 2
+        if name.endswith("mean")
     }
     result: dict[str, np.ndarray] = observed | embedded
     return result
@@ -265,12 +269,14 @@ def _joined(objective: Objective, batch: _Batch, parts: list[_Found]) -> dict[st
 
 @compiled
 def _observe(
-    guide: Program, numbers: Numbers, params: Params, mixtures: Pair, dimension: Scalar
+    guide: Program, numbers: Numbers, params: Params, mixtures: MixturePair, dimension: Scalar
 ) -> tuple[dict[str, Array], Array]:
     """Return what a learner reports at params (setting, time, ...), and where it left the sensible range."""
     # A program by itself, which objectives with the same learner share.
 
-    def one(numbers: Numbers, params: dict[str, Array], mixtures: Pair) -> tuple[dict[str, Array], Array]:
+    def one(
+        numbers: Numbers, params: dict[str, Array], mixtures: MixturePair
+    ) -> tuple[dict[str, Array], Array]:
         learner = guide.parts(numbers)
         result: tuple[dict[str, Array], Array] = lax.map(
             lambda at: (
@@ -286,11 +292,13 @@ def _observe(
 
 @compiled
 def _judge(
-    program: Program, numbers: Numbers, states: State, mixtures: Pair
+    program: Program, numbers: Numbers, states: State, mixtures: MixturePair
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the loss and its error at states (setting, time, ...), and what it cannot fulfil there."""
 
-    def one(numbers: Numbers, states: State, mixtures: Pair) -> tuple[dict[str, Array], dict[str, Array]]:
+    def one(
+        numbers: Numbers, states: State, mixtures: MixturePair
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
         model, guide, loss, *_ = program.parts(numbers)
 
         def at(state: State) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -310,7 +318,7 @@ def _judge(
 
 
 def value_and_grad(
-    program: Program, numbers: Numbers, state: State, mixtures: Pair, resolution: Index = RESOLUTION
+    program: Program, numbers: Numbers, state: State, mixtures: MixturePair, resolution: Index = RESOLUTION
 ) -> tuple[Array, dict[str, Array]]:
     """Return the exact loss and its gradient in the learner's params."""
     result: tuple[Array, dict[str, Array]] = _value_and_grad(
@@ -321,7 +329,7 @@ def value_and_grad(
 
 @partial(jax.jit, static_argnums=0)
 def _value_and_grad(
-    program: Program, numbers: Numbers, state: State, mixtures: Pair, resolution: Array
+    program: Program, numbers: Numbers, state: State, mixtures: MixturePair, resolution: Array
 ) -> tuple[Array, dict[str, Array]]:
     # A program by itself, so that JAX traces it once for all dynamics and every stage of their solvers.
     model, guide, loss, *_ = program.parts(numbers)
@@ -340,7 +348,7 @@ def over_settings[T](function: Callable[..., T], *settings: object) -> T:
     return result
 
 
-def smallest_deviation(mixture: TwoMode) -> float:
+def smallest_deviation(mixture: Mixture) -> float:
     """Return the smallest standard deviation of samples within a mode, in any direction."""
-    scale = np.asarray(mixture.scale)
+    scale = np.asarray(mixture.scales[0])
     return float(np.linalg.svd(scale, compute_uv=False)[-1] if scale.ndim == 2 else scale.min())

@@ -24,7 +24,7 @@ from inference.exact.dynamics import (
     solved,
     value_and_grad,
 )
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
 from mixture_models.types import AnyArray, Scalar
 from mixture_models.validation import InputError, finite_array, positive
@@ -40,8 +40,8 @@ _ROUNDINGS = 8.0
 
 def gradient_flow(
     objectives: Objective | Sequence[Objective],
-    start: TwoMode | Sequence[TwoMode],
-    target: TwoMode | Sequence[TwoMode],
+    start: Mixture | Sequence[Mixture],
+    target: Mixture | Sequence[Mixture],
     *,
     times: ArrayLike,
     metric: str = "euclidean",
@@ -101,7 +101,7 @@ def _integrated(
     program: Program,
     numbers: Numbers,
     states: State,
-    mixtures: Pair,
+    mixtures: MixturePair,
     *,
     objective: Objective,
     problem: Problem,
@@ -188,7 +188,7 @@ def _integrate(
     method: _Method,
     numbers: Numbers,
     states: State,
-    mixtures: Pair,
+    mixtures: MixturePair,
     times: _Grid,
     first_step: Scalar,
     learning_rate: Scalar,
@@ -199,7 +199,7 @@ def _integrate(
     solver = diffrax.Kvaerno5() if method.implicit else diffrax.Tsit5()
     controller = diffrax.PIDController(rtol=tolerances[0], atol=tolerances[1])
 
-    def one(numbers: Numbers, state: State, mixtures: Pair) -> tuple[State, Array]:
+    def one(numbers: Numbers, state: State, mixtures: MixturePair) -> tuple[State, Array]:
         _, guide, _, companion, factors = program.parts(numbers)
 
         def field(t: object, state: State, args: object) -> State:

@@ -3,20 +3,24 @@
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpy.typing import ArrayLike
 
 from inference.engine.blas import on_one_thread
 from inference.engine.frames import in_frame
 from inference.engine.programs import Numbers, Program, program_of, traced_alone
+from mixture_models.integrals.divergences import MOST_MODES
 from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.learners import Guide
 from mixture_models.losses.loss import Loss, law_of
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.mixture import Mixture, MixturePair, TaskParameters, like_tasks, mixture_of
+from mixture_models.mixture.two_mode import Parameters as Parameters
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.types import Index, Params
 from mixture_models.types import Program as Model
@@ -28,34 +32,44 @@ FINE, COARSE = FINEST, FINEST - 1
 # Relative to the largest entry of the gradient and to 1; the finer resolution is far better.
 _TOLERANCE = 1e-9
 
-
-class Parameters(NamedTuple):
-    """The coordinates of a two-mode learner, or a gradient in them."""
-
-    old_logit: Float[np.ndarray, ""]
-    old_mean: Float[np.ndarray, "d"]
-    new_mean: Float[np.ndarray, "d"]
+# Of more than two tasks, whose integrals can be quasi-Monte Carlo: the error is reported.
+_TOLERANCE_OF_MANY = 1e-2
 
 
 class Population(NamedTuple):
     """An exact value [nat], its gradient, and the estimated error of both, the largest of any entry."""
 
     value: float
-    gradient: Parameters
+    gradient: Parameters | TaskParameters
     error: float
 
 
+@overload
 def population_value_and_grad(
     objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode
-) -> tuple[float, Parameters]:
+) -> tuple[float, Parameters]: ...
+
+
+@overload
+def population_value_and_grad(
+    objective: Objective, learner: Mixture, target: Mixture, **companion: Mixture
+) -> tuple[float, Parameters | TaskParameters]: ...
+
+
+def population_value_and_grad(
+    objective: Objective, learner: Mixture, target: Mixture, **companion: Mixture
+) -> tuple[float, Parameters | TaskParameters]:
     """Return the exact value L(θ) of an objective and its gradient ∂L/∂θ, θ = (φ, m_o, m_n), at a learner.
+
+    Of a learner of named tasks θ = (φ_k, m_k), and the derivative by φ_k is twice what a step of training
+    moves it by.
 
     The divergence's expectation becomes integrals in few dimensions whatever d is, in the span of the means,
     evaluated in float64 whatever the caller's setting, at two resolutions. `population` also returns the
     estimated error.
 
     Args:
-        objective: one of `mixture_models.objectives` with the two-mode learner.
+        objective: one of `mixture_models.objectives` with the mixture learner.
         learner: where to evaluate; its covariance must be the target's.
         target: the true target.
         companion: the policy beside the learner, under the name of the objective's companion: ``teacher``,
@@ -66,8 +80,9 @@ def population_value_and_grad(
         user's coordinates.
 
     Raises:
-        InputError: covariances that differ, a companion of another name, a divergence or a reward without an
-            exact form, or an estimated error above 1e-9.
+        InputError: covariances or tasks that differ, more than six tasks, a companion of another name, a
+            divergence or a reward without an exact form, or an estimated error above 1e-9 (of more than two
+            tasks above 1e-2, as their integrals can be quasi-Monte Carlo, see `population`).
 
     Warns:
         UserWarning: an adaptive temperature that cannot meet its budget.
@@ -78,13 +93,12 @@ def population_value_and_grad(
 
 
 @on_one_thread
-def population(objective: Objective, learner: TwoMode, target: TwoMode, **companion: TwoMode) -> Population:
+def population(objective: Objective, learner: Mixture, target: Mixture, **companion: Mixture) -> Population:
     """Return what `population_value_and_grad` does, and the estimated error, by comparing two resolutions."""
     if not isinstance(objective, Objective):
         raise InputError(f"objective must be an Objective; got {type(objective).__name__}")
     for name, given in {"learner": learner, "target": target, **companion}.items():
-        if not isinstance(given, TwoMode):
-            raise InputError(f"{name} must be a TwoMode; got {type(given).__name__}")
+        like_tasks(name, mixture_of(name, given), mixture_of("target", target))
         if given.dim != target.dim:
             raise InputError(f"{name} must have the target's dimension {target.dim}; got {given.dim}")
     known = [] if objective.companion is None else [objective.companion.name]
@@ -100,7 +114,7 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
     with jax.enable_x64(True):
         program = program_of(parts)
         # A companion that is left out is the learner itself.
-        params = _params(*beside or inside[:1]) if known else None
+        params = params_of(*beside or inside[:1]) if known else None
         (*fine, unmet), (*coarse, _) = (
             _at_resolution(program.static, program.numbers, *inside, params, resolution)
             for resolution in (FINE, COARSE)
@@ -111,16 +125,19 @@ def population(objective: Objective, learner: TwoMode, target: TwoMode, **compan
         np.max([np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (fine, coarse)), strict=True)])
     )
     value, gradient = jax.tree.map(np.asarray, fine)
-    check_error(error, max(np.abs(g).max() for g in gradient.values()))
-    by_mean = (frame.gradient(gradient[name]) for name in ("old_mean", "new_mean"))
-    return Population(float(value), Parameters(gradient["old_logit"], *by_mean), error)
+    check_error(error, max(np.abs(g).max() for g in gradient.values()), target.num_tasks)
+    by_param = {name: frame.gradient(g) if name.endswith("mean") else g for name, g in gradient.items()}
+    parameters = cast(Parameters | TaskParameters, learner.gradient(by_param))
+    return Population(float(value), parameters, error)
 
 
-def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None:
-    """Refuse an objective without an exact form, and mixtures of more than one covariance."""
-    if target.new_scale is not None or learner.new_scale is not None:
+def check_exact(objective: Objective, learner: Mixture, target: Mixture) -> None:
+    """Refuse an objective without an exact form, and mixtures of more than one covariance or six tasks."""
+    if target.shared_scale is None or learner.shared_scale is None:
         raise InputError("the exact population needs one covariance for both modes; got a new_covariance")
-    if not np.array_equal(learner.scale, target.scale):
+    if target.num_tasks > MOST_MODES:
+        raise InputError(f"the exact population needs at most {MOST_MODES} tasks; got {target.num_tasks}")
+    if not np.array_equal(learner.shared_scale, target.shared_scale):
         raise InputError("learner and target must have the same covariance; got two")
     if not objective.loss.has_exact:
         raise InputError(f"the loss of {objective.name} must have an exact form; got {objective.loss.name}")
@@ -131,7 +148,7 @@ def check_exact(objective: Objective, learner: TwoMode, target: TwoMode) -> None
     objective.loss.exact(FINE)  # which refuses a reward that has none
 
 
-def has_exact(objective: Objective, start: TwoMode, target: TwoMode) -> bool:
+def has_exact(objective: Objective, start: Mixture, target: Mixture) -> bool:
     """Return whether the population of an objective can be had exactly in a setting."""
     try:
         check_exact(objective, start, target)
@@ -140,13 +157,14 @@ def has_exact(objective: Objective, start: TwoMode, target: TwoMode) -> bool:
     return True
 
 
-def check_error(error: float, largest: float) -> None:
+def check_error(error: float, largest: float, num_tasks: int) -> None:
     """Refuse an estimated error above the tolerance, given the largest entry of the gradient."""
-    if not error <= _TOLERANCE * max(1.0, largest):
+    tolerance = _TOLERANCE if num_tasks == 2 else _TOLERANCE_OF_MANY
+    if not error <= tolerance * max(1.0, largest):
         found = f"the estimated error is {error:.1e}"
         if np.isnan(error):
             found = "here they have no value, or take more nodes than the means' span allows"
-        raise InputError(f"the integrals must be accurate to {_TOLERANCE:g}; {found}")
+        raise InputError(f"the integrals must be accurate to {tolerance:g}; {found}")
 
 
 def warn_of(objective: Objective, unmet: Mapping[str, ArrayLike]) -> None:
@@ -176,7 +194,7 @@ class Place(NamedTuple):
     params: Params
     model: Model
     guide: Model
-    mixtures: Pair
+    mixtures: MixturePair
     companion: Params | None
 
 
@@ -204,15 +222,16 @@ def _beside(model: Model, companion: Params | None) -> Model:
 def _at_resolution(
     program: Program,
     numbers: Numbers,
-    learner: TwoMode,
-    target: TwoMode,
+    learner: Mixture,
+    target: Mixture,
     companion: Params | None,
     resolution: Index,
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
     model, guide, loss = program.parts(numbers)
-    place = Place(loss, resolution, _params(learner), model, guide, (learner, target), companion)
+    place = Place(loss, resolution, params_of(learner), model, guide, (learner, target), companion)
     return *loss_and_grad(place), unmet_of(place)
 
 
-def _params(mixture: TwoMode) -> Params:
-    return {name: getattr(mixture, name) for name in Parameters._fields}
+def params_of(mixture: Mixture) -> Params:
+    """Return the coordinates under training of a mixture, as JAX arrays."""
+    return {name: jnp.asarray(value) for name, value in mixture.params().items()}

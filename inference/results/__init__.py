@@ -8,6 +8,7 @@ from inference.results.build import (
     population_tree,
     provenance,
     recorded_steps,
+    task_mixture,
     training_tree,
     two_mode,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "recorded_steps",
     "register",
     "save",
+    "task_mixture",
     "training_tree",
     "two_mode",
 ]

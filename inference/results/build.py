@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 
 from inference.results.schema import LAYOUT, describe
 from inference.storage.versions import version_of
+from mixture_models.metrics import TASK_DIMS
+from mixture_models.mixture.mixture import Mixture, TaskMixture
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives.objective import Objective
 from mixture_models.validation import InputError
@@ -24,7 +26,7 @@ def training_tree(
     trajectories: Sequence[Mapping[str, np.ndarray]],
     diverged_steps: Sequence[np.ndarray],
     steps: np.ndarray,
-    mixtures: Mapping[str, TwoMode],
+    mixtures: Mapping[str, Mixture],
     settings: Mapping[str, object],
 ) -> xr.DataTree:
     """Assemble the result of a training.
@@ -42,14 +44,15 @@ def training_tree(
     """
     first = trajectories[0]
     coords = objective_coords(objectives) | {"chain": [0], "draw": np.arange(len(diverged_steps[0]))}
+    tasks = mixtures["target"].names
     variables = {
         name: (
-            ("objective", "chain", "draw", "step", *_EVENT_DIMS[: array.ndim - 2]),
+            ("objective", "chain", "draw", "step", *event_dims(name, array.ndim - 2)),
             np.stack([trajectory[name] for trajectory in trajectories])[:, None],
         )
         for name, array in first.items()
     }
-    trajectory = _with_features(xr.Dataset(variables, coords | {"step": steps}))
+    trajectory = with_features(xr.Dataset(variables, coords | {"step": steps}), tasks)
     stats = xr.Dataset(
         {"diverged_step": (("objective", "chain", "draw"), np.stack(diverged_steps)[:, None])}, coords
     )
@@ -59,7 +62,7 @@ def training_tree(
         "trajectory": trajectory,
         "final": final,
         "trajectory_stats": stats,
-        "constant_data": _constant_data(mixtures),
+        "constant_data": constant_data(mixtures),
     }
     return xr.DataTree.from_dict(
         {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
@@ -70,7 +73,7 @@ def population_tree(
     objectives: Sequence[Objective],
     populations: Sequence[Mapping[str, np.ndarray]],
     coords: Mapping[str, object],
-    mixtures: Mapping[str, Sequence[TwoMode]],
+    mixtures: Mapping[str, Sequence[Mixture]],
     settings: Mapping[str, object],
     *,
     batched: bool,
@@ -90,16 +93,17 @@ def population_tree(
     """
     dims = ("objective", "setting", "time")
     variables = {
-        name: ((*dims, *_EVENT_DIMS[: array.ndim - 2]), np.stack([p[name] for p in populations]))
+        name: ((*dims, *event_dims(name, array.ndim - 2)), np.stack([p[name] for p in populations]))
         for name, array in populations[0].items()
     }
     count = len(mixtures["start"])
-    population = _with_features(
-        xr.Dataset(variables, objective_coords(objectives) | {"setting": np.arange(count), **coords})
+    population = with_features(
+        xr.Dataset(variables, objective_coords(objectives) | {"setting": np.arange(count), **coords}),
+        mixtures["target"][0].names,
     )
     describe(population)["loss"].attrs["long_name"] = "divergence, exact"
     constant = xr.concat(
-        [_constant_data({name: mixtures[name][i] for name in mixtures}) for i in range(count)],
+        [constant_data({name: mixtures[name][i] for name in mixtures}) for i in range(count)],
         xr.DataArray(np.arange(count), dims="setting", name="setting"),
     )
     groups = {"population": population, "constant_data": describe(constant)}
@@ -156,6 +160,13 @@ def two_mode(tree: xr.DataTree, name: str) -> TwoMode:
     return TwoMode(**{field: None if array is None else array.to_numpy() for field, array in stored.items()})
 
 
+def task_mixture(tree: xr.DataTree, name: str) -> TaskMixture:
+    """Return the ``"start"`` or the ``"target"`` of named tasks that a training used."""
+    data = tree["constant_data"].to_dataset()
+    logits, means, scale = (data[f"{name}_{f}"].to_numpy() for f in ("task_logit", "task_mean", "scale"))
+    return TaskMixture(tuple(str(task) for task in data["task"].to_numpy()), logits, means, scale)
+
+
 def converged(tree: xr.DataTree) -> xr.DataArray:
     """Return which replicates stayed finite, booleans over (objective, chain, draw)."""
     return tree["trajectory_stats"].to_dataset()["diverged_step"] < 0
@@ -175,20 +186,25 @@ def provenance(settings: Mapping[str, object]) -> dict[str, str | int | float]:
     }
 
 
-def _constant_data(mixtures: Mapping[str, TwoMode]) -> xr.Dataset:
+def event_dims(name: str, rank: int) -> tuple[str, ...]:
+    """Return the dims of one value of a variable: those of tasks, else of features."""
+    return TASK_DIMS.get(name, _EVENT_DIMS[:rank])
+
+
+def constant_data(mixtures: Mapping[str, Mixture]) -> xr.Dataset:
     """Return the parameters of the start and the target; scales keep their structure."""
-    arrays = {
-        f"{name}_{field}": getattr(mixture, field)
+    variables = {
+        f"{name}_{field}": (event_dims(field, array.ndim), array)
         for name, mixture in mixtures.items()
-        for field in TwoMode.__dataclass_fields__
-        if getattr(mixture, field) is not None
+        for field, array in mixture.arrays().items()
     }
-    return _with_features(xr.Dataset({name: (_EVENT_DIMS[: a.ndim], a) for name, a in arrays.items()}))
+    return with_features(xr.Dataset(variables), next(iter(mixtures.values())).names)
 
 
-def _with_features(dataset: xr.Dataset) -> xr.Dataset:
+def with_features(dataset: xr.Dataset, tasks: Sequence[str]) -> xr.Dataset:
     """Give the event dimensions their coordinates."""
-    return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in _EVENT_DIMS if d in dataset.sizes})
+    coords = {d: np.arange(dataset.sizes[d]) for d in _EVENT_DIMS if d in dataset.sizes}
+    return dataset.assign_coords(coords | ({"task": list(tasks)} if "task" in dataset.sizes else {}))
 
 
 def _jsonable(value: object) -> object:

@@ -42,6 +42,7 @@ register(
     divergences=("divergent transitions", "1"),
     kind=("kind of answers: repeats, or one of several choices", "1"),
     mode=("mode", "1"),
+    task=("task", "1"),
     sample=("sample", "1"),
     checkpoint=("checkpoint", "1"),
     diverged_step=("first step out of the sensible range, or not finite, -1: none", "step"),

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from inference import results
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.mixture import Mixture, like_tasks
 from mixture_models.objectives import Objective
 from mixture_models.rewards import check_finite
 from mixture_models.validation import InputError, number
@@ -33,22 +33,23 @@ def check_objectives(objectives: Objective | Sequence[Objective]) -> list[Object
     return chosen
 
 
-def check_setting(start: TwoMode, target: TwoMode) -> None:
-    """Refuse what is no pair of mixtures of one dimension, and a target of one mode."""
+def check_setting(start: Mixture, target: Mixture) -> None:
+    """Refuse what is no pair of mixtures of one dimension and the same tasks, and a target of one mode."""
     for name, mixture in (("start", start), ("target", target)):
-        if not isinstance(mixture, TwoMode):
-            raise InputError(f"{name} must be a TwoMode; got {type(mixture).__name__}")
+        if not isinstance(mixture, Mixture):
+            raise InputError(f"{name} must be a TwoMode or a Mixture; got {type(mixture).__name__}")
+    like_tasks("start", start, target)
     if start.dim != target.dim:
         raise InputError(f"start and target must have one dimension; got {start.dim} and {target.dim}")
     with np.errstate(over="ignore"):
-        separation = float(target.separation)
-    if np.isinf(separation):
+        separations = np.asarray(target.separations)[np.triu_indices(target.num_tasks, 1)]
+    if np.isinf(separations).any():
         raise InputError("the target's modes are too far apart: their squared distance must be finite")
-    if target.new_scale is None and not separation > 0.0:
+    if target.shared_scale is not None and not (separations > 0.0).all():
         raise InputError("the target's modes must differ; got separation 0")
 
 
-def check_rewards(objectives: Sequence[Objective], start: TwoMode, target: TwoMode) -> None:
+def check_rewards(objectives: Sequence[Objective], start: Mixture, target: Mixture) -> None:
     """Refuse rewards that are not finite where the learner starts."""
     for objective in objectives:
         if objective.loss.reward is not None:

@@ -28,6 +28,7 @@ from inference.training.steps import Steps, steps_of
 from mixture_models.learners import Guide
 from mixture_models.losses.loss import law_of
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.shifted_law import ShiftedLaw
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives.companions import Companion, params_at
@@ -40,9 +41,7 @@ _MEANS = ("old_mean", "new_mean")
 _BESIDE = len(_MEANS)
 
 
-def in_span(
-    objective: Objective, start: TwoMode, target: TwoMode, dimension: int
-) -> tuple[Objective, TwoMode, TwoMode]:
+def in_span[M: Mixture](objective: Objective, start: M, target: M, dimension: int) -> tuple[Objective, M, M]:
     """Return what `train` and `sweep` take, in coordinates of the span of all means.
 
     The target's old mean is the origin. The first axis points to its new mean, the next ones to what else
@@ -57,9 +56,11 @@ def in_span(
     Raises:
         InputError: several covariances, or fewer dimensions than the means have.
     """
+    if not (isinstance(start, TwoMode) and isinstance(target, TwoMode)):
+        raise InputError(f"dimension needs a learner and a target of two modes; got {type(start).__name__}")
     dimension = integer("dimension", dimension, at_least=start.dim)
     parts = (objective.model, objective.loss, objective.companion)
-    demonstrations = mixtures_in(parts)
+    demonstrations = [cast(TwoMode, mixture) for mixture in mixtures_in(parts)]
     deviation = _common_deviation(objective, (start, target, *demonstrations))
     origin = target.old_mean
     fixed = [target.new_mean, *(mean for mixture in demonstrations for mean in _means(mixture))]
@@ -84,7 +85,7 @@ def in_span(
 
 
 @traced_alone
-def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
+def check_span(objective: Objective, start: Mixture, target: Mixture) -> None:
     """Refuse an objective that cannot be trained in the span of the means, whatever its numbers.
 
     Args:
@@ -119,14 +120,14 @@ def check_span(objective: Objective, start: TwoMode, target: TwoMode) -> None:
     if not all(isinstance(law, MixtureLaw) and len(law.scales) == 1 for law in laws):
         kinds = ", ".join(type(law).__name__ for law in laws)
         raise InputError(f"{wanted} a model and a learner of one MixtureLaw with one covariance; got {kinds}")
-    for part in _that_know_coordinates(objective, start, target):
+    for part in _that_know_coordinates(objective, cast(TwoMode, start), cast(TwoMode, target)):
         raise InputError(
             f"{wanted} parts that move along with all mixtures, turned and shifted; {part} does not: it "
             "holds coordinates of its own (give them as a TwoMode)"
         )
 
 
-def _companion_of(objective: Objective, start: TwoMode, target: TwoMode) -> Params | None:
+def _companion_of(objective: Objective, start: Mixture, target: Mixture) -> Params | None:
     """Return the params of an objective's companion at step 0, or None without one."""
     companion = objective.companion
     return None if companion is None else companion.initial(objective.guide, start, target)

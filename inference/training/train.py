@@ -39,7 +39,7 @@ from inference.training.loop import (
     training_program,
 )
 from inference.training.span import check_span, in_span
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
 from mixture_models.types import AnyArray, Index
 from mixture_models.validation import InputError, flag, integer, positive
@@ -62,8 +62,8 @@ _BYTES_A_NUMBER = 80
 @on_one_thread
 def train(
     objectives: Objective | Sequence[Objective],
-    start: TwoMode,
-    target: TwoMode,
+    start: Mixture,
+    target: Mixture,
     *,
     num_steps: int,
     batch_size: int,
@@ -168,7 +168,7 @@ def train(
         )
         steps = results.recorded_steps(num_steps, record_every)
         settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(learning_rate)
-        plan = _plan(steps, batch_size * size)
+        plan = plan_of(steps, batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
         tasks: list[Callable[..., _Ended]] = []
         for index, (program, setting) in enumerate(zip(programs, settings_of, strict=True)):
@@ -204,7 +204,7 @@ def train(
     )
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """How a training is cut: ``counts[i, j]`` updates after record j of call i, and the last step."""
 
     counts: np.ndarray
@@ -218,14 +218,14 @@ class _Ended(NamedTuple):
     diverged_step: np.ndarray
 
 
-def _plan(steps: np.ndarray, batch: int) -> _Plan:
+def plan_of(steps: np.ndarray, batch: int) -> Plan:
     """Cut a training into calls of equal shape, given the recorded steps and the samples in a step."""
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(steps), 1)
     records = max(_FEWEST_RECORDS, 2 ** int(np.ceil(np.log2(len(counts)))))
     while records > 1 and records * int(counts[0]) * batch > _SAMPLES:
         records //= 2
-    return _Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
+    return Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
 
 
 def _kept(
@@ -243,9 +243,9 @@ def _kept(
 def _compile(
     program: Program,
     keys: Array,
-    setting: Pair,
+    setting: MixturePair,
     learning_rate: Array,
-    plan: _Plan,
+    plan: Plan,
     report: Callable[[int], None],
 ) -> None:
     """Compile what `_run` calls, by a call that takes no step."""
@@ -255,9 +255,9 @@ def _compile(
 def _run(
     program: Program,
     keys: Array,
-    setting: Pair,
+    setting: MixturePair,
     learning_rate: Array,
-    plan: _Plan,
+    plan: Plan,
     report: Callable[[int], None] | None = None,
 ) -> _Ended:
     """Train one chunk of replicates of one objective, reporting the steps taken."""
@@ -280,7 +280,7 @@ def _run(
     return _Ended(joined, np.asarray(state.diverged_step))
 
 
-def _recorded(program: Program, setting: Pair) -> dict[str, tuple[int, ...]]:
+def _recorded(program: Program, setting: MixturePair) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a learner's variables; refuses what cannot be trained early."""
     shapes = first_record.eval_shape(program.static, program.numbers, setting)
     return {name: tuple(shape.shape) for name, shape in shapes.items()}
@@ -288,11 +288,11 @@ def _recorded(program: Program, setting: Pair) -> dict[str, tuple[int, ...]]:
 
 def _check_batches(
     programs: Sequence[Program],
-    mixtures: Sequence[Pair],
-    settings: Sequence[Pair],
+    mixtures: Sequence[MixturePair],
+    settings: Sequence[MixturePair],
     keys: Array,
     learning_rate: Array,
-    plan: _Plan,
+    plan: Plan,
     batch_size: int,
 ) -> None:
     """Refuse batches that do not fit into memory, before a program holds any."""
@@ -312,7 +312,7 @@ def _check_batches(
 
 @compiled
 def _initialise(
-    program: Program, numbers: Numbers, keys: Array, setting: Pair, learning_rate: Array
+    program: Program, numbers: Numbers, keys: Array, setting: MixturePair, learning_rate: Array
 ) -> State:
     return jax.vmap(lambda key: initial_state(program, numbers, key, setting, learning_rate))(keys)
 
@@ -324,7 +324,7 @@ def _advance(
     states: State,
     counts: Int[AnyArray, "place"],
     num_steps: Index,
-    setting: Pair,
+    setting: MixturePair,
     learning_rate: Array,
 ) -> tuple[State, Taken]:
     """Take ``counts[i]`` updates after place i, for every replicate."""
@@ -338,7 +338,12 @@ def _advance(
 # A program by itself, which objectives with the same learner share.
 @compiled
 def _report(
-    learner: Program, numbers: Numbers, diverged_step: Array, taken: Taken, recorded: Array, setting: Pair
+    learner: Program,
+    numbers: Numbers,
+    diverged_step: Array,
+    taken: Taken,
+    recorded: Array,
+    setting: MixturePair,
 ) -> tuple[Array, dict[str, Array]]:
     """Return what `report_of` says of every replicate."""
 

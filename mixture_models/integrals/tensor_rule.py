@@ -7,7 +7,9 @@ over that span alone, of k ≤ d dimensions: one for two modes, three for a lear
 In each principal direction of the means the trapezoid rule converges geometrically: a ratio of positive
 mixtures has poles where phases of modes are π apart, at a distance π/s of the real axis if the means spread
 by s. So a step h costs an error exp(-2π²/(h s)), and exp(-2π²/h²) for the normal density itself.
-Derivation: docs/theory.md.
+Where more than two modes are mixed the span can have so many dimensions that the rule would take too many
+nodes: then the nodes are those of randomised quasi-Monte Carlo, see `quasi_monte_carlo`, whose error the
+difference between two resolutions tells too. Derivation: docs/theory.md.
 """
 
 from collections.abc import Callable
@@ -22,19 +24,26 @@ from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 
 from mixture_models.integrals.logistic_normal import FINEST
+from mixture_models.integrals.quasi_monte_carlo import FIRST, SIZES, normal_nodes
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.types import Index, Scalar
 from mixture_models.validation import InputError
 
+#: The resolution of what is reported of many learners, not minimised: its error is about 1e-8.
+REPORTED = FINEST + 1
+
 # By resolution: minus the log of a rule's error, and the standard deviations that it covers on either side.
-_EXPONENTS = (26.0, 30.0, 35.0)
-_REACHES = (7.6, 8.1, 8.7)
+_EXPONENTS = (26.0, 30.0, 35.0, 22.0)
+_REACHES = (7.6, 8.1, 8.7, 6.8)
 
 # Nodes of one turn of the loop, by the number of dimensions; beyond the maximum there is no value.
 _BLOCKS = (1, 128, 1024, 4096)
 _MOST_NODES = 2.0**24
+
+# Of more than two modes: beyond as many at the finest resolution the nodes are quasi-random.
+_MOST_OF_MANY = 2.0**20
 
 # A spread of means that is rounding error.
 _FLAT = 1e-12
@@ -50,6 +59,7 @@ def expectation[Out](
     *,
     phase: float = np.pi,
     tilt: Scalar = 0.0,
+    many: bool = False,
 ) -> Out:
     """Return E_law[f(y)] for a function of the densities of modes N(m_j, Σ), Σ the covariance of the law.
 
@@ -61,14 +71,16 @@ def expectation[Out](
         function: f, which depends on samples of shape (n, d) only through densities of the modes, and
             returns a pytree of arrays of shape (n, ...).
         means: m_j of the modes that f depends on, shape (m, d).
-        resolution: whole number from 0 to `FINEST`, which may be traced; the difference between two is the
-            estimate of the coarser one's error.
+        resolution: whole number from 0 to `FINEST`, or `REPORTED`, which may be traced; the difference
+            between two is the estimate of the coarser one's error.
         phase: f stays of order 1 where phases of modes differ by less: π for logarithms of mixtures and for
             ratios, π/2 for exponentials of these.
         tilt: how steeply log f may rise far out, in whitened coordinates; for where nodes must be.
+        many: whether f mixes more than two modes, so that quasi-random nodes take the place of too many.
 
     Returns:
-        The pytree of f's arrays without their first axis; NaN where it would take more than 2²⁴ nodes.
+        The pytree of f's arrays without their first axis; NaN where it would take more than 2²⁴ nodes, and
+        not ``many``.
 
     Raises:
         InputError: a law with a covariance a mode.
@@ -78,7 +90,10 @@ def expectation[Out](
     if len(law.scales) > 1:
         raise InputError(f"an expectation needs a law of one covariance; got {len(law.scales)}")
     points = cov.whiten(law.scale(0), means - means[:1])
-    rule = _rule_of(stop_gradient(points), resolution, phase, stop_gradient(tilt))
+    if not many:
+        rule = _rule_of(stop_gradient(points), resolution, phase, stop_gradient(tilt))
+    else:
+        rule = rule_of_many(stop_gradient(points), resolution, phase, stop_gradient(tilt))
     example = jnp.zeros((law.num_modes * _block(rule), law.means.shape[-1]), law.means.dtype)
     converted, constants = jax.closure_convert(function, example)
     result: Out = _integral(converted, rule, law.scale(0), law.log_weights, law.means, constants)
@@ -101,10 +116,10 @@ class Span(NamedTuple):
         """Return a law in the span; ratios of densities stay what they are."""
         return MixtureLaw(law.log_weights, self.coordinates(law.means), (jnp.ones(()),))
 
-    def mixture(self, mixture: TwoMode) -> TwoMode:
+    def mixture[M: Mixture](self, mixture: M) -> M:
         """Return a mixture in the span."""
-        old, new = (self.coordinates(mean) for mean in (mixture.old_mean, mixture.new_mean))
-        return TwoMode(jnp.asarray(mixture.old_logit), old, new, jnp.ones(()))
+        means = mixture.means
+        return mixture.moved([self.coordinates(mean) for mean in means], jnp.ones(()))
 
 
 def span_of(scale: cov.Scale, means: Float[Array, "m d"]) -> Span:
@@ -131,6 +146,23 @@ class _Rule(NamedTuple):
     basis: Array
     counts: Array
     steps: Array
+    sample: "_Sample | None" = None
+
+
+class _Sample(NamedTuple):
+    """The quasi-random nodes that may take the place of a rule's.
+
+    Attributes:
+        chosen: 1 where they do, else 0.
+        first: the place of the first among all nodes.
+        size: their number.
+        basis: axes that turn smoothly with the means, in the place of the principal ones, which may leap.
+    """
+
+    chosen: Array
+    first: Array
+    size: Array
+    basis: Array
 
 
 # Log weights and means of the law, and what the function closes over.
@@ -159,11 +191,25 @@ def _rule_of(points: Array, resolution: Index, phase: float, tilt: Scalar) -> _R
     return _Rule(basis, counts, jnp.where(flat, _ROOT_2PI, steps))
 
 
+def rule_of_many(
+    points: Float[Array, "m d"], resolution: Index, phase: float = np.pi, tilt: Scalar = 0.0
+) -> _Rule:
+    """Return the rule for more than two modes at whitened points, the first of which is 0."""
+    rule = _rule_of(points, resolution, phase, tilt)
+    chosen = jnp.prod(_rule_of(points, FINEST, phase, tilt).counts) > _MOST_OF_MANY
+    first, count = (jnp.asarray(t, points.dtype)[resolution] for t in (FIRST, SIZES))
+    axes, lengths = jnp.linalg.qr((points[1:] - points[:1]).T)
+    along = jnp.diagonal(lengths)
+    # Of a definite sign, whatever that of the factors.
+    basis = (axes * jnp.where(along < 0.0, -1.0, 1.0)).T[: len(rule.counts)]
+    return rule._replace(sample=_Sample(chosen.astype(points.dtype), first, count, basis))
+
+
 def _block(rule: _Rule) -> int:
     return _BLOCKS[min(len(rule.counts), 3)]
 
 
-def _nodes(rule: _Rule, turn: Array) -> tuple[Array, Array]:
+def turn_nodes(rule: _Rule, turn: Array) -> tuple[Array, Array]:
     """Return the nodes of one turn, whitened and from a mode's mean, and their weights, 0 beyond the last."""
     index = (turn * _block(rule) + jnp.arange(_block(rule))).astype(rule.steps.dtype)
     z, log_weight = [], jnp.zeros_like(index)
@@ -174,7 +220,17 @@ def _nodes(rule: _Rule, turn: Array) -> tuple[Array, Array]:
         z.append(offset)
         index = above
     volume = jnp.prod(rule.steps / _ROOT_2PI)
-    return jnp.stack(z, axis=-1) @ rule.basis, jnp.where(index > 0.0, 0.0, volume * jnp.exp(log_weight))
+    nodes = jnp.stack(z, axis=-1) @ rule.basis
+    weights = jnp.where(index > 0.0, 0.0, volume * jnp.exp(log_weight))
+    if rule.sample is None:
+        return nodes, weights
+    sample, size = rule.sample, _block(rule)
+    place = (sample.first + turn * size).astype(int)
+    drawn = lax.dynamic_slice_in_dim(jnp.asarray(normal_nodes(len(rule.counts)), nodes.dtype), place, size)
+    return (
+        jnp.where(sample.chosen > 0.0, drawn @ sample.basis, nodes),
+        jnp.where(sample.chosen > 0.0, 1.0 / sample.size, weights),
+    )
 
 
 def _of_turn[Out](
@@ -182,7 +238,7 @@ def _of_turn[Out](
 ) -> Out:
     """Return what the nodes of one turn contribute."""
     log_weights, means, constants = inputs
-    u, weight = _nodes(rule, turn)
+    u, weight = turn_nodes(rule, turn)
     y = means[:, None] + cov.colour(scale, u)
     values = function(y.reshape(-1, means.shape[-1]), *constants)
     weights = (jnp.exp(log_weights)[:, None] * weight).ravel()
@@ -190,9 +246,11 @@ def _of_turn[Out](
     return result
 
 
-def _over_turns[Out](terms: Callable[[Array], Out], rule: _Rule) -> Out:
+def over_turns[Out](terms: Callable[[Array], Out], rule: _Rule) -> Out:
     """Return the sum over all turns; their number is traced, so that memory and programs stay small."""
     total = jnp.prod(rule.counts)
+    if rule.sample is not None:
+        total = jnp.where(rule.sample.chosen > 0.0, rule.sample.size, total)
     turns = jnp.where(total <= _MOST_NODES, jnp.ceil(total / _block(rule)), 0).astype(int)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(terms, jnp.zeros((), int)))
     sums = lax.fori_loop(0, turns, lambda i, sums: jax.tree.map(jnp.add, sums, terms(i)), zeros)
@@ -213,7 +271,7 @@ def _integral[Out](
 
 
 def _sum[Out](function: Callable[..., Out], rule: _Rule, scale: Array, *inputs: *_Inputs) -> Out:
-    return _over_turns(lambda turn: _of_turn(function, rule, scale, turn, inputs), rule)
+    return over_turns(lambda turn: _of_turn(function, rule, scale, turn, inputs), rule)
 
 
 def _forward[Out](function: Callable[..., Out], *arguments: *_Arguments) -> tuple[Out, _Arguments]:
@@ -232,7 +290,7 @@ def _backward[Out](
         result: _Inputs = pull_back(cotangents)[0]
         return result
 
-    gradients = _over_turns(terms, rule)
+    gradients = over_turns(terms, rule)
     return (*jax.tree.map(jnp.zeros_like, (rule, scale)), *gradients)
 
 

@@ -17,7 +17,7 @@ from mixture_models.losses.loss import Loss, weighted_log_prob
 from mixture_models.losses.sampling import OfModel
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.rewards import ModeReward, Reward, rewards_of, target_of
 from mixture_models.types import Arguments, Index, Scalar
 from mixture_models.validation import InputError
@@ -75,7 +75,7 @@ class AdvantageRegression(Loss):
         return jnp.mean(residual**2) + surrogate - stop_gradient(surrogate)
 
     def _population(
-        self, lagged: MixtureLaw, learner: MixtureLaw, target: TwoMode, resolution: Index
+        self, lagged: MixtureLaw, learner: MixtureLaw, target: Mixture, resolution: Index
     ) -> Array:
         modes = jnp.concatenate([learner.means, lagged.means, self.reward.modes(target, lagged)])
         span = span_of(learner.scale(0), modes)
@@ -86,7 +86,8 @@ class AdvantageRegression(Loss):
             advantage = self.reward(y, inside, lag) - best
             return (self.beta2 * (q.log_prob(y) - lag.log_prob(y)) - stop_gradient(advantage)) ** 2
 
-        value = expectation(lag, squared, stop_gradient(span.coordinates(modes)), resolution)
+        places, many = stop_gradient(span.coordinates(modes)), q.num_modes > 2
+        value = expectation(lag, squared, places, resolution, many=many)
         return jnp.where(same_covariance(learner, lagged), value, jnp.nan)
 
 

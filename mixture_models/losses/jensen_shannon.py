@@ -114,8 +114,9 @@ class JensenShannon(Loss):
             log_weight = p.log_prob(y) - stop_gradient(q).log_prob(y)
             return log_weight + self._excess(log_weight)
 
-        value = (1.0 - self.alpha) * expectation(stop_gradient(q), student, means, resolution)
-        value = value + self.alpha * stop_gradient(expectation(p, teacher, means, resolution))
+        many = q.num_modes > 2
+        value = (1.0 - self.alpha) * expectation(stop_gradient(q), student, means, resolution, many=many)
+        value = value + self.alpha * stop_gradient(expectation(p, teacher, means, resolution, many=many))
         return jnp.where(same_covariance(learner, target), value, jnp.nan)
 
 

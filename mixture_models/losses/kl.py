@@ -5,6 +5,7 @@ so no gradient reaches its weights, and a weight that never moves looks like ret
 losses here have unbiased gradients in every parameter, the weights included.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -21,7 +22,13 @@ from mixture_models.integrals.divergences import kl_divergence
 from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob
-from mixture_models.losses.sampling import OfLearner, OfLearnerWithReplay, OfModel, SamplingLaw
+from mixture_models.losses.sampling import (
+    OfLearner,
+    OfLearnerWithReplay,
+    OfLearnerWithReplayOfTasks,
+    OfModel,
+    SamplingLaw,
+)
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.types import Arguments, Index, Scalar
 from mixture_models.validation import InputError, fraction, one_of
@@ -73,7 +80,8 @@ class ReverseKL(Loss):
 
     Args:
         estimator: ``"score"`` or ``"pathwise"``.
-        replay: λ in [0, 1), the replayed share of a batch; None for none.
+        replay: λ in [0, 1), the replayed share of a batch, of the target's old mode; or shares by the names
+            of the target's tasks, with a sum below 1; None for none.
         expectation: where the expectation comes from.
 
     Raises:
@@ -82,7 +90,7 @@ class ReverseKL(Loss):
     """
 
     estimator: str = "score"
-    replay: Scalar | None = None
+    replay: Scalar | Mapping[str, Scalar] | None = None
     expectation: MonteCarlo | Quadrature = field(default_factory=MonteCarlo)
     direction = "reverse"
     of_ratios = True
@@ -99,7 +107,11 @@ class ReverseKL(Loss):
     @property
     def sampling(self) -> SamplingLaw:
         """Whose samples a batch holds."""
-        return OfLearner() if self.replay is None else OfLearnerWithReplay(self.replay)
+        if self.replay is None:
+            return OfLearner()
+        if isinstance(self.replay, Mapping):
+            return OfLearnerWithReplayOfTasks(self.replay)
+        return OfLearnerWithReplay(self.replay)
 
     def exact(self, resolution: Index = FINEST) -> Self:
         """Return a copy whose value and gradient are those of the population, whatever the replay."""

@@ -3,6 +3,7 @@
 An expectation under a law is estimated on samples of a sampling law b; a sample counts w = law/b.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.types import Arguments, Scalar
 from mixture_models.validation import InputError
@@ -88,6 +90,11 @@ class OfLearnerWithReplay(SamplingLaw):
         Raises:
             InputError: a learner that is no mixture of modes, or no two-mode target to replay.
         """
+        if args and isinstance(args[-1], Mixture) and not isinstance(args[-1], TwoMode):
+            raise InputError(
+                "replay must map names of tasks to shares where these are not old and new; got one "
+                f"share, and the tasks {', '.join(args[-1].names)}"
+            )
         if not (args and isinstance(args[-1], TwoMode) and isinstance(learner, MixtureLaw)):
             raise InputError(
                 "replay needs a learner whose law is a MixtureLaw and a TwoMode target as the model's last "
@@ -107,3 +114,52 @@ class OfLearnerWithReplay(SamplingLaw):
         log_old = args[-1].mode_law("old").log_prob(y)
         log_b = jnp.logaddexp(jnp.log1p(-self.replay) + log_q, jnp.log(self.replay) + log_old)
         return jnp.exp(log_q - log_b)
+
+
+@dataclass(frozen=True)
+class OfLearnerWithReplayOfTasks(SamplingLaw):
+    """Shares λ_k of the samples are of the target's tasks, the others are the learner's own.
+
+    b = (1-λ) q + Σ_k λ_k N(μ_k, Σ_k) with λ = Σ_k λ_k, and w = q/b ≤ 1/(1-λ).
+
+    Args:
+        replay: λ_k > 0 by the name of the task, with a sum below 1.
+    """
+
+    replay: Mapping[str, Scalar]
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        """What results call it."""
+        return f"the learner and replay of {', '.join(self.replay)}"
+
+    def law(self, target: Distribution, learner: Distribution, args: Arguments) -> MixtureLaw:
+        """Return b as one mixture.
+
+        Raises:
+            InputError: a learner that is no mixture of modes, or no mixture to replay.
+        """
+        if not isinstance(learner, MixtureLaw):
+            kind = type(learner).__name__
+            raise InputError(f"replay needs a learner whose law is a MixtureLaw; got a {kind}")
+        shown, log_own = self._shown(args)
+        return MixtureLaw(
+            jnp.concatenate([learner.log_weights + log_own, shown.log_weights]),
+            jnp.concatenate([learner.means, shown.means]),
+            [law.scale(mode) for law in (learner, shown) for mode in range(law.num_modes)],
+        )
+
+    def importance(
+        self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: Arguments
+    ) -> Float[Array, "n"]:
+        """Return w = q/b, bounded by 1/(1-λ)."""
+        shown, log_own = self._shown(args)
+        return jnp.exp(log_q - jnp.logaddexp(log_own + log_q, shown.log_prob(y)))
+
+    def _shown(self, args: Arguments) -> tuple[MixtureLaw, Array]:
+        """Return Σ_k λ_k N(μ_k, Σ_k), not normalised, and log(1-λ)."""
+        if not (args and isinstance(args[-1], Mixture)):
+            raise InputError(
+                f"replay needs a Mixture target as the model's last argument; got {len(args)} arguments"
+            )
+        return args[-1].law_of(self.replay), jnp.log1p(-jnp.stack(list(self.replay.values())).sum())

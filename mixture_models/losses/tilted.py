@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mixture_models.integrals.tensor_rule import expectation
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.rewards import Reward
 from mixture_models.types import Index, Scalar
 
@@ -31,7 +31,7 @@ class Tilted:
 
     law: MixtureLaw
     reward: Reward
-    target: TwoMode
+    target: Mixture
     reference: MixtureLaw
     resolution: Index
 
@@ -63,5 +63,11 @@ class Tilted:
 
         tilt = eta * self.reward.steepness(self.target, self.reference)
         return expectation(
-            self.law, powers, self._modes(), self.resolution, phase=_PHASE, tilt=stop_gradient(tilt)
+            self.law,
+            powers,
+            self._modes(),
+            self.resolution,
+            phase=_PHASE,
+            tilt=stop_gradient(tilt),
+            many=self.law.num_modes > 2,
         )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mixture_models.mixture import covariance as cov
+from mixture_models.mixture.mixture import TaskMixture
 from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.types import Scalar
@@ -72,4 +73,25 @@ def _(
     if "old_logit" in params:
         given = jnp.maximum(jnp.abs(start.old_logit), jnp.abs(target.old_logit))
         left |= jnp.abs(params["old_logit"]) > LARGEST_LOGIT + given
+    return left
+
+
+@has_left.register
+def _(
+    start: TaskMixture, target: TaskMixture, params: dict[str, Array], dimension: Scalar | None = None
+) -> Bool[Array, ""]:
+    """Return whether a learner of named tasks is where no training that works takes it, as for two modes."""
+    origin = target.means[0]
+    places = jnp.concatenate([jnp.asarray(target.means[1:]), jnp.asarray(start.means)])
+    width = jnp.sqrt(target.dim if dimension is None else dimension)
+    farthest = FARTHEST * (width + jnp.max(cov.length(target.scale, places - origin)))
+    left = jnp.zeros((), bool)
+    if "task_mean" in params:
+        left |= jnp.any(cov.length(target.scale, params["task_mean"] - origin) > farthest)
+    if "scale" in params:
+        widest = jnp.max(jnp.stack([jnp.max(jnp.abs(m.scale)) for m in (start, target)]))
+        left |= jnp.max(jnp.abs(params["scale"])) > farthest * widest
+    if "scaled_logits" in params:
+        given = jnp.maximum(jnp.max(jnp.abs(start.logits)), jnp.max(jnp.abs(target.logits)))
+        left |= jnp.any(jnp.abs(params["scaled_logits"]) > LARGEST_LOGIT + given)
     return left

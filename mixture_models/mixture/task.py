@@ -1,4 +1,4 @@
-"""What an objective trains toward: two tasks, as laws over samples."""
+"""What an objective trains toward: named tasks, as laws over samples."""
 
 from abc import ABC, abstractmethod
 
@@ -9,15 +9,19 @@ from mixture_models.types import AnyArray
 
 
 class Task(ABC):
-    """An old and a new task, and how they are mixed: a mixture, or what takes its place."""
+    """Tasks, and how they are mixed: a mixture, or what takes its place."""
 
     @abstractmethod
     def law(self) -> Distribution:
-        """Return the law of samples of both tasks."""
+        """Return the law of samples of all tasks."""
 
     @abstractmethod
     def mode_law(self, mode: str) -> Distribution:
-        """Return the law of the samples of one task, ``"old"`` or ``"new"``."""
+        """Return the law of the samples of one task, by its name."""
+
+
+class TwoTasks(Task):
+    """An old and a new task, named ``"old"`` and ``"new"``."""
 
     @abstractmethod
     def log_odds(self, y: AnyArray) -> Float[Array, "n"]:

@@ -1,8 +1,9 @@
 """The two-mode mixture: an old task and a new one, as the parameters of a law over samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,12 @@ import numpy as np
 import scipy.special
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from numpyro.distributions import Distribution
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.task import Task
-from mixture_models.types import AnyArray, Reals
+from mixture_models.mixture.mixture import Mixture
+from mixture_models.mixture.task import TwoTasks
+from mixture_models.types import AnyArray, Params, Reals
 from mixture_models.validation import InputError, finite_array, number, one_of, open_interval
 
 #: The names of the two modes.
@@ -24,13 +25,21 @@ MODES = ("old", "new")
 _ARGUMENTS = ("old_weight", "old_logit", "old_mean", "new_mean", "covariance", "new_covariance")
 
 
+class Parameters(NamedTuple):
+    """The coordinates of a two-mode learner, or a gradient in them."""
+
+    old_logit: Float[AnyArray, ""]
+    old_mean: Float[AnyArray, "d"]
+    new_mean: Float[AnyArray, "d"]
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["old_logit", "old_mean", "new_mean", "scale", "new_scale"],
     meta_fields=[],
 )
 @dataclass(frozen=True, eq=False)
-class TwoMode(Task):
+class TwoMode(Mixture, TwoTasks):
     """Parameters of the law β N(m_o, Σ) + (1-β) N(m_n, Σ) over samples y ∈ R^d.
 
     Build one with `TwoMode.create`, which checks its input. The arrays are float64 NumPy arrays until
@@ -51,7 +60,7 @@ class TwoMode(Task):
     new_scale: cov.Scale | None = None
 
     @classmethod
-    def create(
+    def create(  # type: ignore[override]
         cls,
         old_weight: float | None = None,
         old_mean: ArrayLike | None = None,
@@ -161,6 +170,29 @@ class TwoMode(Task):
         return int(self.old_mean.shape[-1])
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks' names, old and new."""
+        return MODES
+
+    @property
+    def means(self) -> Float[AnyArray, "2 d"]:
+        """m_o and m_n, shape (2, d)."""
+        both = [self.old_mean, self.new_mean]
+        return np.stack(both) if all(isinstance(mean, np.ndarray) for mean in both) else jnp.stack(both)
+
+    @property
+    def log_weights(self) -> Float[AnyArray, "2"]:
+        """Logarithms of β and log(1-β), accurate however small."""
+        xp = self.old_logit.__array_namespace__()
+        logits = xp.stack([self.old_logit, -self.old_logit])
+        return -xp.logaddexp(xp.zeros_like(logits), -logits)
+
+    @property
+    def shared_scale(self) -> cov.Scale | None:
+        """Square root of the covariance, None where the modes have two."""
+        return self.scale if self.new_scale is None else None
+
+    @property
     def scales(self) -> tuple[cov.Scale, cov.Scale]:
         """Square roots of the covariances of the old and the new mode."""
         return self.scale, self.scale if self.new_scale is None else self.new_scale
@@ -198,17 +230,55 @@ class TwoMode(Task):
             - cov.log_determinant(old, self.dim)
         )
 
-    def law(self) -> Distribution:
+    def law(self) -> MixtureLaw:
         """Return the mixture as a NumPyro distribution with event shape (d,)."""
         log_weights = jax.nn.log_sigmoid(jnp.stack([self.old_logit, -self.old_logit]))
         scales = (self.scale,) if self.new_scale is None else self.scales
         return MixtureLaw(log_weights, jnp.stack([self.old_mean, self.new_mean]), scales)
 
-    def mode_law(self, mode: str) -> Distribution:
-        """Return the law N(μ, Σ) of one mode, ``"old"`` or ``"new"``, with event shape (d,)."""
-        index = MODES.index(one_of("mode", mode, MODES))
-        mean = (self.old_mean, self.new_mean)[index]
-        return MixtureLaw(np.zeros(1), mean[None], (self.scales[index],))
+    def params(self) -> Params:
+        """Return the old logit and the means."""
+        return {"old_logit": self.old_logit, "old_mean": self.old_mean, "new_mean": self.new_mean}
+
+    def scale_params(self) -> Params:
+        """Return the square root of the covariance, or of both where there are two."""
+        if self.new_scale is None:
+            return {"scale": self.scale}
+        return {"old_scale": self.scale, "new_scale": self.new_scale}
+
+    def at(self, params: Params) -> Self:
+        """Return the mixture at coordinates under training; what they do not name stays."""
+        changed = {name: value for name, value in params.items() if name != "old_scale"}
+        if "old_scale" in params:
+            changed["scale"] = params["old_scale"]
+        return replace(self, **changed)
+
+    def recorded(self, values: Mapping[str, AnyArray]) -> Self:
+        """Return the mixture that a result recorded, by the names of its variables."""
+        return self.at({name: values[name] for name in self.params()})
+
+    def moved(self, means: list[AnyArray], scale: cov.Scale) -> Self:
+        """Return the mixture with other means, of any dimension, and another covariance of the old mode."""
+        old, new = means
+        return replace(self, old_mean=old, new_mean=new, scale=scale)
+
+    def index(self, task: str) -> int:
+        """Return the place of a mode, or raise `InputError` that names both."""
+        return MODES.index(one_of("mode", task, MODES))
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Return what the mixture is stored as, by the names of a result."""
+        stored = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in stored.items() if value is not None}
+
+    def gradient(self, by_param: Mapping[str, AnyArray]) -> Parameters:
+        """Return derivatives by the coordinates under training, which are the parameters."""
+        return Parameters(**by_param)
+
+    def posterior(self, y: Float[AnyArray, "... d"]) -> tuple[Float[AnyArray, "..."], ...]:
+        """Return r_o(y) and r_n(y), each without cancellation."""
+        log_odds = self.log_odds(y)
+        return expit(log_odds), expit(-log_odds)
 
     def __str__(self) -> str:
         """Return weight and means to six digits, as an objective's name writes them."""
@@ -279,15 +349,15 @@ def bhattacharyya(
     return result
 
 
-def responsibilities(mixture: TwoMode, y: ArrayLike) -> tuple[Float[AnyArray, "..."], Float[AnyArray, "..."]]:
-    """Return r_o(y) = β N(y; m_o)/q(y) and r_n(y) = 1 - r_o(y), each without cancellation.
+def responsibilities(mixture: Mixture, y: ArrayLike) -> tuple[Float[AnyArray, "..."], ...]:
+    """Return r_k(y) = β_k N(y; m_k)/q(y), the posterior probability of every task, without cancellation.
 
     Args:
-        mixture: the two-mode mixture q.
+        mixture: the mixture q; of a two-mode one the old task comes first.
         y: samples, shape (..., d).
 
     Returns:
-        Two arrays of shape (...): the posterior probability of the old and of the new mode.
+        An array of shape (...) a task, in their order.
 
     Raises:
         InputError: samples of another dimension, or not finite.
@@ -295,8 +365,7 @@ def responsibilities(mixture: TwoMode, y: ArrayLike) -> tuple[Float[AnyArray, ".
     y = y if isinstance(y, jax.Array) else finite_array("y", y)
     if y.ndim == 0 or y.shape[-1] != mixture.dim:
         raise InputError(f"y must be of shape (..., {mixture.dim}); got shape {y.shape}")
-    log_odds = mixture.log_odds(y)
-    return expit(log_odds), expit(-log_odds)
+    return mixture.posterior(y)
 
 
 def expit(x: AnyArray) -> AnyArray:

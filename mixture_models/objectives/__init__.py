@@ -6,15 +6,8 @@ An objective is only its parts, so NumPyro alone can train it::
     SVI(sft.model, sft.guide, optax.sgd(0.05), sft.loss).run(key, 500, start, target)
 """
 
-from mixture_models.objectives.constructors import (
-    new_data,
-    oapl,
-    reverse_kl,
-    sdft,
-    sft,
-    true_target,
-    ttt_discover,
-)
+from mixture_models.objectives.constructors import oapl, reverse_kl, sdft, sft, ttt_discover
+from mixture_models.objectives.models import new_data, task_data, true_target
 from mixture_models.objectives.objective import Objective
 from mixture_models.objectives.registry import by_default, changed, parse, register, registry, variant
 
@@ -30,6 +23,7 @@ __all__ = [
     "reverse_kl",
     "sdft",
     "sft",
+    "task_data",
     "true_target",
     "ttt_discover",
     "variant",

@@ -4,12 +4,18 @@ import ast
 from collections.abc import Callable, Iterator
 
 from mixture_models import rewards
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.rewards import Reward
 from mixture_models.validation import InputError, one_of
 
 #: What may be called in a text, by name.
-_CONSTRUCTORS: dict[str, Callable[..., Reward | TwoMode]] = {**rewards.registry, "TwoMode": TwoMode.create}
+_CONSTRUCTORS: dict[str, Callable[..., Reward | Mixture]] = {
+    **rewards.registry,
+    "task_reward": rewards.task_reward,
+    "TwoMode": TwoMode.create,
+    "Mixture": Mixture.create,
+}
 
 
 def text_of(value: object) -> str:
@@ -21,7 +27,7 @@ def split(text: str) -> Iterator[str]:
     """Yield the arguments of a text, which commas outside brackets part; empty ones are left out."""
     depth, argument = 0, ""
     for character in f"{text},":
-        depth += (character in "([") - (character in ")]")
+        depth += (character in "([{") - (character in ")]}")
         if character == "," and depth <= 0:
             if argument.strip():
                 yield argument.strip()
@@ -33,7 +39,7 @@ def split(text: str) -> Iterator[str]:
 
 
 def value_of(text: str) -> object:
-    """Return the value that a text stands for: a Python literal, a reward or `TwoMode`, or the text itself.
+    """Return the value that a text stands for: a Python literal, a reward or a mixture, or the text itself.
 
     Raises:
         InputError: a call of something else, or with arguments that it does not take.

@@ -19,8 +19,8 @@ import numpyro
 from numpyro import handlers
 
 from mixture_models.losses.loss import SITE, law_of
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.task import Task
-from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.types import Index, Params, Program, Scalar
 from mixture_models.validation import InputError
 
@@ -90,7 +90,7 @@ class Teacher(Companion):
 
     anchor: Scalar
     ema: Scalar
-    demonstrations: TwoMode | None = None
+    demonstrations: Mixture | None = None
     name: ClassVar[str] = "teacher"
     paced: ClassVar[bool] = True
 

@@ -13,11 +13,8 @@ Adding one is one constructor under ``@register``, see `mixture_models.objective
 
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
-import jax.numpy as jnp
-import numpyro
 from jax.tree_util import Partial
 
 from mixture_models import learners, rewards
@@ -25,8 +22,8 @@ from mixture_models.losses.advantage_regression import AdvantageRegression
 from mixture_models.losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
 from mixture_models.losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
 from mixture_models.losses.kl import ForwardKL, ReverseKL
-from mixture_models.losses.loss import SITE, Loss
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.losses.loss import Loss
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.objectives.companions import (
     Lagged,
     Reference,
@@ -34,10 +31,11 @@ from mixture_models.objectives.companions import (
     companion_law,
     moving_companion_law,
 )
+from mixture_models.objectives.models import Seen, new_data, task_data, true_target
 from mixture_models.objectives.objective import Objective
 from mixture_models.objectives.registry import register, variant
 from mixture_models.rewards import RewardLike, mode_reward
-from mixture_models.types import Program, Scalar
+from mixture_models.types import Program
 from mixture_models.validation import (
     InputError,
     closed_interval,
@@ -54,17 +52,25 @@ _NEW_EARNS = mode_reward(0.0, 1.0)
 
 @register
 @variant(replay=0.2)
-def sft(replay: float = 0.0, learner: str | Program = "two_mode") -> Objective:
+def sft(
+    replay: float | Mapping[str, float] = 0.0,
+    learner: str | Program = "two_mode",
+    task: str | None = None,
+) -> Objective:
     """Supervised fine-tuning: forward KL from the new data, KL((1-λ) N(μ_n, Σ) + λ N(μ_o, Σ) ‖ q).
 
-    Without replay its only optimum with right means is β = 0, mass forgetting; with replay it is β = λ.
+    Without replay its only optimum with right means is β = 0, mass forgetting; with replay it is β = λ. Of
+    named tasks the data are (1 - Σ_k λ_k) N(μ_j, Σ) + Σ_k λ_k N(μ_k, Σ), and the optimum is β_k = λ_k.
 
     Args:
-        replay: λ in [0, 1), the share of the old task in the training data.
+        replay: λ in [0, 1), the share of the old task in the training data; or shares by the names of tasks.
         learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
+        task: the task j that is trained on; None for the new one.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
+    if task is not None or isinstance(replay, Mapping):
+        return _sft_on_task("new" if task is None else task, replay, learners.resolve(learner))
     replay_share, guide = _share(replay), learners.resolve(learner)
     return Objective(
         name="sft",
@@ -78,7 +84,10 @@ def sft(replay: float = 0.0, learner: str | Program = "two_mode") -> Objective:
 @register
 @variant(replay=0.2)
 def reverse_kl(
-    replay: float = 0.0, estimator: str = "score", learner: str | Program = "two_mode"
+    replay: float | Mapping[str, float] = 0.0,
+    estimator: str = "score",
+    learner: str | Program = "two_mode",
+    tasks: Sequence[str] | None = None,
 ) -> Objective:
     """On-policy reinforcement learning: reverse KL to the true target, KL(q ‖ p_α).
 
@@ -86,19 +95,24 @@ def reverse_kl(
     Replay leaves the population objective as it is and keeps old samples in every batch.
 
     Args:
-        replay: λ in [0, 1), the replayed share of a batch, weighted by q/b ≤ 1/(1-λ).
+        replay: λ in [0, 1), the replayed share of a batch, weighted by q/b ≤ 1/(1-λ); of the old task, or
+            shares by the names of tasks.
         estimator: ``"score"`` (leave-one-out baseline) or ``"pathwise"``, see `ReverseKL`.
         learner: the guide, ``"two_mode"``, ``"single_mode"`` or a NumPyro program.
+        tasks: the target's tasks that count, such as those seen so far, in the proportions of their weights;
+            None for all.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
     guide = learners.resolve(learner)
+    shares = _replayed(replay) or None if isinstance(replay, Mapping) else fraction("replay", replay)
+    seen = None if tasks is None else _seen(tasks)
     return Objective(
         name="reverse_kl",
-        model=Partial(true_target),
+        model=Partial(true_target) if seen is None else Partial(Seen(seen)),
         guide=guide,
-        loss=ReverseKL(estimator=estimator, replay=fraction("replay", replay)),
-        description="the true target",
+        loss=ReverseKL(estimator=estimator, replay=shares),
+        description="the true target" if seen is None else f"the true target's tasks {', '.join(seen)}",
     )
 
 
@@ -107,7 +121,7 @@ def sdft(
     anchor: float = 0.1,
     ema: float = 0.05,
     divergence: str | float = "reverse",
-    demonstrations: TwoMode | None = None,
+    demonstrations: Mixture | None = None,
     learner: str | Program = "two_mode",
 ) -> Objective:
     """Self-distillation fine-tuning: toward an average of the learner's past, pulled by demonstrations.
@@ -127,9 +141,9 @@ def sdft(
 
     Source: arXiv:2601.19897 for the method; derivation: docs/theory.md.
     """
-    if not (demonstrations is None or isinstance(demonstrations, TwoMode)):
+    if not (demonstrations is None or isinstance(demonstrations, Mixture)):
         kind = type(demonstrations).__name__
-        raise InputError(f"demonstrations must be a TwoMode or None; got {kind}")
+        raise InputError(f"demonstrations must be a TwoMode, a Mixture or None; got {kind}")
     guide = learners.resolve(learner)
     return Objective(
         name="sdft",
@@ -221,18 +235,38 @@ def oapl(
     )
 
 
-def new_data(replay: Scalar | None, start: TwoMode, target: TwoMode) -> None:
-    """Run the model of the training data: the target's new mode, with a share of its old one."""
-    if replay is None:
-        law = target.mode_law("new")
-    else:
-        law = replace(target, old_logit=jnp.log(replay) - jnp.log1p(-replay)).law()
-    numpyro.sample(SITE, law)
+def _sft_on_task(task: str, replay: float | Mapping[str, float], guide: Program) -> Objective:
+    """Return supervised fine-tuning on one task, with shares of others."""
+    if not isinstance(task, str):
+        raise InputError(f"task must be the name of a task; got {task!r}")
+    if not isinstance(replay, Mapping) and fraction("replay", replay):
+        raise InputError(f"replay must map names of tasks to shares where a task is named; got {replay!r}")
+    shares = _replayed(replay) if isinstance(replay, Mapping) else {}
+    if task in shares:
+        raise InputError(f"replay must name other tasks than the one that is trained on; got {task}")
+    own = {task: 1.0 - sum(shares.values())}
+    return Objective(
+        name="sft",
+        model=Partial(task_data, own | shares),
+        guide=guide,
+        loss=ForwardKL(),
+        description=f"data of {task}" + (f" with replay of {', '.join(shares)}" if shares else ""),
+    )
 
 
-def true_target(start: TwoMode, target: TwoMode) -> None:
-    """Run the model of the true target p_α."""
-    numpyro.sample(SITE, target.law())
+def _replayed(replay: Mapping[str, float]) -> dict[str, float]:
+    """Return the replayed shares that are not 0, or refuse shares that sum to 1 or more."""
+    shares = {name: fraction(f"the replay of {name}", share) for name, share in replay.items()}
+    fraction("the sum of replay", sum(shares.values()))
+    return {name: share for name, share in shares.items() if share}
+
+
+def _seen(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of tasks that count, or refuse what is no list of different names."""
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise InputError(f"tasks must be different names of tasks; got {tasks!r}")
+    return tuple(names)
 
 
 def _share(replay: float) -> float | None:

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -17,7 +17,7 @@ from mixture_models.losses.advantage_regression import AdvantageRegression
 from mixture_models.losses.entropic import EntropicUtility, FixedTemperature
 from mixture_models.losses.kl import ForwardKL, ReverseKL
 from mixture_models.objectives.companions import Lagged, Reference, Teacher
-from mixture_models.objectives.constructors import new_data, true_target
+from mixture_models.objectives.models import new_data, true_target
 from mixture_models.objectives.objective import Objective
 from mixture_models.theory import weight_paths
 from mixture_models.theory.drift_bounds import old_drift_bound
@@ -104,8 +104,10 @@ def _reverse_kl(objective: Objective) -> Prediction | None:
     model = objective.model
     if not _is(objective, ReverseKL, None) or not isinstance(model, Partial) or model.func is not true_target:
         return None
-    loss = cast(ReverseKL, objective.loss)
-    return Prediction(weight_paths.reverse_kl, float(loss.replay or 0.0))
+    replay = cast(ReverseKL, objective.loss).replay
+    if isinstance(replay, Mapping):
+        return None
+    return Prediction(weight_paths.reverse_kl, float(replay or 0.0))
 
 
 @predicts

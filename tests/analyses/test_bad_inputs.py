@@ -50,7 +50,7 @@ def test_the_estimate_that_spares_a_second_compilation_is_no_smaller():
     with training.arithmetic():
         keys = training.jax.vmap(lambda i: training.jax.random.key(i, impl="threefry2x32"))(jnp.arange(8))
         setting = training.jax.tree.map(jnp.asarray, (START, TARGET))
-        plan = training._plan(np.arange(3), 2**15)
+        plan = training.plan_of(np.arange(3), 2**15)
         rate = jnp.asarray(0.1)
         state = training._initialise.eval_shape(program.static, program.numbers, keys, setting, rate)
         lowered = training._advance.lower(

@@ -601,8 +601,8 @@ REFUSED = {
     "half a seed": ({"seed": 0.5}, "seed must be a whole number"),
     "too large a seed": ({"seed": 2**70}, "seed must be at most"),
     "no recording": ({"record_every": 0}, "record_every must be at least 1"),
-    "a start that is no mixture": ({"start": [0.0]}, "start must be a TwoMode; got list"),
-    "a target that is no mixture": ({"target": None}, "target must be a TwoMode; got NoneType"),
+    "a start that is no mixture": ({"start": [0.0]}, "start must be a TwoMode or a Mixture; got list"),
+    "a target that is no mixture": ({"target": None}, "target must be a TwoMode or a Mixture; got NoneType"),
     "two dimensions": (
         {"start": TwoMode.create(0.5, [0.0, 0.0], [1.0, 1.0])},
         "must have one dimension; got 2 and 1",

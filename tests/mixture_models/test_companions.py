@@ -208,7 +208,7 @@ def test_a_companion_goes_with_any_guide():
         ({"anchor": 1.1}, "anchor must lie in [0, 1]"),
         ({"ema": 2.0}, "ema must lie in [0, 1]; got 2"),
         ({"ema": np.nan}, "ema must be finite"),
-        ({"demonstrations": [0.0]}, "demonstrations must be a TwoMode or None; got list"),
+        ({"demonstrations": [0.0]}, "demonstrations must be a TwoMode, a Mixture or None; got list"),
         ({"divergence": "both"}, "divergence must be reverse, forward or a number in (0, 1); got 'both'"),
         ({"divergence": 1.0}, "divergence must lie in (0, 1); got 1"),
     ],

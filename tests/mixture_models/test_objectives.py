@@ -139,14 +139,14 @@ KNOWN = {
     "demonstrations of no weight": ("sdft:demonstrations=TwoMode(2,0,4)", "old_weight must lie in (0, 1)"),
     "an unknown argument": (
         "sft:temperature=1",
-        "the argument of sft must be one of replay, learner; got 'temp",
+        "the argument of sft must be one of replay, learner, task; got 'temp",
     ),
     "another objective's argument": (
         "sft:estimator=score",
-        "must be one of replay, learner; got 'estimator'",
+        "must be one of replay, learner, task; got 'estimator'",
     ),
     "no value": ("sft:replay", "must be written replay=VALUE; got 'replay'"),
-    "only a value": ("sft:0.2", "the argument of sft must be one of replay, learner; got '0.2'"),
+    "only a value": ("sft:0.2", "the argument of sft must be one of replay, learner, task; got '0.2'"),
     "replay of 1": ("sft:replay=1", "replay must lie in [0, 1); got 1"),
     "negative replay": ("reverse_kl:replay=-0.1", "replay must lie in [0, 1); got -0.1"),
     "nan": ("sft:replay=nan", "replay must be a number; got 'nan'"),
@@ -156,7 +156,10 @@ KNOWN = {
         "reverse_kl:estimator=best",
         "estimator must be one of score, pathwise; got 'best'",
     ),
-    "an unknown learner": ("sft:learner=big", "learner must be one of two_mode, single_mode; got 'big'"),
+    "an unknown learner": (
+        "sft:learner=big",
+        "learner must be one of two_mode, single_mode, mixture; got 'big'",
+    ),
     "an argument given twice": ("sft:replay=0.1,replay=0.2", "replay"),
 }
 

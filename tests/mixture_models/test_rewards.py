@@ -110,7 +110,9 @@ def test_a_reward_of_another_shape_is_refused():
 
 
 def test_a_reward_needs_a_target():
-    with pytest.raises(InputError, match="needs a TwoMode target as the last positional argument"):
+    with pytest.raises(
+        InputError, match="needs a TwoMode or a Mixture as target, the last positional argument"
+    ):
         rewards_of(mode_reward(), jnp.asarray(Y), (), TARGET.law())
 
 

@@ -1,0 +1,168 @@
+"""Sequences of post-trainings put together: trajectories over all stages, R[stage, task], and forgetting."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from inference.results.build import constant_data, event_dims, objective_coords, provenance, with_features
+from inference.results.schema import describe, register
+from mixture_models.mixture.mixture import Mixture
+from mixture_models.objectives.objective import Objective
+
+register(
+    stage=("stage of the sequence, 0: before the first", "1"),
+    stage_task=("task that the stage teaches", "1"),
+    own_stage=("stage that teaches the task, 0: known at the start", "1"),
+    task_performance=("performance R on the task, the retained part of its share", "1"),
+    forgetting_from_best=("best performance on the task before the last stage, minus the last", "1"),
+    forgetting_from_own_stage=("performance on the task after its own stage, minus the last", "1"),
+    backward_transfer=("mean over earlier tasks of the last performance, minus after their own stage", "1"),
+    average_performance=("mean over the tasks of the last performance", "1"),
+)
+
+_DIMS = ("chain", "draw")
+
+
+def sequence_tree(
+    records: Sequence[Mapping[str, np.ndarray]],
+    steps: Sequence[np.ndarray],
+    diverged_step: np.ndarray,
+    tasks: Sequence[str],
+    known: Sequence[str],
+    objectives: Sequence[Objective],
+    mixtures: Mapping[str, Mixture],
+    targets: Sequence[Mixture],
+    settings: Mapping[str, object],
+) -> xr.DataTree:
+    """Assemble the result of a sequence.
+
+    Args:
+        records: for each stage its variables, each of shape (replicate, step, *event).
+        steps: the recorded steps of each stage, from 0 to its last.
+        diverged_step: over all stages, shape (replicate,).
+        tasks: what each stage teaches.
+        known: the tasks that are known at the start.
+        objectives: one a stage.
+        mixtures: ``"start"`` and ``"target"``, that of the last stage, kept in ``/constant_data``.
+        targets: one a stage.
+        settings: the other arguments, for the root's attributes.
+
+    Returns:
+        DataTree with groups ``/trajectory``, ``/stages``, ``/forgetting``, ``/trajectory_stats`` and
+        ``/constant_data``.
+    """
+    names = mixtures["target"].names
+    coords = {"chain": [0], "draw": np.arange(len(diverged_step))}
+    offsets = np.concatenate([[0], np.cumsum([own[-1] for own in steps])])
+    # The first record of a later stage is the state that the stage before it recorded last.
+    parts = [(0 if s == 0 else 1, own) for s, own in enumerate(steps)]
+    step = np.concatenate([own[skip:] + offsets[s] for s, (skip, own) in enumerate(parts)])
+    stage = np.concatenate([np.full(len(own) - skip, s + 1) for s, (skip, own) in enumerate(parts)])
+    stage[0] = 0
+
+    def variable(name: str, arrays: Sequence[np.ndarray], dim: str) -> tuple[tuple[str, ...], np.ndarray]:
+        joined = np.concatenate(arrays, axis=1)[None]
+        return (*_DIMS, dim, *event_dims(name, joined.ndim - 3)), joined
+
+    trajectory = {
+        name: variable(
+            name, [own[name][:, skip:] for own, (skip, _) in zip(records, parts, strict=True)], "step"
+        )
+        for name in records[0]
+    }
+    ends = {
+        name: variable(name, [records[0][name][:, :1], *(own[name][:, -1:] for own in records)], "stage")
+        for name in records[0]
+        if name != "loss"
+    }
+    taught = objective_coords(objectives)
+    stages = xr.Dataset(
+        ends,
+        coords
+        | {"stage": np.arange(len(steps) + 1), "stage_task": ("stage", ["", *tasks])}
+        | {"stage_objective": ("stage", ["", *taught["objective"]])},
+    )
+    own_stage = xr.DataArray(
+        [0 if name in known else 1 + list(tasks).index(name) for name in names], {"task": list(names)}, "task"
+    )
+    groups = {
+        "trajectory": with_features(
+            xr.Dataset(trajectory, coords | {"step": step, "stage": ("step", stage)}), names
+        ),
+        "stages": with_features(stages, names).assign_coords(task=list(names)),
+        "trajectory_stats": xr.Dataset({"diverged_step": (_DIMS, diverged_step[None])}, coords),
+        "constant_data": constant_data(mixtures).assign(own_stage=own_stage),
+    }
+    performance = performance_of(stages, [targets[0], *targets])
+    if performance is not None:
+        groups["stages"] = groups["stages"].assign(task_performance=performance)
+        groups["forgetting"] = forgetting_of(groups["stages"]["task_performance"], own_stage)
+    root = xr.Dataset(attrs=provenance(settings))
+    return xr.DataTree.from_dict(
+        {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
+    )
+
+
+def performance_of(stages: xr.Dataset, targets: Sequence[Mixture]) -> xr.DataArray | None:
+    """Return the performance R[stage, task] = min(max(retention/α, 0), 1), None without a retention.
+
+    Retentions are shares of behaviour and sum to 1, so that a task which was all of it must give way to
+    others: R = 1 as long as a task keeps the share α that the stage's target gives it, and 0 once nothing of
+    it is left.
+
+    Args:
+        stages: what is recorded, with a dim stage; ``task_retention``, or the ``retention`` of two modes.
+        targets: one a stage, the first stage's also for the start.
+    """
+    names = list(targets[0].names)
+    if "task_retention" in stages:
+        kept = stages["task_retention"].assign_coords(task=names)
+    elif "retention" in stages:
+        old = stages["retention"]
+        kept = xr.concat([old, 1.0 - old], xr.DataArray(names, dims="task", name="task"))
+    else:
+        return None
+    weights = np.stack([np.asarray(target.weights, np.float64) for target in targets])
+    shares = xr.DataArray(weights, {"stage": stages["stage"].to_numpy(), "task": names}, ("stage", "task"))
+    result: xr.DataArray = (kept / shares).clip(0.0, 1.0)
+    return result.transpose(*_DIMS, "stage", "task")
+
+
+def forgetting_of(performance: xr.DataArray, own_stage: xr.DataArray) -> xr.Dataset:
+    """Return what R[stage, task] says of forgetting, in both published senses, by their names.
+
+    With S the last stage and s_k the stage that taught task k:
+
+    * ``forgetting_from_best``: max_{s < S} R[s, k] - R[S, k], of Chaudhry et al. 2018;
+    * ``forgetting_from_own_stage``: R[s_k, k] - R[S, k], whose negative mean is backward transfer;
+    * ``backward_transfer``: mean over tasks with s_k < S of R[S, k] - R[s_k, k], of Lopez-Paz et al. 2017;
+    * ``average_performance``: mean over all tasks of R[S, k].
+
+    The first two are NaN for the task of the last stage, which had no time to be forgotten.
+
+    Args:
+        performance: R, with dims stage and task, from stage 0, the start, on.
+        own_stage: s_k by task, 0 for a task that was known at the start.
+
+    Source: arXiv:1801.10112 for the first sense, arXiv:1706.08840 for backward transfer.
+    """
+    last = performance.isel(stage=-1, drop=True)
+    before = performance.isel(stage=slice(None, -1))
+    earlier = own_stage < performance.sizes["stage"] - 1
+    own = performance.isel(stage=own_stage).drop_vars(
+        ["stage", "stage_task", "stage_objective"], errors="ignore"
+    )
+    best = before.max("stage", skipna=False)
+    lost = (own - last).where(earlier)
+    return xr.Dataset(
+        {
+            "forgetting_from_best": (best - last).where(earlier),
+            "forgetting_from_own_stage": lost,
+            # Of a replicate that diverged every task is NaN, and so is the mean.
+            "backward_transfer": -(own - last)
+            .isel(task=np.flatnonzero(earlier.to_numpy()))
+            .mean("task", skipna=False),
+            "average_performance": last.mean("task", skipna=False),
+        }
+    )
