@@ -113,7 +113,8 @@ def modes_of_draws(
 
 def _first_logit(anchors: Anchors, rows: Rows) -> float:
     """Return the logit of the old share with the modes at the references, by EM steps."""
-    y, weights = (np.asarray(a).reshape(-1, *a.shape[2:]) for a in rows)
+    y = np.asarray(rows.y).reshape(-1, rows.y.shape[-1])
+    weights = np.ravel(rows.weights)
     odds, logit = log_odds(anchors, y), 0.0
     for _ in range(30):
         share = special.expit(odds + logit)

@@ -14,16 +14,19 @@ from itertools import combinations_with_replacement
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from inference.measurement.posterior import law
-from inference.measurement.posterior.law import Rows, Settled, Squares, Unknowns
+from inference.measurement.posterior.law import Rows, Settled, Squares, Unknowns, point_of
+from inference.measurement.prompts import integral
+from inference.measurement.prompts.integral import PromptRows
 from inference.measurement.references.anchors import Anchors
 
 
 @jax.jit
 def derivatives(
-    anchors: Anchors, unknowns: Unknowns, rows: Rows
+    anchors: Anchors, unknowns: Unknowns, rows: Rows | PromptRows
 ) -> tuple[Float[Array, "R"], Float[Array, "R D"], Float[Array, "R D D"]]:
     """Return the log-likelihood of all rows, its gradient and its Hessian in the raveled unknowns.
 
@@ -38,8 +41,11 @@ def derivatives(
     return result
 
 
-def _under(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> tuple[Array, Array, Array]:
+def _under(anchors: Anchors, unknowns: Unknowns, rows: Rows | PromptRows) -> tuple[Array, Array, Array]:
     """Return the derivatives under one draw of the anchors."""
+    if isinstance(rows, PromptRows):
+        flat, restored = ravel_pytree(unknowns)
+        return integral.derivatives(lambda at: point_of(anchors, restored(at)), flat, rows)
     d = rows.y.shape[-1]
     settled = [s for s in Settled.of(unknowns) if s is not None]
     split = 4 if unknowns.neither is None else 5

@@ -11,6 +11,9 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 from scipy import special
 
+from inference.measurement.prompts import integral
+from inference.measurement.prompts.effects import Effects, start_of_effects
+from inference.measurement.prompts.integral import Point, PromptRows
 from inference.measurement.references.anchors import Anchors
 from inference.measurement.references.axis_shape import log_density
 from mixture_models.mixture.law import log_add
@@ -39,6 +42,8 @@ class Unknowns(NamedTuple):
         new_mean: m_n, shape (d,).
         tilt: what is added to the anchors' c in their metric, shape (T, d - 1).
         neither: the third component, or None.
+        prompts: what prompts have of their own, or None where samples have no prompts. With them the old
+            share is the mean over prompts.
     """
 
     old_logit: Float[AnyArray, ""]
@@ -46,6 +51,7 @@ class Unknowns(NamedTuple):
     new_mean: Float[AnyArray, "d"]
     tilt: Float[AnyArray, "T p"]
     neither: Neither | None = None
+    prompts: Effects | None = None
 
 
 class Rows(NamedTuple):
@@ -86,7 +92,16 @@ def start_of(anchors: Anchors, old_logit: float, neither: bool) -> Unknowns:
     """Return the unknowns at the references."""
     third = Neither(np.array(-3.0), anchors.means.mean(0), np.array(np.log(3.0))) if neither else None
     tilt = np.zeros((len(anchors.tilt_dof), anchors.means.shape[1] - 1))
-    return Unknowns(np.asarray(float(old_logit)), anchors.means[0], anchors.means[1], tilt, third)
+    effects = None if anchors.likeness is None else start_of_effects()
+    return Unknowns(np.asarray(float(old_logit)), anchors.means[0], anchors.means[1], tilt, third, effects)
+
+
+def point_of(anchors: Anchors, unknowns: Unknowns) -> Point:
+    """Return unknowns along the axis as the integral of a prompt takes them."""
+    means = jnp.stack([jnp.asarray(m)[0] for m in (unknowns.old_mean, unknowns.new_mean)])
+    if anchors.shape is None or unknowns.prompts is None:
+        raise ValueError("prompts go with modes that have their own shape along the axis")
+    return Point(anchors.shape, means, jnp.asarray(unknowns.old_logit), unknowns.prompts)
 
 
 def precision_columns(anchors: Anchors, unknowns: Unknowns, mode: int) -> tuple[AnyArray, AnyArray, AnyArray]:
@@ -204,11 +219,13 @@ def row_log_likelihood(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> F
 
 
 @jax.jit
-def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> Float[Array, "R J"]:
+def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows | PromptRows) -> Float[Array, "R J"]:
     """Return the log-likelihood of all rows under J unknowns for each of R draws of the anchors."""
 
     def of_anchors(pair: tuple[Anchors, Unknowns]) -> Array:
         one, batch = pair
+        if isinstance(rows, PromptRows):
+            return jax.lax.map(lambda u: integral.log_likelihood(point_of(one, u), rows), batch)
 
         def add(total: Array, block: Rows) -> tuple[Array, None]:
             squares = Squares.of_rows(one, block.y)

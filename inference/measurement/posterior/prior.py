@@ -13,12 +13,15 @@ to the new one explains samples of the new task alone as well as no old mode doe
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy import special, stats
 
 from inference.measurement.posterior.law import Unknowns
+from inference.measurement.prompts.effects import shift_of
 from inference.measurement.references.anchors import Anchors
+from inference.measurement.references.clusters import Likeness
 from mixture_models.types import AnyArray, Scalar
 
 #: Degrees of freedom of the Student-t laws of displacement.
@@ -97,6 +100,9 @@ def log_prior(
         away = np.sum((third.mean - anchors.means.mean(0)) ** 2, axis=-1)
         total = total - 0.5 * away / NEITHER_SPREAD**2
         total = total - 0.5 * ((third.log_scale - NEITHER_LOG_SCALE[0]) / NEITHER_LOG_SCALE[1]) ** 2
+    if unknowns.prompts is not None and anchors.likeness is not None:
+        spread, shift = unknowns.prompts
+        total = total - 0.5 * (spread**2 + shift**2) + anchors.likeness.log_likelihood(shift_of(shift))
     return total
 
 
@@ -107,7 +113,7 @@ def prior_derivatives(
     count, d = unknowns.old_mean.shape
     tilts = unknowns.tilt[0].size
     end = 1 + 2 * d + tilts
-    size = end + (0 if unknowns.neither is None else d + 2)
+    size = end + (0 if unknowns.neither is None else d + 2) + (0 if unknowns.prompts is None else 2)
     gradient, bends = np.zeros((count, size)), np.zeros((count, size))
     gradient[:, 0], bends[:, 0] = _logistic_beta_derivatives(unknowns.old_logit, *prior.weight_shapes)
     precisions = [np.linalg.inv(f @ f.T) for f in factors]
@@ -129,11 +135,28 @@ def prior_derivatives(
         bends[:, end + 1 : end + 1 + d] = -1.0 / NEITHER_SPREAD**2
         gradient[:, -1] = -(third.log_scale - NEITHER_LOG_SCALE[0]) / NEITHER_LOG_SCALE[1] ** 2
         bends[:, -1] = -1.0 / NEITHER_LOG_SCALE[1] ** 2
+    if unknowns.prompts is not None and anchors.likeness is not None:
+        spread, shift = unknowns.prompts
+        gradient[:, -2], bends[:, -2] = -spread, -1.0
+        known = _likeness_derivatives(anchors.likeness, shift)
+        gradient[:, -1], bends[:, -1] = -shift + np.asarray(known[0]), -1.0 + np.asarray(known[1])
     hessian = bends[:, :, None] * np.eye(size)
     for mode in (0, 1):
         place = slice(1 + mode * d, 1 + (mode + 1) * d)
         hessian[:, place, place] -= precisions[mode]
     return gradient, hessian
+
+
+@jax.jit
+def _likeness_derivatives(
+    likeness: Likeness, score: Float[Array, "R"]
+) -> tuple[Float[Array, "R"], Float[Array, "R"]]:
+    """Return the first two derivatives of what the references say of ρ, in its score."""
+
+    def value(score: Array) -> Array:
+        return likeness.log_likelihood(shift_of(score))
+
+    return jax.vmap(jax.grad(value))(score), jax.vmap(jax.grad(jax.grad(value)))(score)
 
 
 def log_sides(anchors: Anchors, unknowns: Unknowns) -> Float[AnyArray, "..."]:

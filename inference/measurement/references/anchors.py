@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from inference.measurement.references.axis_shape import AxisShape, fit_axis_shape
+from inference.measurement.references.clusters import Likeness, cluster_weights, sum_covariance
 from inference.measurement.references.frame import Frame, frame_of
 from inference.measurement.references.moments import Moments, fit_tail_dof, moments_of
 from mixture_models.types import AnyArray
@@ -53,6 +54,7 @@ class Anchors(NamedTuple):
         tilt_dof: inverse variance of c, in the metric of B, shape (T,).
         tail_dof: of Student-t modes, shape (), or None for Gaussian ones.
         shape: the densities along the axis where d = 1 and modes have their own, or None.
+        likeness: of samples of one prompt, as the references show it, or None where samples have no prompts.
     """
 
     means: Float[AnyArray, "2 d"]
@@ -63,6 +65,7 @@ class Anchors(NamedTuple):
     tilt_dof: Float[AnyArray, "T"]
     tail_dof: Float[AnyArray, ""] | None
     shape: AxisShape | None
+    likeness: Likeness | None = None
 
 
 class References(NamedTuple):
@@ -85,6 +88,7 @@ class References(NamedTuple):
         metric: A_k in whose metric |A_kᵀ x| displacements have their length, shape (2, d, d).
         metric_factors: draws of the squared length of a vector over that, shape (NUM_DRAWS, 2).
         dof: degrees of freedom of the covariance within the references.
+        prompts: of the samples of the old and of the new reference, or None where samples have no prompts.
     """
 
     kind: Kind
@@ -101,6 +105,7 @@ class References(NamedTuple):
     metric: Float[np.ndarray, "2 d d"]
     metric_factors: Float[np.ndarray, "R 2"]
     dof: float
+    prompts: list[Int[np.ndarray, "n"] | None] | None = None
 
     @property
     def separation(self) -> float:
@@ -118,6 +123,7 @@ def anchor(
     shape: AxisShape | None = None,
     worth: float = 1.0,
     num_draws: int = NUM_DRAWS,
+    prompts: list[Int[np.ndarray, "n"] | None] | None = None,
 ) -> References:
     """Return what two references say of modes of a kind.
 
@@ -133,6 +139,8 @@ def anchor(
         shape: along the axis, a batch of 1, None to fit it.
         worth: share of the samples that their covariance is worth.
         num_draws: of the modes.
+        prompts: where samples have prompts, those of the old and of the new reference, None for one without:
+            samples of one prompt are then not independent. Of the kind ``"axis"`` only.
 
     Raises:
         InputError: references with the same mean.
@@ -140,7 +148,11 @@ def anchor(
     shared = kind.covariance in ("shared", "axis")
     if kind.heavy_tails and tail_dof is None:
         tail_dof = fit_tail_dof([old, new], shared=shared)
-    frame, old, new = framed(old, new, tail_dof, shared=shared)
+    frame, old, new, orders = ordered(old, new, tail_dof, shared=shared)
+    labels = [
+        None if p is None else p[order]
+        for p, order in zip(prompts or [None, None], orders, strict=True)
+    ]
     # A checkpoint's means across an axis are found by least squares: where a mode is skewed, a location by
     # Student's law is another place.
     on_line = kind.covariance == "axis"
@@ -157,7 +169,12 @@ def anchor(
     spread = law if kind.covariance == "shared" or few else own
     scatters = [s.scatter for s in spread]
     metric_dofs = np.maximum(dofs if kind.covariance == "shared" or few else own_dofs, d + 1.0) - d
-    covariances = np.stack([s / w for s, w in zip(scatters, sizes, strict=True)])
+    covariances = np.stack(
+        [
+            s / w if p is None else sum_covariance(y - y.mean(0), p, s * w) / w**2
+            for y, s, w, p in zip((old, new), scatters, sizes, labels, strict=True)
+        ]
+    )
     lengths = [s.scatter for s in moments_of([old, new], tail_dof, shared=few)] if on_line else scatters
     metric = np.stack(
         [lower_precision(s) * np.sqrt(f / (f + d)) for s, f in zip(lengths, metric_dofs, strict=True)]
@@ -169,11 +186,15 @@ def anchor(
         widen = np.sqrt(dofs[0] / max(dofs[0] - d + 1.0, 1.0))
         along = [(y[:, 0] - s.mean[0]) * widen for y, s in zip((old, new), own, strict=True)]
         weights = [
-            np.concatenate([np.ones((1, len(x))), rng.dirichlet(np.ones(len(x)), num_draws) * len(x)])
-            for x in along
+            np.concatenate([np.ones((1, len(x))), cluster_weights(p, len(x), num_draws, rng)])
+            for x, p in zip(along, labels, strict=True)
         ]
         fitted = fit_axis_shape(along, weights)
         shapes = [AxisShape(*(part[rows] for part in fitted)) for rows in (slice(1), slice(1, None))]
+    likeness = None
+    if prompts is not None and shapes[0] is not None:
+        residual = [y[:, 0] - s.mean[0] for y, s in zip((old, new), own, strict=True)]
+        likeness = Likeness.of(residual, labels, AxisShape(*(part[0] for part in shapes[0])))
     means = np.stack([s.mean for s in law])
     # What the law sees of the coordinates.
     seen = 1 if kind.covariance == "axis" else d
@@ -187,6 +208,9 @@ def anchor(
             np.broadcast_to(_tilt_dofs(kind, dofs, d), (len(kappa), 1 + (kind.covariance == "unequal"))),
             None if tail_dof is None or on_line else np.full(len(kappa), tail_dof),
             shape,
+            None
+            if likeness is None
+            else Likeness(*(np.broadcast_to(part, (len(kappa), 2)) for part in likeness)),
         )
         for (kappa, tilt, across), shape in zip(batches, shapes, strict=True)
     ]
@@ -211,6 +235,7 @@ def anchor(
         metric,
         factors,
         float(own_dofs.sum()),
+        None if prompts is None else labels,
     )
 
 
@@ -227,12 +252,19 @@ def framed(
     old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool
 ) -> tuple[Frame, np.ndarray, np.ndarray]:
     """Return the frame, and the references in it, their rows in the order of their place along the axis."""
+    return ordered(old, new, tail_dof, shared=shared)[:3]
+
+
+def ordered(
+    old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool
+) -> tuple[Frame, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return what `framed` does, and where each reference's rows were before."""
     moments = moments_of([old, new], tail_dof, shared=shared)
     pooled = sum(len(y) * s.scatter for y, s in zip((old, new), moments, strict=True))
     frame = frame_of(moments[0].mean, moments[1].mean, np.asarray(pooled) / (len(old) + len(new)), old)
     inside = [frame.coordinates(y) for y in (old, new)]
-    ordered = [y[np.argsort(y[:, 0], kind="stable")] for y in inside]
-    return frame, ordered[0], ordered[1]
+    orders = [np.argsort(y[:, 0], kind="stable") for y in inside]
+    return frame, inside[0][orders[0]], inside[1][orders[1]], orders
 
 
 def _tilt_dofs(kind: Kind, dofs: np.ndarray, d: int) -> np.ndarray:
