@@ -1,20 +1,26 @@
 """One checkpoint: its posterior, what is checked of it, and what is kept."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
 from inference.measurement.posterior import across, climb, laplace, law, nuts, pieces
 from inference.measurement.posterior import derived as posterior
 from inference.measurement.posterior.prior import Prior
+from inference.measurement.posterior.prompts import prompt_draws
+from inference.measurement.posterior.prompts import reported as reported_prompts
 from inference.measurement.posterior.scales import ScalePosterior, scale_posterior
+from inference.measurement.prompts import integral
 from inference.measurement.references.anchors import NUM_DRAWS, References
+from inference.measurement.references.clusters import concentration_of, likeness_of
 from inference.measurement.references.contamination import Contamination
 from inference.measurement.references.projection import Projection
 from inference.measurement.samples import inputs, stored
+from inference.measurement.samples.labels import Prompts
 from inference.measurement.verdict import checks
 from inference.measurement.verdict import words as verdict
 
@@ -42,11 +48,12 @@ class Plan(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """The samples of one checkpoint in the frame."""
+    """The samples of one checkpoint in the frame, and the prompts they come from, if they are known."""
 
     num: int
     rows: Iterable[law.Rows]
     streamed: bool
+    prompts: Prompts | None = None
 
 
 class Measured(NamedTuple):
@@ -86,21 +93,34 @@ class Measured(NamedTuple):
 
 def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Checked, index: int) -> Measured:
     """Measure one checkpoint."""
-    references, rows, summary = plan.references, checkpoint.rows, checked.summaries[index]
+    references, summary = plan.references, checked.summaries[index]
     rng = np.random.default_rng([plan.seed, index])
-    line, computed = _sampled(plan, checkpoint, rng)
-    draws = line
+    prompts = checkpoint.prompts
+    of_prompts = None if prompts is None else _arranged(checkpoint, prompts)
+    line, computed = _sampled(plan, checkpoint, of_prompts, rng)
+    draws, across_variances = line, None
     if plan.on_line and references.old.shape[1] > 1:
-        draws = _with_across(references, rows, line, rng)
+        draws, across_variances = _with_across(references, checkpoint, line, rng)
     reported = posterior.report(references, draws, rng)
-    y, kept_y, consecutive = _samples_looked_at(plan, checkpoint, rng)
-    prediction = checks.predictive_check(references, draws, y, rng)
+    places = _places_looked_at(plan, checkpoint, rng)
+    y, kept_y, consecutive = _samples_at(checkpoint, places)
+    codes, prompted, worth = None, None, float(checkpoint.num)
+    if prompts is not None and of_prompts is not None:
+        codes = prompts.codes[places[0]], prompts.codes[places[2]]
+        alike = _alike_across(references, checkpoint, line)
+        drawn = partial(prompt_draws, references.draws, line.unknowns, arranged=of_prompts, rng=rng)
+        prompted = checks.Prompted(codes[0], drawn, alike)
+        concentration = concentration_of(prompts.codes)
+        worth /= 1.0 + (concentration * checkpoint.num - 1.0) * float(np.sum(alike) / max(len(alike), 1))
+    prediction = checks.predictive_check(references, draws, y, rng, prompted)
     weight = float(reported.old_weight.mean())
     stats: dict[str, float | str] = {
         "num_samples": checkpoint.num,
         "streamed": int(checkpoint.streamed),
         **computed,
-        **posterior.precision_of(references, draws, y, checkpoint.num)._asdict(),
+        **posterior.precision_of(
+            references, draws, y, checkpoint.num, None if prompts is None else prompts.codes, across_variances
+        )._asdict(),
         **{f"deviation_{n}": z for n, z in zip(checks.STATISTICS, prediction.deviations, strict=True)},
         **checks.independence_of(
             (references.old, references.new),
@@ -108,11 +128,12 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
             y,
             checks.without_modes(references, consecutive),
             rng,
+            codes,
         )._asdict(),
         "num_repeated": summary.num_repeated,
         "old_weight_mean": weight,
         "deviation_left_out": checks.left_out_deviation(
-            plan.projection.rest, (checked.old, checked.new), weight, summary.mean, checkpoint.num
+            plan.projection.rest, (checked.old, checked.new), weight, summary.mean, worth
         ),
         "old_unmoved_probability": float(np.mean(reported.old_drift == 0.0)),
         "new_unmoved_probability": float(np.mean(reported.new_gap == 0.0)),
@@ -120,6 +141,11 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
         "new_along_axis": _along_axis(draws.unknowns.new_mean, references, 1),
         **{f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()},
     }
+    kept_draws = reported._asdict() | reported_prompts(line.unknowns)
+    if prompts is not None and of_prompts is not None:
+        stats["num_prompts"] = len(np.unique(prompts.codes))
+        if prompts.groups is not None:
+            kept_draws["group_weight"] = _group_weights(references, line, of_prompts, prompts.groups, rng)
     words = verdict.verdicts(stats, references.old.shape[1], references.separation)
     stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
     kept_likelihood = {}
@@ -127,7 +153,7 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
         seen = kept_y[:, : references.draws.means.shape[-1]]
         kept_likelihood["y"] = posterior.by_slot(law.pointwise(references.draws, line.unknowns, seen))
     return Measured(
-        posterior={name: posterior.by_slot(array) for name, array in reported._asdict().items()},
+        posterior={name: posterior.by_slot(array) for name, array in kept_draws.items()},
         stats={name: np.asarray(value) for name, value in stats.items()},
         observed={"mean": summary.mean, "sd": summary.sd},
         check={"observed": prediction.observed, "replicated": prediction.replicated},
@@ -135,42 +161,88 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
     )
 
 
+def _arranged(checkpoint: Checkpoint, prompts: Prompts) -> integral.Arranged:
+    """Return the samples along the axis by prompt."""
+    (held,) = checkpoint.rows
+    along = np.asarray(held.y[..., 0]).ravel()[np.ravel(held.weights) > 0.0]
+    return integral.arrange(along, prompts.codes)
+
+
+def _group_weights(
+    references: References,
+    line: laplace.Draws,
+    arranged: integral.Arranged,
+    groups: Bool[np.ndarray, "group prompt"],
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "R J group"]:
+    """Return draws of the mean old share of the prompts of every group, NaN where it has no prompts."""
+    shape = line.scales.shape[:2]
+    every = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+    share = prompt_draws(references.draws, line.unknowns, every, arranged, rng).old_share
+    counts = groups.sum(axis=1)
+    means = share @ groups.T / np.maximum(counts, 1)
+    return np.where(counts > 0, means, np.nan).reshape(*shape, len(groups))
+
+
+def _alike_across(
+    references: References, checkpoint: Checkpoint, line: laplace.Draws
+) -> Float[np.ndarray, "p"]:
+    """Return how alike the samples of a prompt are in every coordinate across the axis."""
+    p = references.old.shape[1] - 1
+    if checkpoint.prompts is None or p == 0:
+        return np.zeros(p)
+    y = np.concatenate(list(pieces.sample_arrays(checkpoint.rows)))[: checkpoint.num]
+    pair = across.sets_of(references.draws, line.unknowns, 1)[0]
+    found = across.estimate(references, [pair], checkpoint.rows)
+    left = across.residuals(references, pair, found.means[0], y)
+    return likeness_of(left, checkpoint.prompts.codes)
+
+
 def _sampled(
-    plan: Plan, checkpoint: Checkpoint, rng: np.random.Generator
+    plan: Plan, checkpoint: Checkpoint, of_prompts: integral.Arranged | None, rng: np.random.Generator
 ) -> tuple[laplace.Draws, dict[str, float | str]]:
     """Return draws of the posterior, along the axis where it is seen there alone, and how they were made."""
     references, prior, neither = plan.references, plan.prior, plan.neither
     seen = pieces.narrowed(checkpoint.rows, 1) if plan.on_line else checkpoint.rows
+    if of_prompts is not None:
+        seen = of_prompts.pieces
     central = climb.find_mode(references.central, prior, seen, neither=neither)
     modes = climb.modes_of_draws(references.draws, prior, seen, central, neither=neither)
     each = plan.num_draws // NUM_DRAWS
-    scales = _scales(references, prior, checkpoint.rows, central, neither=neither)
+    scales = _scales(references, prior, checkpoint, central, neither=neither)
     fast = laplace.draw(references.draws, prior, seen, scales, modes, neither=neither, num=each, rng=rng)
     made: dict[str, float | str] = {"k_hat": fast.k_hat, "efficiency": fast.efficiency, "method": "laplace"}
     made |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     doubtful = plan.method == "auto" and not fast.k_hat <= laplace.MOST_K_HAT
     if not (plan.method == "nuts" or (doubtful and not checkpoint.streamed)):
         return fast, made
-    (held,) = seen
+    held: nuts.Held
+    if of_prompts is None:
+        (held,) = seen
+    else:
+        held = of_prompts.pieces
     draws, sampled = nuts.sample(references.draws, prior, held, fast, neither=neither, num=each, rng=rng)
     if plan.on_line:
         draws = draws._replace(scales=_scales_across(draws.scales, fast.scales, rng))
     return draws, made | {"method": "nuts", **sampled}
 
 
-def _samples_looked_at(
+def _places_looked_at(
     plan: Plan, checkpoint: Checkpoint, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the samples that are checked, those whose log-likelihood is kept, and the first in a row."""
+    """Return places of the samples that are checked, of those whose log-likelihood is kept, and the first."""
     num = checkpoint.num
     looked_at, kept_rows = (
         rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
         for most in (checks.MOST_ROWS, plan.num_log_likelihood_rows)
     )
-    places = np.concatenate([looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))])
-    ends = np.cumsum([len(looked_at), len(kept_rows)])
-    y, kept_y, consecutive = np.split(stored.take(pieces.sample_arrays(checkpoint.rows), places), ends)
-    return y, kept_y, consecutive
+    return looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))
+
+
+def _samples_at(checkpoint: Checkpoint, places: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """Return the samples at some places, in one reading of all."""
+    ends = np.cumsum(list(map(len, places)))[:-1]
+    return np.split(stored.take(pieces.sample_arrays(checkpoint.rows), np.concatenate(places)), ends)
 
 
 def _along_axis(mean: ArrayLike, references: References, mode: int) -> float:
@@ -179,14 +251,14 @@ def _along_axis(mean: ArrayLike, references: References, mode: int) -> float:
 
 
 def _scales(
-    references: References, prior: Prior, rows: Iterable[law.Rows], central: climb.Modes, *, neither: bool
+    references: References, prior: Prior, checkpoint: Checkpoint, central: climb.Modes, *, neither: bool
 ) -> ScalePosterior:
     """Return the posterior of the scales of displacement around the central mode."""
     one, quadratic = climb.unbatched(references.central), central.quadratic(references.central)
     if references.kind.covariance != "axis" or references.old.shape[1] == 1:
         return scale_posterior(one, prior, quadratic)
     unknowns = climb.restored(law.start_of(one, 0.0, neither), central.flat[0])
-    found = across.estimate(references, [(one, unknowns)], rows)
+    found = across.estimate(references, [(one, unknowns)], checkpoint.rows, _codes(checkpoint))
     return scale_posterior(one, prior, quadratic, across.summary_of(references, found))
 
 
@@ -202,13 +274,17 @@ def _scales_across(
     return found
 
 
+def _codes(checkpoint: Checkpoint) -> np.ndarray | None:
+    return None if checkpoint.prompts is None else checkpoint.prompts.codes
+
+
 def _with_across(
-    references: References, rows: Iterable[law.Rows], draws: laplace.Draws, rng: np.random.Generator
-) -> laplace.Draws:
-    """Return draws along the axis with the means across it."""
+    references: References, checkpoint: Checkpoint, draws: laplace.Draws, rng: np.random.Generator
+) -> tuple[laplace.Draws, Float[np.ndarray, "2 p"] | None]:
+    """Return draws along the axis with the means across it, and where there are prompts their variances."""
     shape = draws.scales.shape[:2]
     sets = across.sets_of(references.draws, draws.unknowns, across.SETS)
-    estimates = across.estimate(references, sets, rows)
+    estimates = across.estimate(references, sets, checkpoint.rows, _codes(checkpoint))
     which = np.arange(shape[0])[:, None] * across.SETS + np.arange(shape[1]) % across.SETS
     scales = draws.scales[..., 1].reshape(-1, 2)
     prior = references.means[:, 1:], references.mean_covariances[:, 1:, 1:]
@@ -217,4 +293,6 @@ def _with_across(
         np.concatenate([np.asarray(mean), beside[:, :, mode]], axis=-1)
         for mode, mean in enumerate((draws.unknowns.old_mean, draws.unknowns.new_mean))
     ]
-    return draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
+    variances = np.einsum("sapap->ap", estimates.covariances) / len(estimates.means)
+    both = draws._replace(unknowns=draws.unknowns._replace(old_mean=means[0], new_mean=means[1]))
+    return both, None if checkpoint.prompts is None else variances

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ from inference.measurement.references.anchors import NUM_DRAWS, anchor
 from inference.measurement.references.contamination import contamination_of
 from inference.measurement.references.projection import Projection, project
 from inference.measurement.samples import inputs, stored
+from inference.measurement.samples.labels import Labels, Prompts, group_names, groups_of, numbered
 from inference.measurement.samples.sources import Source
 from inference.measurement.scores.measure_scores import prior_shapes
 from inference.measurement.tasks.measure_tasks import TaskSettings, measure_tasks
@@ -65,6 +67,10 @@ def measure(
     memory: float | None = None,
     keep: str | Path | None = None,
     progress: bool = True,
+    prompts: Labels = None,
+    old_prompts: Labels = None,
+    new_prompts: Labels = None,
+    prompt_groups: Mapping[Any, Hashable] | None = None,
 ) -> xr.DataTree:
     """Return the posterior of old weight and drift of every checkpoint of a run, from samples.
 
@@ -107,6 +113,13 @@ def measure(
         keep: folder in which finished checkpoints are kept, and from which an interrupted measurement
             of the same data with the same settings goes on.
         progress: whether to show a progress bar.
+        prompts: labels of the prompts that samples come from: a mapping or list of labels a checkpoint, shape
+            (checkpoint, sample), or (sample,) of one checkpoint; None for those of the data (a column,
+            variable or coordinate ``prompt``), False to ignore these, also the references'. Where prompts
+            repeat, each has its own old share and shift along the axis, and intervals are of new prompts.
+        old_prompts: of the old reference, likewise; of a reference without, samples count as independent.
+        new_prompts: of the new reference.
+        prompt_groups: from prompt to the name of its group, whose mean old share is ``group_weight``.
 
     Returns:
         DataTree with ``/posterior`` (``old_weight``, ``new_weight``, ``old_displacement``,
@@ -116,7 +129,7 @@ def measure(
         ``/posterior_predictive``, ``/constant_data``, and ``/log_likelihood`` on demand; described in
         docs/measurement.md. With references by name other than old and new it holds ``weight``,
         ``displacement`` and ``task_drift`` with a dim ``task``, and ``old_weight``, the sum over the tasks
-        that are not new, where one is.
+        that are not new, where one is. With prompts it also holds ``prompt_spread`` and ``prompt_shift``.
 
     Raises:
         InputError: an unusable input, before anything is computed.
@@ -143,6 +156,10 @@ def measure(
     neither, drop_missing = flag("neither", neither), flag("drop_missing", drop_missing)
     if named is not None and many:
         one_of("covariance of three tasks or more", covariance, ("auto", *OF_TASKS))
+        if any(not _is_default(given) for given in (prompts, old_prompts, new_prompts, prompt_groups)):
+            raise InputError(
+                f"prompts go with two references, an old and a new one; got {len(named)} references"
+            )
         chosen = TaskSettings(
             seed,
             method,
@@ -161,7 +178,16 @@ def measure(
     if named is not None:
         old_reference, new_reference, shapes = in_roles(named, new_task, shapes)
     prior = Prior((shapes[0], shapes[1]), scale)
-    checked = inputs.check(samples, old_reference, new_reference, drop_missing=drop_missing, memory=limit)
+    of_references = (False, False) if prompts is False else (old_prompts, new_prompts)
+    checked = inputs.check(
+        samples,
+        old_reference,
+        new_reference,
+        drop_missing=drop_missing,
+        memory=limit,
+        prompts=(prompts, *of_references),
+    )
+    names_of_groups = _names_of_groups(checked, prompt_groups)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
     inputs.check_own_covariances(old, new)
@@ -177,6 +203,9 @@ def measure(
             "a third component is seen in all coordinates, not along the axis alone; got neither "
             "with the covariance axis"
         )
+    if checked.prompts is not None:
+        _check_goes_with_prompts(checked, covariance, neither=neither, streamed=max(sizes) > limit)
+        covariance = "axis"
     kind = choose_kind(old, new, covariance, tails, safe="shared" if neither else "axis")
     least = old.shape[1] + 7
     if kind.covariance in ("unequal", "proportional") and min(len(old), len(new)) < least:
@@ -199,7 +228,11 @@ def measure(
         "num_log_likelihood_rows": num_rows,
     }
     with jax.enable_x64(True):
-        references = anchor(old, new, kind, worth=projection.worth)
+        of_references = None
+        if checked.prompts is not None:
+            of_references = [None if p is None else numbered(p) for p in checked.reference_prompts]
+            settings |= {"prompts": True, "prompt_groups": len(names_of_groups)}
+        references = anchor(old, new, kind, worth=projection.worth, prompts=of_references)
         plan = Plan(
             references,
             contamination_of(references),
@@ -218,8 +251,13 @@ def measure(
         with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
             folder = kept.folder()
             for index, _ in enumerate(bar):
-                compute = partial(_measured, plan, checked, projection, index, streamed=sizes[index] > limit)
-                found = kept.arrays((facts, index, checked.summaries[index].digest), compute, folder=folder)
+                prompted = _prompts(checked, index, prompt_groups, names_of_groups)
+                streamed = sizes[index] > limit
+                compute = partial(
+                    _measured, plan, checked, projection, index, streamed=streamed, prompts=prompted
+                )
+                key = (facts, index, checked.summaries[index].digest, *_digest_of(prompted))
+                found = kept.arrays(key, compute, folder=folder)
                 measured.append(Measured.of_flat(found))
     tail_dof = references.central.tail_dof
     extra = {
@@ -230,15 +268,73 @@ def measure(
         "separation": references.separation,
         "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),
     }
-    tree = tree_of(measured, names, checked, projection, plan, settings, extra)
+    tree = tree_of(measured, names, checked, projection, plan, settings, extra, names_of_groups)
     return tree if named is None else by_task(tree, named, new_task)
 
 
+def _is_default(labels: object) -> bool:
+    return labels is None or labels is False
+
+
+def _check_goes_with_prompts(
+    checked: inputs.Checked, covariance: str, *, neither: bool, streamed: bool
+) -> None:
+    """Refuse what cannot be measured with prompts.
+
+    Raises:
+        InputError: another covariance than axis, a third component, or samples that are streamed.
+    """
+    ignored = "or ignore them (prompts=False)"
+    if covariance not in ("auto", "axis"):
+        raise InputError(f"with prompts the covariance is axis, {ignored}; got {covariance}")
+    if neither:
+        raise InputError(f"prompts go with the two modes alone, {ignored}; got neither")
+    if streamed:
+        raise InputError(f"with prompts every checkpoint must fit into memory, {ignored}")
+
+
+def _names_of_groups(checked: inputs.Checked, groups: Mapping[Any, Hashable] | None) -> list[Hashable]:
+    if groups is None:
+        return []
+    if checked.prompts is None:
+        raise InputError("prompt_groups go with prompts that have several samples; got none")
+    of_samples = checked.prompts
+    return group_names(groups, lambda: {one for labels in of_samples for one in labels})
+
+
+def _prompts(
+    checked: inputs.Checked,
+    index: int,
+    groups: Mapping[Any, Hashable] | None,
+    names: list[Hashable],
+) -> Prompts | None:
+    if checked.prompts is None:
+        return None
+    labels = checked.prompts[index]
+    return Prompts(numbered(labels), groups_of(labels, groups, names))
+
+
+def _digest_of(prompts: Prompts | None) -> tuple[str, ...]:
+    """Return what stands for the prompts of a checkpoint."""
+    if prompts is None:
+        return ()
+    digest = hashlib.sha256(np.ascontiguousarray(prompts.codes).tobytes())
+    if prompts.groups is not None:
+        digest.update(prompts.groups.tobytes())
+    return (digest.hexdigest(),)
+
+
 def _measured(
-    plan: Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
+    plan: Plan,
+    checked: inputs.Checked,
+    projection: Projection,
+    index: int,
+    *,
+    streamed: bool,
+    prompts: Prompts | None,
 ) -> dict[str, np.ndarray]:
     """Return all that is kept of one checkpoint."""
-    checkpoint = _checkpoint(plan, checked, projection, index, streamed=streamed)
+    checkpoint = _checkpoint(plan, checked, projection, index, streamed=streamed)._replace(prompts=prompts)
     try:
         return measure_checkpoint(plan, checkpoint, checked, index).flat()
     except np.linalg.LinAlgError as error:
@@ -265,4 +361,6 @@ def _facts(settings: dict[str, object], checked: inputs.Checked) -> str:
     common = hashlib.sha256(json.dumps(settings | {"format": _FORMAT}, sort_keys=True).encode())
     for array in (checked.old, checked.new):
         common.update(np.ascontiguousarray(array).tobytes())
+    for labels in checked.reference_prompts:
+        common.update(b"" if labels is None else np.ascontiguousarray(numbered(labels)).tobytes())
     return common.hexdigest()

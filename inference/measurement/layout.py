@@ -24,6 +24,7 @@ def tree_of(
     plan: Plan,
     settings: dict[str, object],
     extra: dict[str, object],
+    groups: Sequence[Hashable] = (),
 ) -> xr.DataTree:
     """Return the result of a measurement, whose groups docs/measurement.md describes."""
     per_chain = plan.num_draws // CHAINS
@@ -43,7 +44,8 @@ def tree_of(
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for name, array in stacked("posterior").items():
         split = array.reshape(len(names), CHAINS, per_chain, *array.shape[2:])
-        dims = ("chain", "draw", "checkpoint", *(["feature"] if array.ndim == 3 else []))
+        last = ["prompt_group"] if name == "group_weight" else ["feature"] * (array.ndim == 3)
+        dims = ("chain", "draw", "checkpoint", *last)
         variables[name] = (dims, np.moveaxis(split, 0, 2))
     stats = {name: ("checkpoint", array) for name, array in stacked("stats").items()}
     observed, check = stacked("observed"), stacked("check")
@@ -51,7 +53,9 @@ def tree_of(
     replicated = check["replicated"]
     frame, means = plan.references.frame, plan.references.means
     groups = {
-        "posterior": xr.Dataset(variables, draws | {"feature": features}),
+        "posterior": xr.Dataset(
+            variables, draws | {"feature": features} | ({"prompt_group": list(groups)} if groups else {})
+        ),
         "sample_stats": xr.Dataset(stats, {"checkpoint": names}),
         "observed_data": xr.Dataset(
             {

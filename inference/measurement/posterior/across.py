@@ -23,6 +23,7 @@ from inference.measurement.posterior import law
 from inference.measurement.posterior.law import Rows, Unknowns
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.scales import Gaussian
+from inference.measurement.references import clusters
 from inference.measurement.references.anchors import Anchors, References
 
 #: Draws for each draw of the anchors whose responsibilities are summed over all samples.
@@ -47,13 +48,19 @@ class Estimates(NamedTuple):
     covariances: Float[np.ndarray, "S K p K p"]
 
 
-def estimate(references: References, sets: list[tuple[Anchors, Unknowns]], rows: Iterable[Rows]) -> Estimates:
+def estimate(
+    references: References,
+    sets: list[tuple[Anchors, Unknowns]],
+    rows: Iterable[Rows],
+    prompts: Int[np.ndarray, "n"] | None = None,
+) -> Estimates:
     """Return the estimates for sets of responsibilities, in one pass over the samples.
 
     Args:
         references: what they say.
         sets: S pairs of anchors and unknowns along the axis, unbatched.
         rows: the samples, all coordinates.
+        prompts: of the samples, which depend on one another in a prompt, or None; then in a second pass.
     """
     mass, third, turned, sums = total(lambda piece: _sums(sets, piece), rows)
     mass = np.asarray(mass) + LEAST_MASS * np.eye(2)
@@ -67,19 +74,67 @@ def estimate(references: References, sets: list[tuple[Anchors, Unknowns]], rows:
         references.residuals,
     )
     covariances += np.einsum("sab,sp,sq->sapbq", inverse @ np.asarray(third)[:, 2] @ inverse, apart, apart)
-    return Estimates(means, covariances)
+    found = Estimates(means, covariances)
+    return found if prompts is None else _by_prompt(references, sets, rows, prompts, found, mass)
+
+
+def _by_prompt(
+    references: References,
+    sets: list[tuple[Anchors, Unknowns]],
+    rows: Iterable[Rows],
+    prompts: Int[np.ndarray, "n"],
+    found: Estimates,
+    mass: Float[np.ndarray, "S K K"],
+) -> Estimates:
+    """Return estimates whose covariance is that of sums of residuals over prompts, M⁻¹ K M⁻¹.
+
+    K is that of Σ_i r_i ⊗ e_i, see `clusters.sum_covariance`, which begins with that of independent rows.
+    """
+    y = np.concatenate([_unpadded(piece) for piece in rows])
+    shape = found.covariances.shape[1:]
+    size = shape[0] * shape[1]
+    least = LEAST_MASS * scipy.linalg.block_diag(*references.residuals)
+    clustered = []
+    for (anchors, unknowns), means, covariance, m in zip(sets, *found, mass, strict=True):
+        held, _ = _responsibilities(anchors, unknowns, y[:, :1])
+        left = residuals(references, (anchors, unknowns), means, y)
+        parts = (held.T[:, :, None] * left[:, None]).reshape(len(y), size)
+        turned = np.einsum("ab,bpcq,cd->apdq", m, covariance, m).reshape(size, size)
+        summed = clusters.sum_covariance(parts, prompts, turned + least).reshape(shape)
+        inverse = np.linalg.inv(m)
+        clustered.append(np.einsum("ab,bpcq,cd->apdq", inverse, summed, inverse))
+    return Estimates(found.means, np.stack(clustered))
+
+
+def _unpadded(piece: Rows) -> Float[np.ndarray, "n d"]:
+    y = np.asarray(piece.y).reshape(-1, piece.y.shape[-1])
+    return y[np.ravel(piece.weights) > 0.0]
+
+
+def _responsibilities(
+    anchors: Anchors, unknowns: Unknowns, line: Float[np.ndarray, "n 1"]
+) -> tuple[Float[np.ndarray, "K n"], Float[np.ndarray, "K n"]]:
+    """Return responsibilities along the axis, and places less the mean of every mode."""
+    at = law.coordinates(anchors, unknowns, law.Squares.of_rows(anchors, line))
+    held = special.softmax(np.stack(law.log_densities(anchors, law.Settled.of(unknowns), at)), axis=0)
+    return held, line[:, 0] - np.stack([unknowns.old_mean, unknowns.new_mean])
+
+
+def residuals(
+    references: References, pair: tuple[Anchors, Unknowns], means: Float[np.ndarray, "K p"], y: np.ndarray
+) -> Float[np.ndarray, "n p"]:
+    """Return samples across the axis less what is predicted of them."""
+    held, from_mean = _responsibilities(*pair, y[:, :1])
+    result: np.ndarray = y[:, 1:] - held.T @ means - (held * from_mean).T @ references.slopes
+    return result
 
 
 def _sums(sets: list[tuple[Anchors, Unknowns]], piece: Rows) -> tuple[np.ndarray, ...]:
     """Return M, then (Q_o, Q_n, Σ r_o r_n r rᵀ), Σ r_j r_k (u - m_k1) and Σ r_j y_p, of every set."""
-    y = np.asarray(piece.y).reshape(-1, piece.y.shape[-1])
-    weights = np.asarray(piece.weights).ravel()
-    y, line = y[weights > 0.0], y[weights > 0.0][:, :1]
+    y = _unpadded(piece)
     found = []
     for anchors, unknowns in sets:
-        at = law.coordinates(anchors, unknowns, law.Squares.of_rows(anchors, line))
-        held = special.softmax(np.stack(law.log_densities(anchors, law.Settled.of(unknowns), at)), axis=0)
-        from_mean = line[:, 0] - np.stack([unknowns.old_mean, unknowns.new_mean])
+        held, from_mean = _responsibilities(anchors, unknowns, y[:, :1])
         factors = [held[0], held[1], held[0] * held[1]]
         found.append(
             (

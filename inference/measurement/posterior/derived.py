@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from inference.measurement.posterior import law
 from inference.measurement.posterior.laplace import Draws
 from inference.measurement.posterior.law import Unknowns
+from inference.measurement.posterior.prompts import known_variance
 from inference.measurement.references.anchors import Anchors, References
 
 #: Prior precision of an unshrunk displacement: where a mode has no samples, a scale of 10 is left of it.
@@ -93,7 +94,12 @@ class Precision(NamedTuple):
 
 
 def precision_of(
-    references: References, draws: Draws, y: Float[np.ndarray, "n d"], num_samples: int
+    references: References,
+    draws: Draws,
+    y: Float[np.ndarray, "n d"],
+    num_samples: int,
+    prompts: Int[np.ndarray, "n"] | None = None,
+    across: Float[np.ndarray, "2 p"] | None = None,
 ) -> Precision:
     """Return the resolutions and the information on the weight, from draws.
 
@@ -107,10 +113,16 @@ def precision_of(
         draws: of the posterior.
         y: some of the samples in the frame.
         num_samples: of all the samples.
+        prompts: of all the samples, or None where samples have no prompts.
+        across: variances of the estimated means across the axis, where samples have prompts.
     """
     share = special.expit(np.asarray(draws.unknowns.old_logit))
     within, between = share.var(axis=1).mean(), share.mean(axis=1).var()
-    known = float(np.mean(share * (1.0 - share))) / max(num_samples, 1)
+    effects = draws.unknowns.prompts
+    if prompts is None or effects is None:
+        known = float(np.mean(share * (1.0 - share))) / max(num_samples, 1)
+    else:
+        known = known_variance(draws.unknowns, effects, num_samples, prompts)
     information = float(np.clip(known / max(within, 1e-300), 0.0, 1.0))
     seen = references.draws.means.shape[-1]
     products = np.mean(
@@ -129,6 +141,8 @@ def precision_of(
     for mode in (0, 1):
         noise = np.diagonal(references.mean_covariances[mode])
         variances = inverse[mode, mode] + noise
+        if across is not None:
+            variances[1:] = np.minimum(across[mode], 1.0 / LEAST_INFORMATION) + noise[1:]
         moved = draws.scales[:, :, mode, 0] > 0.0
         mean = np.asarray((draws.unknowns.old_mean, draws.unknowns.new_mean)[mode])[..., 0]
         if moved.sum() > 1:

@@ -29,14 +29,20 @@ from inference.measurement.posterior.prior import (
     log_sides,
     mean_covariance,
 )
+from inference.measurement.prompts import integral
+from inference.measurement.prompts.effects import Effects, shift_of
+from inference.measurement.prompts.integral import PromptRows
 from inference.measurement.references.anchors import Anchors
 from mixture_models.types import AnyArray
 
 _WARMUP, _MOST_DEPTH = 300, 7
 
+#: Samples that are held in memory: one piece, or where they have prompts one for every size of a prompt.
+type Held = law.Rows | list[PromptRows]
+
 
 def model(
-    anchors: Anchors, prior: Prior, rows: law.Rows, moved: Float[AnyArray, "2"], *, neither: bool = False
+    anchors: Anchors, prior: Prior, rows: Held, moved: Float[AnyArray, "2"], *, neither: bool = False
 ) -> None:
     """The samples of one checkpoint under one draw of the anchors, in their frame.
 
@@ -71,8 +77,18 @@ def model(
             numpyro.sample("neither_mean", dist.Normal(anchors.means.mean(0), NEITHER_SPREAD).to_event(1)),
             numpyro.sample("neither_log_scale", dist.Normal(*NEITHER_LOG_SCALE)),
         )
-    unknowns = Unknowns(logit(share), means[0], means[1], tilt, third)
+    prompts = None
+    if anchors.likeness is not None:
+        scores = [numpyro.sample(name, dist.Normal(0.0, 1.0)) for name in ("spread_score", "shift_score")]
+        prompts = Effects(*scores)
+        numpyro.factor("likeness", anchors.likeness.log_likelihood(shift_of(prompts.shift_score)))
+    unknowns = Unknowns(logit(share), means[0], means[1], tilt, third, prompts)
     numpyro.factor("sides", log_sides(anchors, unknowns))
+    if isinstance(rows, list):
+        for piece in rows:
+            value = integral.log_likelihood(law.point_of(anchors, unknowns), piece)
+            numpyro.factor(f"prompts of {piece.weights.shape[-1]}", value)
+        return
     with numpyro.plate("samples", rows.weights.size), numpyro.handlers.mask(mask=rows.weights.ravel() > 0.0):
         numpyro.sample("y", CheckpointLaw(anchors, unknowns), obs=rows.y.reshape(-1, d))
 
@@ -80,7 +96,7 @@ def model(
 def sample(
     anchors: Anchors,
     prior: Prior,
-    rows: law.Rows,
+    rows: Held,
     start: Draws,
     *,
     neither: bool,
@@ -94,7 +110,7 @@ def sample(
     Args:
         anchors: R draws of them.
         prior: the numbers of the prior.
-        rows: the checkpoint's samples.
+        rows: the checkpoint's samples, held in memory.
         start: draws of the fast path; each chain starts at one.
         neither: whether there is a third component.
         num: draws for each draw of the anchors.
@@ -119,9 +135,15 @@ def sample(
             special.logit(sites["neither_share"]), sites["neither_mean"], sites["neither_log_scale"]
         )
     tilt = sites.get("tilt", np.zeros((count, num, *start.unknowns.tilt.shape[2:])))
-    unknowns = Unknowns(special.logit(sites["old_share"]), sites["old_mean"], sites["new_mean"], tilt, third)
+    seen = ("old_share", "old_mean", "new_mean")
+    prompts = None
+    if start.unknowns.prompts is not None:
+        prompts = Effects(sites["spread_score"], sites["shift_score"])
+        seen += ("spread_score", "shift_score")
+    weight = special.logit(sites["old_share"])
+    unknowns = Unknowns(weight, sites["old_mean"], sites["new_mean"], tilt, third, prompts)
     scales = np.stack([np.sqrt(sites["axis_variance"]), sites["across_scale"]], axis=-1)
-    found = diagnostics({name: sites[name] for name in ("old_share", "old_mean", "new_mean")})
+    found = diagnostics({name: sites[name] for name in seen})
     found["divergences"] = float(np.sum(np.asarray(diverging)))
     return Draws(unknowns, scales * moved[:, None, :, None], start.k_hat, start.efficiency), found
 
@@ -130,7 +152,7 @@ def sample(
 def _chains(
     anchors: Anchors,
     prior: Prior,
-    rows: law.Rows,
+    rows: Held,
     moved: Float[Array, "R 2"],
     at: dict[str, AnyArray],
     keys: Array,
@@ -220,4 +242,6 @@ def _site_values(unknowns: Unknowns, scales: np.ndarray, prior: Prior) -> dict[s
             "neither_mean": third.mean,
             "neither_log_scale": third.log_scale,
         }
+    if unknowns.prompts is not None:
+        values |= unknowns.prompts._asdict()
     return values

@@ -83,7 +83,9 @@ def arrange(y: Float[np.ndarray, "n"], prompts: Int[np.ndarray, "n"]) -> Arrange
         values = np.where(known, y[order][index], 0.0)
         pieces.append(PromptRows(values.reshape(*shape, 1), known.astype(float).reshape(shape)))
         places.append(place.reshape(chunks, rows))
-    return Arranged(pieces, places)
+    # The first climb is by the first piece.
+    order_of_pieces = sorted(range(len(pieces)), key=lambda k: -pieces[k].weights.sum())
+    return Arranged([pieces[k] for k in order_of_pieces], [places[k] for k in order_of_pieces])
 
 
 class Point(NamedTuple):
@@ -248,6 +250,44 @@ def log_likelihood(point: Point, rows: PromptRows) -> Float[Array, ""]:
         return total + _chunk_value(point, chunk), None
 
     return lax.scan(add, jnp.zeros(()), rows)[0]
+
+
+def draw_effects(point: Point, rows: PromptRows, key: Array) -> tuple[Array, Array]:
+    """Draw (u, v) of every prompt of a piece given its samples, shape (chunk, prompt) each.
+
+    A node is drawn, and a place in its cell, which is then pulled in until the variance is that of the nodes.
+    """
+    local = _local(point)
+
+    def of_chunk(given: tuple[PromptRows, Array]) -> tuple[Array, Array]:
+        chunk, key = given
+        y, weights = chunk.y[..., 0], chunk.weights
+        nodes = _place(local, y, weights)
+        keys = jax.random.split(key, 3)
+        logs = _log_terms(local, nodes, y, weights).reshape(len(y), -1)
+        probability = jax.nn.softmax(logs, axis=1)
+        picked = jax.random.categorical(keys[0], logs, axis=1)
+        v = jnp.broadcast_to(nodes.v[..., None], nodes.u.shape)
+        found = []
+        for values, axis, jitter in ((nodes.u, 2, keys[1]), (v, 1, keys[2])):
+            width = jnp.abs(jnp.gradient(values, axis=axis)).reshape(len(y), -1)
+            flat = values.reshape(len(y), -1)
+            mean = jnp.sum(probability * flat, axis=1)
+            variance = jnp.sum(probability * (flat - mean[:, None]) ** 2, axis=1)
+            widened = variance + jnp.sum(probability * width**2, axis=1) / 12.0
+            place = jnp.take_along_axis(flat, picked[:, None], axis=1)[:, 0]
+            cell = jnp.take_along_axis(width, picked[:, None], axis=1)[:, 0]
+            place = place + cell * (jax.random.uniform(jitter, place.shape) - 0.5)
+            found.append(mean + (place - mean) * jnp.sqrt(variance / widened))
+        return found[0], found[1]
+
+    return lax.map(of_chunk, (rows, jax.random.split(key, len(rows.weights))))
+
+
+def share_of(point: Point, u: Array) -> Array:
+    """Return the old share of prompts at u."""
+    local = _local(point)
+    return jax.nn.sigmoid(local.phi + local.spread * u)
 
 
 def derivatives(of: Callable[[Array], Point], flat: Float[Array, "D"], rows: PromptRows) -> tuple[Array, ...]:

@@ -12,7 +12,7 @@ import scipy.linalg
 from jaxtyping import Float, Int
 
 from inference.measurement.references.axis_shape import AxisShape, fit_axis_shape
-from inference.measurement.references.clusters import Likeness, cluster_weights, sum_covariance
+from inference.measurement.references.clusters import Likeness, cluster_weights, sum_covariance, worth_of
 from inference.measurement.references.frame import Frame, frame_of
 from inference.measurement.references.moments import Moments, fit_tail_dof, moments_of
 from mixture_models.types import AnyArray
@@ -150,8 +150,7 @@ def anchor(
         tail_dof = fit_tail_dof([old, new], shared=shared)
     frame, old, new, orders = ordered(old, new, tail_dof, shared=shared)
     labels = [
-        None if p is None else p[order]
-        for p, order in zip(prompts or [None, None], orders, strict=True)
+        None if p is None else p[order] for p, order in zip(prompts or [None, None], orders, strict=True)
     ]
     # A checkpoint's means across an axis are found by least squares: where a mode is skewed, a location by
     # Student's law is another place.
@@ -189,7 +188,9 @@ def anchor(
             np.concatenate([np.ones((1, len(x))), cluster_weights(p, len(x), num_draws, rng)])
             for x, p in zip(along, labels, strict=True)
         ]
-        fitted = fit_axis_shape(along, weights)
+        # Prompts that lie apart are no clusters of a mode.
+        worths = [len(x) if p is None else worth_of(x, p) for x, p in zip(along, labels, strict=True)]
+        fitted = fit_axis_shape(along, weights, worths)
         shapes = [AxisShape(*(part[rows] for part in fitted)) for rows in (slice(1), slice(1, None))]
     likeness = None
     if prompts is not None and shapes[0] is not None:

@@ -38,7 +38,11 @@ class AxisShape(NamedTuple):
     scale: Float[AnyArray, "2 c"]
 
 
-def fit_axis_shape(along: list[Float[np.ndarray, "n"]], weights: list[Float[np.ndarray, "R n"]]) -> AxisShape:
+def fit_axis_shape(
+    along: list[Float[np.ndarray, "n"]],
+    weights: list[Float[np.ndarray, "R n"]],
+    worths: list[float] | None = None,
+) -> AxisShape:
     """Return R fits of the shapes, leaves of shape (R, 2, component).
 
     Each is by maximum likelihood of weighted samples; the number of components is chosen by BIC for every
@@ -47,15 +51,16 @@ def fit_axis_shape(along: list[Float[np.ndarray, "n"]], weights: list[Float[np.n
     Args:
         along: residuals along the axis, of the old and of the new reference, or of one alone.
         weights: of these residuals, each row of mean 1.
+        worths: how many independent residuals each is worth, None for all.
     """
-    modes = [_fit(x, w) for x, w in zip(along, weights, strict=True)]
+    counts = list(map(len, along)) if worths is None else worths
+    modes = [_fit(x, w, count) for x, w, count in zip(along, weights, counts, strict=True)]
     shape = AxisShape(*(np.stack(parts, axis=1) for parts in zip(*modes, strict=True)))
     used = int(np.isfinite(shape.log_weight).sum(axis=-1).max())
     return AxisShape(*(part[..., :used] for part in shape))
 
 
-def _fit(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    count = len(x)
+def _fit(x: np.ndarray, weights: np.ndarray, count: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, weights = _condensed(x, weights)
     mean = (weights @ x) / weights.sum(axis=1)
     sd = np.sqrt((weights @ x**2) / weights.sum(axis=1) - mean**2)

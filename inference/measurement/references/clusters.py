@@ -1,4 +1,4 @@
-"""Samples in clusters, such as the answers to one prompt: how alike they are, and what a sum of them errs by."""
+"""Samples in clusters, as the answers to a prompt are: how alike they are, and what sums of them err by."""
 
 from typing import NamedTuple, Self
 
@@ -78,6 +78,18 @@ def likeness_of(y: Float[np.ndarray, "n p"], clusters: Int[np.ndarray, "n"]) -> 
         ratio, _, _, size = analysis_of_variance(column, clusters)
         found.append(np.clip((ratio - 1.0) / (ratio - 1.0 + size), 0.0, 1.0))
     return np.array(found)
+
+
+def worth_of(x: Float[np.ndarray, "n"], clusters: Int[np.ndarray, "n"]) -> float:
+    """Return how many independent samples the mean of clustered ones is worth."""
+    correlation = float(likeness_of(x[:, None], clusters)[0])
+    return len(x) / (1.0 + (concentration_of(clusters) * len(x) - 1.0) * correlation)
+
+
+def concentration_of(clusters: Int[np.ndarray, "n"]) -> float:
+    """Return Σ_p (n_p / n)², one over the number of clusters of equal size."""
+    counts = np.unique(clusters, return_counts=True)[1]
+    return float(np.sum((counts / len(clusters)) ** 2))
 
 
 def sum_covariance(

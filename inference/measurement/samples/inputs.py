@@ -2,15 +2,23 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Float, Int
 
 from inference.measurement.samples import stored
-from inference.measurement.samples.sources import Samples, Source, reference_of, samples_of
+from inference.measurement.samples.labels import Labels, codes_of, numbered, repeats, with_labels
+from inference.measurement.samples.sources import (
+    Samples,
+    Source,
+    reference_of,
+    rows_of_reference,
+    samples_of,
+)
 from mixture_models.validation import InputError
 
 # Spreads of features whose squares, and sums of them, are floats.
@@ -54,6 +62,8 @@ class Checked:
         features: names of the features.
         num_dropped: rows left out for a missing value, of the checkpoints and the references together.
         num_reference_copies: reference rows left out as copies of others.
+        prompts: labels of the prompts of each checkpoint's samples, or None where none repeats.
+        reference_prompts: likewise of each reference, None for one without.
     """
 
     samples: Samples
@@ -62,6 +72,8 @@ class Checked:
     features: list[str]
     num_dropped: int
     num_reference_copies: int
+    prompts: list[np.ndarray] | None = None
+    reference_prompts: tuple[np.ndarray | None, ...] = (None, None)
 
     @property
     def old(self) -> Float[np.ndarray, "n d"]:
@@ -98,6 +110,7 @@ def check(
     *,
     drop_missing: bool,
     memory: float | None = None,
+    prompts: tuple[Labels, Labels, Labels] = (None, None, None),
 ) -> Checked:
     """Read everything once and refuse, in one sentence, what cannot be measured.
 
@@ -107,25 +120,46 @@ def check(
         new_reference: of the new task.
         drop_missing: whether rows with a value that is not finite are left out instead of refused.
         memory: bytes that a checkpoint may take, None for what `stored.default_memory` says.
+        prompts: labels of the prompts of the samples and of either reference; see `labels.with_labels`.
 
     Raises:
         InputError: features that do not match, missing values, too few samples, constant or collinear
             features, identical references, a checkpoint without samples, or chunks too large to be read.
     """
-    given = {"old": ("old_reference", old_reference), "new": ("new_reference", new_reference)}
-    return _check(samples, given, drop_missing=drop_missing, memory=memory)
+    given: dict[str, tuple[str, Source]] = {}
+    for task, reference, own in (("old", old_reference, prompts[1]), ("new", new_reference, prompts[2])):
+        word = f"{task}_reference"
+        given[task] = word, _labelled_reference(word, reference, own)
+    labelled = with_labels("samples", samples_of("samples", samples), prompts[0])
+    return _check(labelled, given, drop_missing=drop_missing, memory=memory)
+
+
+def _labelled_reference(name: str, source: Source, labels: Labels) -> Samples:
+    """Return a reference as one checkpoint, with its prompts."""
+    read = samples_of(name, source)
+    rows = stored.of_array(name, rows_of_reference(name, read))
+    one = Samples([name], read.features, lambda _: rows)
+    if labels is None and read.prompts is not None:
+        of = read.prompts
+        return replace(one, prompts=lambda _: np.concatenate([of(i) for i in range(len(read.names))]))
+    return with_labels(name, one, labels)
 
 
 def check_tasks(
     samples: Source, references: Mapping[str, Source], *, drop_missing: bool, memory: float | None = None
 ) -> Checked:
-    """Do what `check` does with a reference for every one of some tasks, by name."""
+    """Do what `check` does with a reference for every one of some tasks, by name; prompts are not read."""
     given = {name: (f"the {name} reference", reference) for name, reference in references.items()}
-    return _check(samples, given, drop_missing=drop_missing, memory=memory)
+    return _check(samples, given, drop_missing=drop_missing, memory=memory, many=True)
 
 
 def _check(
-    samples: Source, given: Mapping[str, tuple[str, Source]], *, drop_missing: bool, memory: float | None
+    samples: Source,
+    given: Mapping[str, tuple[str, Source]],
+    *,
+    drop_missing: bool,
+    memory: float | None,
+    many: bool = False,
 ) -> Checked:
     """Read everything, given the word for each reference and the reference by its task."""
     source = samples_of("samples", samples)
@@ -172,10 +206,42 @@ def _check(
             f"checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
         )
     finite = {task: array[_finite(array)] for task, array in arrays.items()}
-    found = {task: _once(array) for task, array in finite.items()}
+    once = {task: _once(array) for task, array in finite.items()}
+    found = {task: array if once[task] is None else array[once[task]] for task, array in finite.items()}
     copies = sum(map(len, finite.values())) - sum(map(len, found.values()))
     _check_references(found, features)
-    return Checked(source, summaries, tuple(found.values()), features, total, copies)
+    checked = Checked(source, summaries, tuple(found.values()), features, total, copies)
+    if many:
+        return checked
+    of_references = []
+    for task, (word, reference) in given.items():
+        if not isinstance(reference, Samples) or reference.prompts is None:
+            of_references.append(None)
+            continue
+        labels = codes_of(word, reference.prompts(0), _finite(arrays[task]))
+        of_references.append(labels if once[task] is None else labels[once[task]])
+    return _with_prompts(checked, tuple(of_references))
+
+
+def _with_prompts(checked: Checked, references: tuple[np.ndarray | None, ...]) -> Checked:
+    """Return what was checked with the prompts of samples, unless there are none that repeat."""
+    source, prompts, summaries = checked.samples, None, []
+    if source.prompts is not None:
+        prompts = []
+        for index, name in enumerate(source.names):
+            rows = list(source.pieces(index, checked.features))
+            kept = np.concatenate([_finite(piece) for piece in rows])
+            labels = codes_of(f"checkpoint {name}", source.prompts(index), kept)
+            # Copies that a prompt explains are no sign of dependence between prompts.
+            hashes = np.concatenate([_row_hashes(np.ascontiguousarray(piece)) for piece in rows])[kept]
+            pairs = len(pd.DataFrame({"row": hashes, "prompt": numbered(labels)}).drop_duplicates())
+            repeated = pairs - len(np.unique(hashes))
+            prompts.append(labels)
+            summaries.append(checked.summaries[index]._replace(num_repeated=repeated))
+    if prompts is None or not any(map(repeats, prompts)):
+        return checked
+    references = tuple(p if p is not None and repeats(p) else None for p in references)
+    return replace(checked, prompts=prompts, reference_prompts=references, summaries=summaries)
 
 
 def degenerate(checked: Checked, index: int, error: Exception) -> str:
@@ -192,18 +258,18 @@ def degenerate(checked: Checked, index: int, error: Exception) -> str:
     )
 
 
-def _once(reference: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "m d"]:
-    """Return the different rows of a reference, in their order, where repeated ones are copies of rows.
+def _once(reference: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "m"] | None:
+    """Return the places of the different rows of a reference, or None where no row is a copy of another.
 
     Copies tell nothing new. Rows that repeat because features have few values do, and stay: there, values
     repeat in rows that differ.
     """
     if reference.ndim != 2 or reference.shape[1] < 2:
-        return reference
+        return None
     _, first = np.unique(reference, axis=0, return_index=True)
     if len(first) == len(reference) or any(len(np.unique(column)) < len(first) for column in reference.T):
-        return reference
-    return reference[np.sort(first)]
+        return None
+    return np.sort(first)
 
 
 def _common_features(given: Mapping[str, tuple[list[str] | None, int]]) -> list[str]:

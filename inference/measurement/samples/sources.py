@@ -20,6 +20,9 @@ from mixture_models.validation import InputError, as_array, one_of, path_of, rea
 # The column of a table that may hold a sample's features as one list.
 _EMBEDDING = "embedding"
 
+#: The column, variable or coordinate that names the prompts of samples.
+PROMPT = "prompt"
+
 # The kinds of files that are read.
 _SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
 
@@ -32,11 +35,13 @@ class Samples:
         names: of the checkpoints, in their order.
         features: their names, or None where the source has none.
         stored: returns the samples of one checkpoint by its place, where they are stored.
+        prompts: returns the labels of the prompts of one checkpoint's samples, or None where there are none.
     """
 
     names: list[Hashable]
     features: list[str] | None
     stored: Callable[[int], Stored]
+    prompts: Callable[[int], np.ndarray] | None = None
 
     def load(self, index: int) -> Float[np.ndarray, "sample feature"]:
         """Return all samples of one checkpoint by its place."""
@@ -73,7 +78,8 @@ def samples_of(name: str, source: Source) -> Samples:
         source: shape (checkpoint, sample, feature); or (sample, feature), which is one checkpoint; or a list
             or mapping of (sample, feature) arrays; or a DataArray, Dataset or DataFrame with a
             ``checkpoint`` dimension, coordinate or column, the features of a DataFrame in a column each or as
-            lists in a column ``embedding``; or the path of a file that holds one of these.
+            lists in a column ``embedding``; or the path of a file that holds one of these. A column, variable
+            or coordinate ``prompt`` names the prompt of every sample.
 
     Raises:
         InputError: a source that is none of these, or holds nothing.
@@ -88,7 +94,8 @@ def samples_of(name: str, source: Source) -> Samples:
     if isinstance(source, pd.DataFrame):
         return _of_frame(name, source)
     if isinstance(source, xr.Dataset):
-        source = _variable(name, source)
+        prompts = {PROMPT: source[PROMPT]} if PROMPT in source.data_vars else {}
+        source = _variable(name, source).assign_coords(prompts)
     if isinstance(source, xr.DataArray):
         return _of_labelled(name, source)
     if isinstance(source, Mapping):
@@ -109,11 +116,16 @@ def samples_of(name: str, source: Source) -> Samples:
 def reference_of(name: str, source: Source) -> tuple[Float[np.ndarray, "n d"], list[str] | None]:
     """Return the samples of a reference and the names of their features; checkpoints are put together."""
     samples = samples_of(name, source)
+    return rows_of_reference(name, samples), samples.features
+
+
+def rows_of_reference(name: str, samples: Samples) -> Float[np.ndarray, "n d"]:
+    """Return the samples of a reference; checkpoints are put together."""
     parts = [samples.load(i) for i in range(len(samples.names))]
     widths = sorted({part.shape[1] for part in parts})
     if len(widths) != 1:
         raise InputError(f"{name} must have samples of as many features each; got {widths or 'no samples'}")
-    return np.concatenate(parts), samples.features
+    return np.concatenate(parts)
 
 
 def _listed(names: list[Hashable], arrays: Any, features: list[str] | None) -> Samples:
@@ -130,9 +142,11 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
         values = values if hasattr(values, "ndim") else real_array(name, values)
         features = [str(f) for f in np.atleast_1d(source["features"])] if "features" in source else None
         labels = labels_of(name, source["checkpoint"]) if "checkpoint" in source else None
+        prompts = None if PROMPT not in source else as_array(f"the prompts of {name}", source[PROMPT])
         if values.ndim == 2:
             rows = stored.of_array(name, values)
-            return _grouped(name, np.zeros(len(values), int) if labels is None else labels, rows, features)
+            of_rows = np.zeros(len(values), int) if labels is None else labels
+            return _grouped(name, of_rows, rows, features, prompts)
         if values.ndim != 3 or (labels is not None and len(labels) != len(values)):
             raise InputError(
                 f"{name}: samples must be (sample, feature) or (checkpoint, sample, feature), with one "
@@ -140,7 +154,14 @@ def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
                 + ("" if labels is None else f" and {len(labels)} checkpoints")
             )
         names: list[Hashable] = list(range(len(values))) if labels is None else _different(name, labels)
-        return _stacked(names, values, features)
+        stacked = _stacked(names, values, features)
+        if prompts is None:
+            return stacked
+        if np.shape(prompts)[:1] != (len(names),):
+            raise InputError(
+                f"the prompts of {name} must be of shape (checkpoint, sample); got shape {np.shape(prompts)}"
+            )
+        return replace(stacked, prompts=lambda index: np.asarray(prompts[index]))
     if not source:
         raise InputError(f"{name} must hold at least one checkpoint; got none")
     words = [str(key) for key in source]
@@ -154,17 +175,19 @@ def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
     twice = sorted({c for c in columns if columns.count(c) > 1})
     if twice:
         raise InputError(f"the columns of {name} must differ; got {', '.join(twice[:8])} twice")
-    features = [c for c in columns if c != "checkpoint"]
+    features = [c for c in columns if c not in ("checkpoint", PROMPT)]
+    prompts = frame[PROMPT].to_numpy(object) if PROMPT in frame else None
     labels = labels_of(name, frame["checkpoint"]) if "checkpoint" in frame else np.zeros(len(frame), int)
     if _EMBEDDING in features and not pd.api.types.is_numeric_dtype(frame[_EMBEDDING]):
         others = [c for c in features if c != _EMBEDDING]
         if others:
             raise InputError(
-                f"{name} must have no column beside {_EMBEDDING} and checkpoint; got {', '.join(others[:8])}"
+                f"{name} must have no column beside {_EMBEDDING}, checkpoint and {PROMPT}; got "
+                f"{', '.join(others[:8])}"
             )
         embeddings = _embeddings(name, frame[_EMBEDDING])
-        return _grouped(name, labels, stored.of_array(name, embeddings), None)
-    values = frame.drop(columns="checkpoint", errors="ignore")
+        return _grouped(name, labels, stored.of_array(name, embeddings), None, prompts)
+    values = frame.drop(columns=["checkpoint", PROMPT], errors="ignore")
     wrong = [str(c) for c in values.columns if not pd.api.types.is_numeric_dtype(values[c])]
     if wrong or not features:
         raise InputError(
@@ -175,7 +198,7 @@ def _of_frame(name: str, frame: pd.DataFrame) -> Samples:
     # A nullable column has its own kind of missing value.
     nullable = any(pd.api.types.is_extension_array_dtype(kind) for kind in values.dtypes)
     rows = values.to_numpy(np.float64, na_value=np.nan) if nullable else values.to_numpy()
-    return _grouped(name, labels, stored.of_array(name, rows), features)
+    return _grouped(name, labels, stored.of_array(name, rows), features, prompts)
 
 
 def _embeddings(name: str, column: pd.Series) -> np.ndarray:
@@ -216,8 +239,9 @@ def _of_labelled(name: str, array: xr.DataArray) -> Samples:
         (sample,) = others
         rows = stored.of_labelled("checkpoint 0", array, sample)
         if "checkpoint" in array.coords and array["checkpoint"].dims == (sample,):
-            return _grouped(name, labels_of(name, array["checkpoint"]), rows, features)
-        return Samples([0], features, lambda _: rows)
+            prompts = array[PROMPT].to_numpy() if PROMPT in array.coords else None
+            return _grouped(name, labels_of(name, array["checkpoint"]), rows, features, prompts)
+        return Samples([0], features, lambda _: rows, _labelled_prompts(name, array, sample))
     if "checkpoint" not in others:
         raise InputError(f"{name} must have a dim checkpoint; got {array.dims}")
     (sample,) = (d for d in others if d != "checkpoint")
@@ -229,7 +253,28 @@ def _of_labelled(name: str, array: xr.DataArray) -> Samples:
         words = f"checkpoint {names[index]}"
         return stored.of_labelled(words, array, sample, padded=True, checkpoint=index)
 
-    return Samples(names, features, of_checkpoint)
+    return Samples(names, features, of_checkpoint, _labelled_prompts(name, array, sample))
+
+
+def _labelled_prompts(name: str, array: xr.DataArray, sample: str) -> Callable[[int], np.ndarray] | None:
+    """Return what returns the prompts of a checkpoint, those of its samples without any number left out."""
+    if PROMPT not in array.coords:
+        return None
+    labels = array[PROMPT]
+    if sample not in labels.dims or set(labels.dims) - {"checkpoint", sample}:
+        raise InputError(
+            f"the prompts of {name} must have the dims (checkpoint, {sample}) or ({sample},); got "
+            f"{labels.dims}"
+        )
+
+    def of_checkpoint(index: int) -> np.ndarray:
+        one = array.isel(checkpoint=index) if "checkpoint" in array.dims else array
+        padding = one.isnull().all("feature").to_numpy()
+        own = labels.isel(checkpoint=index) if "checkpoint" in labels.dims else labels
+        found: np.ndarray = own.to_numpy()
+        return found[~padding] if "checkpoint" in array.dims else found
+
+    return of_checkpoint
 
 
 def _shape(name: str, values: Any) -> tuple[int, ...]:
@@ -263,7 +308,13 @@ def _different(name: str, labels: np.ndarray) -> list[Hashable]:
     return names
 
 
-def _grouped(name: str, labels: np.ndarray, rows: Stored, features: list[str] | None) -> Samples:
+def _grouped(
+    name: str,
+    labels: np.ndarray,
+    rows: Stored,
+    features: list[str] | None,
+    prompts: np.ndarray | None = None,
+) -> Samples:
     if len(labels) != rows.shape[0]:
         raise InputError(
             f"{name} must have one checkpoint a row; got {len(labels)} labels and {rows.shape[0]} rows"
@@ -276,7 +327,14 @@ def _grouped(name: str, labels: np.ndarray, rows: Stored, features: list[str] | 
     def of_checkpoint(index: int) -> Stored:
         return rows.picked(f"checkpoint {names[index]}", np.flatnonzero(codes == index))
 
-    return Samples(names, features, of_checkpoint)
+    if prompts is None:
+        return Samples(names, features, of_checkpoint)
+    if np.shape(prompts) != (len(labels),):
+        raise InputError(
+            f"{name} must have one prompt a row; got prompts of shape {np.shape(prompts)} and "
+            f"{len(labels)} rows"
+        )
+    return Samples(names, features, of_checkpoint, lambda index: prompts[codes == index])
 
 
 def _variable(name: str, dataset: xr.Dataset) -> xr.DataArray:

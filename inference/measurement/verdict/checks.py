@@ -5,16 +5,20 @@ fitted weight says, not from the law that was fitted to them. So no shape of the
 checkpoint, and whatever it holds beyond them shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import special
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from inference.measurement.posterior.laplace import Draws
+from inference.measurement.posterior.prompts import PromptDraws
+from inference.measurement.prompts.effects import shift_of
 from inference.measurement.references.anchors import References
+from inference.measurement.references.axis_shape import AxisShape
 
 #: What is compared between the samples and samples that are predicted.
 STATISTICS = (
@@ -58,20 +62,57 @@ class Prediction(NamedTuple):
         return (self.observed - self.replicated.mean(axis=0)) / spread
 
 
+class Prompted(NamedTuple):
+    """What is known of the prompts of the samples that are looked at.
+
+    Attributes:
+        codes: number of each sample's prompt, shape (n,).
+        draw: returns draws of what prompts have of their own under some draws of the posterior.
+        across: intraclass correlation of every coordinate across the axis, shape (p,).
+    """
+
+    codes: Int[np.ndarray, "n"]
+    draw: Callable[[tuple[np.ndarray, np.ndarray]], PromptDraws]
+    across: Float[np.ndarray, "p"]
+
+
+class _OfPrompts(NamedTuple):
+    """Under one draw: codes of the samples, old share and place v of the prompts, ρ, and across the axis."""
+
+    codes: Int[np.ndarray, "n"]
+    old_share: Float[np.ndarray, "prompt"]
+    place: Float[np.ndarray, "prompt"]
+    shift: float
+    across: Float[np.ndarray, "p"]
+
+
 def predictive_check(
-    references: References, draws: Draws, y: Float[np.ndarray, "n d"], rng: np.random.Generator
+    references: References,
+    draws: Draws,
+    y: Float[np.ndarray, "n d"],
+    rng: np.random.Generator,
+    prompted: Prompted | None = None,
 ) -> Prediction:
     """Return the statistics of some samples, and of as many that draws of the posterior predict.
 
     They are spread, skewness and kurtosis along the axis between the references, the greatest difference
     between the samples' distribution there and the predicted one, the mean squared distance across the axis
     from the mean of either side of the middle, the largest variance across it, and the 99.5 % quantile of the
-    distance to the nearer reference. Every replicate draws its samples from a bootstrap of the references.
+    distance to the nearer reference. Every replicate draws its samples from a bootstrap of the references,
+    and where samples have prompts from the same prompts.
     """
     picked = np.unravel_index(
         rng.choice(draws.scales.shape[0] * draws.scales.shape[1], _REPLICATES), draws.scales.shape[:2]
     )
-    replicates = [simulate(references, draws, (r, j), len(y), rng) for r, j in zip(*picked, strict=True)]
+    of_prompts: list[_OfPrompts | None] = [None] * _REPLICATES
+    if prompted is not None and draws.unknowns.prompts is not None:
+        shifts = shift_of(np.asarray(draws.unknowns.prompts.shift_score)[picked])
+        drawn = zip(*prompted.draw((picked[0], picked[1])), shifts, strict=True)
+        of_prompts = [_OfPrompts(prompted.codes, *one, prompted.across) for one in drawn]
+    replicates = [
+        simulate(references, draws, (r, j), len(y), rng, one)
+        for r, j, one in zip(*picked, of_prompts, strict=True)
+    ]
     means = np.stack(
         [np.asarray(m)[picked].mean(axis=0) for m in (draws.unknowns.old_mean, draws.unknowns.new_mean)]
     )
@@ -82,15 +123,22 @@ def predictive_check(
 
 
 def simulate(
-    references: References, draws: Draws, place: tuple[int, int], num: int, rng: np.random.Generator
+    references: References,
+    draws: Draws,
+    place: tuple[int, int],
+    num: int,
+    rng: np.random.Generator,
+    prompts: _OfPrompts | None = None,
 ) -> Float[np.ndarray, "n d"]:
     """Draw samples that one draw of the posterior predicts, from a bootstrap of the references."""
     unknowns = draws.unknowns
-    component = np.where(rng.uniform(size=num) < special.expit(unknowns.old_logit[place]), 0, 1)
+    share = special.expit(unknowns.old_logit[place]) if prompts is None else prompts.old_share[prompts.codes]
+    component = np.where(rng.uniform(size=num) < share, 0, 1)
     if unknowns.neither is not None:
         component[rng.uniform(size=num) < special.expit(unknowns.neither.logit[place])] = 2
     d = references.old.shape[1]
     y = rng.standard_normal((num, d))
+    beside = None if prompts is None else rng.standard_normal((len(prompts.place), d - 1))
     # The references spread less in the metric that was made of them than other samples do.
     widen = np.sqrt(references.dof / max(references.dof - d - 1.0, 1.0))
     anchored = references.means
@@ -98,12 +146,38 @@ def simulate(
     for mode, (reference, mean) in enumerate(modes):
         rows = component == mode
         some = rng.integers(len(reference), size=len(reference))
-        drawn = reference[some[rng.integers(len(some), size=rows.sum())]]
-        y[rows] = np.asarray(mean)[place] + widen * (drawn - anchored[mode])
+        drawn = reference[some[rng.integers(len(some), size=rows.sum())]] - anchored[mode]
+        if prompts is not None and references.draws.shape is not None:
+            shape = AxisShape(*(np.asarray(part)[place[0]] for part in references.draws.shape))
+            of_mode = prompts._replace(codes=prompts.codes[rows])
+            drawn = _shifted(drawn, of_mode, AxisShape(*(part[mode] for part in shape)), beside)
+        y[rows] = np.asarray(mean)[place] + widen * drawn
     if unknowns.neither is not None:
         third, rows = unknowns.neither, component == 2
         y[rows] = third.mean[place] + np.exp(third.log_scale[place]) * y[rows]
     return y
+
+
+def _shifted(
+    residual: Float[np.ndarray, "n d"],
+    prompts: _OfPrompts,
+    shape: AxisShape,
+    beside: Float[np.ndarray, "prompt p"] | None,
+) -> Float[np.ndarray, "n d"]:
+    """Give residuals of a mode the shifts of their prompts, and keep their variance."""
+    along, codes = residual[:, 0], prompts.codes
+    logs = (
+        shape.log_weight - np.log(shape.scale) - 0.5 * ((along[:, None] - shape.location) / shape.scale) ** 2
+    )
+    component = logs.argmax(axis=1)
+    location, scale = shape.location[component], shape.scale[component]
+    found = np.empty_like(residual)
+    within, between = np.sqrt(1.0 - prompts.shift), np.sqrt(prompts.shift)
+    found[:, 0] = location + within * (along - location) + between * scale * prompts.place[codes]
+    found[:, 1:] = np.sqrt(1.0 - prompts.across) * residual[:, 1:]
+    if beside is not None and len(residual):
+        found[:, 1:] += np.sqrt(prompts.across) * residual[:, 1:].std(axis=0) * beside[codes]
+    return found
 
 
 def _statistics(
@@ -140,7 +214,7 @@ def left_out_deviation(
     references: tuple[np.ndarray, np.ndarray],
     weight: float,
     mean: Float[np.ndarray, "feature"],
-    num: int,
+    num: float,
 ) -> float:
     """Return how far the mean of a checkpoint lies from that of its mixture in what a projection leaves out.
 
@@ -153,7 +227,7 @@ def left_out_deviation(
         references: samples of the old and of the new task.
         weight: of the old mode.
         mean: of the checkpoint's samples.
-        num: of the checkpoint's samples.
+        num: of the checkpoint's samples, or of independent ones that they are worth.
     """
     if not rest.shape[1]:
         return 0.0
@@ -192,6 +266,7 @@ def independence_of(
     y: Float[np.ndarray, "n d"],
     centred: Float[np.ndarray, "m c"],
     rng: np.random.Generator,
+    prompts: tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]] | None = None,
 ) -> Independence:
     """Compare distances between nearest samples with the references', and neighbours in the file.
 
@@ -201,6 +276,7 @@ def independence_of(
         y: some of the samples, at random.
         centred: some that follow one another in the file, what their modes explain taken away.
         rng: picks reference samples.
+        prompts: of both kinds of samples, where they have some: what is compared is then of two prompts.
     """
     sizes = np.array([len(r) / max(weight, 1e-6) for r, weight in zip(references, weights, strict=True)])
     num = int(min(len(y), sizes.min()))
@@ -211,12 +287,17 @@ def independence_of(
             reference[rng.choice(len(reference), min(count, len(reference)), replace=False)]
             for reference, count in zip(references, counts, strict=True)
         ]
-        both = [_log_nearest(sample) for sample in (np.concatenate(rows), y[:num])]
+        of_prompts = None if prompts is None else prompts[0][:num]
+        both = [_log_nearest(np.concatenate(rows)), _log_nearest(y[:num], of_prompts)]
         near = float(both[1].mean() - both[0].mean())
         error = float(np.sqrt(sum(b.var() / len(b) for b in both)))
     if len(centred) < 20:
         return Independence(near, error, 0.0, np.inf)
     products = np.sum(centred[1:] * centred[:-1], axis=1)
+    if prompts is not None:
+        products = products[prompts[1][1:] != prompts[1][:-1]]
+        if len(products) < 20:
+            return Independence(near, error, 0.0, np.inf)
     power = np.mean(np.sum(centred**2, axis=1))
     return Independence(
         near,
@@ -226,8 +307,16 @@ def independence_of(
     )
 
 
-def _log_nearest(y: np.ndarray) -> np.ndarray:
-    distance = cKDTree(y).query(y, k=2)[0][:, 1]
+def _log_nearest(y: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
+    """Return the log distance of every sample to the nearest other one, of another prompt if known."""
+    if prompts is None:
+        distance = cKDTree(y).query(y, k=2)[0][:, 1]
+    else:
+        apart = np.where(prompts[:, None] == prompts, np.inf, cdist(y, y))
+        distance = apart.min(axis=1)
+        distance = distance[np.isfinite(distance)]
+        if not len(distance):
+            return np.zeros(len(y))
     result: np.ndarray = np.log(np.maximum(distance, 1e-9 * max(distance.max(), 1e-300)))
     return result
 
