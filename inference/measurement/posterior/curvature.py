@@ -24,7 +24,6 @@ from inference.measurement.prompts.integral import PromptRows
 from inference.measurement.references.anchors import Anchors
 
 
-@jax.jit
 def derivatives(
     anchors: Anchors, unknowns: Unknowns, rows: Rows | PromptRows
 ) -> tuple[Float[Array, "R"], Float[Array, "R D"], Float[Array, "R D D"]]:
@@ -35,17 +34,31 @@ def derivatives(
         unknowns: one for each draw of the anchors.
         rows: the samples.
     """
+    if isinstance(rows, PromptRows):
+        # One program, which takes long to compile, for any number of draws.
+        draws = [jax.tree.map(lambda a, r=r: a[r], (anchors, unknowns)) for r in range(len(unknowns.old_logit))]
+        found = [_by_prompt(*one, rows) for one in draws]
+        return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
+    return _of_rows(anchors, unknowns, rows)
+
+
+@jax.jit
+def _by_prompt(anchors: Anchors, unknowns: Unknowns, rows: PromptRows) -> tuple[Array, Array, Array]:
+    """Return the derivatives under one draw of the anchors, where samples have prompts."""
+    flat, restored = ravel_pytree(unknowns)
+    return integral.derivatives(lambda at: point_of(anchors, restored(at)), flat, rows)
+
+
+@jax.jit
+def _of_rows(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> tuple[Array, Array, Array]:
     result: tuple[Array, Array, Array] = lax.map(
         lambda pair: _under(pair[0], pair[1], rows), (anchors, unknowns)
     )
     return result
 
 
-def _under(anchors: Anchors, unknowns: Unknowns, rows: Rows | PromptRows) -> tuple[Array, Array, Array]:
+def _under(anchors: Anchors, unknowns: Unknowns, rows: Rows) -> tuple[Array, Array, Array]:
     """Return the derivatives under one draw of the anchors."""
-    if isinstance(rows, PromptRows):
-        flat, restored = ravel_pytree(unknowns)
-        return integral.derivatives(lambda at: point_of(anchors, restored(at)), flat, rows)
     d = rows.y.shape[-1]
     settled = [s for s in Settled.of(unknowns) if s is not None]
     split = 4 if unknowns.neither is None else 5

@@ -73,9 +73,7 @@ def typical_logit(old_logit: Float[Array, ""], spread: Float[Array, ""]) -> Floa
         slope = jnp.exp(both - old - new)  # of log(b / (1-b)), for b (1-b) is the product of both means
         return phi - (old - new - old_logit) / slope
 
-    found = jnp.sign(old_logit) * start
-    for _ in range(_STEPS):
-        found = step(found)
+    found = jax.lax.fori_loop(0, _STEPS, lambda _, phi: step(phi), jnp.sign(old_logit) * start)
     found = jax.lax.stop_gradient(found)
     return step(step(found))
 

@@ -4,12 +4,13 @@
 
 A component N(c, w²) of a mode is N(c + √ρ w v, (1-ρ) w²) in a prompt, so that the law of one sample is the
 same whatever ρ is. The integral is a trapezoid rule around the mode of (u, v) with its curvature, by
-7 x 11 nodes: v first, then u around its line of regression on v. A prompt with one sample has the law of one
+7 x 11 nodes, farther apart far out: v first, then u around its line of regression on v. A prompt with one sample has the law of one
 sample, exactly. Nodes are placed anew under all unknowns; derivatives are those of the rule with the nodes
 held.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -29,11 +30,24 @@ def _stretched(num: int, reach: float, stretch: float) -> tuple[np.ndarray, np.n
     return np.sinh(stretch * x) / stretch, np.log(np.cosh(stretch * x) * (x[1] - x[0]))
 
 
-# Nodes of v and of u, in standard deviations from the mode, and their log volumes: farther apart far out.
-(_NODES_V, _VOLUMES_V), (_NODES_U, _VOLUMES_U) = _stretched(7, 3.3, 0.3), _stretched(11, 4.0, 0.5)
+class _Rule(NamedTuple):
+    """Nodes of v and of u, in standard deviations from the mode, and the logs of their volumes."""
+
+    v: np.ndarray
+    u: np.ndarray
+    log_volume: np.ndarray
+
+    @classmethod
+    def of(cls, v: tuple[int, float, float], u: tuple[int, float, float]) -> "_Rule":
+        (v_nodes, v_volumes), (u_nodes, u_volumes) = _stretched(*v), _stretched(*u)
+        return cls(v_nodes, u_nodes, v_volumes[:, None] + u_volumes)
+
+
+# Farther apart far out, where a skewed density reaches; and fewer nodes, for a climb.
+_FINE, _COARSE = _Rule.of((7, 3.3, 0.3), (11, 4.0, 0.5)), _Rule.of((5, 2.7, 0.2), (7, 3.2, 0.4))
 
 # Steps to the mode by the curvature of complete data, and by Newton; the longest, and the least curvature.
-_EM_STEPS, _NEWTON_STEPS, _LONGEST, _LEAST_CURVATURE = 4, 4, 1.5, 0.3
+_EM_STEPS, _NEWTON_STEPS, _LONGEST, _LEAST_CURVATURE = 3, 2, 1.5, 0.3
 
 # Samples of a chunk of prompts, and samples whose densities are multiplied before the logarithm.
 _CHUNK, _FACTORS = 1024, 8
@@ -68,7 +82,7 @@ def arrange(y: Float[np.ndarray, "n"], prompts: Int[np.ndarray, "n"]) -> Arrange
     order = np.argsort(prompts, kind="stable")
     counts = np.bincount(prompts)
     starts = np.cumsum(counts) - counts
-    sizes = 1 << np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
+    sizes = _padded_sizes(counts)
     pieces, places = [], []
     for size in np.unique(sizes[counts > 0]):
         of_size = np.flatnonzero((sizes == size) & (counts > 0))
@@ -86,6 +100,23 @@ def arrange(y: Float[np.ndarray, "n"], prompts: Int[np.ndarray, "n"]) -> Arrange
     # The first climb is by the first piece.
     order_of_pieces = sorted(range(len(pieces)), key=lambda k: -pieces[k].weights.sum())
     return Arranged([pieces[k] for k in order_of_pieces], [places[k] for k in order_of_pieces])
+
+
+def _padded_sizes(counts: Int[np.ndarray, "P"]) -> Int[np.ndarray, "P"]:
+    """Return to how many samples each prompt is filled: powers of 2, few different ones, for each compiles.
+
+    Prompts of one sample stay as they are; others join the next larger size while half as many fillings as
+    there are samples suffice for it.
+    """
+    sizes: np.ndarray = 1 << np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
+    allowed = counts.sum() // 2
+    known = [int(size) for size in np.unique(sizes) if size > 1]
+    for size, larger in pairwise(known):
+        cost = int(np.sum(sizes == size)) * (larger - size)
+        if cost <= allowed:
+            allowed -= cost
+            sizes[sizes == size] = larger
+    return sizes
 
 
 class Point(NamedTuple):
@@ -151,7 +182,7 @@ def _densities(local: _Local, y: Array, v: Array) -> tuple[Array, Array]:
     return logs, z
 
 
-def _place(local: _Local, y: Array, weights: Array) -> Nodes:
+def _place(local: _Local, y: Array, weights: Array, rule: _Rule) -> Nodes:
     """Place the nodes of prompts, samples (prompt, sample)."""
     factor = jnp.sqrt(local.shift / (1.0 - local.shift))
     num = weights.sum(axis=1)
@@ -190,12 +221,11 @@ def _place(local: _Local, y: Array, weights: Array) -> Nodes:
     at = lax.fori_loop(0, _NEWTON_STEPS, lambda _, here: step(here, True), at)
     a, b, c = jnp.moveaxis(derivatives(at)[2], -1, 0)
     spread_v, spread_u = jnp.sqrt(a / (a * c - b * b)), 1.0 / jnp.sqrt(a)
-    from_v = spread_v[:, None] * _NODES_V
+    from_v = spread_v[:, None] * rule.v
     v = at[:, 1:] + from_v
     line = at[:, :1] - (b / a)[:, None] * from_v
-    u = line[..., None] + spread_u[:, None, None] * _NODES_U
-    volume = _VOLUMES_V[:, None] + _VOLUMES_U
-    return Nodes(v, u, jnp.log(spread_v * spread_u)[:, None, None] + volume)
+    u = line[..., None] + spread_u[:, None, None] * rule.u
+    return Nodes(v, u, jnp.log(spread_v * spread_u)[:, None, None] + rule.log_volume)
 
 
 def _floored(curvature: Array) -> Array:
@@ -209,9 +239,8 @@ def _floored(curvature: Array) -> Array:
 def _log_terms(local: _Local, nodes: Nodes, y: Array, weights: Array) -> Array:
     """Return the log of the integrand times the volume of a cell, shape (prompt, node of v, node of u)."""
     logs, _ = _densities(local, y[..., None], nodes.v[:, None, :])
-    modes = jax.nn.logsumexp(logs, axis=-1)  # (prompt, sample, node, mode)
-    top = modes.max(axis=-1)
-    dense = jnp.exp(modes - top[..., None])
+    top = lax.stop_gradient(logs.max(axis=(-1, -2)))  # (prompt, sample, node)
+    dense = jnp.exp(logs - top[..., None, None]).sum(axis=-1)
     eta = local.phi + local.spread * nodes.u
     old, new = (jax.nn.sigmoid(sign * eta)[:, None] for sign in (1.0, -1.0))
     mixed = old * dense[..., 0, None] + new * dense[..., 1, None]
@@ -231,13 +260,13 @@ def _single(point: Point, y: Array) -> Array:
     return jax.nn.logsumexp((logs + share).reshape(*y.shape, -1), axis=-1)
 
 
-def _chunk_value(point: Point, chunk: PromptRows) -> Array:
+def _chunk_value(point: Point, chunk: PromptRows, rule: _Rule) -> Array:
     """Return the log-likelihood of the prompts of a chunk (prompt, sample, 1)."""
     y, weights = chunk.y[..., 0], chunk.weights
     if y.shape[1] == 1:
         return jnp.sum(weights[:, 0] * _single(point, y[:, 0]))
     local = _local(point)
-    nodes = lax.stop_gradient(_place(lax.stop_gradient(local), y, weights))
+    nodes = lax.stop_gradient(_place(lax.stop_gradient(local), y, weights, rule))
     terms = _log_terms(local, nodes, y, weights)
     known = weights.any(axis=1)
     return jnp.sum(jnp.where(known, jax.nn.logsumexp(terms, axis=(1, 2)), 0.0))
@@ -247,7 +276,7 @@ def log_likelihood(point: Point, rows: PromptRows) -> Float[Array, ""]:
     """Return the log-likelihood of the samples of all prompts of a piece."""
 
     def add(total: Array, chunk: PromptRows) -> tuple[Array, None]:
-        return total + _chunk_value(point, chunk), None
+        return total + _chunk_value(point, chunk, _FINE), None
 
     return lax.scan(add, jnp.zeros(()), rows)[0]
 
@@ -262,7 +291,7 @@ def draw_effects(point: Point, rows: PromptRows, key: Array) -> tuple[Array, Arr
     def of_chunk(given: tuple[PromptRows, Array]) -> tuple[Array, Array]:
         chunk, key = given
         y, weights = chunk.y[..., 0], chunk.weights
-        nodes = _place(local, y, weights)
+        nodes = _place(local, y, weights, _FINE)
         keys = jax.random.split(key, 3)
         logs = _log_terms(local, nodes, y, weights).reshape(len(y), -1)
         probability = jax.nn.softmax(logs, axis=1)
@@ -291,11 +320,11 @@ def share_of(point: Point, u: Array) -> Array:
 
 
 def derivatives(of: Callable[[Array], Point], flat: Float[Array, "D"], rows: PromptRows) -> tuple[Array, ...]:
-    """Return the log-likelihood of a piece, its gradient and its Hessian in raveled unknowns."""
+    """Return the log-likelihood of a piece, its gradient and its Hessian, by fewer nodes, for a climb."""
 
     def add(total: tuple[Array, ...], chunk: PromptRows) -> tuple[tuple[Array, ...], None]:
         def value(flat: Array) -> Array:
-            return _chunk_value(of(flat), chunk)
+            return _chunk_value(of(flat), chunk, _COARSE)
 
         def slope(flat: Array) -> tuple[Array, tuple[Array, Array]]:
             height, gradient = jax.value_and_grad(value)(flat)
