@@ -49,14 +49,10 @@ class Simulated(NamedTuple):
     prompts: np.ndarray
 
 
-SETTINGS = [
-    Setting(*one) for one in product((0.0, 1.0, 2.0), (0.0, 0.3), (20, 50), (4, 16))
-]
+SETTINGS = [Setting(*one) for one in product((0.0, 1.0, 2.0), (0.0, 0.3), (20, 50), (4, 16))]
 
 
-def drawn(
-    setting: Setting, typical: float, drift: np.ndarray, rng: np.random.Generator
-) -> Simulated:
+def drawn(setting: Setting, typical: float, drift: np.ndarray, rng: np.random.Generator) -> Simulated:
     """Draw samples of prompts; an infinite ``typical`` logit gives a reference."""
     codes = np.repeat(np.arange(setting.prompts), setting.samples)
     share = special.expit(typical + setting.spread * rng.normal(size=setting.prompts))
@@ -163,7 +159,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=10, help="worlds of four checkpoints a row")
     options = parser.parse_args()
-    names = ["σ", "shift", "prompts", "samples", "weight", "P(unmoved)", "no drift", "drift", "good", "seconds"]
+    names = [
+        "σ",
+        "shift",
+        "prompts",
+        "samples",
+        "weight",
+        "P(unmoved)",
+        "no drift",
+        "drift",
+        "good",
+        "seconds",
+    ]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for setting in SETTINGS:
         print(f"| {' | '.join(row(setting, options.num))} |", flush=True)

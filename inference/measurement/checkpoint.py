@@ -116,6 +116,7 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
     weight = float(reported.old_weight.mean())
     stats: dict[str, float | str] = {
         "num_samples": checkpoint.num,
+        **({} if prompts is None else {"num_prompts": len(np.unique(prompts.codes))}),
         "streamed": int(checkpoint.streamed),
         **computed,
         **posterior.precision_of(
@@ -142,10 +143,8 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
         **{f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()},
     }
     kept_draws = reported._asdict() | reported_prompts(line.unknowns)
-    if prompts is not None and of_prompts is not None:
-        stats["num_prompts"] = len(np.unique(prompts.codes))
-        if prompts.groups is not None:
-            kept_draws["group_weight"] = _group_weights(references, line, of_prompts, prompts.groups, rng)
+    if prompts is not None and of_prompts is not None and prompts.groups is not None:
+        kept_draws["group_weight"] = _group_weights(references, line, of_prompts, prompts.groups, rng)
     words = verdict.verdicts(stats, references.old.shape[1], references.separation)
     stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
     kept_likelihood = {}
@@ -203,9 +202,8 @@ def _sampled(
 ) -> tuple[laplace.Draws, dict[str, float | str]]:
     """Return draws of the posterior, along the axis where it is seen there alone, and how they were made."""
     references, prior, neither = plan.references, plan.prior, plan.neither
-    seen = pieces.narrowed(checkpoint.rows, 1) if plan.on_line else checkpoint.rows
-    if of_prompts is not None:
-        seen = of_prompts.pieces
+    whole = pieces.narrowed(checkpoint.rows, 1) if plan.on_line else checkpoint.rows
+    seen: Iterable[law.Seen] = whole if of_prompts is None else of_prompts.pieces
     central = climb.find_mode(references.central, prior, seen, neither=neither)
     modes = climb.modes_of_draws(references.draws, prior, seen, central, neither=neither)
     each = plan.num_draws // NUM_DRAWS
@@ -218,7 +216,7 @@ def _sampled(
         return fast, made
     held: nuts.Held
     if of_prompts is None:
-        (held,) = seen
+        (held,) = whole
     else:
         held = of_prompts.pieces
     draws, sampled = nuts.sample(references.draws, prior, held, fast, neither=neither, num=each, rng=rng)

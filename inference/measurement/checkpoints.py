@@ -178,14 +178,14 @@ def measure(
     if named is not None:
         old_reference, new_reference, shapes = in_roles(named, new_task, shapes)
     prior = Prior((shapes[0], shapes[1]), scale)
-    of_references = (False, False) if prompts is False else (old_prompts, new_prompts)
+    own: tuple[Labels, Labels] = (False, False) if prompts is False else (old_prompts, new_prompts)
     checked = inputs.check(
         samples,
         old_reference,
         new_reference,
         drop_missing=drop_missing,
         memory=limit,
-        prompts=(prompts, *of_references),
+        prompts=(prompts, *own),
     )
     names_of_groups = _names_of_groups(checked, prompt_groups)
     projection = project(checked.old, checked.new, max_features)
@@ -228,7 +228,7 @@ def measure(
         "num_log_likelihood_rows": num_rows,
     }
     with jax.enable_x64(True):
-        of_references = None
+        of_references: list[np.ndarray | None] | None = None
         if checked.prompts is not None:
             of_references = [None if p is None else numbered(p) for p in checked.reference_prompts]
             settings |= {"prompts": True, "prompt_groups": len(names_of_groups)}

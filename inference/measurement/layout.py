@@ -24,7 +24,7 @@ def tree_of(
     plan: Plan,
     settings: dict[str, object],
     extra: dict[str, object],
-    groups: Sequence[Hashable] = (),
+    prompt_groups: Sequence[Hashable] = (),
 ) -> xr.DataTree:
     """Return the result of a measurement, whose groups docs/measurement.md describes."""
     per_chain = plan.num_draws // CHAINS
@@ -54,7 +54,8 @@ def tree_of(
     frame, means = plan.references.frame, plan.references.means
     groups = {
         "posterior": xr.Dataset(
-            variables, draws | {"feature": features} | ({"prompt_group": list(groups)} if groups else {})
+            variables,
+            draws | {"feature": features} | ({"prompt_group": list(prompt_groups)} if prompt_groups else {}),
         ),
         "sample_stats": xr.Dataset(stats, {"checkpoint": names}),
         "observed_data": xr.Dataset(

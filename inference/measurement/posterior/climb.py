@@ -13,7 +13,7 @@ from scipy import special
 
 from inference.measurement.posterior import law
 from inference.measurement.posterior.curvature import derivatives
-from inference.measurement.posterior.law import Rows, Unknowns
+from inference.measurement.posterior.law import Seen, Unknowns
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.prior import (
     Prior,
@@ -72,7 +72,7 @@ class Modes(NamedTuple):
         return Quadratic(self.flat, slope, precision, likelihood)
 
 
-def find_mode(anchors: Anchors, prior: Prior, rows: Iterable[Rows], *, neither: bool) -> Modes:
+def find_mode(anchors: Anchors, prior: Prior, rows: Iterable[Seen], *, neither: bool) -> Modes:
     """Return the posterior mode that starts at the references, its scales fitted along.
 
     Many rows are first climbed by some of them: the steps are many there and few at the end. Where modes have
@@ -103,7 +103,7 @@ def find_mode(anchors: Anchors, prior: Prior, rows: Iterable[Rows], *, neither: 
 
 
 def modes_of_draws(
-    anchors: Anchors, prior: Prior, rows: Iterable[Rows], central: Modes, *, neither: bool
+    anchors: Anchors, prior: Prior, rows: Iterable[Seen], central: Modes, *, neither: bool
 ) -> Modes:
     """Return the posterior modes under draws of the anchors, climbed from the central one."""
     start = law.start_of(unbatched(anchors), 0.0, neither)
@@ -111,7 +111,7 @@ def modes_of_draws(
     return _climb(anchors, prior, rows, start, flat, central.scales, _TOLERANCE_OF_DRAWS)
 
 
-def _first_logit(anchors: Anchors, rows: Rows) -> float:
+def _first_logit(anchors: Anchors, rows: Seen) -> float:
     """Return the logit of the old share with the modes at the references, by EM steps."""
     y = np.asarray(rows.y).reshape(-1, rows.y.shape[-1])
     weights = np.ravel(rows.weights)
@@ -133,7 +133,7 @@ def log_odds(anchors: Anchors, y: Float[np.ndarray, "n d"]) -> Float[np.ndarray,
 def _climb(
     anchors: Anchors,
     prior: Prior,
-    rows: Iterable[Rows],
+    rows: Iterable[Seen],
     start: Unknowns,
     flat: Float[np.ndarray, "R D"],
     scales: Float[np.ndarray, "2 2"],
@@ -194,7 +194,7 @@ def newton(
 def _evaluate(
     anchors: Anchors,
     prior: Prior,
-    rows: Iterable[Rows],
+    rows: Iterable[Seen],
     start: Unknowns,
     flat: np.ndarray,
     factors: np.ndarray,

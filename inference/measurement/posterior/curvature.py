@@ -18,14 +18,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from inference.measurement.posterior import law
-from inference.measurement.posterior.law import Rows, Settled, Squares, Unknowns, point_of
+from inference.measurement.posterior.law import Rows, Seen, Settled, Squares, Unknowns, point_of
 from inference.measurement.prompts import integral
 from inference.measurement.prompts.integral import PromptRows
 from inference.measurement.references.anchors import Anchors
 
 
 def derivatives(
-    anchors: Anchors, unknowns: Unknowns, rows: Rows | PromptRows
+    anchors: Anchors, unknowns: Unknowns, rows: Seen
 ) -> tuple[Float[Array, "R"], Float[Array, "R D"], Float[Array, "R D D"]]:
     """Return the log-likelihood of all rows, its gradient and its Hessian in the raveled unknowns.
 
@@ -36,9 +36,12 @@ def derivatives(
     """
     if isinstance(rows, PromptRows):
         # One program, which takes long to compile, for any number of draws.
-        draws = [jax.tree.map(lambda a, r=r: a[r], (anchors, unknowns)) for r in range(len(unknowns.old_logit))]
+        draws = [
+            jax.tree.map(lambda a, r=r: a[r], (anchors, unknowns)) for r in range(len(unknowns.old_logit))
+        ]
         found = [_by_prompt(*one, rows) for one in draws]
-        return jax.tree.map(lambda *parts: jnp.stack(parts), *found)
+        value, gradient, hessian = (jnp.stack(parts) for parts in zip(*found, strict=True))
+        return value, gradient, hessian
     return _of_rows(anchors, unknowns, rows)
 
 

@@ -19,7 +19,7 @@ from scipy import special
 
 from inference.measurement.posterior import law
 from inference.measurement.posterior.climb import Modes, mean_factors, restored, unbatched
-from inference.measurement.posterior.law import Rows, Unknowns
+from inference.measurement.posterior.law import Seen, Unknowns
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.prior import Prior, log_prior, mean_covariance
 from inference.measurement.posterior.scales import CONFIGURATIONS, Quadratic, ScalePosterior
@@ -54,7 +54,7 @@ class Draws(NamedTuple):
 def draw(
     anchors: Anchors,
     prior: Prior,
-    rows: Iterable[Rows],
+    rows: Iterable[Seen],
     scales: ScalePosterior,
     modes: Modes,
     *,
@@ -86,7 +86,7 @@ def draw(
 def _draw(
     anchors: Anchors,
     prior: Prior,
-    rows: Iterable[Rows],
+    rows: Iterable[Seen],
     scales_of: ScalePosterior,
     modes: Modes,
     neither: bool,

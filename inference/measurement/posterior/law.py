@@ -66,6 +66,10 @@ class Rows(NamedTuple):
     weights: Float[AnyArray, "block row"]
 
 
+#: Samples as they are summed over: one by one, or along the axis by prompt.
+type Seen = Rows | PromptRows
+
+
 def rows_of(y: Float[np.ndarray, "n d"]) -> Rows:
     """Arrange samples in blocks."""
     shape = block_shape(len(y))
@@ -219,7 +223,7 @@ def row_log_likelihood(anchors: Anchors, unknowns: Unknowns, rows: Squares) -> F
 
 
 @jax.jit
-def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Rows | PromptRows) -> Float[Array, "R J"]:
+def log_likelihoods(anchors: Anchors, unknowns: Unknowns, rows: Seen) -> Float[Array, "R J"]:
     """Return the log-likelihood of all rows under J unknowns for each of R draws of the anchors."""
 
     def of_anchors(pair: tuple[Anchors, Unknowns]) -> Array:

@@ -135,11 +135,11 @@ def sample(
             special.logit(sites["neither_share"]), sites["neither_mean"], sites["neither_log_scale"]
         )
     tilt = sites.get("tilt", np.zeros((count, num, *start.unknowns.tilt.shape[2:])))
-    seen = ("old_share", "old_mean", "new_mean")
+    seen = ["old_share", "old_mean", "new_mean"]
     prompts = None
     if start.unknowns.prompts is not None:
         prompts = Effects(sites["spread_score"], sites["shift_score"])
-        seen += ("spread_score", "shift_score")
+        seen += ["spread_score", "shift_score"]
     weight = special.logit(sites["old_share"])
     unknowns = Unknowns(weight, sites["old_mean"], sites["new_mean"], tilt, third, prompts)
     scales = np.stack([np.sqrt(sites["axis_variance"]), sites["across_scale"]], axis=-1)

@@ -89,7 +89,7 @@ def bytes_of(num: int, d: int) -> int:
     return _COPIES * 8 * num * (d + 2)
 
 
-def total[Sum](function: Callable[[Rows], Sum], pieces: Iterable[Rows]) -> Sum:
+def total[Piece, Sum](function: Callable[[Piece], Sum], pieces: Iterable[Piece]) -> Sum:
     """Return the sum of a function over pieces; while one is computed the next is read, and no more."""
     summed: Any = None
     for piece in pieces:

@@ -3,10 +3,11 @@
     L_p = ∫∫ N(u) N(v) Π_j [β g_o(s_j | v) + (1-β) g_n(s_j | v)] du dv,    β = sigmoid(φ + σ u)
 
 A component N(c, w²) of a mode is N(c + √ρ w v, (1-ρ) w²) in a prompt, so that the law of one sample is the
-same whatever ρ is. The integral is a trapezoid rule around the mode of (u, v) with its curvature, by
-7 x 11 nodes, farther apart far out: v first, then u around its line of regression on v. A prompt with one sample has the law of one
-sample, exactly. Nodes are placed anew under all unknowns; derivatives are those of the rule with the nodes
-held.
+same whatever ρ is. The integral is a trapezoid rule around the mode of (u, v) with its curvature, by 7 x 11
+nodes, farther apart far out: v first, then u around its line of regression on v. A prompt with one sample has
+the law of one sample, exactly. Nodes are placed anew under all unknowns; derivatives are those of the rule
+with the nodes held. The error of log L_p is 1e-3 as a rule, for σ up to 3; where ρ is above one half and a
+prompt has few samples, (u, v) may have two modes, of which one is taken, and it is up to 0.05.
 """
 
 from collections.abc import Callable
@@ -299,7 +300,7 @@ def draw_effects(point: Point, rows: PromptRows, key: Array) -> tuple[Array, Arr
         v = jnp.broadcast_to(nodes.v[..., None], nodes.u.shape)
         found = []
         for values, axis, jitter in ((nodes.u, 2, keys[1]), (v, 1, keys[2])):
-            width = jnp.abs(jnp.gradient(values, axis=axis)).reshape(len(y), -1)
+            width = jnp.abs(jnp.asarray(jnp.gradient(values, axis=axis))).reshape(len(y), -1)
             flat = values.reshape(len(y), -1)
             mean = jnp.sum(probability * flat, axis=1)
             variance = jnp.sum(probability * (flat - mean[:, None]) ** 2, axis=1)
@@ -319,10 +320,12 @@ def share_of(point: Point, u: Array) -> Array:
     return jax.nn.sigmoid(local.phi + local.spread * u)
 
 
-def derivatives(of: Callable[[Array], Point], flat: Float[Array, "D"], rows: PromptRows) -> tuple[Array, ...]:
+def derivatives(
+    of: Callable[[Array], Point], flat: Float[Array, "D"], rows: PromptRows
+) -> tuple[Array, Array, Array]:
     """Return the log-likelihood of a piece, its gradient and its Hessian, by fewer nodes, for a climb."""
 
-    def add(total: tuple[Array, ...], chunk: PromptRows) -> tuple[tuple[Array, ...], None]:
+    def add(total: tuple[Array, Array, Array], chunk: PromptRows) -> tuple[tuple[Array, Array, Array], None]:
         def value(flat: Array) -> Array:
             return _chunk_value(of(flat), chunk, _COARSE)
 

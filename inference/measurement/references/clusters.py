@@ -42,7 +42,8 @@ class Likeness(NamedTuple):
             (1.0, 0.0, 0.0, 1.0) if p is None else analysis_of_variance(x, p)
             for x, p in zip(along, prompts, strict=True)
         ]
-        return cls(*np.array(found).T, factor)
+        ratio, between, within, size = np.array(found).T
+        return cls(ratio, between, within, size, factor)
 
     def log_likelihood(self, shift: Float[AnyArray, "..."]) -> Float[AnyArray, "..."]:
         """Return the log-likelihood of ρ, unbatched, up to a constant."""

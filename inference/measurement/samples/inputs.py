@@ -213,14 +213,14 @@ def _check(
     checked = Checked(source, summaries, tuple(found.values()), features, total, copies)
     if many:
         return checked
-    of_references = []
+    found_prompts: list[np.ndarray | None] = []
     for task, (word, reference) in given.items():
         if not isinstance(reference, Samples) or reference.prompts is None:
-            of_references.append(None)
+            found_prompts.append(None)
             continue
         labels = codes_of(word, reference.prompts(0), _finite(arrays[task]))
-        of_references.append(labels if once[task] is None else labels[once[task]])
-    return _with_prompts(checked, tuple(of_references))
+        found_prompts.append(labels if once[task] is None else labels[once[task]])
+    return _with_prompts(checked, tuple(found_prompts))
 
 
 def _with_prompts(checked: Checked, references: tuple[np.ndarray | None, ...]) -> Checked:

@@ -34,6 +34,10 @@ LEAST_SEPARATION = 1.0
 _MOST_REPEATED, _MOST_ERRORS, _LEAST_RATIO, _LEAST_CORRELATION = 0.01, 5.0, 0.1, 0.05
 
 
+#: With fewer prompts than this their spread is hardly known.
+LEAST_PROMPTS = 10
+
+
 def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> tuple[str, str]:
     """Return the verdicts on the weight and on the drift: ``good``, ``weak: …`` or ``not to be trusted: …``.
 
@@ -43,10 +47,18 @@ def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> 
         separation: of the references [Mahalanobis].
     """
     bad, weak = computation_of(stats)
-    bad += dependence_of(stats)
+    dependent = dependence_of(stats)
+    if dependent and "num_prompts" not in stats:
+        dependent = [f"{dependent[0]}: where several are of one prompt, label them by prompts"]
+    bad += dependent
     if separation < LEAST_SEPARATION:
         bad.append(f"the references are hardly apart ({separation:.2g} Mahalanobis)")
     bad += _off(stats, [name for name in STATISTICS if name not in ACROSS])
+    if stats.get("num_prompts", LEAST_PROMPTS) < LEAST_PROMPTS:
+        weak.append(
+            f"the samples come from {stats['num_prompts']} prompts, whose spread is then hardly known: "
+            f"intervals are of new prompts with {LEAST_PROMPTS} or more"
+        )
     drift_bad, drift_weak = list(bad), list(weak)
     for mode, other in (("old", "new"), ("new", "old")):
         share = float(stats[f"contaminated_{mode}"])
