@@ -91,6 +91,7 @@ class Settings(BaseSettings):
         show="40 % of the machine's",
         stored=False,
     )
+    ignore_prompts: bool = setting(flag, "Count samples of one prompt as independent.", False)
     drop_missing: bool = setting(flag, "Leave out rows that are not finite.", False)
     seed: int = setting(partial(integer, at_least=0), "Seed of all random numbers.", 0)
 
@@ -108,6 +109,8 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     references = _references(settings)
     options = inspect.signature(measure).parameters.keys() - {"old_reference", "new_reference"}
     given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in options}
+    if settings.ignore_prompts:
+        given["prompts"] = False
     given |= {"memory": None if settings.memory is None else settings.memory * 2**30, "progress": progress}
     given_samples = settings.run, *references.values()
     of_texts = [is_of_texts(source) for source in given_samples]
@@ -133,6 +136,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
             progress=progress,
         )
         samples, sources_of, said = embedded.samples, {**embedded.references}, embedded.said
+        given = embedded.labels() | given
     tree = measure(samples, sources_of, **given)
     if of_texts[0]:
         tree.attrs["embedder"] = settings.embedder

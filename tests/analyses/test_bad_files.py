@@ -236,7 +236,7 @@ def test_the_numbers_in_lists_count_in_the_size_of_a_file(tmp_path, monkeypatch)
         (
             embedded(RUN[0], prompt="x", id=1),
             OLD,
-            "samples must have no column beside embedding and checkpoint; got prompt, id",
+            "samples must have no column beside embedding, checkpoint and prompt; got id",
         ),
         (
             embedded([[1.0, 2.0], [3.0]]),

@@ -35,6 +35,7 @@ class Embedded(NamedTuple):
         prompts: of each checkpoint's samples, where the files have them.
         embedder: name of what made the features.
         said: returns the texts, prompts and ids of a checkpoint by its place.
+        reference_prompts: of each task's samples, None where its files have none.
     """
 
     samples: dict[Hashable, np.ndarray]
@@ -42,6 +43,15 @@ class Embedded(NamedTuple):
     prompts: dict[Hashable, list[str]]
     embedder: str
     said: Callable[[int], Said]
+    reference_prompts: Mapping[str, list[str] | None]
+
+    def labels(self) -> dict[str, Any]:
+        """Return the prompts as options of `measure`: none of more tasks, or where no prompt comes twice."""
+        repeated = any(len(set(given)) < len(given) for given in self.prompts.values())
+        if not repeated or set(self.references) != {"old", "new"}:
+            return {}
+        prompts = {name: self.prompts.get(name, [""] * len(rows)) for name, rows in self.samples.items()}
+        return {"prompts": prompts} | {f"{k}_prompts": p for k, p in self.reference_prompts.items()}
 
 
 def measure_generations(
@@ -74,7 +84,8 @@ def measure_generations(
             none.
         drop_missing: whether rows without text are left out instead of refused.
         progress: whether to show progress bars.
-        **options: those of `inference.measure`.
+        **options: those of `inference.measure`; ``prompts=False`` counts answers to one prompt as
+            independent, which otherwise are measured by prompt.
 
     Returns:
         The DataTree of `inference.measure`, with ``/examples`` (see `inference.measurement.examples`).
@@ -94,8 +105,8 @@ def measure_generations(
         drop_missing=drop_missing,
         progress=progress,
     )
-    given: dict[str, Any] = {"drop_missing": drop_missing, "progress": progress} | options
-    tree = measure(embedded.samples, embedded.references, **given)
+    given: dict[str, Any] = {"drop_missing": drop_missing, "progress": progress}
+    tree = measure(embedded.samples, embedded.references, **(given | embedded.labels() | options))
     tree.attrs["embedder"] = embedded.embedder
     if num_examples:
         found = examples(tree, embedded.samples, num=num_examples, said=embedded.said)
@@ -148,7 +159,15 @@ def embed_generations(
         completions = run.load(index)
         return Said(completions.texts, completions.prompts, completions.ids)
 
-    return Embedded(samples, references, prompts, made.name, said)
+    of_tasks = {task: _prompts_of(read) for task, read in zip(references, tasks, strict=True)}
+    return Embedded(samples, references, prompts, made.name, said, of_tasks)
+
+
+def _prompts_of(reference: Generations) -> list[str] | None:
+    """Return the prompts of a reference, None where a file has none."""
+    parts = [reference.load(index).prompts for index in range(len(reference.names))]
+    known = [part for part in parts if part is not None]
+    return [prompt for part in known for prompt in part] if len(known) == len(parts) else None
 
 
 def embedder_of(given: str | Path | Embedder | Callable[[list[str]], Any]) -> Embedder:

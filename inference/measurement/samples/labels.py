@@ -84,7 +84,9 @@ def codes_of(what: str, labels: np.ndarray, kept: Bool[np.ndarray, "n"]) -> np.n
     found = np.asarray(labels, dtype=object)[kept]
     missing = int(pd.isna(found).sum()) + int(sum(isinstance(one, str) and not one.strip() for one in found))
     if missing:
-        raise InputError(f"every sample of {what} must have a prompt, or none; {missing} have none")
+        raise InputError(
+            f"every sample of {what} must have a prompt, or prompts be ignored; {missing} have none"
+        )
     if len(set(found)) < 2:
         raise InputError(f"{what} must have at least two prompts; got one alone")
     return found
