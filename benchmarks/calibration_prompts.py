@@ -49,7 +49,10 @@ class Simulated(NamedTuple):
     prompts: np.ndarray
 
 
-SETTINGS = [Setting(*one) for one in product((0.0, 1.0, 2.0), (0.0, 0.3), (20, 50), (4, 16))]
+# Prompts and samples of a prompt: few with many, and many with few.
+_SIZES = ((20, 16), (50, 4))
+
+SETTINGS = [Setting(*one, *size) for one in product((0.0, 1.0, 2.0), (0.0, 0.3)) for size in _SIZES]
 
 
 def drawn(setting: Setting, typical: float, drift: np.ndarray, rng: np.random.Generator) -> Simulated:
