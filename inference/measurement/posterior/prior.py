@@ -13,15 +13,13 @@ to the new one explains samples of the new task alone as well as no old mode doe
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from scipy import special, stats
 
 from inference.measurement.posterior.law import Unknowns
 from inference.measurement.prompts.effects import shift_of
 from inference.measurement.references.anchors import Anchors
-from inference.measurement.references.clusters import Likeness
 from mixture_models.types import AnyArray, Scalar
 
 #: Degrees of freedom of the Student-t laws of displacement.
@@ -138,25 +136,15 @@ def prior_derivatives(
     if unknowns.prompts is not None and anchors.likeness is not None:
         spread, shift = unknowns.prompts
         gradient[:, -2], bends[:, -2] = -spread, -1.0
-        known = _likeness_derivatives(anchors.likeness, shift)
-        gradient[:, -1], bends[:, -1] = -shift + np.asarray(known[0]), -1.0 + np.asarray(known[1])
+        slope, bend = anchors.likeness.derivatives(shift_of(shift))
+        density = stats.norm.pdf(shift)  # the derivative of ρ in its score, whose own is -score times it
+        gradient[:, -1] = -shift + slope * density
+        bends[:, -1] = -1.0 + bend * density**2 - slope * shift * density
     hessian = bends[:, :, None] * np.eye(size)
     for mode in (0, 1):
         place = slice(1 + mode * d, 1 + (mode + 1) * d)
         hessian[:, place, place] -= precisions[mode]
     return gradient, hessian
-
-
-@jax.jit
-def _likeness_derivatives(
-    likeness: Likeness, score: Float[Array, "R"]
-) -> tuple[Float[Array, "R"], Float[Array, "R"]]:
-    """Return the first two derivatives of what the references say of ρ, in its score."""
-
-    def value(score: Array) -> Array:
-        return likeness.log_likelihood(shift_of(score))
-
-    return jax.vmap(jax.grad(value))(score), jax.vmap(jax.grad(jax.grad(value)))(score)
 
 
 def log_sides(anchors: Anchors, unknowns: Unknowns) -> Float[AnyArray, "..."]:

@@ -14,6 +14,9 @@ from inference.measurement.prompts.integral import Arranged, PromptRows
 from inference.measurement.references.anchors import Anchors
 from inference.measurement.references.clusters import concentration_of
 
+# Draws of a call.
+_BATCH = 64
+
 
 class PromptDraws(NamedTuple):
     """Draws of what every prompt of a checkpoint has of its own, N draws.
@@ -43,17 +46,22 @@ def prompt_draws(
         arranged: the samples along the axis.
         rng: of the seed.
     """
-    pairs = (
-        jax.tree.map(lambda a: np.asarray(a)[which[0]], anchors),
-        jax.tree.map(lambda a: np.asarray(a)[which], unknowns),
-    )
     num = 1 + max(int(place.max()) for place in arranged.places)
     shares, places = (np.zeros((len(which[0]), num)) for _ in range(2))
     for piece, at in zip(arranged.pieces, arranged.places, strict=True):
-        keys = jax.random.split(jax.random.key(int(rng.integers(2**63))), len(which[0]))
-        drawn = _drawn(*pairs, piece, keys)
-        for found, values in zip((shares, places), drawn, strict=True):
-            found[:, at[at >= 0]] = np.asarray(values)[:, at >= 0]
+        for first in range(0, len(which[0]), _BATCH):
+            # One program for any number of draws: the last batch is filled by its last draw.
+            some = np.minimum(np.arange(first, first + _BATCH), len(which[0]) - 1)
+            r, j = which[0][some], which[1][some]
+            keys = jax.random.split(jax.random.key(int(rng.integers(2**63))), _BATCH)
+            drawn = _drawn(
+                jax.tree.map(lambda a, r=r: np.asarray(a)[r], anchors),
+                jax.tree.map(lambda a, r=r, j=j: np.asarray(a)[r, j], unknowns),
+                piece,
+                keys,
+            )
+            for found, values in zip((shares, places), drawn, strict=True):
+                found[np.ix_(some, at[at >= 0])] = np.asarray(values)[:, at >= 0]
     return PromptDraws(shares, places)
 
 

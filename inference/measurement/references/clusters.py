@@ -57,6 +57,23 @@ class Likeness(NamedTuple):
             total = total - 0.5 * degrees[0] * xp.log(raised) - 0.5 * sum(degrees) * xp.log1p(scaled)
         return total
 
+    def derivatives(self, shift: Float[np.ndarray, "..."]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first two derivatives of the log-likelihood in ρ, unbatched."""
+        first, second = np.zeros_like(shift), np.zeros_like(shift)
+        for k in (0, 1):
+            left, m, a = 1.0 - self.factor[k] * shift, self.size[k], self.factor[k]
+            raised = 1.0 + m * (1.0 - left) / left
+            degrees = self.between[k], self.within[k]
+            scaled = degrees[0] * self.ratio[k] / np.maximum(degrees[1], 1.0)
+            whole = raised * (raised + scaled)
+            slope = -0.5 * degrees[0] / raised + 0.5 * sum(degrees) * scaled / whole
+            bend = 0.5 * degrees[0] / raised**2
+            bend = bend - 0.5 * sum(degrees) * scaled * (2.0 * raised + scaled) / whole**2
+            steep = m * a / left**2
+            first = first + slope * steep
+            second = second + bend * steep**2 + slope * 2.0 * m * a**2 / left**3
+        return first, second
+
 
 def analysis_of_variance(
     x: Float[np.ndarray, "n"], clusters: Int[np.ndarray, "n"]

@@ -175,6 +175,11 @@ def test_derivatives_are_those_of_the_likelihood_and_the_prior():
             float(one.likeness.log_likelihood(np.array(stats.norm.cdf(v)))) - v * v / 2
             for v in (x - 1e-5, x + 1e-5)
         ]
+        at_three = [
+            float(one.likeness.log_likelihood(np.array(stats.norm.cdf(x + h)))) for h in (-1e-3, 0.0, 1e-3)
+        ]
+        want = (at_three[0] - 2 * at_three[1] + at_three[2]) / 1e-6 - 1.0
+        assert bend[-1, -1] == pytest.approx(want, rel=1e-3)
         assert slope[-1] == pytest.approx((at_x[1] - at_x[0]) / 2e-5, rel=1e-4, abs=1e-4)
 
 
