@@ -212,7 +212,9 @@ def _sampled(
     made: dict[str, float | str] = {"k_hat": fast.k_hat, "efficiency": fast.efficiency, "method": "laplace"}
     made |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     doubtful = plan.method == "auto" and not fast.k_hat <= laplace.MOST_K_HAT
-    if not (plan.method == "nuts" or (doubtful and not checkpoint.streamed)):
+    # By prompt every step of NUTS integrates over all prompts: hours, unless it is asked for.
+    goes_on = doubtful and not checkpoint.streamed and of_prompts is None
+    if not (plan.method == "nuts" or goes_on):
         return fast, made
     held: nuts.Held
     if of_prompts is None:

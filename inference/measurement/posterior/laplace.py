@@ -35,6 +35,10 @@ _SIGNS = np.array([-1.0, 1.0])
 ATTEMPTS = ((1.1, 2), (1.15, 4), (1.25, 4))
 
 
+# Standard deviation that a score of prompts is proposed with, unless that is more than twice its own.
+_SCORE_SPREAD = 0.7
+
+
 class Draws(NamedTuple):
     """Draws of a checkpoint's posterior in the frame, equally weighted, J for each of R draws of the anchors.
 
@@ -101,7 +105,7 @@ def _draw(
     count, proposed = len(modes.flat), times * num
     scales, moved, log_odds = scales_of.propose(count * proposed, rng, shares)
     scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
-    quadratics = modes.quadratic(anchors)
+    quadratics = _of_scores(modes.quadratic(anchors), start)
     parts = [
         _propose_unknowns(one, Quadratic(*(a[r] for a in quadratics)), scales[r], rng, width)
         for r in range(count)
@@ -127,6 +131,26 @@ def _draw(
         float(1.0 / np.sum((weight / count) ** 2) / weight.size),
     )
     return draws, shares
+
+
+def _of_scores(quadratic: Quadratic, start: Unknowns) -> Quadratic:
+    """Widen the scores of prompts, the last two unknowns.
+
+    Toward no spread and no shift a likelihood is flat, and the tail is that of the prior, in which a score has
+    standard deviation 1: what is narrow is proposed up to twice as wide.
+    """
+    if start.prompts is None:
+        return quadratic
+    spread = 1.0 / np.sqrt(np.maximum(np.diagonal(quadratic.precision, axis1=1, axis2=2)[:, -2:], 1e-6))
+    wider = np.maximum(1.2 * spread, np.minimum(_SCORE_SPREAD, 2.0 * spread))
+    root = np.ones(quadratic.flat.shape)
+    root[:, -2:] = spread / wider
+    both = root[:, :, None] * root[:, None, :]
+    return quadratic._replace(
+        slope=root * quadratic.slope,
+        precision=both * quadratic.precision,
+        likelihood=both * quadratic.likelihood,
+    )
 
 
 def _shared_odds(
