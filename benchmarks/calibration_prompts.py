@@ -1,15 +1,15 @@
 """What it costs to ignore prompts, and how often intervals hold what is true when they are modelled.
 
-    python -m benchmarks.calibration_prompts --num 10
+    python -m benchmarks.calibration_prompts --num 3
 
 Every prompt has its own old share, whose logit spreads by σ, and its own shift of the features, a share of
 their variance (its intraclass correlation). The references are of other prompts, labelled too. Half of the
-checkpoints have drifted. A row is a kind of prompts.
+checkpoints have drifted. A row pools 20 prompts of 16 samples and 50 of 4.
 """
 
 import argparse
 import time
-from itertools import product
+from itertools import groupby, product
 from typing import NamedTuple
 
 import numpy as np
@@ -136,9 +136,8 @@ def measured(setting: Setting, number: int) -> pd.DataFrame:
     return pd.concat(rows)
 
 
-def row(setting: Setting, num: int) -> list[str]:
+def row(frame: pd.DataFrame) -> list[str]:
     """Return a row of the table of docs/measurement.md: ignoring prompts / modelling them."""
-    frame = pd.concat([measured(setting, number) for number in range(num)])
     pair = [frame[frame["modelled"] == modelled] for modelled in (False, True)]
     still = [one[one["drift"] == 0.0] for one in pair]
     moved = [one[one["drift"] > 0.0] for one in pair]
@@ -147,36 +146,36 @@ def row(setting: Setting, num: int) -> list[str]:
         return " / ".join(f"{one[column].mean():.2f}" for one in parts)
 
     return [
-        *(f"{one:g}" for one in setting),
+        f"{len(pair[0])}",
         both(pair, "weight_held"),
+        both(pair, "weight_width"),
         both(still, "unmoved"),
         both(still, "drift_held"),
         both(moved, "drift_held"),
         both(pair, "good"),
-        f"{pair[1]['seconds'].median():.1f}",
     ]
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num", type=int, default=10, help="worlds of four checkpoints a row")
+    parser.add_argument("--num", type=int, default=3, help="worlds of four checkpoints a setting")
     options = parser.parse_args()
     names = [
         "σ",
-        "shift",
-        "prompts",
-        "samples",
+        "correlation",
+        "checkpoints",
         "weight",
+        "its width",
         "P(unmoved)",
         "no drift",
         "drift",
         "good",
-        "seconds",
     ]
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
-    for setting in SETTINGS:
-        print(f"| {' | '.join(row(setting, options.num))} |", flush=True)
+    for (spread, likeness), settings in groupby(SETTINGS, key=lambda setting: setting[:2]):
+        frame = pd.concat([measured(s, number) for s in settings for number in range(options.num)])
+        print(f"| {spread:g} | {likeness:g} | {' | '.join(row(frame))} |", flush=True)
 
 
 if __name__ == "__main__":

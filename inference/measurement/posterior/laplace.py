@@ -136,7 +136,7 @@ def _draw(
 def _of_scores(quadratic: Quadratic, start: Unknowns) -> Quadratic:
     """Widen the scores of prompts, the last two unknowns.
 
-    Toward no spread and no shift a likelihood is flat, and the tail is that of the prior, in which a score has
+    Toward no spread and no shift a likelihood is flat, and the tail is that of the prior, where a score has
     standard deviation 1: what is narrow is proposed up to twice as wide.
     """
     if start.prompts is None:
