@@ -1,6 +1,7 @@
 """How much old behaviour does a real run keep, and how far has it moved?"""
 
 import inspect
+import json
 import sys
 from dataclasses import dataclass, fields
 from functools import partial
@@ -23,6 +24,7 @@ from inference.measurement.generations.files import is_of_texts
 from inference.measurement.generations.measure_generations import embed_generations
 from inference.measurement.generations.rows import Columns
 from inference.measurement.samples import sources
+from inference.storage.reading import reading
 from mixture_models.validation import InputError, flag, folder_of, integer, one_of, path_of, positive
 
 
@@ -92,6 +94,9 @@ class Settings(BaseSettings):
         stored=False,
     )
     ignore_prompts: bool = setting(flag, "Count samples of one prompt as independent.", False)
+    prompt_groups: Path | None = setting(
+        path_of, "Groups of prompts: .csv with columns prompt and group, or .json from prompt to group.", None
+    )
     drop_missing: bool = setting(flag, "Leave out rows that are not finite.", False)
     seed: int = setting(partial(integer, at_least=0), "Seed of all random numbers.", 0)
 
@@ -111,6 +116,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in options}
     if settings.ignore_prompts:
         given["prompts"] = False
+    given["prompt_groups"] = None if settings.prompt_groups is None else _groups_in(settings.prompt_groups)
     given |= {"memory": None if settings.memory is None else settings.memory * 2**30, "progress": progress}
     given_samples = settings.run, *references.values()
     of_texts = [is_of_texts(source) for source in given_samples]
@@ -144,6 +150,24 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         tree["examples"] = xr.DataTree(examples(tree, samples, num=settings.num_examples, said=said))
     tree["shown"] = xr.DataTree(samples_shown.shown(tree, samples, sources_of))
     return tree
+
+
+def _groups_in(path: Path) -> dict[Any, Any]:
+    """Return the group of each prompt that a file names.
+
+    Raises:
+        InputError: a file that cannot be read, or of other columns.
+    """
+    one_of(f"the suffix of {path}", path.suffix, (".csv", ".json"))
+    with reading(path, f"{path} must be a readable {path.suffix} file from prompts to groups"):
+        if path.suffix == ".json":
+            found = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            table = pd.read_csv(path)
+            found = None if {"prompt", "group"} - set(table) else table.set_index("prompt")["group"].to_dict()
+    if not isinstance(found, dict):
+        raise InputError(f"{path} must be an object from prompts to groups, or have columns prompt and group")
+    return found
 
 
 def _references(settings: Settings) -> dict[str, Path]:

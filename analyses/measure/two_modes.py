@@ -30,6 +30,11 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     columns: dict[str, Any] = {"num_samples": stats["num_samples"]}
     for name in ("old_weight", "old_drift", "new_gap"):
         columns |= tables.interval_columns(name, posterior[name])
+    for name in ("prompt_spread", "prompt_shift"):
+        columns |= tables.interval_columns(name, posterior[name]) if name in posterior else {}
+    for group in posterior.coords.get("prompt_group", xr.DataArray([])).to_numpy():
+        of_group = posterior["group_weight"].sel(prompt_group=group, drop=True)
+        columns |= tables.interval_columns(f"old_weight_of_{group}", of_group)
     for name in (*_OF_MODES, *OF_CHECKPOINTS):
         columns[name] = stats[name]
     return pd.DataFrame(

@@ -44,4 +44,10 @@ def answer(tree: xr.DataTree) -> list[str]:
         f"What is left of the old behaviour has drifted by {tables.inline(row, 'old_drift')}; P(it has not "
         f"moved) {tables.probability(float(row['old_unmoved_probability']))}."
     )
-    return [kept + ".", moved, f"The new behaviour is {tables.inline(row, 'new_gap')} from its reference."]
+    groups = tree["posterior"].coords.get("prompt_group", xr.DataArray([])).to_numpy()
+    of_groups = [
+        f"On prompts of {group} the old weight is {tables.inline(row, f'old_weight_of_{group}')}."
+        for group in groups
+    ]
+    gap = f"The new behaviour is {tables.inline(row, 'new_gap')} from its reference."
+    return [kept + ".", *of_groups, moved, gap]

@@ -167,3 +167,40 @@ def test_bad_references_are_one_sentence(massdrift, files, monkeypatch, argument
     assert said in error
     assert len(error.strip().splitlines()) == 1
     assert not (files / "nowhere").exists()
+
+
+@pytest.mark.slow
+def test_groups_of_prompts_have_their_weights(massdrift, files, tmp_path):
+    rng = np.random.default_rng(3)
+    prompts = np.repeat(np.arange(12), 10)
+    is_old = rng.uniform(size=120) < np.where(prompts < 6, 0.9, 0.2)
+    samples = rng.normal(size=(120, 2)) + np.where(is_old[:, None], 0.0, [4.0, 0.0])
+    np.savez(files / "asked.npz", samples=samples, prompt=prompts, checkpoint=np.zeros(120, int))
+    groups = pd.DataFrame({"prompt": range(12), "group": ["sums"] * 6 + ["logic"] * 6})
+    groups.to_csv(tmp_path / "groups.csv", index=False)
+    references = ["--old-reference", files / "old.npz", "--new-reference", files / "new.npz"]
+    arguments = ["measure", files / "asked.npz", *references, "--num-draws=100", "--quiet"]
+    code, _, _ = massdrift(*arguments, "--prompt-groups", tmp_path / "groups.csv", "--out", tmp_path / "out")
+    assert code == 0
+    row = pd.read_csv(tmp_path / "out" / "summary.csv").iloc[0]
+    assert row["old_weight_of_sums"] == pytest.approx(is_old[:60].mean(), abs=0.12)
+    assert row["old_weight_of_logic"] == pytest.approx(is_old[60:].mean(), abs=0.12)
+    assert row["prompt_spread"] > 0.5
+    assert "On prompts of sums the old weight is " in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_file_of_groups_that_is_none_is_one_sentence(massdrift, files, tmp_path):
+    (tmp_path / "bad.json").write_text("[1, 2]")
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    references = ["--old-reference", files / "old.npz", "--new-reference", files / "new.npz"]
+    for name, said in (
+        ("bad.json", "an object"),
+        ("bad.csv", "columns prompt and group"),
+        ("bad.txt", "suffix"),
+    ):
+        (tmp_path / "bad.txt").write_text("")
+        arguments = ["--prompt-groups", tmp_path / name, "--out", tmp_path / "out"]
+        code, _, error = massdrift("measure", files / "rl.npz", *references, *arguments)
+        assert code == 2
+        assert said in error
+        assert error.count("\n") == 1
