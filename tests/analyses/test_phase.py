@@ -75,7 +75,7 @@ def test_the_summary_tells_both_sides_of_the_lines_apart(tree):
 
 
 def test_table_and_figures_are_drawn(tree, tmp_path):
-    assert phase.table(tree).row_count == 6
+    assert len(phase.table(tree).rows) == 6
     outputs.write_analysis(phase, tree, tmp_path)
     names = {"results.zarr", "summary.csv"}
     names |= {f"phase_{n}.{s}" for n in ("mass", "drift") for s in ("png", "svg")}

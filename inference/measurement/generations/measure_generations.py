@@ -134,10 +134,8 @@ def embed_generations(
     folder = None if cache is None else folder_of("cache", cache)
     drop_missing = flag("drop_missing", drop_missing)
     by_name = named_references(old_reference, new_reference, None)
-    pair = {"old": old_reference, "new": new_reference}
-    sources: dict[str, Any] = (
-        {f"{task}_reference": source for task, source in pair.items()} if by_name is None else by_name
-    )
+    tasks_of: dict[str, Any] = {"old": old_reference, "new": new_reference} if by_name is None else by_name
+    sources = {f"{task}_reference": source for task, source in tasks_of.items()}
     run, *tasks = (
         source
         if isinstance(source, Generations)
@@ -147,7 +145,7 @@ def embed_generations(
     texts = [task.all_texts() for task in tasks]
     made = made.fitted(*([text for text in of_task if text] for of_task in texts))
     features = [features_of(of_task, made, folder=folder, progress=progress) for of_task in texts]
-    references = dict(zip(pair if by_name is None else by_name, features, strict=True))
+    references = dict(zip(tasks_of, features, strict=True))
     samples, prompts = {}, {}
     for index, name in enumerate(run.names):
         completions = run.load(index)

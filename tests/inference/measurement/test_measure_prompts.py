@@ -251,6 +251,7 @@ def test_prompts_are_measured(run, measured):
         assert 0.01 < float(shares.sel(prompt_group=name).std()) < 0.06
 
 
+@pytest.mark.slow
 def test_ignoring_prompts_makes_intervals_too_short_and_says_so(run, measured):
     samples, ((old, _), (new, _)) = run
     ignored = measure([y for y, _ in samples], old, new, covariance="axis", progress=False)
@@ -323,6 +324,7 @@ def test_tasks_by_name_take_no_prompts(run):
         measure(samples[0][0], references, prompts=samples[0][1], progress=False)
 
 
+@pytest.mark.slow
 def test_few_prompts_are_weak_and_copies_between_prompts_are_said(run):
     _, ((old, a), (new, b)) = run
     y, prompts = labelled(np.random.default_rng(2), 0.0, 6, 40)
