@@ -17,7 +17,7 @@ from .measurement import (
 from .results import open, save
 from .sweeps import open_sweep, sweep
 from .training.sequence import train_sequence
-from .training.stages import Stage
+from .training.stages import Stage, stages_of
 from .training.train import train
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "read_generations",
     "save",
     "sequence_flow",
+    "stages_of",
     "sweep",
     "train",
     "train_sequence",

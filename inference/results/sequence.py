@@ -94,7 +94,7 @@ def sequence_tree(
         "trajectory_stats": xr.Dataset({"diverged_step": (_DIMS, diverged_step[None])}, coords),
         "constant_data": constant_data(mixtures).assign(own_stage=own_stage),
     }
-    performance = performance_of(stages, [targets[0], *targets])
+    performance = performance_of(stages, [targets[0], *targets], own_stage)
     if performance is not None:
         groups["stages"] = groups["stages"].assign(task_performance=performance)
         groups["forgetting"] = forgetting_of(groups["stages"]["task_performance"], own_stage)
@@ -104,16 +104,20 @@ def sequence_tree(
     )
 
 
-def performance_of(stages: xr.Dataset, targets: Sequence[Mixture]) -> xr.DataArray | None:
+def performance_of(
+    stages: xr.Dataset, targets: Sequence[Mixture], own_stage: xr.DataArray
+) -> xr.DataArray | None:
     """Return the performance R[stage, task] = min(max(retention/α, 0), 1), None without a retention.
 
     Retentions are shares of behaviour and sum to 1, so that a task which was all of it must give way to
     others: R = 1 as long as a task keeps the share α that the stage's target gives it, and 0 once nothing of
-    it is left.
+    it is left. Before a task's own stage α is its share in the target of that stage: targets may ask for
+    little of what is not taught yet, and a little is then no performance.
 
     Args:
         stages: what is recorded, with a dim stage; ``task_retention``, or the ``retention`` of two modes.
         targets: one a stage, the first stage's also for the start.
+        own_stage: the stage that teaches a task, by task, 0 for a task that was known at the start.
     """
     names = list(targets[0].names)
     if "task_retention" in stages:
@@ -124,6 +128,8 @@ def performance_of(stages: xr.Dataset, targets: Sequence[Mixture]) -> xr.DataArr
     else:
         return None
     weights = np.stack([np.asarray(target.weights, np.float64) for target in targets])
+    wanted_at = np.maximum(np.arange(len(targets))[:, None], own_stage.sel(task=names).to_numpy())
+    weights = np.take_along_axis(weights, wanted_at, axis=0)
     shares = xr.DataArray(weights, {"stage": stages["stage"].to_numpy(), "task": names}, ("stage", "task"))
     result: xr.DataArray = (kept / shares).clip(0.0, 1.0)
     return result.transpose(*_DIMS, "stage", "task")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
+import optax
 
 from inference import results
 from mixture_models.mixture.mixture import Mixture, like_tasks
@@ -72,6 +73,14 @@ def check_factors(factors: Mapping[str, float] | None) -> dict[str, float]:
             f"learning_rate_factors must not be negative; got {checked[negative[0]]:g} for {negative[0]}"
         )
     return checked
+
+
+def check_optimizer(optimizer: object) -> None:
+    """Refuse what is neither None, for plain SGD, nor an optax transformation."""
+    if not (optimizer is None or isinstance(optimizer, optax.GradientTransformation)):
+        raise InputError(
+            f"optimizer must be an optax.GradientTransformation such as optax.adam(0.05); got {optimizer!r}"
+        )
 
 
 def check_batch(batch_size: int, dimension: int) -> None:

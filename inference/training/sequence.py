@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import xarray as xr
 from jaxtyping import Array, Int
 from tqdm.auto import tqdm
@@ -19,7 +20,7 @@ from inference.engine.chunks import chunk_sizes, run_together
 from inference.engine.programs import Numbers, Program, compiled, program_of
 from inference.results.sequence import sequence_tree
 from inference.storage import kept
-from inference.training.checks import check_batch, check_factors, check_rewards
+from inference.training.checks import check_batch, check_factors, check_optimizer, check_rewards
 from inference.training.loop import (
     State,
     Taken,
@@ -54,14 +55,15 @@ def train_sequence(
     num_replicates: int,
     seed: int,
     record_every: int = 1,
+    optimizer: optax.GradientTransformation | None = None,
     learning_rate_factors: Mapping[str, float] | None = None,
     precision: str = "float64",
     progress: bool = True,
 ) -> xr.DataTree:
-    """Train stage after stage, ``num_replicates`` times, on fresh batches, by plain SGD.
+    """Train stage after stage, ``num_replicates`` times, on fresh batches.
 
-    Stage s begins at the params that stage s-1 of the same replicate ended with. Companions begin with their
-    stage: a reference policy is the learner at the stage's start. Equal seeds give replicate i of stage s
+    Stage s begins at the params that stage s-1 of the same replicate ended with. Companions, and what an
+    optimizer remembers, begin with their stage: a reference policy is the learner at the stage's start. Equal seeds give replicate i of stage s
     equal random numbers whatever the objectives, so that sequences are paired. Stages that differ in numbers
     only share a compiled program, and within `inference.storage.kept.keeping` finished stages are kept.
 
@@ -73,6 +75,7 @@ def train_sequence(
         num_replicates: number of independent sequences.
         seed: whole number; equal seeds give equal numbers.
         record_every: steps between two records; the last step of every stage is always recorded.
+        optimizer: an optax transformation in the place of plain SGD; it holds its own learning rate.
         learning_rate_factors: multiplies the updates of the params it names; 0 freezes one.
         precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.losses.precision`.
         progress: whether a terminal shows a progress bar.
@@ -93,6 +96,7 @@ def train_sequence(
     seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
     batch_size, rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     factors = check_factors(learning_rate_factors)
+    check_optimizer(optimizer)
     check_batch(batch_size, start.dim)
     for stage in checked:
         check_rewards([stage.objective], start, stage.target)
@@ -105,6 +109,7 @@ def train_sequence(
         "num_replicates": num_replicates,
         "seed": seed,
         "record_every": record_every,
+        "optimizer": "sgd" if optimizer is None else "given by the caller",
         "learning_rate_factors": factors,
         "precision": precision,
     }
@@ -113,10 +118,19 @@ def train_sequence(
         num_chunks, size = chunk_sizes(num_replicates)
         legs = [
             _Leg(
-                training_program(stage.objective, batch_size, None, factors, precision),
+                training_program(stage.objective, batch_size, optimizer, factors, precision),
                 jax.tree.map(jnp.asarray, stage.target),
                 plan_of(results.recorded_steps(stage.num_steps, record_every), batch_size * size),
-                (stage.objective, stage.target, stage.num_steps, batch_size, factors, precision, rate),
+                (
+                    stage.objective,
+                    stage.target,
+                    stage.num_steps,
+                    batch_size,
+                    optimizer,
+                    factors,
+                    precision,
+                    rate,
+                ),
             )
             for stage in checked
         ]

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from inference.training.checks import MOST_STEPS, check_setting
-from mixture_models.mixture.mixture import Mixture, mixture_of
+from mixture_models.mixture.mixture import Mixture, TaskMixture, mixture_of
 from mixture_models.objectives import Objective
 from mixture_models.objectives.registry import given_to
+from mixture_models.objectives.tasks import on_task
 from mixture_models.validation import InputError, integer, one_of
 
 
@@ -25,6 +28,71 @@ class Stage:
     objective: Objective
     target: Mixture
     num_steps: int
+
+
+def stages_of(
+    objective: Objective,
+    start: TaskMixture,
+    target: TaskMixture,
+    new_tasks: Sequence[str],
+    *,
+    num_steps: int,
+) -> list[Stage]:
+    """Return the stages in which an objective teaches new tasks, one after the other.
+
+    A stage's target holds the tasks seen so far, its own included, in the proportions of ``target``. A task
+    that is not seen yet has in it the weight and the mean of ``start``: nothing asks for it, or takes it away.
+    What the objective says of replay and of rewards is said of these tasks, see
+    `mixture_models.objectives.tasks.on_task`.
+
+    Args:
+        objective: what is trained in every stage.
+        start: the learner before the first stage.
+        target: what is wanted after the last one.
+        new_tasks: names of the tasks that are taught, in this order; the others are known at the start.
+        num_steps: updates of each stage.
+
+    Raises:
+        InputError: mixtures that are none of named tasks, no new task, one that the target lacks or that
+            is taught twice, or no task that is known at the start.
+    """
+    for name, mixture in (("start", start), ("target", target)):
+        if not isinstance(mixture, TaskMixture):
+            raise InputError(
+                f"{name} must be a mixture of named tasks, see Mixture.create; got a {type(mixture).__name__}"
+            )
+    check_setting(start, target)
+    taught = [new_tasks] if isinstance(new_tasks, str) else list(new_tasks)
+    for name in taught:
+        target.index(name)
+    if not 0 < len(set(taught)) == len(taught) < target.num_tasks:
+        raise InputError(
+            f"new_tasks must be different tasks, at least one and not all of {', '.join(target.names)}; "
+            f"got {', '.join(taught) or 'none'}"
+        )
+    seen = [name for name in target.names if name not in taught]
+    stages = []
+    for task in taught:
+        wanted = _seen_in(start, target, [*seen, task])
+        stages.append(Stage(task, on_task(objective, task, seen), wanted, num_steps))
+        seen.append(task)
+    return stages
+
+
+def _seen_in(start: TaskMixture, target: TaskMixture, seen: Sequence[str]) -> TaskMixture:
+    """Return the target of the tasks seen so far, beside the others as they are at the start."""
+    is_seen = np.array([name in seen for name in target.names])
+    if is_seen.all():
+        return target
+    unseen = np.asarray(start.weights, np.float64)
+    own = np.asarray(target.weights, np.float64)
+    left = 1.0 - unseen[~is_seen].sum()
+    weights = np.where(is_seen, left * own / own[is_seen].sum(), unseen)
+    names = [str(name) for name in target.names]
+    return target.replace(
+        weights=dict(zip(names, weights.tolist(), strict=True)),
+        means={name: start.means[k] for k, name in enumerate(names) if not is_seen[k]},
+    )
 
 
 def known_at_start(stages: Sequence[Stage], start: Mixture) -> tuple[str, ...]:

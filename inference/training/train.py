@@ -25,6 +25,7 @@ from inference.training.checks import (
     check_batch,
     check_factors,
     check_objectives,
+    check_optimizer,
     check_rewards,
     check_setting,
 )
@@ -123,10 +124,7 @@ def train(
     batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     check_setting(start, target)
     factors = check_factors(learning_rate_factors)
-    if not (optimizer is None or isinstance(optimizer, optax.GradientTransformation)):
-        raise InputError(
-            f"optimizer must be an optax.GradientTransformation such as optax.adam(0.05); got {optimizer!r}"
-        )
+    check_optimizer(optimizer)
     check_rewards(chosen, start, target)
     problems = [(objective, start, target) for objective in chosen]
     if dimension is not None:

@@ -1,0 +1,36 @@
+"""An objective on one stage of a sequence: what it says of two tasks, said of a new one and of those seen."""
+
+from collections.abc import Sequence
+
+from mixture_models import rewards
+from mixture_models.objectives.objective import Objective
+from mixture_models.objectives.registry import arguments_of, changed, given_to
+
+
+def on_task(objective: Objective, task: str, seen: Sequence[str]) -> Objective:
+    """Return an objective as it teaches one of several named tasks; its name stays.
+
+    Of the arguments that its constructor takes
+
+    * ``task`` becomes the task;
+    * ``replay``, where it is a share, becomes equal shares of the tasks seen, with that sum;
+    * ``reward``, where none is given, becomes `rewards.task_reward`: the task earns 1, others nothing.
+
+    What else it is pulled toward is said by the target of the stage. One put together by hand takes no
+    arguments, and is returned as it is.
+
+    Args:
+        objective: what is trained.
+        task: the task that is taught.
+        seen: those seen before, at least one.
+    """
+    taken, given = arguments_of(objective), given_to(objective)
+    changes: dict[str, object] = {}
+    if "task" in taken and given.get("task") is None:
+        changes["task"] = task
+    replay = given.get("replay")
+    if isinstance(replay, int | float):
+        changes["replay"] = {name: replay / len(seen) for name in seen}
+    if "reward" in taken and "reward" not in given:
+        changes["reward"] = rewards.task_reward({task: 1.0})
+    return changed(objective, **changes)
