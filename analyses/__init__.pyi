@@ -13,7 +13,9 @@ from . import (
     phase,
     plan,
     plan_evals,
+    plan_sequence,
     replay,
+    sequence,
     sweep,
 )
 
@@ -32,6 +34,8 @@ __all__ = [
     "phase",
     "plan",
     "plan_evals",
+    "plan_sequence",
     "replay",
+    "sequence",
     "sweep",
 ]

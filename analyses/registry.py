@@ -36,6 +36,10 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("compare", "Compare post-training objectives: what is left of the old task, and what has moved."),
     Command(
+        "sequence",
+        "Train a sequence of tasks: what does each objective forget of every earlier one, and learn?",
+    ),
+    Command(
         "mass-forgetting",
         "How fast does SFT empty the old mode, and does the weight tell the truth? Exact, with asymptotes.",
     ),
@@ -89,6 +93,11 @@ COMMANDS = (
     Command(
         "plan-evals",
         "Plan an evaluation: how many items, answers and training seeds show a loss, or measure it so well.",
+        optional=True,
+    ),
+    Command(
+        "plan-sequence",
+        "Plan a sequence of tasks: which setting of each objective keeps enough of every earlier task. Exact.",
         optional=True,
     ),
     Command("compare-runs", "Compare measured runs: which kept more old mass, and which drifted less?"),

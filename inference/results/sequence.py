@@ -19,6 +19,7 @@ register(
     forgetting_from_own_stage=("performance on the task after its own stage, minus the last", "1"),
     backward_transfer=("mean over earlier tasks of the last performance, minus after their own stage", "1"),
     average_performance=("mean over the tasks of the last performance", "1"),
+    plasticity=("mean over taught tasks of the performance after their own stage", "1"),
 )
 
 _DIMS = ("chain", "draw")
@@ -143,7 +144,9 @@ def forgetting_of(performance: xr.DataArray, own_stage: xr.DataArray) -> xr.Data
     * ``forgetting_from_best``: max_{s < S} R[s, k] - R[S, k], of Chaudhry et al. 2018;
     * ``forgetting_from_own_stage``: R[s_k, k] - R[S, k], whose negative mean is backward transfer;
     * ``backward_transfer``: mean over tasks with s_k < S of R[S, k] - R[s_k, k], of Lopez-Paz et al. 2017;
-    * ``average_performance``: mean over all tasks of R[S, k].
+    * ``average_performance``: mean over all tasks of R[S, k];
+    * ``plasticity``: mean over the taught tasks, s_k > 0, of R[s_k, k]: the learning accuracy of Riemer et
+      al. 2019.
 
     The first two are NaN for the task of the last stage, which had no time to be forgotten.
 
@@ -151,7 +154,8 @@ def forgetting_of(performance: xr.DataArray, own_stage: xr.DataArray) -> xr.Data
         performance: R, with dims stage and task, from stage 0, the start, on.
         own_stage: s_k by task, 0 for a task that was known at the start.
 
-    Source: arXiv:1801.10112 for the first sense, arXiv:1706.08840 for backward transfer.
+    Source: arXiv:1801.10112 for the first sense, arXiv:1706.08840 for backward transfer, arXiv:1810.11910
+    for learning accuracy.
     """
     last = performance.isel(stage=-1, drop=True)
     before = performance.isel(stage=slice(None, -1))
@@ -170,5 +174,6 @@ def forgetting_of(performance: xr.DataArray, own_stage: xr.DataArray) -> xr.Data
             .isel(task=np.flatnonzero(earlier.to_numpy()))
             .mean("task", skipna=False),
             "average_performance": last.mean("task", skipna=False),
+            "plasticity": own.isel(task=np.flatnonzero(own_stage.to_numpy() > 0)).mean("task", skipna=False),
         }
     )

@@ -63,9 +63,10 @@ def train_sequence(
     """Train stage after stage, ``num_replicates`` times, on fresh batches.
 
     Stage s begins at the params that stage s-1 of the same replicate ended with. Companions, and what an
-    optimizer remembers, begin with their stage: a reference policy is the learner at the stage's start. Equal seeds give replicate i of stage s
-    equal random numbers whatever the objectives, so that sequences are paired. Stages that differ in numbers
-    only share a compiled program, and within `inference.storage.kept.keeping` finished stages are kept.
+    optimizer remembers, begin with their stage: a reference policy is the learner at the stage's start. Equal
+    seeds give replicate i of stage s equal random numbers whatever the objectives, so that sequences are
+    paired. Stages that differ in numbers only share a compiled program, and within
+    `inference.storage.kept.keeping` finished stages are kept.
 
     Args:
         stages: what is trained, in this order.

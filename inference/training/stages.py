@@ -41,8 +41,8 @@ def stages_of(
     """Return the stages in which an objective teaches new tasks, one after the other.
 
     A stage's target holds the tasks seen so far, its own included, in the proportions of ``target``. A task
-    that is not seen yet has in it the weight and the mean of ``start``: nothing asks for it, or takes it away.
-    What the objective says of replay and of rewards is said of these tasks, see
+    that is not seen yet has in it the weight and the mean of ``start``: nothing asks for it, or takes it
+    away. What the objective says of replay and of rewards is said of these tasks, see
     `mixture_models.objectives.tasks.on_task`.
 
     Args:

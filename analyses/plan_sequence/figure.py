@@ -1,0 +1,45 @@
+"""The figure of a plan of a sequence: what is kept and learnt against each objective's hyperparameter."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analyses.core import figures
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figure ``plan``: a panel a hyperparameter, and in it a colour an objective."""
+    plan, curve = (tree[name].to_dataset() for name in ("plan", "curve"))
+    names = [str(name) for name in plan["objective"].to_numpy()]
+    styles = figures.line_style(names)
+    by_knob: dict[str, list[str]] = {}
+    for name in names:
+        knob = str(plan["hyperparameter"].sel(objective=name).item())
+        if np.isfinite(curve["kept_performance"].sel(objective=name)).any():
+            by_knob.setdefault(knob, []).append(name)
+    count = max(1, len(by_knob))
+    with figures.style():
+        figure, panels = plt.subplots(1, count, figsize=(3.2 * count, 3.8), squeeze=False, sharey=True)
+        for axes, (knob, turned) in zip(panels[0], by_knob.items(), strict=False):
+            for name in turned:
+                one, look = curve.sel(objective=name), styles[name]
+                x = one["hyperparameter_value"]
+                marked = {"color": look["color"], "marker": look["marker"], "markersize": 4}
+                axes.plot(x, one["kept_performance"], label=name, **marked)
+                axes.plot(x, one["plasticity"], linestyle="--", linewidth=1.0, color=look["color"])
+                smallest = float(plan["smallest_value"].sel(objective=name))
+                if np.isfinite(smallest):
+                    axes.axvline(smallest, color=look["color"], linewidth=0.8, linestyle=(0, (1, 2)))
+            if float(one["hyperparameter_value"][0]) > 0.0:
+                axes.set_xscale("log")
+            axes.axhline(float(tree.attrs["keep"]), color="0.3", linestyle=":")
+            axes.set(xlabel=knob, ylim=(-0.03, 1.03))
+        panels[0, 0].set_ylabel("performance: kept least (solid),\nnew task in its own stage (dashed)")
+        handles, labels = [], []
+        for axes in panels[0]:
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.append(handle)
+                labels.append(label)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    return {"plan": figure}

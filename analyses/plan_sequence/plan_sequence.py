@@ -1,0 +1,211 @@
+"""How much replay, anchor or KL weight keeps enough of every earlier task over a sequence?
+
+By the exact flow of all stages, without a training.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from rich.console import RenderableType
+from scipy.optimize import brentq
+from tqdm.auto import tqdm
+
+from analyses.core import outputs, tables
+from analyses.core.settings import setting
+from analyses.sequence.settings import SequenceSettings
+from inference import results
+from inference.exact.population import has_exact
+from inference.exact.sequence import sequence_flow
+from inference.training.stages import stages_of
+from mixture_models.objectives import Objective
+from mixture_models.objectives.registry import arguments_of, changed
+from mixture_models.validation import InputError, open_interval
+
+results.register(
+    hyperparameter=("hyperparameter that is planned", "1"),
+    value_index=("place on the hyperparameter's curve", "1"),
+    hyperparameter_value=("value of the hyperparameter", "1"),
+    smallest_value=("smallest value that keeps the wanted share of every earlier task", "1"),
+    kept_performance=("smallest last performance on an earlier task", "1"),
+    worst_task=("earlier task with the smallest last performance", "1"),
+)
+
+
+class Turned(NamedTuple):
+    """A hyperparameter that is planned: the arguments that it sets, and the values that are tried."""
+
+    arguments: tuple[str, ...]
+    values: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return " = ".join(self.arguments)
+
+
+#: By the first argument that an objective's constructor takes.
+TURNED = (
+    Turned(("replay",), (0.0, 0.2, 0.4, 0.6, 0.8, 0.95)),
+    Turned(("anchor",), (0.0, 0.05, 0.1, 0.3, 1.0)),
+    Turned(("kl_weight",), (0.03, 0.1, 0.3, 1.0, 3.0)),
+    Turned(("beta1", "beta2"), (0.5, 1.0, 2.0, 4.0)),
+)
+
+# Of a value that is found, relative to the interval in which it lies.
+_ACCURACY = 1e-3
+
+# Tolerances of the flow, far below this accuracy.
+_TOLERANCES = {"rtol": 1e-6, "atol": 1e-9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(SequenceSettings):
+    """The settings of `run`: a sequence, and the share of every earlier task that is to be kept."""
+
+    keep: float = setting(
+        open_interval, "Last performance wanted on every task before the last, from 0 to 1.", 0.5
+    )
+
+
+class _End(NamedTuple):
+    """What a sequence ends with."""
+
+    kept: float
+    worst: str
+    plasticity: float
+
+
+def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
+    """Follow every objective over values of its hyperparameter, and find the smallest that keeps enough.
+
+    It is the smallest from which on all larger values that are tried keep it; between two of these the flow
+    is followed until the crossing is known to 0.001 of what lies between them.
+
+    Returns:
+        DataTree with ``/plan`` over objective, and ``/curve`` over (objective, value_index). Where nothing can
+        be planned, or no value keeps enough, values are NaN, and ``answer`` says why.
+    """
+    chosen, *_ = settings.sequences()
+    size = max(len(turned.values) for turned in TURNED)
+    rows, curves = [], []
+    for objective in tqdm(chosen, desc="planned", unit="objective", disable=None if progress else True):
+        row, curve = _planned(objective, settings)
+        rows.append(row)
+        curves.append(np.pad(curve, ((0, 0), (0, size - curve.shape[1])), constant_values=np.nan))
+    frame = pd.DataFrame(rows)
+    names = {"objective": [objective.name for objective in chosen]}
+    plan = xr.Dataset({name: ("objective", frame[name].to_numpy()) for name in frame}, names)
+    dims = ("objective", "value_index")
+    curve = xr.Dataset(
+        {
+            name: (dims, np.stack([one[place] for one in curves]))
+            for place, name in enumerate(("hyperparameter_value", "kept_performance", "plasticity"))
+        },
+        names | {"value_index": np.arange(size)},
+    )
+    return outputs.result(settings.asdict(), {"plan": plan, "curve": curve})
+
+
+def _planned(objective: Objective, settings: Settings) -> tuple[dict[str, object], np.ndarray]:
+    """Return a row of the plan, and its curve: values, what is kept, and plasticity, shape (3, value)."""
+    taken = arguments_of(objective)
+    turned = next((one for one in TURNED if one.arguments[0] in taken), None)
+    start, target = settings.mixtures()
+
+    def end(value: float) -> _End:
+        assert turned is not None
+        other = changed(objective, **dict.fromkeys(turned.arguments, value))
+        stages = stages_of(other, start, target, settings.new_tasks, num_steps=settings.num_steps)
+        tree = sequence_flow(
+            stages, start, learning_rate=settings.learning_rate, num_records=1, **_TOLERANCES
+        )
+        own = tree["constant_data"]["own_stage"]
+        last = tree["stages"]["task_performance"].isel(stage=-1)
+        earlier = last.isel(task=np.flatnonzero(own.to_numpy() < len(stages)))
+        place = int(earlier.argmin())
+        return _End(
+            float(earlier[place]), str(earlier["task"][place].item()), float(tree["forgetting"]["plasticity"])
+        )
+
+    nothing = {
+        "hyperparameter": "" if turned is None else turned.name,
+        "smallest_value": np.nan,
+        "kept_performance": np.nan,
+        "worst_task": "",
+        "plasticity": np.nan,
+    }
+    stages = stages_of(objective, start, target, settings.new_tasks, num_steps=settings.num_steps)
+    if turned is None or not all(has_exact(stage.objective, start, stage.target) for stage in stages):
+        why = "it has no known hyperparameter" if turned is None else "it has no exact form"
+        return nothing | {"answer": f"no plan: {why}"}, np.full((3, 1), np.nan)
+    ends = []
+    for value in turned.values:
+        try:
+            ends.append(end(value))
+        except InputError:  # a flow that cannot be followed keeps nothing that is known
+            ends.append(_End(np.nan, "", np.nan))
+    values = np.array(turned.values)
+    curve = np.stack([values, [one.kept for one in ends], [one.plasticity for one in ends]])
+    value, found = _smallest(end, turned.values, ends, settings.keep)
+    if found is None:
+        best = tables.number(float(np.nanmax(curve[1]))) if np.isfinite(curve[1]).any() else tables.MISSING
+        answer = f"none: {turned.name} from {values[0]:g} to {values[-1]:g} keeps {best} at most"
+        return nothing | {"answer": answer}, curve
+    rest = value == values[0]
+    answer = f"{turned.name} {values[0]:g} is enough" if rest else f"{turned.name} {value:.3g}"
+    row = {
+        "hyperparameter": turned.name,
+        "smallest_value": value,
+        "kept_performance": found.kept,
+        "worst_task": found.worst,
+        "plasticity": found.plasticity,
+        "answer": answer,
+    }
+    return row, curve
+
+
+def _smallest(
+    end: Callable[[float], _End], values: Sequence[float], ends: Sequence[_End], wanted: float
+) -> tuple[float, _End | None]:
+    """Return the smallest value from which on all keep what is wanted, and what it ends with."""
+    keeps = [one.kept >= wanted for one in ends]
+    if not keeps[-1]:
+        return np.nan, None
+    first = len(keeps) - keeps[::-1].index(False) if False in keeps else 0
+    if first == 0 or np.isnan(ends[first - 1].kept):
+        return values[first], ends[first]
+    low, high = values[first - 1], values[first]
+    near = _ACCURACY * (high - low)
+    root = brentq(lambda value: end(value).kept - wanted, low, high, xtol=near, rtol=1e-12)
+    # On the side that keeps it.
+    value = min(high, float(root) + near)
+    return value, end(value)
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Return one row an objective: the smallest value that keeps enough, and what it leads to."""
+    return tree["plan"].to_dataset().to_dataframe()
+
+
+def table(tree: xr.DataTree) -> RenderableType:
+    """Return the plan as a table for the terminal."""
+    wanted = float(tree.attrs["keep"])
+    return tables.by_name(
+        summary(tree),
+        [
+            ("smallest setting", "answer", lambda row, name: str(row[name])),
+            ("keeps at least", "kept_performance", tables.plain),
+            ("task kept least", "worst_task", lambda row, name: str(row[name]) or tables.MISSING),
+            ("plasticity", "plasticity", tables.plain),
+        ],
+        title=f"The smallest setting with a last performance of {wanted:g} on every earlier task",
+        caption=(
+            "By the exact flow of all stages, which has no noise of batches. Replay is the share of all "
+            "earlier tasks together, in equal parts. Plasticity: the performance on a new task after its own "
+            "stage: what keeps much may learn little."
+        ),
+    )

@@ -1,0 +1,200 @@
+"""The figures of a sequence: weights over all stages, the matrix R[stage, task], and the frontier."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from analyses.core import figures, tables
+from analyses.sequence.sequence import SENSES
+from inference import results
+from inference.intervals import interval, interval_probability
+
+# Panels side by side.
+_COLUMNS = 4
+
+# Of the matrix: white figures on what is darker than this.
+_DARK = 0.55
+
+
+def plot(tree: xr.DataTree) -> dict[str, Figure]:
+    """Return the figures ``weights``, ``performance`` and ``frontier``."""
+    kept = results.converged(tree)
+    with figures.style():
+        return {
+            "weights": _plot_weights(tree, kept),
+            "performance": _plot_performance(tree, kept),
+            "frontier": _plot_frontier(tree, kept),
+        }
+
+
+def _panels(count: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure of small panels, and those that are used."""
+    columns = min(_COLUMNS, count)
+    rows = -(-count // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width * columns, 0.8 + height * rows), squeeze=False, **shared
+    )
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat[:count])
+
+
+def _plot_weights(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
+    weight = tree["trajectory"]["weight"].where(kept)
+    names, tasks = ([str(n) for n in weight[dim].to_numpy()] for dim in ("objective", "task"))
+    own = tree["constant_data"]["own_stage"]
+    styles = {
+        task: look | {"linestyle": "--" if int(own.sel(task=task)) else "-"}
+        for task, look in figures.line_style(tasks).items()
+    }
+    mean, limits = weight.mean(["chain", "draw"], skipna=True), interval(weight)
+    step, begins = weight["step"].to_numpy(), _begins(tree)
+    figure, panels = _panels(len(names) + 1, 2.5, 2.1, sharex=True, sharey=True)
+    legend = panels.pop()
+    legend.set_axis_off()
+    for axes, name in zip(panels, names, strict=True):
+        for task, look in styles.items():
+            chosen = {"objective": name, "task": task}
+            band = [limits.sel(chosen | {"ci_bound": bound}) for bound in ("lower", "upper")]
+            axes.fill_between(step, *band, color=look["color"], alpha=0.25, linewidth=0)
+            line = {key: value for key, value in look.items() if key != "marker"}
+            axes.plot(step, mean.sel(chosen), label=figures.entry(task), linewidth=1.5, **line)
+            exact = _exact(tree, "population", "weight", chosen)
+            if exact is not None:
+                axes.plot(exact["step"], exact, color="black", linestyle=":", linewidth=1.0, zorder=4)
+        for place, task in begins:
+            axes.axvline(place, color="0.6", linewidth=0.8, zorder=0)
+            axes.annotate(
+                task,
+                (place, 1.0),
+                (2, -2),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                va="top",
+                fontsize=7,
+                color="0.35",
+            )
+        axes.set_title(name, loc="left", fontsize=9)
+    panels[0].set(xlim=(0, float(step[-1])), ylim=(0.0, 1.0))
+    columns = min(_COLUMNS, len(names) + 1)
+    for axes in panels[-columns:]:
+        axes.tick_params(labelbottom=True)
+    figure.supxlabel("training step, over all stages", fontsize=10)
+    figure.supylabel("weight of a task", fontsize=10)
+    figure.suptitle(
+        "Every task over all stages (a vertical line begins the stage of the task beside it)",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+    )
+    figure.get_layout_engine().set(rect=(0.015, 0.0, 0.985, 1.0))  # type: ignore[union-attr, call-arg]
+    handles: list[Line2D | Patch] = [
+        Line2D(
+            [], [], label=figures.entry(task), color=look["color"], linestyle=look["linestyle"], linewidth=1.5
+        )
+        for task, look in styles.items()
+    ]
+    handles.append(
+        Patch(color="0.3", alpha=0.25, linewidth=0, label=f"{100 * interval_probability():g} % interval")
+    )
+    if "population" in tree.children:
+        handles.append(Line2D([], [], color="black", linestyle=":", linewidth=1.0, label="exact flow"))
+    legend.legend(handles=handles, loc="center", fontsize=8)
+    return figure
+
+
+def _begins(tree: xr.DataTree) -> list[tuple[float, str]]:
+    """Return where each stage begins, in steps, and the task that it teaches."""
+    stage, step = (tree["trajectory"][name].to_numpy() for name in ("stage", "step"))
+    taught = [str(task) for task in tree["stages"]["stage_task"].to_numpy()]
+    return [(float(step[stage < number][-1]), taught[number]) for number in range(1, len(taught))]
+
+
+def _exact(tree: xr.DataTree, group: str, variable: str, chosen: dict[str, str]) -> xr.DataArray | None:
+    """Return what the exact flow of an objective is, None where none was followed."""
+    if group not in tree.children or chosen["objective"] not in tree[group]["objective"]:
+        return None
+    return tree[group].to_dataset()[variable].sel(chosen)
+
+
+def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
+    performance = tree["stages"]["task_performance"].where(kept)
+    names, tasks = ([str(n) for n in performance[dim].to_numpy()] for dim in ("objective", "task"))
+    taught = [str(task) for task in tree["stages"]["stage_task"].to_numpy()]
+    mean, limits = performance.mean(["chain", "draw"], skipna=True), interval(performance)
+    size = 1.0 + 0.85 * len(tasks), 0.9 + 0.5 * len(taught)
+    figure, panels = _panels(len(names), *size)
+    rows = ["start", *(f"after {task}" for task in taught[1:])]
+    for axes, name in zip(panels, names, strict=True):
+        values = mean.sel(objective=name).transpose("stage", "task").to_numpy()
+        low, high = (
+            limits.sel(objective=name, ci_bound=bound).transpose("stage", "task").to_numpy()
+            for bound in ("lower", "upper")
+        )
+        drawn = axes.pcolormesh(values, vmin=0.0, vmax=1.0, cmap="cividis", edgecolors="white", linewidth=0.5)
+        axes.grid(False)
+        for (row, column), value in np.ndenumerate(values):
+            bounds = f"[{low[row, column]:.2f}, {high[row, column]:.2f}]"
+            text = tables.MISSING if np.isnan(value) else f"{value:.2f}"
+            if np.isfinite(low[row, column]):
+                text += f"\n{bounds}"
+            look = {"ha": "center", "va": "center", "fontsize": 6.5}
+            axes.text(column + 0.5, row + 0.5, text, color="white" if value < _DARK else "black", **look)
+            if row and taught[row] == tasks[column]:
+                axes.add_patch(
+                    Rectangle((column, row), 1, 1, fill=False, edgecolor=figures.UNTRUSTED, linewidth=1.6)
+                )
+        axes.set_xticks(np.arange(len(tasks)) + 0.5, tasks, fontsize=8)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_title(name, loc="left", fontsize=9)
+    figure.colorbar(drawn, ax=panels, label="performance R", shrink=0.6, pad=0.01)
+    words = f"mean with {100 * interval_probability():g} % interval, the stage's own task framed"
+    figure.suptitle(
+        f"Performance R on every task after every stage ({words})", x=0.01, ha="left", fontsize=11
+    )
+    return figure
+
+
+def _plot_frontier(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
+    found = tree["forgetting"].to_dataset().where(kept)
+    styles = figures.line_style([str(name) for name in found["objective"].to_numpy()])
+    figure, panels = plt.subplots(
+        1, len(SENSES), figsize=(4.6 * len(SENSES), 4.6), sharey=True, squeeze=False
+    )
+    plasticity = found["plasticity"]
+    for axes, sense in zip(panels[0], SENSES, strict=True):
+        lost = found[sense].mean("task", skipna=True)
+        for objective, look in styles.items():
+            x, y = (values.sel(objective=objective) for values in (plasticity, lost))
+            place = [float(values.mean(skipna=True)) for values in (x, y)]
+            spans = [
+                np.abs(interval(values).to_numpy() - mean)[:, None]
+                for values, mean in zip((x, y), place, strict=True)
+            ]
+            marker = {"fmt": look["marker"], "color": look["color"], "markersize": 6, "capsize": 3}
+            axes.errorbar(*place, xerr=spans[0], yerr=spans[1], label=objective, **marker)
+        axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
+        words = {
+            "forgetting_from_best": "best before, minus last",
+            "forgetting_from_own_stage": "own stage, minus last",
+        }
+        axes.set(
+            xlabel="plasticity: performance on a new task after its own stage\nlearnt →",
+            ylabel="forgetting of earlier tasks, mean",
+            title=f"{sense.replace('_', ' ')}: {words[sense]}",
+        )
+        axes.title.set_fontsize(9)
+        axes.tick_params(labelleft=True)
+    percent = f"{100 * interval_probability():g} %"
+    figure.suptitle(
+        f"Forgetting against plasticity (mean and {percent} interval of the sequences)", fontsize=10
+    )
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    return figure

@@ -1,0 +1,44 @@
+"""A sequence in words: its answer, and what its figures show."""
+
+import xarray as xr
+
+from analyses.core import tables
+from analyses.sequence.sequence import SENSES, summary
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    "weights": (
+        "The weight of every task over all stages, dashed of those that are taught: bands are trainings, dotted "
+        "lines the exact flow, which has no noise. A vertical line begins the stage of the task beside it."
+    ),
+    "performance": (
+        "The performance R on every task (column) after every stage (row): 1 where a task keeps all of its "
+        "share in the target, 0 where nothing of it is left. A frame marks the task that the stage taught."
+    ),
+    "frontier": (
+        "Forgetting, in both published senses, against plasticity: what earlier tasks have lost against how "
+        "well new ones were learnt in their own stages. Lower right is better."
+    ),
+}
+
+
+def answer(tree: xr.DataTree) -> list[str]:
+    """Return the answer in sentences: who forgets how much of earlier tasks, and of which most."""
+    frame = summary(tree)
+    own = tree["constant_data"]["own_stage"]
+    last = int(own.max())
+    earlier = [str(task) for task in own["task"].to_numpy()[own.to_numpy() < last]]
+    found = []
+    for name, row in frame.sort_values("forgetting_from_own_stage", kind="stable").iterrows():
+        left = row[[f"last_{task}" for task in earlier]].astype(float)
+        if left.isna().all():
+            found.append(f"{name}: all sequences diverged.")
+            continue
+        worst = str(left.idxmin()).removeprefix("last_")
+        found.append(
+            f"{name} forgets {tables.inline(dict(row), SENSES[1])} of an earlier task since its own stage "
+            f"({tables.inline(dict(row), SENSES[0])} since its best), has "
+            f"{tables.inline(dict(row), f'last_{worst}')} left of {worst}, which it keeps least, and learns "
+            f"a new task to {tables.inline(dict(row), 'plasticity')}."
+        )
+    return found
