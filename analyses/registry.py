@@ -97,7 +97,7 @@ COMMANDS = (
     ),
     Command(
         "plan-sequence",
-        "Plan a sequence of tasks: which setting of each objective keeps enough of every earlier task. Exact.",
+        "Plan a sequence of tasks: which settings keep enough of every earlier task. No simulation.",
         optional=True,
     ),
     Command("compare-runs", "Compare measured runs: which kept more old mass, and which drifted less?"),

@@ -14,8 +14,9 @@ from rich.console import RenderableType
 from scipy.optimize import brentq
 from tqdm.auto import tqdm
 
+import mixture_models
 from analyses.core import outputs, tables
-from analyses.core.settings import setting
+from analyses.core.settings import setting, texts
 from analyses.sequence.settings import SequenceSettings
 from inference import results
 from inference.exact.population import has_exact
@@ -58,13 +59,21 @@ TURNED = (
 # Of a value that is found, relative to the interval in which it lies.
 _ACCURACY = 1e-3
 
-# Tolerances of the flow, far below this accuracy.
-_TOLERANCES = {"rtol": 1e-6, "atol": 1e-9}
+# Of the flow, far below this accuracy.
+_RTOL, _ATOL = 1e-6, 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(SequenceSettings):
     """The settings of `run`: a sequence, and the share of every earlier task that is to be kept."""
+
+    objectives: tuple[str, ...] = setting(
+        texts,
+        "Objectives and their arguments, as sdft:ema=0.1; the planned one is overwritten.",
+        factory=lambda: tuple(mixture_models.objectives.registry),
+        show="every registered one",
+        argument=True,
+    )
 
     keep: float = setting(
         open_interval, "Last performance wanted on every task before the last, from 0 to 1.", 0.5
@@ -86,16 +95,16 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     is followed until the crossing is known to 0.001 of what lies between them.
 
     Returns:
-        DataTree with ``/plan`` over objective, and ``/curve`` over (objective, value_index). Where nothing can
-        be planned, or no value keeps enough, values are NaN, and ``answer`` says why.
+        DataTree with ``/plan`` over objective, and ``/curve`` over (objective, value_index). Where nothing
+        can be planned, or no value keeps enough, values are NaN, and ``answer`` says why.
     """
     chosen, *_ = settings.sequences()
     size = max(len(turned.values) for turned in TURNED)
     rows, curves = [], []
     for objective in tqdm(chosen, desc="planned", unit="objective", disable=None if progress else True):
-        row, curve = _planned(objective, settings)
+        row, points = _planned(objective, settings)
         rows.append(row)
-        curves.append(np.pad(curve, ((0, 0), (0, size - curve.shape[1])), constant_values=np.nan))
+        curves.append(np.pad(points, ((0, 0), (0, size - points.shape[1])), constant_values=np.nan))
     frame = pd.DataFrame(rows)
     names = {"objective": [objective.name for objective in chosen]}
     plan = xr.Dataset({name: ("objective", frame[name].to_numpy()) for name in frame}, names)
@@ -121,15 +130,13 @@ def _planned(objective: Objective, settings: Settings) -> tuple[dict[str, object
         other = changed(objective, **dict.fromkeys(turned.arguments, value))
         stages = stages_of(other, start, target, settings.new_tasks, num_steps=settings.num_steps)
         tree = sequence_flow(
-            stages, start, learning_rate=settings.learning_rate, num_records=1, **_TOLERANCES
+            stages, start, learning_rate=settings.learning_rate, num_records=1, rtol=_RTOL, atol=_ATOL
         )
-        own = tree["constant_data"]["own_stage"]
-        last = tree["stages"]["task_performance"].isel(stage=-1)
+        own = tree["constant_data"].to_dataset()["own_stage"]
+        last = tree["stages"].to_dataset()["task_performance"].isel(stage=-1)
         earlier = last.isel(task=np.flatnonzero(own.to_numpy() < len(stages)))
-        place = int(earlier.argmin())
-        return _End(
-            float(earlier[place]), str(earlier["task"][place].item()), float(tree["forgetting"]["plasticity"])
-        )
+        place, plasticity = int(np.argmin(earlier.to_numpy())), tree["forgetting"].to_dataset()["plasticity"]
+        return _End(float(earlier[place]), str(earlier["task"][place].item()), float(plasticity))
 
     nothing = {
         "hyperparameter": "" if turned is None else turned.name,

@@ -61,8 +61,8 @@ def _plot_weights(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
     for axes, name in zip(panels, names, strict=True):
         for task, look in styles.items():
             chosen = {"objective": name, "task": task}
-            band = [limits.sel(chosen | {"ci_bound": bound}) for bound in ("lower", "upper")]
-            axes.fill_between(step, *band, color=look["color"], alpha=0.25, linewidth=0)
+            low, high = (limits.sel(chosen | {"ci_bound": bound}) for bound in ("lower", "upper"))
+            axes.fill_between(step, low, high, color=look["color"], alpha=0.25, linewidth=0)
             line = {key: value for key, value in look.items() if key != "marker"}
             axes.plot(step, mean.sel(chosen), label=figures.entry(task), linewidth=1.5, **line)
             exact = _exact(tree, "population", "weight", chosen)
@@ -144,7 +144,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
             text = tables.MISSING if np.isnan(value) else f"{value:.2f}"
             if np.isfinite(low[row, column]):
                 text += f"\n{bounds}"
-            look = {"ha": "center", "va": "center", "fontsize": 6.5}
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5}
             axes.text(column + 0.5, row + 0.5, text, color="white" if value < _DARK else "black", **look)
             if row and taught[row] == tasks[column]:
                 axes.add_patch(

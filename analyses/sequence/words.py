@@ -8,7 +8,7 @@ from analyses.sequence.sequence import SENSES, summary
 #: What the figures show, for those who read a report.
 MEANINGS = {
     "weights": (
-        "The weight of every task over all stages, dashed of those that are taught: bands are trainings, dotted "
+        "The weight of every task over all stages, dashed where it is taught: bands are trainings, dotted "
         "lines the exact flow, which has no noise. A vertical line begins the stage of the task beside it."
     ),
     "performance": (
