@@ -1,4 +1,4 @@
-"""The figures of a sequence: weights over all stages, the matrix R[stage, task], and the frontier."""
+"""The figures of a sequence: tasks over all stages, the matrix R[stage, task], and the frontier."""
 
 from typing import Any
 
@@ -15,27 +15,28 @@ from analyses.sequence.sequence import SENSES
 from inference import results
 from inference.intervals import interval, interval_probability
 
-# Panels side by side.
-_COLUMNS = 4
+# Panels side by side: of curves, and of the wider matrices.
+_COLUMNS, _WIDE = 4, 3
 
 # Of the matrix: white figures on what is darker than this.
 _DARK = 0.55
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``weights``, ``performance`` and ``frontier``."""
+    """Return the figures ``weights``, ``retention``, ``performance`` and ``frontier``."""
     kept = results.converged(tree)
     with figures.style():
         return {
-            "weights": _plot_weights(tree, kept),
+            "weights": _plot_over_stages(tree, kept, "weight", "Weights over all stages"),
+            "retention": _plot_over_stages(tree, kept, "task_retention", "Behaviour over all stages"),
             "performance": _plot_performance(tree, kept),
             "frontier": _plot_frontier(tree, kept),
         }
 
 
-def _panels(count: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, width: float, height: float, most: int, **shared: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure of small panels, and those that are used."""
-    columns = min(_COLUMNS, count)
+    columns = min(most, count)
     rows = -(-count // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(width * columns, 0.8 + height * rows), squeeze=False, **shared
@@ -45,17 +46,18 @@ def _panels(count: int, width: float, height: float, **shared: Any) -> tuple[Fig
     return figure, list(grid.flat[:count])
 
 
-def _plot_weights(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
-    weight = tree["trajectory"]["weight"].where(kept)
-    names, tasks = ([str(n) for n in weight[dim].to_numpy()] for dim in ("objective", "task"))
+def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, title: str) -> Figure:
+    """Draw a variable of every task over all stages, a panel an objective."""
+    shown = tree["trajectory"].to_dataset()[variable].where(kept)
+    names, tasks = ([str(n) for n in shown[dim].to_numpy()] for dim in ("objective", "task"))
     own = tree["constant_data"]["own_stage"]
     styles = {
         task: look | {"linestyle": "--" if int(own.sel(task=task)) else "-"}
         for task, look in figures.line_style(tasks).items()
     }
-    mean, limits = weight.mean(["chain", "draw"], skipna=True), interval(weight)
-    step, begins = weight["step"].to_numpy(), _begins(tree)
-    figure, panels = _panels(len(names) + 1, 2.5, 2.1, sharex=True, sharey=True)
+    mean, limits = shown.mean(["chain", "draw"], skipna=True), interval(shown)
+    step, begins = shown["step"].to_numpy(), _begins(tree)
+    figure, panels = _panels(len(names) + 1, 2.5, 2.1, _COLUMNS, sharex=True, sharey=True)
     legend = panels.pop()
     legend.set_axis_off()
     for axes, name in zip(panels, names, strict=True):
@@ -65,7 +67,7 @@ def _plot_weights(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
             axes.fill_between(step, low, high, color=look["color"], alpha=0.25, linewidth=0)
             line = {key: value for key, value in look.items() if key != "marker"}
             axes.plot(step, mean.sel(chosen), label=figures.entry(task), linewidth=1.5, **line)
-            exact = _exact(tree, "population", "weight", chosen)
+            exact = _exact(tree, "population", variable, chosen)
             if exact is not None:
                 axes.plot(exact["step"], exact, color="black", linestyle=":", linewidth=1.0, zorder=4)
         for place, task in begins:
@@ -81,14 +83,14 @@ def _plot_weights(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
                 color="0.35",
             )
         axes.set_title(name, loc="left", fontsize=9)
-    panels[0].set(xlim=(0, float(step[-1])), ylim=(0.0, 1.0))
+    panels[0].set(xlim=(0, float(step[-1])), ylim=(min(0.0, float(mean.min())), 1.0))
     columns = min(_COLUMNS, len(names) + 1)
     for axes in panels[-columns:]:
         axes.tick_params(labelbottom=True)
     figure.supxlabel("training step, over all stages", fontsize=10)
-    figure.supylabel("weight of a task", fontsize=10)
+    figure.supylabel(figures.label(shown), fontsize=10)
     figure.suptitle(
-        "Every task over all stages (a vertical line begins the stage of the task beside it)",
+        f"{title} (a vertical line begins the stage of the task beside it)",
         x=0.01,
         ha="left",
         fontsize=11,
@@ -129,7 +131,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
     taught = [str(task) for task in tree["stages"]["stage_task"].to_numpy()]
     mean, limits = performance.mean(["chain", "draw"], skipna=True), interval(performance)
     size = 1.0 + 0.85 * len(tasks), 0.9 + 0.5 * len(taught)
-    figure, panels = _panels(len(names), *size)
+    figure, panels = _panels(len(names), *size, _WIDE)
     rows = ["start", *(f"after {task}" for task in taught[1:])]
     for axes, name in zip(panels, names, strict=True):
         values = mean.sel(objective=name).transpose("stage", "task").to_numpy()

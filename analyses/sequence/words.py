@@ -11,6 +11,10 @@ MEANINGS = {
         "The weight of every task over all stages, dashed where it is taught: bands are trainings, dotted "
         "lines the exact flow, which has no noise. A vertical line begins the stage of the task beside it."
     ),
+    "retention": (
+        "The part of behaviour that looks like each task, whatever the components are called. Where the means "
+        "move a weight can lie: a component may walk over to another task, and take its name along."
+    ),
     "performance": (
         "The performance R on every task (column) after every stage (row): 1 where a task keeps all of its "
         "share in the target, 0 where nothing of it is left. A frame marks the task that the stage taught."

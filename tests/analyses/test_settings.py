@@ -92,6 +92,7 @@ def test_help_shows_every_word(massdrift, monkeypatch, command):
 # A command line that gives what must be given, and a bad value of one option.
 REFUSED = {
     "compare": "--old-weight=nan",
+    "sequence": "--separation=-1",
     "mass_forgetting": "--end-time=nan",
     "drift": "--seed=-1",
     "geometry": "--old-weight=nan",
@@ -105,6 +106,7 @@ REFUSED = {
     "evals": "--method=magic nothing",
     "measure_scores": "--num-draws=0 nothing.csv",
     "plan_evals": "--width=nan",
+    "plan_sequence": "--keep=nan",
     "compare_runs": "--gain=nan nothing nowhere",
     "digits": "--num-samples=10",
 }
@@ -225,6 +227,21 @@ SENTENCES = [
         "item_sd must be given or read from the base's log, not both",
     ),
     ("plan_evals", {"task": "mmlu"}, "task and metric belong to a log of the base; there is none"),
+    (
+        "sequence",
+        {"new_tasks": ["chat"]},
+        "old_tasks and new_tasks must have different names; got chat, facts, safety, chat",
+    ),
+    ("sequence", {"old_tasks": []}, "old_tasks must be at least one; got none"),
+    ("sequence", {"weights": [0.5, 0.5]}, "weights must be one a task, 5; got 2"),
+    ("sequence", {"weights": [0.2] * 4 + [0.1]}, "weights must sum to 1; they sum to 0.9"),
+    ("sequence", {"places": "circle"}, "places must be one of line, simplex; got 'circle'"),
+    (
+        "plan_sequence",
+        {"start_new_weight": 0.5},
+        "start_new_weight times the number of new_tasks must be below 1, as the old tasks hold the rest; "
+        "got 0.5 times 2",
+    ),
     ("digits", {"num_seeds": 0}, "num_seeds must be at least 1; got 0"),
     ("digits", {"num_samples": 10}, "num_samples must be at least 50; got 10"),
     ("digits", {"num_heads": 3}, "num_heads must divide the width of 32; got 3"),
