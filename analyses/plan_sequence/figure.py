@@ -16,7 +16,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     by_knob: dict[str, list[str]] = {}
     for name in names:
         knob = str(plan["hyperparameter"].sel(objective=name).item())
-        if np.isfinite(curve["kept_performance"].sel(objective=name)).any():
+        if np.isfinite(curve["kept_part"].sel(objective=name)).any():
             by_knob.setdefault(knob, []).append(name)
     count = max(1, len(by_knob))
     with figures.style():
@@ -26,7 +26,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 one, look = curve.sel(objective=name), styles[name]
                 x = one["hyperparameter_value"]
                 marked = {"color": look["color"], "marker": look["marker"], "markersize": 4}
-                axes.plot(x, one["kept_performance"], label=name, **marked)
+                axes.plot(x, one["kept_part"], label=name, **marked)
                 axes.plot(x, one["plasticity"], linestyle="--", linewidth=1.0, color=look["color"])
                 smallest = float(plan["smallest_value"].sel(objective=name))
                 if np.isfinite(smallest):
@@ -35,7 +35,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 axes.set_xscale("log")
             axes.axhline(float(tree.attrs["keep"]), color="0.3", linestyle=":")
             axes.set(xlabel=knob, ylim=(-0.03, 1.03))
-        panels[0, 0].set_ylabel("performance: kept least (solid),\nnew task in its own stage (dashed)")
+        panels[0, 0].set_ylabel("part kept of the task kept least (solid),\nplasticity (dashed)")
         handles, labels = [], []
         for axes in panels[0]:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -31,8 +31,8 @@ results.register(
     value_index=("place on the hyperparameter's curve", "1"),
     hyperparameter_value=("value of the hyperparameter", "1"),
     smallest_value=("smallest value that keeps the wanted share of every earlier task", "1"),
-    kept_performance=("smallest last performance on an earlier task", "1"),
-    worst_task=("earlier task with the smallest last performance", "1"),
+    kept_part=("part of an earlier task's performance after its own stage that is left, smallest", "1"),
+    worst_task=("earlier task that is kept least", "1"),
 )
 
 
@@ -76,7 +76,7 @@ class Settings(SequenceSettings):
     )
 
     keep: float = setting(
-        open_interval, "Last performance wanted on every task before the last, from 0 to 1.", 0.5
+        open_interval, "Part of every earlier task's performance after its own stage that shall be left.", 0.5
     )
 
 
@@ -91,8 +91,10 @@ class _End(NamedTuple):
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Follow every objective over values of its hyperparameter, and find the smallest that keeps enough.
 
-    It is the smallest from which on all larger values that are tried keep it; between two of these the flow
-    is followed until the crossing is known to 0.001 of what lies between them.
+    What is left of a task is R[S, k]/R[s_k, k], see `inference.results.sequence.forgetting_of`, so that what
+    was not learnt cannot be lost. Of the values that are tried, those up to the largest that keeps enough
+    count, without a gap; before the first of these the flow is followed until the crossing is known to 0.001
+    of what lies between two values.
 
     Returns:
         DataTree with ``/plan`` over objective, and ``/curve`` over (objective, value_index). Where nothing
@@ -112,7 +114,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     curve = xr.Dataset(
         {
             name: (dims, np.stack([one[place] for one in curves]))
-            for place, name in enumerate(("hyperparameter_value", "kept_performance", "plasticity"))
+            for place, name in enumerate(("hyperparameter_value", "kept_part", "plasticity"))
         },
         names | {"value_index": np.arange(size)},
     )
@@ -133,15 +135,19 @@ def _planned(objective: Objective, settings: Settings) -> tuple[dict[str, object
             stages, start, learning_rate=settings.learning_rate, num_records=1, rtol=_RTOL, atol=_ATOL
         )
         own = tree["constant_data"].to_dataset()["own_stage"]
-        last = tree["stages"].to_dataset()["task_performance"].isel(stage=-1)
-        earlier = last.isel(task=np.flatnonzero(own.to_numpy() < len(stages)))
-        place, plasticity = int(np.argmin(earlier.to_numpy())), tree["forgetting"].to_dataset()["plasticity"]
-        return _End(float(earlier[place]), str(earlier["task"][place].item()), float(plasticity))
+        performance = tree["stages"].to_dataset()["task_performance"].to_numpy()
+        places = np.flatnonzero(own.to_numpy() < len(stages))
+        learnt = performance[own.to_numpy()[places], places]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = performance[-1, places] / learnt
+        place = int(np.argmin(left))
+        plasticity = float(tree["forgetting"].to_dataset()["plasticity"])
+        return _End(float(left[place]), str(own["task"][places[place]].item()), plasticity)
 
     nothing = {
         "hyperparameter": "" if turned is None else turned.name,
         "smallest_value": np.nan,
-        "kept_performance": np.nan,
+        "kept_part": np.nan,
         "worst_task": "",
         "plasticity": np.nan,
     }
@@ -157,17 +163,21 @@ def _planned(objective: Objective, settings: Settings) -> tuple[dict[str, object
             ends.append(_End(np.nan, "", np.nan))
     values = np.array(turned.values)
     curve = np.stack([values, [one.kept for one in ends], [one.plasticity for one in ends]])
-    value, found = _smallest(end, turned.values, ends, settings.keep)
-    if found is None:
+    kept = np.flatnonzero(curve[1] >= settings.keep)
+    if not kept.size:
         best = tables.number(float(np.nanmax(curve[1]))) if np.isfinite(curve[1]).any() else tables.MISSING
         answer = f"none: {turned.name} from {values[0]:g} to {values[-1]:g} keeps {best} at most"
         return nothing | {"answer": answer}, curve
-    rest = value == values[0]
-    answer = f"{turned.name} {values[0]:g} is enough" if rest else f"{turned.name} {value:.3g}"
+    value, found = _smallest(end, turned.values, ends, settings.keep)
+    answer = f"{turned.name} {value:.3g}"
+    if kept[-1] + 1 < len(values):
+        answer += f"; not {values[kept[-1] + 1]:g}"
+    elif value == values[0]:
+        answer += " is enough"
     row = {
         "hyperparameter": turned.name,
         "smallest_value": value,
-        "kept_performance": found.kept,
+        "kept_part": found.kept,
         "worst_task": found.worst,
         "plasticity": found.plasticity,
         "answer": answer,
@@ -177,12 +187,12 @@ def _planned(objective: Objective, settings: Settings) -> tuple[dict[str, object
 
 def _smallest(
     end: Callable[[float], _End], values: Sequence[float], ends: Sequence[_End], wanted: float
-) -> tuple[float, _End | None]:
-    """Return the smallest value from which on all keep what is wanted, and what it ends with."""
+) -> tuple[float, _End]:
+    """Return the first of the last values that keep what is wanted without a gap, and what it ends with."""
     keeps = [one.kept >= wanted for one in ends]
-    if not keeps[-1]:
-        return np.nan, None
-    first = len(keeps) - keeps[::-1].index(False) if False in keeps else 0
+    first = len(keeps) - 1 - keeps[::-1].index(True)
+    while first and keeps[first - 1]:
+        first -= 1
     if first == 0 or np.isnan(ends[first - 1].kept):
         return values[first], ends[first]
     low, high = values[first - 1], values[first]
@@ -205,13 +215,14 @@ def table(tree: xr.DataTree) -> RenderableType:
         summary(tree),
         [
             ("smallest setting", "answer", lambda row, name: str(row[name])),
-            ("keeps at least", "kept_performance", tables.plain),
+            ("part kept", "kept_part", tables.plain),
             ("task kept least", "worst_task", lambda row, name: str(row[name]) or tables.MISSING),
             ("plasticity", "plasticity", tables.plain),
         ],
-        title=f"The smallest setting with a last performance of {wanted:g} on every earlier task",
+        title=f"The smallest setting that keeps {wanted:g} of every earlier task",
         caption=(
-            "By the exact flow of all stages, which has no noise of batches. Replay is the share of all "
+            "By the exact flow of all stages, which has no noise of batches. The part kept of a task: its last "
+            "performance over that after its own stage, or at the start. Replay is the share of all "
             "earlier tasks together, in equal parts. Plasticity: the performance on a new task after its own "
             "stage: what keeps much may learn little."
         ),

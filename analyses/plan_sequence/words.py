@@ -9,8 +9,8 @@ from analyses.plan_sequence.plan_sequence import summary
 #: What the figures show, for those who read a report.
 MEANINGS = {
     "plan": (
-        "The last performance on the earlier task that is kept least, and how well new tasks are learnt "
-        "(dashed), against each objective's hyperparameter. The dotted line is what is to be kept."
+        "What is left of the earlier task that is kept least, and how well new tasks are learnt (dashed), "
+        "against each objective's hyperparameter. The dotted line is what is to be kept."
     ),
 }
 
@@ -20,9 +20,9 @@ def answer(tree: xr.DataTree) -> list[str]:
     found = []
     for name, row in summary(tree).iterrows():
         sentence = f"{name}: {row['answer']}"
-        if np.isfinite(row["kept_performance"]):
+        if np.isfinite(row["kept_part"]):
             sentence += (
-                f"; it keeps {tables.number(row['kept_performance'])} of {row['worst_task']}, the task kept "
+                f"; it keeps {tables.number(row['kept_part'])} of {row['worst_task']}, the task kept "
                 f"least, and learns a new task to {tables.number(row['plasticity'])}"
             )
         found.append(f"{sentence}.")

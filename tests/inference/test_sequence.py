@@ -1,13 +1,18 @@
 """Sequences of post-trainings: stages that follow each other, R[stage, task], forgetting, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
+import optax
 import pytest
 import xarray as xr
 
-from inference import Stage, open, save, sequence_flow, train, train_sequence
-from inference.results.sequence import forgetting_of
+from inference import Stage, open, save, sequence_flow, stages_of, train, train_sequence
+from inference.results.sequence import forgetting_of, performance_of
 from inference.storage import kept
 from mixture_models import InputError, Mixture, TwoMode, objectives, theory
+from mixture_models.objectives.registry import given_to
+from mixture_models.objectives.tasks import on_task
 
 MEANS = {"base": [0.0], "math": [5.0], "code": [-5.0]}
 TARGET = Mixture.create(MEANS, {"base": 0.4, "math": 0.3, "code": 0.3})
@@ -81,6 +86,91 @@ def test_the_two_senses_of_forgetting_differ_where_a_task_gains_after_its_stage(
     np.testing.assert_allclose(found["forgetting_from_own_stage"], [0.7, 0.1, np.nan])
     assert float(found["backward_transfer"]) == pytest.approx(-0.4)
     assert float(found["average_performance"]) == pytest.approx((0.2 + 0.5 + 0.6) / 3.0)
+    # Of taught tasks alone: the first one was known, and would make it 0.7.
+    assert float(found["plasticity"]) == pytest.approx(0.6)
+
+
+def test_little_that_is_asked_for_before_its_stage_is_no_performance():
+    """The target of stage 1 asks for as little of code as there is; dividing by that would make R = 1."""
+    stages = stages_of(objectives.reverse_kl(), START, TARGET, ["math", "code"], num_steps=5)
+    shares = np.array([[0.9, 0.05, 0.05], [0.6, 0.35, 0.05], [0.5, 0.2, 0.3]])
+    recorded = xr.Dataset(
+        {"task_retention": (("chain", "draw", "stage", "task"), shares[None, None])}, {"stage": range(3)}
+    )
+    own = xr.DataArray([0, 1, 2], {"task": list(MEANS)}, "task")
+    targets = [stages[0].target, *(stage.target for stage in stages)]
+    found = performance_of(recorded, targets, own)[0, 0]
+    of_math = 0.99 * 0.3 / 0.7
+    wanted = [[1.0, 0.05 / of_math, 0.05 / 0.3], [1.0, 0.35 / of_math, 0.05 / 0.3], [1.0, 0.2 / 0.3, 1.0]]
+    np.testing.assert_allclose(found, np.minimum(wanted, 1.0), rtol=1e-12)
+
+
+def test_the_stages_of_an_objective_are_said_in_its_tasks():
+    stages = stages_of(objectives.sft(replay=0.3), START, TARGET, ["math", "code"], num_steps=7)
+    assert [(stage.task, stage.num_steps, stage.objective.name) for stage in stages] == [
+        ("math", 7, "sft:replay=0.3"),
+        ("code", 7, "sft:replay=0.3"),
+    ]
+    assert [given_to(stage.objective) for stage in stages] == [
+        {"replay": {"base": 0.3}, "task": "math"},
+        {"replay": {"base": 0.15, "math": 0.15}, "task": "code"},
+    ]
+    first, last = (stage.target for stage in stages)
+    assert last == TARGET
+    # Of what is not seen the target is the start; the others share the rest as they will in the end.
+    np.testing.assert_allclose(first.weights, [0.99 * 0.4 / 0.7, 0.99 * 0.3 / 0.7, 0.01], rtol=1e-12)
+    np.testing.assert_array_equal(first.means[:, 0], [0.0, 5.0, -5.0])
+    off = START.replace(means={"code": [-3.0]})
+    assert stages_of(objectives.sft(), off, TARGET, ["math", "code"], num_steps=1)[0].target.means[2] == -3.0
+
+
+def test_rewards_of_a_stage_are_those_of_its_task_unless_given():
+    def rewards_in(objective):
+        stages = stages_of(objective, START, TARGET, ["math", "code"], num_steps=1)
+        return [str(stage.objective.loss.reward) for stage in stages]
+
+    for objective in (objectives.ttt_discover(), objectives.oapl()):
+        assert rewards_in(objective) == ["task_reward({'math': 1.0})", "task_reward({'code': 1.0})"]
+    assert rewards_in(objectives.oapl(reward="log_ratio_reward")) == ["log_ratio_reward()"] * 2
+    by_hand = replace(objectives.sft(task="math"), recipe=None)
+    assert on_task(by_hand, "code", ["base"]) is by_hand
+
+
+@pytest.mark.parametrize(
+    ("start", "tasks", "message"),
+    [
+        (
+            START,
+            [],
+            "new_tasks must be different tasks, at least one and not all of base, math, code; got none",
+        ),
+        (START, ["math", "math"], "new_tasks must be different tasks"),
+        (START, ["base", "math", "code"], "not all of base, math, code; got base, math, code"),
+        (START, ["art"], "task must be one of base, math, code; got 'art'"),
+        (
+            TwoMode.create(0.5, 0.0, 1.0),
+            ["new"],
+            "start must be a mixture of named tasks",
+        ),
+    ],
+)
+def test_stages_that_cannot_be_made_are_refused(start, tasks, message):
+    with pytest.raises(InputError, match=message):
+        stages_of(objectives.sft(), start, TARGET, tasks, num_steps=1)
+
+
+@pytest.mark.slow
+def test_an_optimizer_takes_the_place_of_plain_sgd(tree):
+    """SGD that an optimizer says is that of the learning rate; a smaller rate of it is not."""
+    for rate, same in ((0.3, True), (0.1, False)):
+        given = SETTINGS | {"learning_rate": 7.0, "optimizer": optax.sgd(rate)}
+        found = train_sequence(STAGES, START, **given)["stages"]["weight"]
+        assert np.allclose(found, tree["stages"]["weight"], rtol=1e-9, atol=0.0) == same
+
+
+def test_what_is_no_optimizer_is_refused():
+    with pytest.raises(InputError, match="optimizer must be an optax.GradientTransformation such as"):
+        train_sequence(STAGES, START, **SETTINGS, optimizer="adam")
 
 
 def test_a_diverged_replicate_is_nan_from_then_on():
