@@ -33,6 +33,9 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                     axes.axvline(smallest, color=look["color"], linewidth=0.8, linestyle=(0, (1, 2)))
             if float(one["hyperparameter_value"][0]) > 0.0:
                 axes.set_xscale("log")
+                values = one["hyperparameter_value"].dropna("value_index").to_numpy()
+                axes.set_xticks(values, [f"{value:g}" for value in values])
+                axes.set_xticks([], minor=True)
             axes.axhline(float(tree.attrs["keep"]), color="0.3", linestyle=":")
             axes.set(xlabel=knob, ylim=(-0.03, 1.03))
         panels[0, 0].set_ylabel("part kept of the task kept least (solid),\nplasticity (dashed)")

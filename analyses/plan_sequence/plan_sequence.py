@@ -188,7 +188,7 @@ def _planned(objective: Objective, settings: Settings) -> tuple[dict[str, object
 def _smallest(
     end: Callable[[float], _End], values: Sequence[float], ends: Sequence[_End], wanted: float
 ) -> tuple[float, _End]:
-    """Return the first of the last values that keep what is wanted without a gap, and what it ends with."""
+    """Return the first of the last values that keep enough without a gap, and what it ends with."""
     keeps = [one.kept >= wanted for one in ends]
     first = len(keeps) - 1 - keeps[::-1].index(True)
     while first and keeps[first - 1]:
@@ -221,8 +221,8 @@ def table(tree: xr.DataTree) -> RenderableType:
         ],
         title=f"The smallest setting that keeps {wanted:g} of every earlier task",
         caption=(
-            "By the exact flow of all stages, which has no noise of batches. The part kept of a task: its last "
-            "performance over that after its own stage, or at the start. Replay is the share of all "
+            "By the exact flow of all stages, which has no noise of batches. The part kept of a task: its "
+            "last performance over that after its own stage, or at the start. Replay is the share of all "
             "earlier tasks together, in equal parts. Plasticity: the performance on a new task after its own "
             "stage: what keeps much may learn little."
         ),

@@ -18,8 +18,8 @@ from inference.intervals import interval, interval_probability
 # Panels side by side: of curves, and of the wider matrices.
 _COLUMNS, _WIDE = 4, 3
 
-# Of the matrix: white figures on what is darker than this.
-_DARK = 0.55
+# Of the matrix: white figures on what is darker than this, and the frame of the stage's own task.
+_DARK, _FRAME = 0.55, "crimson"
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -149,9 +149,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
             look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5}
             axes.text(column + 0.5, row + 0.5, text, color="white" if value < _DARK else "black", **look)
             if row and taught[row] == tasks[column]:
-                axes.add_patch(
-                    Rectangle((column, row), 1, 1, fill=False, edgecolor=figures.UNTRUSTED, linewidth=1.6)
-                )
+                axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=_FRAME, linewidth=1.6))
         axes.set_xticks(np.arange(len(tasks)) + 0.5, tasks, fontsize=8)
         axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8)
         axes.invert_yaxis()

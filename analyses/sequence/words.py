@@ -8,11 +8,11 @@ from analyses.sequence.sequence import SENSES, summary
 #: What the figures show, for those who read a report.
 MEANINGS = {
     "weights": (
-        "The weight of every task over all stages, dashed where it is taught: bands are trainings, "
-        "dotted lines the exact flow, which has no noise. A vertical line begins the stage of the task beside it."
+        "The weight of every task over all stages, dashed where it is taught: bands are trainings, dotted "
+        "lines the exact flow, which has no noise. A vertical line begins the stage of the task beside it."
     ),
     "retention": (
-        "The part of behaviour that looks like each task, whatever the components are called. Where the means "
+        "The part of behaviour that looks like each task, whatever the components are called. Where means "
         "move a weight can lie: a component may walk over to another task, and take its name along."
     ),
     "performance": (

@@ -169,7 +169,7 @@ def test_an_optimizer_takes_the_place_of_plain_sgd(tree):
 
 
 def test_what_is_no_optimizer_is_refused():
-    with pytest.raises(InputError, match="optimizer must be an optax.GradientTransformation such as"):
+    with pytest.raises(InputError, match=r"optimizer must be an optax\.GradientTransformation such as"):
         train_sequence(STAGES, START, **SETTINGS, optimizer="adam")
 
 
