@@ -19,7 +19,7 @@ from mixture_models.mixture.overlap import single_mode_overlaps
 from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.types import Program, Scalar
-from mixture_models.validation import flag, one_of
+from mixture_models.validation import InputError, flag, one_of
 
 
 class Guide[T: Task](ABC):
@@ -117,6 +117,11 @@ class SingleModeLearner(Guide[TwoMode]):
 
     def __call__(self, start: TwoMode, target: TwoMode) -> None:
         """Run the guide."""
+        if not isinstance(start, TwoMode):
+            names = ", ".join(start.names) if isinstance(start, Mixture) else type(start).__name__
+            raise InputError(
+                f"the single_mode learner must have an old and a new task, see TwoMode; got {names}"
+            )
         mean = numpyro.param("mean", start.old_mean)
         scale = start.scale
         if self.train_scale:

@@ -168,9 +168,12 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 def remarks(tree: xr.DataTree) -> list[str]:
     """Say which sequences diverged, and where no exact flow is drawn."""
-    lost = (~results.converged(tree)).sum(["chain", "draw"]).to_series()
+    lost = ~results.converged(tree)
+    counts = lost.sum(["chain", "draw"]).to_series()
     found = [
-        f"{count} sequences of {name} diverged and are left out." for name, count in lost.items() if count
+        f"{count} of {lost.sizes['draw']} sequences of {name} diverged, and are left out."
+        for name, count in counts.items()
+        if count
     ]
     reason = tree.attrs.get("no_exact_side")
     return found if reason is None else [*found, f"Trainings without an exact flow beside them: {reason}."]

@@ -1,6 +1,7 @@
 """Everything that determines a sequence: its tasks, where their modes lie, and what is trained."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,7 +136,7 @@ class SequenceSettings(BaseSettings):
 class Settings(SequenceSettings):
     """Everything that determines a sequence of trainings; replicates of all objectives are paired."""
 
-    batch_size: int = setting(integer, "Samples seen in an update.", 64)
+    batch_size: int = setting(partial(integer, at_least=2), "Samples seen in an update.", 64)
     num_replicates: int = setting(integer, "Sequences of each objective.", 32)
     record_every: int = setting(integer, "Steps between two records.", 10)
     seed: int = seed_setting()

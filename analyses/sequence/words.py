@@ -3,7 +3,7 @@
 import xarray as xr
 
 from analyses.core import tables
-from analyses.sequence.sequence import SENSES, summary
+from analyses.sequence.sequence import summary
 
 #: What the figures show, for those who read a report.
 MEANINGS = {
@@ -27,7 +27,7 @@ MEANINGS = {
 
 
 def answer(tree: xr.DataTree) -> list[str]:
-    """Return the answer in sentences: who forgets how much of earlier tasks, and of which most."""
+    """Return the answer in sentences: what became of earlier tasks, which is lowest, what is learnt."""
     frame = summary(tree)
     own = tree["constant_data"]["own_stage"]
     last = int(own.max())
@@ -40,9 +40,10 @@ def answer(tree: xr.DataTree) -> list[str]:
             continue
         worst = str(left.idxmin()).removeprefix("last_")
         found.append(
-            f"{name} forgets {tables.inline(dict(row), SENSES[1])} of an earlier task since its own stage "
-            f"({tables.inline(dict(row), SENSES[0])} since its best), has "
-            f"{tables.inline(dict(row), f'last_{worst}')} left of {worst}, which it keeps least, and learns "
-            f"a new task to {tables.inline(dict(row), 'plasticity')}."
+            f"{name} changes the performance on an earlier task by "
+            f"{tables.inline(dict(row), 'backward_transfer')} since its own stage (forgetting from its best: "
+            f"{tables.inline(dict(row), 'forgetting_from_best')}); {worst} ends lowest, at "
+            f"{tables.inline(dict(row), f'last_{worst}')}; a new task is learnt to "
+            f"{tables.inline(dict(row), 'plasticity')}."
         )
     return found

@@ -34,7 +34,6 @@ from inference.training.loop import (
 from inference.training.stages import Stage, check_stages, known_at_start
 from inference.training.train import Plan, plan_of
 from mixture_models.mixture.mixture import Mixture, MixturePair
-from mixture_models.objectives.companions import params_at
 from mixture_models.types import AnyArray, Index, Params
 from mixture_models.validation import InputError, flag, integer, positive
 
@@ -135,8 +134,6 @@ def train_sequence(
             )
             for stage in checked
         ]
-        for stage in checked:
-            _check_learner(stage, start)
         recorded = [
             set(first_record.eval_shape(leg.program.static, leg.program.numbers, (start, leg.target)))
             for leg in legs
@@ -189,18 +186,6 @@ def train_sequence(
         [stage.target for stage in checked],
         settings,
     )
-
-
-def _check_learner(stage: Stage, start: Mixture) -> None:
-    """Refuse a learner from whose params the next stage cannot begin."""
-    names = set(params_at(stage.objective.guide, start, stage.target))
-    known = {*start.params(), *start.scale_params()}
-    if not names <= known:
-        raise InputError(
-            "a sequence needs the mixture learner in every stage; that of "
-            f"{stage.objective.name} has the params "
-            f"{', '.join(sorted(names))}"
-        )
 
 
 class _Leg(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 from inference.training.checks import MOST_STEPS, check_setting
 from mixture_models.mixture.mixture import Mixture, TaskMixture, mixture_of
 from mixture_models.objectives import Objective
+from mixture_models.objectives.companions import params_at
 from mixture_models.objectives.registry import given_to
 from mixture_models.objectives.tasks import on_task
 from mixture_models.validation import InputError, integer, one_of
@@ -54,7 +55,7 @@ def stages_of(
 
     Raises:
         InputError: mixtures that are none of named tasks, no new task, one that the target lacks or that
-            is taught twice, or no task that is known at the start.
+            is taught twice, no task that is known at the start, or an objective that names its task itself.
     """
     for name, mixture in (("start", start), ("target", target)):
         if not isinstance(mixture, TaskMixture):
@@ -106,7 +107,7 @@ def check_stages(stages: Sequence[Stage], start: Mixture) -> list[Stage]:
 
     Raises:
         InputError: no stage, what is no `Stage`, a stage whose task its target lacks, a task that two stages
-            teach, or replay of a task that is not seen yet.
+            teach, replay of a task that is not seen yet, or a learner that is not the mixture.
     """
     if not isinstance(stages, Sequence) or isinstance(stages, str | bytes) or not stages:
         raise InputError(f"stages must be a list of at least one Stage; got {stages!r}")
@@ -132,8 +133,21 @@ def check_stages(stages: Sequence[Stage], start: Mixture) -> list[Stage]:
                 f"stage {number} must replay tasks that are seen before it"
                 f" ({', '.join(sorted(seen)) or 'none'}); got {', '.join(unseen)}"
             )
+        _check_learner(stage, start)
         steps = integer(f"num_steps of stage {number}", stage.num_steps, at_most=MOST_STEPS)
         checked.append(Stage(stage.task, stage.objective, stage.target, steps))
         seen.add(stage.task)
     integer("the steps of all stages", sum(stage.num_steps for stage in checked), at_most=MOST_STEPS)
     return checked
+
+
+def _check_learner(stage: Stage, start: Mixture) -> None:
+    """Refuse a learner from whose params the next stage cannot begin."""
+    names = set(params_at(stage.objective.guide, start, stage.target))
+    known = {*start.params(), *start.scale_params()}
+    if not names <= known:
+        raise InputError(
+            "a sequence needs the mixture learner in every stage; that of "
+            f"{stage.objective.name} has the params "
+            f"{', '.join(sorted(names))}"
+        )

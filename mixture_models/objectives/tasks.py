@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mixture_models import rewards
 from mixture_models.objectives.objective import Objective
 from mixture_models.objectives.registry import arguments_of, changed, given_to
+from mixture_models.validation import InputError
 
 
 def on_task(objective: Objective, task: str, seen: Sequence[str]) -> Objective:
@@ -23,10 +24,17 @@ def on_task(objective: Objective, task: str, seen: Sequence[str]) -> Objective:
         objective: what is trained.
         task: the task that is taught.
         seen: those seen before, at least one.
+
+    Raises:
+        InputError: an objective that names its task itself.
     """
     taken, given = arguments_of(objective), given_to(objective)
     changes: dict[str, object] = {}
-    if "task" in taken and given.get("task") is None:
+    if given.get("task") is not None:
+        raise InputError(
+            f"{objective.name} must leave its task to the stages of the sequence; got task={given['task']}"
+        )
+    if "task" in taken:
         changes["task"] = task
     replay = given.get("replay")
     if isinstance(replay, int | float):

@@ -47,8 +47,32 @@ def test_a_sequence_writes_every_stage_and_task_with_intervals(massdrift, monkey
     exact = tree["population_stages"]["task_performance"]
     np.testing.assert_allclose(stages["task_performance"].mean(["chain", "draw"]), exact, atol=0.08)
     (sentence,) = sequence.answer(tree)
-    assert sentence.startswith("reverse_kl forgets ")
+    assert sentence.startswith("reverse_kl changes the performance on an earlier task by ")
     assert sequence.remarks(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["sft", "sft:learner=single_mode"],
+            "the single_mode learner must have an old and a new task, see TwoMode; got a, b, c, d",
+        ),
+        (["sft", "reverse_kl", "--batch-size=1"], "batch_size must be at least 2; got 1"),
+        (["sft", "dpo"], "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl; got 'dpo'"),
+        (["sft", "sft"], "objectives must have different names; got sft more than once"),
+        (["sft:task=d"], "sft:task=d must leave its task to the stages of the sequence; got task=d"),
+    ],
+)
+def test_what_a_later_objective_makes_impossible_is_refused_before_the_first(
+    massdrift, monkeypatch, tmp_path, arguments, sentence
+):
+    trained = "analyses.sequence.sequence.train_sequence"
+    monkeypatch.setattr(trained, lambda *a, **k: pytest.fail("trained"))
+    code, printed, error = massdrift("sequence", *arguments, *SMALL, "--out", tmp_path / "out")
+    assert (code, printed, len(error.splitlines())) == (2, "", 1)
+    assert sentence in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_places_are_apart_as_they_are_said_to_be():
@@ -88,7 +112,7 @@ def test_a_diverged_sequence_is_left_out_and_counted():
     assert row["forgetting_from_best"] == pytest.approx(0.3)
     assert row["plasticity"] == pytest.approx(0.2)
     assert row["num_diverged"] == 1
-    assert sequence.remarks(tree) == ["1 sequences of x diverged and are left out."]
+    assert sequence.remarks(tree) == ["1 of 3 sequences of x diverged, and are left out."]
 
 
 @pytest.mark.parametrize("num_stages", [1, pytest.param(2, marks=pytest.mark.slow)])
