@@ -69,7 +69,7 @@ def test_what_a_later_objective_makes_impossible_is_refused_before_the_first(
 ):
     trained = "analyses.sequence.sequence.train_sequence"
     monkeypatch.setattr(trained, lambda *a, **k: pytest.fail("trained"))
-    code, printed, error = massdrift("sequence", *arguments, *SMALL, "--out", tmp_path / "out")
+    code, printed, error = massdrift("sequence", *SMALL, *arguments, "--out", tmp_path / "out")
     assert (code, printed, len(error.splitlines())) == (2, "", 1)
     assert sentence in error
     assert list(tmp_path.iterdir()) == []
