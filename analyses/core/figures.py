@@ -33,6 +33,8 @@ _STYLE: Any = {
     "font.size": 10,
     "legend.frameon": False,
     "savefig.dpi": 150,
+    # Journals take no fonts drawn as programs, matplotlib's default.
+    "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "massdrift",
     # A dollar in a name begins no formula.
@@ -104,15 +106,22 @@ def collected() -> Iterator[dict[str, View]]:
         _views.reset(before)
 
 
+@contextmanager
+def saving() -> Iterator[None]:
+    """Write in the house style what was drawn in it; ticks of a log axis, made only now, are formulas."""
+    with style(), matplotlib.rc_context({"text.parse_math": True}), warnings.catch_warnings():
+        # A name may hold signs that the font lacks: they are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
     views = _views.get()
-    if views is not None:
-        views[name] = view_of(figure)
-    for form in outputs.formats():
-        dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-        with warnings.catch_warnings():
-            # A name may hold signs that the font lacks: they are drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph")
+    with saving():
+        if views is not None:
+            views[name] = view_of(figure)
+        for form in outputs.formats():
+            dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
             figure.savefig(folder / f"{name}.{form}", metadata=dateless)
     plt.close(figure)
