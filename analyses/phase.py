@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from textwrap import fill
 from typing import Any, NamedTuple
 
 import jax
@@ -396,9 +395,7 @@ def _plot_phase(tree: xr.DataTree, measures: Sequence[_Measure], name: str) -> F
     title = (
         f"{name}: what is left of the old mode (target: {tree.attrs['old_weight']:g}), how far it has moved"
     )
-    width = int(12 * figure.get_figwidth())  # characters
-    words = "\n".join(fill(line, width) for line in (title, f"start: {_started(tree)}"))
-    figure.suptitle(words, fontsize=10, x=0.02, ha="left")
+    figures.heading(figure, title, f"start: {_started(tree)}")
     return figure
 
 

@@ -117,6 +117,5 @@ def plot(tree: xr.DataTree) -> Figure:
     figure.supylabel(beside if not flat else "(spread out)", fontsize=10)
     plane = "along the first two discriminants" if of_many else "along and across the axis"
     figure.suptitle(f"Samples and fitted modes, {plane} between the references; circles: 2 sd", fontsize=10)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=1.5)
+    figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels(), columns=3, markerscale=1.5)
     return figure

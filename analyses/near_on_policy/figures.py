@@ -75,7 +75,7 @@ def _plot_method(tree: xr.DataTree, name: str) -> Figure:
     labels += [str(handle.get_label()) for handle in handles[len(labels) :]]
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
     title = f"{words['title']}: what is left of old behaviour, and how far the old mode moves"
-    figure.suptitle(f"{title}\n{_words(tree.attrs)}", fontsize=10, x=0.02, ha="left")
+    figures.heading(figure, title, _words(tree.attrs))
     return figure
 
 
