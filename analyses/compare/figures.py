@@ -52,7 +52,7 @@ def _over_steps(
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(2.4 * columns, 1.0 + 2.1 * rows),
+        figsize=(max(5.4, 2.4 * columns), 1.0 + 2.1 * rows),
         sharex=True,
         sharey=True,
         squeeze=False,

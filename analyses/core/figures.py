@@ -62,6 +62,8 @@ _on_top: ContextVar[str | None] = ContextVar("style on top of the house style", 
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in the house style, without a window, and leave the caller's settings alone."""
+    # Loads what shows figures: what that sets, as a notebook's does, must not end with the block.
+    plt.draw_if_interactive()
     with matplotlib.rc_context(_STYLE):
         on_top = _on_top.get()
         if on_top is not None:

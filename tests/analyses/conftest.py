@@ -16,7 +16,8 @@ def readable(monkeypatch):
 
     def checked(figure, folder, name):
         with figures.saving():
-            figure.draw_without_rendering()
+            for _ in range(2):  # as when it is saved: the layout of the second has the labels of the first
+                figure.draw_without_rendering()
             box = figure.get_tightbbox()
         small = {
             text.get_text(): text.get_fontsize()
