@@ -54,7 +54,7 @@ def _run(name: str, folder: Path) -> Run:
     tree = results.open(folder / outputs.MARKER)
     found = reports.run_in(folder, tree, {}, name=name)
     drawn = _analysis_of(tree.attrs[reports.COMMAND]).plot(tree)
-    with figures.saving():
+    with figures.saving(*drawn.values()):
         views = {key: view_of(figure) for key, figure in drawn.items()}
     close(drawn)
     return found._replace(views=views)

@@ -41,8 +41,8 @@ def draw(axes: Axes, posterior: xr.Dataset, names: list[str], untrusted: np.ndar
 
 
 def name_ticks(axes: Axes, checkpoints: np.ndarray) -> None:
-    """Write the names of checkpoints below the axis, turned where there are many."""
-    many = len(checkpoints) > 6
+    """Write the names of checkpoints below the axis, turned where there are many, or they are long."""
+    many = len(checkpoints) > 6 or len(checkpoints) * max(len(str(name)) for name in checkpoints) > 60
     axes.set_xticks(
         range(len(checkpoints)),
         [str(name) for name in checkpoints],

@@ -15,6 +15,7 @@ import matplotlib.style
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext
 
 from analyses.core import outputs
 from analyses.page.page import View, view_of
@@ -45,8 +46,9 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 
-# Characters in an inch of text at the most, and the height of a legend that figures have room for [inch].
-_CHARACTERS_AN_INCH, _LEGEND_ROOM = 12, 0.6
+# Characters in an inch of text, the width of a line in a legend, and the height of one that figures have
+# room for [inch].
+_CHARACTERS_AN_INCH, _HANDLE, _LEGEND_ROOM = 12, 0.8, 0.6
 
 # Styles that an error names as examples.
 _STYLES_NAMED = ("ggplot", "grayscale", "tableau-colorblind10")
@@ -183,7 +185,7 @@ def legend_below(
         options: of matplotlib's legend.
     """
     width, height = figure.get_size_inches()
-    broken = [fill(label, int(_CHARACTERS_AN_INCH * width)) for label in labels]
+    broken = [fill(label, int(_CHARACTERS_AN_INCH * (width - _HANDLE))) for label in labels]
     for count in range(max(1, min(columns, len(broken))), 0, -1):
         legend = figure.legend(handles, broken, loc="outside lower center", ncols=count, **options)
         box = legend.get_window_extent()
@@ -210,8 +212,13 @@ def collected() -> Iterator[dict[str, View]]:
 
 
 @contextmanager
-def saving() -> Iterator[None]:
-    """Write in the house style what was drawn in it; ticks of a log axis, made only now, are formulas."""
+def saving(*drawn: Figure) -> Iterator[None]:
+    """Write in the house style figures that were drawn in it; numbers on a log axis alone are formulas."""
+    for axis in (one for figure in drawn for axes in figure.axes for one in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                tick.label1.set_parse_math(True)
+                tick.label2.set_parse_math(True)
     with style(), matplotlib.rc_context({"text.parse_math": True}), warnings.catch_warnings():
         # A name may hold signs that the font lacks: they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
@@ -221,7 +228,7 @@ def saving() -> Iterator[None]:
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
     views = _views.get()
-    with saving():
+    with saving(figure):
         if views is not None:
             views[name] = view_of(figure)
         for form in outputs.formats():

@@ -15,7 +15,7 @@ def readable(monkeypatch):
     save = figures.save
 
     def checked(figure, folder, name):
-        with figures.saving():
+        with figures.saving(figure):
             for _ in range(2):  # as when it is saved: the layout of the second has the labels of the first
                 figure.draw_without_rendering()
             box = figure.get_tightbbox()
@@ -25,6 +25,13 @@ def readable(monkeypatch):
             if text.get_visible() and text.get_text().strip() and text.get_fontsize() < LEAST_SIZE
         }
         assert not small, (name, small)
+        # Text of the figures is plain; numbers of a log axis alone are formulas, and are set as such.
+        raw = [
+            t.get_text()
+            for t in figure.findobj(Text)
+            if "mathdefault" in t.get_text() and not t.get_parse_math()
+        ]
+        assert not raw, (name, raw)
         # Nothing is cut off: box and sizes are in inches.
         over = [-box.x0, -box.y0, box.x1 - figure.get_figwidth(), box.y1 - figure.get_figheight()]
         assert max(over) < 0.05, (name, over)
