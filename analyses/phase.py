@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib.pyplot as plt
@@ -22,6 +22,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from scipy.optimize import brentq
 
 from analyses.core import figures, outputs, tables
@@ -325,81 +326,101 @@ def table(tree: xr.DataTree) -> tables.Grid:
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``phase_mass`` and ``phase_drift``."""
+    """Return a figure ``phase_X`` an objective X: what is left of the old mode, and how far it has moved."""
     final = tree["final"].to_dataset().where(results.converged(tree))
     kept = _kept(final["retention"])
     drift = final["old_drift"].mean(["chain", "draw"], skipna=True)
     largest = max(2.0 * _LEAST_DRIFT, float(drift.max()))
     top = max(tree.attrs["old_weight"], float(kept.max()))
+    # The same colours in all figures, which are looked at side by side.
+    measures = (
+        _Measure(kept, Normalize(0.0, top), "viridis", "retention that\n9 in 10 trainings exceed"),
+        _Measure(
+            drift.clip(_LEAST_DRIFT),
+            LogNorm(_LEAST_DRIFT, largest),
+            "cividis",
+            "mean old drift\n[Mahalanobis]",
+        ),
+    )
     with figures.style():
-        return {
-            "phase_mass": _plot_phase(
-                tree,
-                kept,
-                Normalize(0.0, top),
-                "viridis",
-                "final retention that nine in ten trainings exceed",
-                f"What is left of the old mode: the target has {tree.attrs['old_weight']:g}",
-            ),
-            "phase_drift": _plot_phase(
-                tree,
-                drift.clip(_LEAST_DRIFT),
-                LogNorm(_LEAST_DRIFT, largest),
-                "magma_r",
-                "final old drift, mean [Mahalanobis]",
-                "How far the old mode has moved, from no drift",
-            ),
-        }
+        return {f"phase_{name}": _plot_phase(tree, measures, name) for name in final["objective"].to_numpy()}
 
 
-def _plot_phase(
-    tree: xr.DataTree, values: xr.DataArray, norm: Normalize, colours: str, label: str, title: str
-) -> Figure:
-    """Draw a map of separation and batch size for every objective (row) and value of its `knob` (column)."""
-    names, shares = values["objective"].to_numpy(), values["knob"].to_numpy()
+class _Measure(NamedTuple):
+    """Values over the grid and their colours."""
+
+    values: xr.DataArray
+    norm: Normalize
+    colours: str
+    label: str
+
+
+def _plot_phase(tree: xr.DataTree, measures: Sequence[_Measure], name: str) -> Figure:
+    """Draw an objective's maps over separation and batch size: a row a measure, a column a `knob`."""
+    shares = tree["final"]["knob"].to_numpy()
     beta, gap = tree.attrs["start_old_weight"], tree.attrs["start_new_gap"]
     figure, panels = plt.subplots(
-        len(names),
+        len(measures),
         len(shares),
-        figsize=(1.6 + 2.7 * len(shares), 1.1 + 2.1 * len(names)),
+        figsize=(2.0 + 2.0 * len(shares), 5.8),
         sharex=True,
         sharey=True,
         squeeze=False,
     )
-    drawn: Any = None
-    for row, name in zip(panels, names, strict=True):
+    for row, measure in zip(panels, measures, strict=True):
         for axes, value in zip(row, shares, strict=True):
-            shown = values.sel(objective=name, knob=value).transpose("batch_size", "separation")
-            drawn = axes.pcolormesh(
+            shown = measure.values.sel(objective=name, knob=value).transpose("batch_size", "separation")
+            mesh = axes.pcolormesh(
                 shown["separation"],
                 np.log2(shown["batch_size"]),
                 shown,
-                norm=norm,
-                cmap=colours,
+                norm=measure.norm,
+                cmap=measure.colours,
                 shading="nearest",
             )
             axes.grid(visible=False)
-            objective = turned(name, value)
-            _lines(axes, shown, starved_below(objective, beta), overlapping_below(beta, gap))
-            axes.set_title(f"{name}, {_turned(objective)} {value:g}", fontsize=9, loc="left")
-    sizes = values["batch_size"].to_numpy()
+            _lines(axes, starved_below(turned(name, value), beta), overlapping_below(beta, gap))
+        figure.colorbar(mesh, ax=row, label=measure.label, extend="min")
+    for axes, value in zip(panels[0], shares, strict=True):
+        objective = turned(name, value)
+        drawn = "" if np.isfinite(starved_below(objective, beta)) else "\n(no old sample in a batch)"
+        axes.set_title(f"{_turned(objective)} {value:g}{drawn}", fontsize=9, loc="left")
+    sizes = tree["final"]["batch_size"].to_numpy()
     for axes in panels[:, 0]:
         axes.set_yticks(np.log2(sizes), [f"{size:g}" for size in sizes])
         axes.set_ylabel("batch size")
     for axes in panels[-1]:
         axes.set_xlabel("separation δ\n[Mahalanobis]")
-    figure.colorbar(drawn, ax=panels, label=label, shrink=0.8)
-    figure.suptitle(
-        f"{title}\nstart: {_started(tree)}\ndashed: below it half of the batches hold no old sample; "
-        "dotted: left of it the new mode\nclaims a tenth of the old samples (both at the start)",
-        fontsize=10,
-        x=0.02,
-        ha="left",
+    figure.legend(handles=_handles(), loc="outside lower center", fontsize=9)
+    title = (
+        f"{name}: what is left of the old mode (target: {tree.attrs['old_weight']:g}), how far it has moved"
     )
+    figures.heading(figure, title, f"start: {_started(tree)}")
     return figure
 
 
-def _lines(axes: Axes, shown: xr.DataArray, size: float, separation: float) -> None:
+def _handles() -> list[Line2D]:
+    """Return what a legend says of the lines of theory."""
+    look: dict[str, Any] = {"color": "black", "linewidth": 1.2}
+    return [
+        Line2D(
+            [],
+            [],
+            **look,
+            linestyle="--",
+            label="below: more than half of the batches hold no old sample (start)",
+        ),
+        Line2D(
+            [],
+            [],
+            **look,
+            linestyle=":",
+            label="left: the new mode claims more than a tenth of the old samples (start)",
+        ),
+    ]
+
+
+def _lines(axes: Axes, size: float, separation: float) -> None:
     """Draw the lines of theory, in a colour that shows on every ground; a line outside is left out."""
     low, high = axes.get_ylim()
     left, right = axes.get_xlim()
@@ -409,22 +430,16 @@ def _lines(axes: Axes, shown: xr.DataArray, size: float, separation: float) -> N
         if left < separation < right:
             axes.axvline(separation, color=colour, linewidth=width, linestyle=":" if width < 2.0 else "-")
     axes.set(xlim=(left, right), ylim=(low, high))
-    if not np.isfinite(size):
-        box: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
-        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-        axes.text(0.98, 0.95, "no batch holds an old sample", fontsize=7, bbox=box, **place)
 
 
 #: What the figures show, for those who read a report.
 MEANINGS = {
-    "phase_mass": (
-        "What is left of the old behaviour at each separation and batch size. Left of the line half of the "
-        "batches hold no old sample at the start."
-    ),
-    "phase_drift": (
-        "How far the old mode has moved. Below the line a tenth of the old samples is claimed by the new "
-        "mode at the start."
-    ),
+    f"phase_{name}": (
+        f"What {name} leaves of the old behaviour, and how far its old mode has moved, at each separation "
+        "and batch size. Below the dashed line more than half of the batches hold no old sample at the "
+        "start; left of the dotted one the new mode claims more than a tenth of the old samples."
+    )
+    for name in _OBJECTIVES
 }
 
 

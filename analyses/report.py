@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import analyses
-from analyses.core import outputs, reports
+from analyses.core import figures, outputs, reports
 from analyses.page.page import Run, close, page_of, view_of
 from analyses.registry import COMMANDS
 from inference import results
@@ -54,7 +54,8 @@ def _run(name: str, folder: Path) -> Run:
     tree = results.open(folder / outputs.MARKER)
     found = reports.run_in(folder, tree, {}, name=name)
     drawn = _analysis_of(tree.attrs[reports.COMMAND]).plot(tree)
-    views = {key: view_of(figure) for key, figure in drawn.items()}
+    with figures.saving(*drawn.values()):
+        views = {key: view_of(figure) for key, figure in drawn.items()}
     close(drawn)
     return found._replace(views=views)
 

@@ -45,7 +45,7 @@ def _plot_densities(tree: xr.DataTree) -> Figure:
         axes.set_xlabel("sample x")
     for axes in grid[:, 0]:
         axes.set_ylabel("density")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figures.legend_below(figure, *grid[0, 0].get_legend_handles_labels(), columns=3)
     figure.suptitle(
         "Where the learners end (mean density over replicates; median drop and gain)", fontsize=10
     )

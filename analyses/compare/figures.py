@@ -52,7 +52,7 @@ def _over_steps(
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(2.4 * columns, 1.0 + 2.1 * rows),
+        figsize=(max(5.4, 2.4 * columns), 1.0 + 2.1 * rows),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -82,7 +82,7 @@ def _over_steps(
     panels[0].set_xlim(0, float(step.max()))
     figure.supxlabel("training step", fontsize=10)
     figure.supylabel(figures.label(values), fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figures.heading(figure, title)
     for axes in empty:
         axes.set_axis_off()
     for axes in panels[-columns:]:
@@ -163,5 +163,5 @@ def _plot_frontier(kept: xr.Dataset, styles: figures.Styles) -> Figure:
         axes.invert_xaxis()
     words = f"path: mean over training, point: end with {100 * interval_probability():g} % interval"
     figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels(), fontsize=9)
     return figure

@@ -89,7 +89,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             axes.set_ylim(0.0, 1.0 if variable == "weight" else None)
         words = f"point: mean, line: {100 * interval_probability():g} % interval"
         figure.suptitle(f"{title_of(tree)}\n{words}", fontsize=10)
-        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels())
     return {"runs": figure}
 
 

@@ -125,7 +125,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         if any(untrusted(c, w).any() for c in tree["runs"].children.values() for w in ("weight", "drift")):
             words += ", ×: not to be trusted"
         figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figures.legend_below(figure, *panels[0].get_legend_handles_labels())
     return {"runs": figure}
 
 
@@ -149,5 +149,5 @@ def _plot_scores(runs: dict[str, xr.Dataset]) -> Figure:
     axes.set(xlabel="checkpoint", ylabel=figures.label(weight), ylim=(0.0, 1.0))
     words = f"point: a checkpoint's mean, line: {100 * interval_probability():g} % interval"
     axes.set_title(f"How much old behaviour is left, by scores?\n{words}", loc="left", fontsize=10)
-    figure.legend(loc="outside lower center", ncols=4)
+    figures.legend_below(figure, *axes.get_legend_handles_labels())
     return figure

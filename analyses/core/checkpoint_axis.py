@@ -1,5 +1,7 @@
 """What is drawn over checkpoints: at their number where all are numbers, in their order otherwise."""
 
+from textwrap import fill
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -41,11 +43,12 @@ def draw(axes: Axes, posterior: xr.Dataset, names: list[str], untrusted: np.ndar
 
 
 def name_ticks(axes: Axes, checkpoints: np.ndarray) -> None:
-    """Write the names of checkpoints below the axis, turned where there are many."""
+    """Write the names of checkpoints below the axis, turned where there are many; long ones are broken."""
     many = len(checkpoints) > 6
+    width = 24 if many else 60 // len(checkpoints)  # characters
     axes.set_xticks(
         range(len(checkpoints)),
-        [str(name) for name in checkpoints],
+        [fill(str(name), width) for name in checkpoints],
         rotation=45 if many else 0,
         ha="right" if many else "center",
     )

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import Field, fields
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
     arguments = {"progress": not given["quiet"], "out": out}
     console = Console()
     with (
+        _styled(given.get("style")),
         nullcontext() if given["quiet"] or "progress" in taken else console.status("computing"),
         _place(command, out, given, formats) as folder,
     ):
@@ -73,6 +74,15 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
         print(f"To look at: {out / outputs.REPORT}")
     elif out is not None:
         print(f"Written to {out}: read it lazily with inference.open_sweep.")
+
+
+def _styled(name: str | None) -> AbstractContextManager[None]:
+    """Draw in a style on top of the house style, if one is given."""
+    if name is None:  # nothing to import
+        return nullcontext()
+    from analyses.core import figures
+
+    return figures.styled(name)
 
 
 def _draw(command: Command, analysis: Any, tree: Any, folder: Path, name: str) -> None:
@@ -169,6 +179,7 @@ def _common(command: Command, of: type[settings.BaseSettings]) -> Iterator[inspe
     if command.draws:
         yield _parameter("config", _config(of), None)
         yield _parameter("formats", _Formats, None)
+        yield _parameter("style", _Style, None)
     if not command.resumes:
         yield _parameter("overwrite", _Overwrite, False)
     yield _parameter("quiet", _Quiet, False)
@@ -184,6 +195,12 @@ _Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--format", help="Of the figures: png, svg or pdf; may be repeated.", show_default="png svg"
+    ),
+]
+_Style = Annotated[
+    str | None,
+    typer.Option(
+        "--style", help="Of the figures: a style of matplotlib, or a file, on top of the house style."
     ),
 ]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")]

@@ -1,21 +1,26 @@
 """How every figure looks: colours that colour-blind readers can tell apart, lines that print in grey."""
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+import matplotlib.style
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterMathtext
 
 from analyses.core import outputs
 from analyses.page.page import View, view_of
 from inference.intervals import interval
+from mixture_models.validation import InputError
 
 _COLOURS = matplotlib.color_sequences["petroff10"]
 #: Of what is not to be trusted.
@@ -33,21 +38,92 @@ _STYLE: Any = {
     "font.size": 10,
     "legend.frameon": False,
     "savefig.dpi": 150,
+    # Journals take no fonts drawn as programs, matplotlib's default.
+    "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "massdrift",
     # A dollar in a name begins no formula.
     "text.parse_math": False,
 }
 
+# Characters in an inch of text, the width of a line in a legend, and the height of one that figures have
+# room for [inch].
+_CHARACTERS_AN_INCH, _HANDLE, _LEGEND_ROOM = 12, 0.8, 0.6
+
+# Styles that an error names as examples.
+_STYLES_NAMED = ("ggplot", "grayscale", "tableau-colorblind10")
+
 #: Colour, dash and marker by name.
 Styles = dict[str, dict[str, Any]]
+
+
+# The style on top of the house style: a name that matplotlib knows, or the path of a file.
+_on_top: ContextVar[str | None] = ContextVar("style on top of the house style", default=None)
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in the house style, without a window, and leave the caller's settings alone."""
+    # Loads what shows figures: what that sets, as a notebook's does, must not end with the block.
+    plt.draw_if_interactive()
     with matplotlib.rc_context(_STYLE):
+        on_top = _on_top.get()
+        if on_top is not None:
+            matplotlib.style.use(on_top)
         yield
+
+
+@contextmanager
+def styled(name: str | None) -> Iterator[None]:
+    """Draw within the block in a style on top of the house style.
+
+    Args:
+        name: of a style of matplotlib, or the path of a file that sets its parameters; None for none.
+
+    Raises:
+        InputError: there is no such style, or a line of the file is none of matplotlib's.
+    """
+    if name is not None:
+        _check_style(name)
+    before = _on_top.set(name)
+    try:
+        yield
+    finally:
+        _on_top.reset(before)
+
+
+def _check_style(name: str) -> None:
+    if name in matplotlib.style.available:
+        return
+    if not Path(name).is_file():
+        raise InputError(
+            "a style must be a name of matplotlib's, such as "
+            f"{', '.join(_STYLES_NAMED)}, or a file; got {name!r}"
+        )
+    told = _Told()
+    log = logging.getLogger("matplotlib")
+    log.addHandler(told)
+    propagates, log.propagate = log.propagate, False
+    try:
+        matplotlib.rc_params_from_file(name, use_default_template=False)
+    except (OSError, ValueError) as error:
+        told.words.append(str(error))
+    finally:
+        log.removeHandler(told)
+        log.propagate = propagates
+    if told.words:
+        raise InputError(f"a style file must hold parameters of matplotlib; {name}: {told.words[0]}")
+
+
+class _Told(logging.Handler):
+    """Keeps what matplotlib says of a file, the first lines of it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.words: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words.append(record.getMessage().strip().partition("\n")[0])
 
 
 def line_style(names: Sequence[str]) -> Styles:
@@ -89,6 +165,37 @@ def entry(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
+def heading(figure: Figure, *lines: str) -> None:
+    """Put lines above all panels, from the left; those that are wider than the figure are broken."""
+    width = int(_CHARACTERS_AN_INCH * figure.get_figwidth())
+    words = "\n".join(fill(line, width) for line in lines)
+    figure.suptitle(words, x=0.1 / figure.get_figwidth(), ha="left", fontsize=10)
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 4, **options: Any
+) -> None:
+    """Put a legend below all panels, whatever its names are: it covers no data, and is not cut off.
+
+    Args:
+        figure: grows by what the legend takes beyond two rows or so.
+        handles: of what is named.
+        labels: their names; those that are wider than the figure are broken.
+        columns: at most, fewer where names are long.
+        options: of matplotlib's legend.
+    """
+    width, height = figure.get_size_inches()
+    broken = [fill(label, int(_CHARACTERS_AN_INCH * (width - _HANDLE))) for label in labels]
+    for count in range(max(1, min(columns, len(broken))), 0, -1):
+        legend = figure.legend(handles, broken, loc="outside lower center", ncols=count, **options)
+        box = legend.get_window_extent()
+        if count > 1 and box.width > figure.bbox.width:
+            legend.remove()
+        else:
+            break
+    figure.set_figheight(height + max(0.0, box.height / figure.dpi - _LEGEND_ROOM))
+
+
 #: Figures that are drawn while a report is to be written, by name.
 _views: ContextVar[dict[str, View] | None] = ContextVar("views of figures", default=None)
 
@@ -104,15 +211,27 @@ def collected() -> Iterator[dict[str, View]]:
         _views.reset(before)
 
 
+@contextmanager
+def saving(*drawn: Figure) -> Iterator[None]:
+    """Write in the house style figures that were drawn in it; numbers on a log axis alone are formulas."""
+    for axis in (one for figure in drawn for axes in figure.axes for one in (axes.xaxis, axes.yaxis)):
+        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                tick.label1.set_parse_math(True)
+                tick.label2.set_parse_math(True)
+    with style(), matplotlib.rc_context({"text.parse_math": True}), warnings.catch_warnings():
+        # A name may hold signs that the font lacks: they are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
     views = _views.get()
-    if views is not None:
-        views[name] = view_of(figure)
-    for form in outputs.formats():
-        dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-        with warnings.catch_warnings():
-            # A name may hold signs that the font lacks: they are drawn as boxes.
-            warnings.filterwarnings("ignore", message="Glyph")
+    with saving(figure):
+        if views is not None:
+            views[name] = view_of(figure)
+        for form in outputs.formats():
+            dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
             figure.savefig(folder / f"{name}.{form}", metadata=dateless)
     plt.close(figure)

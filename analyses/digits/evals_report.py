@@ -85,7 +85,7 @@ def plot(tree: xr.DataTree) -> Figure:
         f"point: mean, line: {100 * interval_probability():g} % interval",
         fontsize=10,
     )
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    house.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=6)
     return figure
 
 

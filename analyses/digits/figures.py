@@ -97,7 +97,7 @@ def _training(tree: xr.DataTree) -> Figure:
     figure.suptitle(
         f"Points: mean, lines: {100 * interval_probability():g} % interval over all seeds", fontsize=10
     )
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    house.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=3)
     return figure
 
 
@@ -142,5 +142,5 @@ def _lens(tree: xr.DataTree) -> Figure:
     lens.set_title("The lens against the transformer, last checkpoint", loc="left", fontsize=9)
     handles, labels = frontier.get_legend_handles_labels()
     more = lens.get_legend_handles_labels()
-    figure.legend(handles + more[0], labels + more[1], loc="outside lower center", ncols=4)
+    house.legend_below(figure, handles + more[0], labels + more[1])
     return figure

@@ -211,7 +211,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         )
     words = f"point: a checkpoint, mean over tasks; thin lines: {100 * interval_probability():g} % intervals"
     figure.suptitle(f"Forgetting on the old tasks against learning\n{words}", fontsize=10)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figures.legend_below(figure, *panels[0].get_legend_handles_labels())
     return {"frontier": figure}
 
 

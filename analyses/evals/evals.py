@@ -302,7 +302,7 @@ def _legend(figure: Figure, axes: Axes, looks: figures.Styles, frame: pd.DataFra
         axes.plot([], [], label=name, **{k: v for k, v in look.items() if k != "linestyle"}, linestyle="none")
     if frame["words"].str.startswith("not to be trusted").any():
         axes.plot([], [], "x", color=figures.UNTRUSTED, label="not to be trusted (see the table)")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figures.legend_below(figure, *axes.get_legend_handles_labels())
 
 
 def _plot_forgetting(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
@@ -366,7 +366,7 @@ def _plot_base(rows: pd.DataFrame) -> Figure:
     words = f"line: {100 * interval_probability():g} % interval of replicated logs"
     more = f"; the first {_MOST_PANELS} of {len(tasks)} tasks" if len(tasks) > len(shown) else ""
     figure.suptitle(f"Is the base as the model says?\n{words}{more}", fontsize=10)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figures.legend_below(figure, *panels[0][0].get_legend_handles_labels(), columns=2)
     return figure
 
 
@@ -387,5 +387,5 @@ def _plot_checkpoints(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
     figure.suptitle(f"Forgetting over training ({words})", fontsize=10)
     for name, look in looks.items():
         panels[0][0].plot([], [], label=name, **look)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figures.legend_below(figure, *panels[0][0].get_legend_handles_labels())
     return figure

@@ -97,5 +97,5 @@ def _over_checkpoints(tree: xr.DataTree, variable: str, label: str, title: str) 
     axes.set_ylabel(label)
     shown = f"point: mean, line: {100 * interval_probability():g} % interval"
     axes.set_title(f"{title}\n{shown}", loc="left", fontsize=10)
-    figure.legend(loc="outside right upper", title="task")
+    figures.legend_below(figure, *axes.get_legend_handles_labels(), title="task")
     return figure

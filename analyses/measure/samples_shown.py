@@ -4,6 +4,7 @@ Of two references these are the axis between them and the first across it, of se
 """
 
 from collections.abc import Iterator, Mapping
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -106,7 +107,7 @@ def plot(tree: xr.DataTree) -> Figure:
         title = f"checkpoint {name}"
         if "old_weight" in posterior:
             title += f": old weight {float(posterior['old_weight'].sel(checkpoint=name).mean()):.2g}"
-        axes.set_title(title, fontsize=9)
+        axes.set_title(fill(title, 40), fontsize=9)
         axes.set_aspect("equal")
     for axes in panels.ravel()[len(names) :]:
         axes.set_visible(False)
@@ -116,7 +117,6 @@ def plot(tree: xr.DataTree) -> Figure:
     beside = "second discriminant" if of_many else "across it"
     figure.supylabel(beside if not flat else "(spread out)", fontsize=10)
     plane = "along the first two discriminants" if of_many else "along and across the axis"
-    figure.suptitle(f"Samples and fitted modes, {plane} between the references; circles: 2 sd", fontsize=10)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=1.5)
+    figures.heading(figure, f"Samples and fitted modes, {plane} between the references; circles: 2 sd")
+    figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels(), columns=3, markerscale=1.5)
     return figure

@@ -131,5 +131,5 @@ def _plot_drift(tree: xr.DataTree) -> Figure:
     axes.set_ylabel("distance from the reference [Mahalanobis]")
     words = f"point: mean, line: {100 * interval_probability():g} % interval"
     axes.set_title(f"Drift: how far have the modes moved?\n{words}", loc="left", fontsize=10)
-    figure.legend(loc="outside lower center", ncols=2)
+    figures.legend_below(figure, *axes.get_legend_handles_labels(), columns=2)
     return figure

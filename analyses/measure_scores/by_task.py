@@ -69,5 +69,5 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         axes.set_title(
             f"Mass forgetting, by scores: how much is left of every task?\n{shown}", loc="left", fontsize=10
         )
-        figure.legend(loc="outside right upper", title="task")
+        figures.legend_below(figure, *axes.get_legend_handles_labels(), title="task")
     return {"weight": figure}

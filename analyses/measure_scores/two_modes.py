@@ -100,5 +100,5 @@ def _plot_density(tree: xr.DataTree) -> Figure:
     axes.set_xlabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
     axes.set_ylabel(figures.label(density["old_weight_density"]))
     axes.set_title("Posterior of the old weight, by checkpoint", loc="left", fontsize=10)
-    figure.legend(loc="outside right upper", title="checkpoint")
+    figures.legend_below(figure, *axes.get_legend_handles_labels(), title="checkpoint")
     return figure

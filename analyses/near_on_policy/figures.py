@@ -1,4 +1,4 @@
-"""The figure of `analyses.near_on_policy`: maps, and the rows of them that were trained as curves."""
+"""The figures of `analyses.near_on_policy`: maps, and the rows of them that were trained as curves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib import patheffects
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import AbstractPathEffect
 
 from analyses.core import figures
@@ -29,16 +31,19 @@ _AXES = {
 }
 _SHORT = {"ema": "ema", "demonstrated_drift": "drift", "eta": "η", "beta": "β"}
 
-# Colours of a measure, limits of its curves, and where theory's lines are drawn.
+# Colours of a measure and the ends that values lie beyond, limits of its curves, where theory's lines are.
 _MAPS: dict[str, dict[str, Any]] = {
-    "retention": {"cmap": "viridis", "norm": PowerNorm(0.5, 0.0, 1.0, clip=True)},
-    "old_drift": {"cmap": "cividis", "norm": LogNorm(1e-2, 3.0, clip=True)},
+    "retention": {"cmap": "viridis", "norm": PowerNorm(0.5, 0.0, 1.0, clip=True), "extend": "min"},
+    "old_drift": {"cmap": "cividis", "norm": LogNorm(1e-2, 3.0, clip=True), "extend": "both"},
 }
+_LABELS = {"retention": "retention", "old_drift": "old drift [Mahalanobis]"}
 _LIMITS = {"retention": (-0.05, 1.0), "old_drift": (1e-3, 5.0)}
 _LEVELS = {"retention": [0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.6, 0.8], "old_drift": [0.25, 0.5, 1.0, 1.5]}
 
 # Retention is the old weight where the means are right, as theory takes them.
 _PREDICTED = {"retention": "old_weight", "old_drift": "old_drift"}
+
+_CIRCLE: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 6, "markeredgecolor": "white"}
 
 _HALO: list[AbstractPathEffect] = [patheffects.withStroke(linewidth=2.2, foreground="black", alpha=0.6)]
 
@@ -47,38 +52,61 @@ _NUM_TICKS = 5
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figure ``near_on_policy``: maps of retention and drift, and the rows that were trained."""
+    """Return a figure ``near_on_policy_X`` a map X: retention and drift on it, and its trained rows below."""
     with figures.style():
-        figure, panels = plt.subplots(4, len(NAMES), figsize=(4.0 * len(NAMES), 13.5), sharex="col")
-        for column, name in zip(panels.T, NAMES, strict=True):
-            parts = {part: node.to_dataset() for part, node in tree[name].children.items()}
-            for place, measure in enumerate(_MAPS):
-                _draw_map(column[2 * place], parts, measure)
-                _draw_rows(column[2 * place + 1], parts, measure)
-            words = parts["theory"].attrs
-            column[0].set_title(f"{words['title']}\nlines: theory, {words['words']}", loc="left", fontsize=10)
-            column[-1].set_xlabel(_AXES[_dims(parts)[1]])
-        measured = tree[NAMES[0]]["population"].to_dataset()
-        for place, (measure, look) in enumerate(_MAPS.items()):
-            bar = figure.colorbar(ScalarMappable(look["norm"], look["cmap"]), ax=panels[2 * place], pad=0.01)
-            bar.set_label(figures.label(measured[measure]))
-        _draw_adaptive(panels.T[NAMES.index("ttt_discover")], tree)
-        figure.suptitle(_words(tree.attrs), fontsize=11)
-    return {"near_on_policy": figure}
+        return {f"near_on_policy_{name}": _plot_method(tree, name) for name in NAMES}
+
+
+def _plot_method(tree: xr.DataTree, name: str) -> Figure:
+    """Draw the maps of a method side by side, each above the rows of it that were trained."""
+    parts = {part: node.to_dataset() for part, node in tree[name].children.items()}
+    words = parts["theory"].attrs
+    figure, panels = plt.subplots(2, len(_MAPS), figsize=(8.0, 6.2), sharex="col", height_ratios=(1.1, 1.0))
+    for (above, below), (measure, look) in zip(panels.T, _MAPS.items(), strict=True):
+        mesh = _draw_map(above, parts, measure)
+        bar = figure.colorbar(mesh, ax=above, pad=0.02, extend=look["extend"])
+        bar.set_label(_LABELS[measure])
+        _draw_rows(below, parts, measure)
+        below.set_xlabel(_AXES[_dims(parts)[1]])
+    if name == "ttt_discover":
+        _draw_adaptive(panels[1], tree)
+    handles, labels = panels[1, 0].get_legend_handles_labels()
+    handles += _handles(tree.attrs, words["words"])
+    labels += [str(handle.get_label()) for handle in handles[len(labels) :]]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
+    title = f"{words['title']}: what is left of old behaviour, and how far the old mode moves"
+    figures.heading(figure, title, _words(tree.attrs))
+    return figure
 
 
 def _words(settings: Mapping[Any, Any]) -> str:
-    """Return what the figure shows."""
+    """Return where the learners start, and what they have done."""
     return (
-        f"Retention and old drift after {settings['num_steps']} steps of rate "
-        f"{settings['learning_rate']:g}, from old weight {settings['start_old_weight']:g} and a right old "
-        f"mean, separation {settings['separation']:g}\n"
-        "Maps and curves: exact descent. Dotted curves: theory. Circles: mean of "
-        f"{settings['num_replicates']} trainings in batches of {settings['batch_size']}; bars: "
-        f"{100 * interval_probability():g} % interval. Stars: adaptive η\n"
-        "A circle of the drift is the drift of the mean training, which noise hardly moves; bars are of "
-        "single trainings"
+        f"after {settings['num_steps']} steps of rate {settings['learning_rate']:g} from old weight "
+        f"{settings['start_old_weight']:g} and a right old mean, separation {settings['separation']:g}"
     )
+
+
+def _handles(settings: Mapping[Any, Any], theory: str) -> list[Artist]:
+    """Return what a legend says of the looks that all rows share."""
+    trained = f"mean of {settings['num_replicates']} trainings in batches of {settings['batch_size']}"
+    line: dict[str, Any] = {"color": "0.3", "linewidth": 1.2}
+    return [
+        Line2D([], [], **line, label="colours and curves: exact descent"),
+        Line2D([], [], color="white", linewidth=1.2, path_effects=_HALO, label=f"theory on a map: {theory}"),
+        Line2D([], [], **(line | {"linestyle": ":"}), label="theory beside a curve: the same"),
+        Line2D([], [], **_CIRCLE, color="0.3", label=f"{trained} (drift: of the mean training)"),
+        Line2D(
+            [],
+            [],
+            color="0.3",
+            linestyle="",
+            marker="|",
+            markersize=10,
+            markeredgewidth=1.5,
+            label=f"{100 * interval_probability():g} % interval of single trainings",
+        ),
+    ]
 
 
 def _dims(parts: Mapping[str, xr.Dataset]) -> list[str]:
@@ -107,11 +135,12 @@ def _comparable(trained: xr.Dataset, measure: str) -> xr.DataArray:
     return trained[measure].mean(["chain", "draw"], skipna=True)
 
 
-def _draw_map(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> None:
+def _draw_map(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> ScalarMappable:
+    """Draw the exact values, theory's lines over them, and the trainings in them; return what has colours."""
     ordinate, abscissa = _dims(parts)
     exact = parts["population"][measure].transpose(ordinate, abscissa)
-    look = _MAPS[measure]
-    axes.pcolormesh(exact, **look, edgecolors="none", rasterized=True)
+    look = {name: _MAPS[measure][name] for name in ("cmap", "norm")}
+    mesh = axes.pcolormesh(exact, **look, edgecolors="none", rasterized=True)
     axes.grid(False)
     if _PREDICTED[measure] in parts["theory"]:
         predicted = parts["theory"][_PREDICTED[measure]].transpose(ordinate, abscissa).to_numpy()
@@ -128,6 +157,7 @@ def _draw_map(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> None
     axes.set_yticks(*_shifted(_ticks(exact[ordinate])))
     axes.set_xticks(*_shifted(_ticks(exact[abscissa])))
     axes.set_ylabel(_AXES[ordinate])
+    return mesh
 
 
 def _shifted(ticks: tuple[np.ndarray, list[str]]) -> tuple[np.ndarray, list[str]]:
@@ -150,26 +180,23 @@ def _draw_rows(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> Non
             axes.plot(x, predicted, color=colour, linestyle=":", linewidth=1.2)
         shift = 0.12 * (number - 0.5 * (len(rows) - 1))
         _draw_trained(axes, places + shift, parts["trained"].sel({ordinate: value}), measure, color=colour)
-    axes.set(ylim=_LIMITS[measure], ylabel=figures.label(parts["population"][measure]))
+    axes.set(ylim=_LIMITS[measure], ylabel=_LABELS[measure])
     if measure == "old_drift":
         axes.set_yscale("log")
-    axes.legend(fontsize=8)
 
 
 def _draw_trained(axes: Axes, x: np.ndarray, trained: xr.Dataset, measure: str, **look: Any) -> None:
     """Draw what is comparable of trainings with the interval of single ones."""
     low, high = (interval(trained[measure]).sel(ci_bound=bound).to_numpy() for bound in ("lower", "upper"))
     axes.vlines(x, low, high, color=look["color"])
-    style: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 6, "markeredgecolor": "white"}
-    axes.plot(x, _comparable(trained, measure).to_numpy(), **(style | look))
+    axes.plot(x, _comparable(trained, measure).to_numpy(), **(_CIRCLE | look))
 
 
-def _draw_adaptive(column: Any, tree: xr.DataTree) -> None:
+def _draw_adaptive(panels: Any, tree: xr.DataTree) -> None:
     """Draw the trainings with an adaptive η beside those with a fixed one."""
     trained = tree["adaptive"]["trained"].to_dataset()
     kl_weight = tree["ttt_discover"]["population"]["kl_weight"].to_numpy()
     x = 0.8 + np.searchsorted(kl_weight, trained["kl_weight"].to_numpy())
-    for axes, measure in zip(column[1::2], _MAPS, strict=True):
+    for axes, measure in zip(panels, _MAPS, strict=True):
         look = {"color": "black", "marker": "*", "markersize": 8, "markeredgecolor": "black"}
-        _draw_trained(axes, x, trained, measure, label="η adaptive", **look)
-        axes.legend(fontsize=8)
+        _draw_trained(axes, x, trained, measure, label="η adaptive, trainings", **look)

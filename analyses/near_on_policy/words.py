@@ -4,19 +4,21 @@ import xarray as xr
 
 from analyses.near_on_policy.near_on_policy import summary
 
-#: What the figures show, for those who read a report.
-MEANINGS = {
-    "near_on_policy": (
-        "What is left, and how far the old mode drifts, at each setting of the methods: colours are exact, "
-        "lines are conditions of theory. Below, the rows that were trained in batches."
-    ),
-}
-
 _NAMES = {
     "sdft": "SDFT",
     "demonstrations": "SDFT from demonstrations",
     "ttt_discover": "TTT-Discover",
     "oapl": "OAPL",
+}
+
+#: What the figures show, for those who read a report.
+MEANINGS = {
+    f"near_on_policy_{name}": (
+        f"What {words} leaves of old behaviour, and how far the old mode drifts, at each pair of two "
+        "settings: colours are exact, lines are theory, circles are means of trainings in batches. Below, "
+        "the rows that were trained; dotted is theory."
+    )
+    for name, words in _NAMES.items()
 }
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib.transforms import Bbox
 
-from analyses.page.traces import SCALES, Panel, shapes, text_of, traces
+from analyses.page.traces import SCALES, Panel, panels_of, shapes, text_of, traces
 
 # Of a figure on the page [px]: for an inch of the printed one, and at least.
 _PIXELS_AN_INCH, _LEAST_HEIGHT = 88, 320
@@ -32,11 +32,7 @@ def of_figure(figure: Figure) -> _Dict | None:
         figure: drawn by an analysis.
     """
     figure.draw_without_rendering()
-    drawn = [
-        axes
-        for axes in figure.axes
-        if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>"
-    ]
+    drawn = panels_of(figure)
     if not drawn or any(axes.name != "rectilinear" for axes in drawn):
         return None
     data: list[_Dict] = []
@@ -56,10 +52,23 @@ def of_figure(figure: Figure) -> _Dict | None:
     layout["annotations"] += _label_of_all(figure)
     width, height = figure.get_size_inches()
     title = figure.get_suptitle()
+    lines = [len(title.splitlines()), max(_title_lines(axes) for axes in drawn)]
     layout |= {
         "height": max(_LEAST_HEIGHT, round(height * _PIXELS_AN_INCH)),
-        "title": {"text": text_of(title), "font": {"size": 14}, "x": 0.5},
-        "margin": {"l": 75 if figure.get_supylabel() else 10, "r": 10, "t": 60 if title else 30, "b": 70},
+        "title": {
+            "text": text_of(title),
+            "font": {"size": 14},
+            "x": 0.5,
+            "y": 1.0,
+            "yanchor": "top",
+            "pad": {"t": 24},
+        },
+        "margin": {
+            "l": 75 if figure.get_supylabel() else 10,
+            "r": 10,
+            "t": 30 + 19 * lines[0] + 16 * lines[1],
+            "b": 70,
+        },
         "meta": {"width": round(width * _PIXELS_AN_INCH)},
     }
     return {"data": data, "layout": layout}
@@ -128,6 +137,11 @@ def _named_ticks(axis: Any, bent: Callable[[Any], np.ndarray]) -> _Dict:
     places = bent(axis.get_majorticklocs()).tolist()
     words = [str(label.get_text()) for label in axis.get_majorticklabels()]
     return {"tickvals": places, "ticktext": [text_of(word) for word in words[: len(places)]]}
+
+
+def _title_lines(axes: Axes) -> int:
+    """Return how many lines the titles of a panel have."""
+    return max(len(axes.get_title(loc=place).splitlines()) for place in ("left", "center", "right"))
 
 
 def _titles(panel: Panel) -> Iterator[_Dict]:

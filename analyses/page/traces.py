@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import Collection, LineCollection, PathCollection, PolyCollection, QuadMesh
 from matplotlib.container import ErrorbarContainer
 from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -70,6 +71,15 @@ class Panel(NamedTuple):
 def _bent(axis: Any, values: Any) -> np.ndarray:
     found = np.asarray(values, float)
     return found if axis.get_scale() in SCALES else np.asarray(axis.get_transform().transform(found), float)
+
+
+def panels_of(figure: Figure) -> list[Axes]:
+    """Return the panels of a figure that are seen; a bar of colours is none."""
+    return [
+        axes
+        for axes in figure.axes
+        if axes.get_visible() and axes.axison and axes.get_label() != "<colorbar>"
+    ]
 
 
 def text_of(text: str) -> str:
@@ -169,6 +179,8 @@ def shapes(panel: Panel) -> Iterator[_Dict]:
     """Yield lines and areas that cross a panel from one edge to the other, and bars."""
     axes = panel.axes
     across_x, across_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
+    # What lies below a map is not seen.
+    layer = "above" if any(isinstance(one, QuadMesh) for one in axes.collections) else "below"
     for line in axes.lines:
         if not line.get_visible() or line.get_transform() == axes.transData:
             continue
@@ -182,7 +194,7 @@ def shapes(panel: Panel) -> Iterator[_Dict]:
             "yref": f"y{panel.suffix}" + (" domain" if upright else ""),
             **_corners(panel, x, y, upright=upright, level=not upright),
             "line": _stroke(line),
-            "layer": "below",
+            "layer": layer,
         }
     for patch in axes.patches:
         if not isinstance(patch, Rectangle) or not patch.get_visible():
@@ -356,8 +368,13 @@ def _points(panel: Panel, collection: PathCollection) -> Iterator[_Dict]:
         found = [_rgba(color, collection) for color in _colors_of(collection.get_facecolor())]
         marker["color"] = found[0] if len(found) == 1 else found
     else:
-        marker |= {"color": _numbers(np.ma.filled(np.ma.asarray(values, float), np.nan))}
-        marker |= _scale_of(collection)
+        shades = np.ma.filled(np.ma.asarray(values, float), np.nan)
+        marker |= {"color": _numbers(_on_scale(collection.norm, shades))} | _scale_of(collection)
+        edge, width = (
+            _colors_of(collection.get_edgecolor())[0],
+            np.max(collection.get_linewidth(), initial=0.0),
+        )
+        marker["line"] = {"color": _rgba(edge, collection), "width": float(width)}
     yield (
         panel.places()
         | _named(collection)
@@ -410,9 +427,7 @@ def _heatmap(panel: Panel, mesh: QuadMesh | AxesImage) -> _Dict:
     shown = _scale_of(mesh)
     shown["zmin"], shown["zmax"] = shown.pop("cmin"), shown.pop("cmax")
     told = [[f"{v:.3g}" for v in row] for row in values]
-    if isinstance(mesh.norm, colors.LogNorm):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = np.log10(values)
+    values = _on_scale(mesh.norm, values)
     return (
         panel.places()
         | shown
@@ -427,22 +442,57 @@ def _heatmap(panel: Panel, mesh: QuadMesh | AxesImage) -> _Dict:
     )
 
 
+def _on_scale(norm: Any, values: np.ndarray) -> np.ndarray:
+    """Return values as the scale of `_scale_of` counts them."""
+    if not isinstance(norm, colors.LogNorm):
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.log10(np.clip(values, norm.vmin, norm.vmax) if norm.clip else values))
+
+
 def _scale_of(artist: Any) -> _Dict:
     """Return the scale of colours of values, and its bar where the figure shows one."""
     norm, bar = artist.norm, artist.colorbar
     low, high = float(norm.vmin), float(norm.vmax)
-    shades = [[i / 10, colors.to_hex(artist.cmap(i / 10))] for i in range(11)]
-    found: _Dict = {"colorscale": shades, "showscale": bar is not None}
+    shares = np.linspace(0.0, 1.0, 11)
+    places = shares
     if isinstance(norm, colors.LogNorm):
         low, high = float(np.log10(low)), float(np.log10(high))
+    else:
+        places = (np.asarray(norm.inverse(shares), float) - low) / (high - low)
+    shades = [
+        [float(place), colors.to_hex(artist.cmap(share))] for place, share in zip(places, shares, strict=True)
+    ]
+    found: _Dict = {"colorscale": shades, "showscale": bar is not None}
     found |= {"cmin": low, "cmax": high}
     if bar is not None:
         label = bar.ax.get_ylabel() or bar.ax.get_xlabel()
-        found["colorbar"] = {"title": {"text": text_of(label), "side": "right"}, "thickness": 14}
+        found["colorbar"] = {"title": {"text": text_of(label), "side": "right"}, "thickness": 14} | _beside(
+            bar.ax
+        )
         if isinstance(norm, colors.LogNorm):
             powers = np.arange(np.ceil(low), np.floor(high) + 1.0)
-            found["colorbar"] |= {"tickvals": powers.tolist(), "ticktext": [f"10^{p:.0f}" for p in powers]}
+            found["colorbar"] |= {
+                "tickvals": powers.tolist(),
+                "ticktext": [f"10<sup>{p:.0f}</sup>" for p in powers],
+            }
     return found
+
+
+def _beside(bar: Axes) -> _Dict:
+    """Return where a bar of colours stands, as a share of the place that all panels take."""
+    others = [one.get_position() for one in panels_of(bar.figure.get_figure(root=True))]
+    left, low = min(box.x0 for box in others), min(box.y0 for box in others)
+    width, height = max(box.x1 for box in others) - left, max(box.y1 for box in others) - low
+    box = bar.get_position()
+    return {
+        "x": float((box.x0 - left) / width),
+        "xanchor": "left",
+        "xpad": 0,
+        "y": float((0.5 * (box.y0 + box.y1) - low) / height),
+        "len": float((box.y1 - box.y0) / height),
+        "ypad": 0,
+    }
 
 
 def _named(artist: Line2D | Collection | Patch) -> _Dict:

@@ -43,7 +43,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             title = ", ".join(dict.fromkeys(name.split(":")[0] for name in names))
             panel.set(xlabel=hyperparameter, ylabel="retention kept (thin: old weight)", title=title)
             panel.set_ylim(min(0.0, panel.get_ylim()[0]), max(1.05 * wanted, panel.get_ylim()[1]))
-        figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        figures.legend_below(figure, *first.get_legend_handles_labels(), fontsize=8)
     return {"plan": figure}
 
 

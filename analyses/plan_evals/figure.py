@@ -53,5 +53,5 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         axes.set_xlabel(f"generated answers of base and {whose}")
         words = "dotted: wanted; ring: cheapest" if reached.any() else "dotted: wanted, not reached"
         axes.set_title(words, fontsize=10)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+        figures.legend_below(figure, *axes.get_legend_handles_labels(), columns=3, fontsize=9)
     return {"plan": figure}

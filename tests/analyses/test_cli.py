@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+import analyses
 import inference
 from analyses import compare
 from analyses.compare.settings import Settings
+from analyses.core import figures
 from inference.comparison import replicates
 from mixture_models import InputError, Objective, objectives
 
@@ -143,7 +146,11 @@ def test_the_settings_of_a_run_give_the_same_run_in_other_formats(massdrift, tmp
         "report.html",
         "geometry.pdf",
     }
-    assert (second / "geometry.pdf").read_bytes().startswith(b"%PDF")
+    pdf = (second / "geometry.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    # Fonts that journals take: TrueType, no programs.
+    assert b"/CIDFontType2" in pdf
+    assert b"/Type3" not in pdf
     assert (first / "summary.csv").read_text() == (second / "summary.csv").read_text()
     # What is given on the command line wins.
     code, printed, error = massdrift(
@@ -167,6 +174,39 @@ def test_settings_and_formats_that_do_not_exist_are_one_sentence(massdrift, tmp_
         == f"massdrift: a file of settings must be readable TOML; there is no {tmp_path / 'none.toml'}\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_style_is_put_on_top_of_the_house_style(massdrift, tmp_path):
+    path = tmp_path / "paper.mplstyle"
+    path.write_text("savefig.dpi: 50\naxes.grid: False\nfigure.constrained_layout.use: True\n")
+    widths = {}
+    for name, options in {"house": [], "file": ["--style", path], "named": ["--style", "grayscale"]}.items():
+        out = tmp_path / name
+        code, _, error = massdrift("geometry", "4", "--quiet", "--format=png", "--out", out, *options)
+        assert code == 0, error
+        widths[name] = plt.imread(out / "geometry.png").shape[1]
+    assert widths["house"] == widths["named"] == 3 * widths["file"]
+    # The next command draws in the house style again.
+    with figures.style():
+        assert plt.rcParams["axes.grid"]
+    assert plt.rcParams["savefig.dpi"] == "figure"
+
+
+def test_a_style_that_does_not_exist_or_holds_something_else_is_one_sentence(
+    massdrift, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(analyses.geometry, "run", lambda *a, **k: pytest.fail("computed first"))
+    words = {"bad.mplstyle": "axes.grd: True", "no.mplstyle": "axes.grid: perhaps", "x.mplstyle": "\udcff"}
+    for name, text in words.items():
+        (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
+    for given in (*words, "nowhere", "https://example.invalid/a.mplstyle", "."):
+        style = tmp_path / given if given in words else given
+        code, printed, error = massdrift("geometry", "--style", style, "--out", tmp_path / "out")
+        assert (code, printed) == (2, ""), error
+        assert error.startswith("massdrift: a style")
+        assert str(style) in error
+        assert len(error.strip().splitlines()) == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_bad_settings_file_is_one_sentence(tmp_path):

@@ -240,7 +240,8 @@ def test_table_figure_and_layout(tree, tmp_path):
             assert set(dataset.dims) <= set(dataset.coords), name
             assert all({"long_name", "units"} <= set(v.attrs) for v in dataset.variables.values()), name
     outputs.write_analysis(near_on_policy, tree, tmp_path)
-    names = {"results.zarr", "summary.csv", "near_on_policy.png", "near_on_policy.svg"}
+    names = {"results.zarr", "summary.csv"}
+    names |= {f"near_on_policy_{name}.{form}" for name in NAMES for form in ("png", "svg")}
     assert {path.name for path in tmp_path.iterdir()} == names
     # The order of a file's groups is another; tables and figures are the same.
     again = inference.open(tmp_path / "results.zarr")
@@ -261,6 +262,7 @@ def test_a_reward_for_the_old_mode_and_no_anchor_are_drawn_too(tmp_path):
     )
     tree = near_on_policy.run(settings)
     outputs.write_analysis(near_on_policy, tree, tmp_path)
-    assert (tmp_path / "near_on_policy.png").stat().st_size > 10_000
+    for name in NAMES:
+        assert (tmp_path / f"near_on_policy_{name}.png").stat().st_size > 10_000
     frame = near_on_policy.summary(tree)
     assert frame.loc[frame["map"] == "oapl", "retains"].all()

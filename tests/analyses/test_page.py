@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, PowerNorm, to_rgb
 
 import analyses
 from analyses.core import figures
@@ -138,18 +138,44 @@ def test_bars_are_where_they_stand(axes):
     assert found["xaxis"]["ticktext"] == ["a", "b"]
 
 
-@pytest.mark.parametrize("norm", [None, LogNorm(0.01, 10.0)])
+@pytest.mark.parametrize("norm", [None, LogNorm(0.01, 10.0), PowerNorm(0.5, 0.0, 10.0)])
 def test_maps_have_their_values_and_colours(axes, norm):
     values = np.array([[0.01, 0.1, 1.0], [np.nan, 1.0, 10.0]])
     mesh = axes.pcolormesh([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0], values, norm=norm, cmap="viridis")
     axes.figure.colorbar(mesh, label="drift")
     (found,) = (trace for trace in traces_of(axes) if trace["type"] == "heatmap")
-    expected = values if norm is None else np.log10(values)
+    is_log = isinstance(norm, LogNorm)
+    expected = np.log10(values) if is_log else values
     np.testing.assert_allclose(np.array(found["z"], float), expected, rtol=1e-5)
     assert found["customdata"][1] == ["nan", "1", "10"]
-    assert (found["zmin"], found["zmax"]) == ((0.01, 10.0) if norm is None else (-2.0, 1.0))
+    if norm is not None:
+        low = 0.0 if isinstance(norm, PowerNorm) else -2.0
+        assert (found["zmin"], found["zmax"]) == (low, 1.0 if is_log else 10.0)
+    # Colours are those of the drawing at every value.
+    places, colours = zip(*found["colorscale"], strict=True)
+    shown = np.array(places) * (found["zmax"] - found["zmin"]) + found["zmin"]
+    drawn = mesh.cmap(mesh.norm(10.0**shown if is_log else shown))
+    np.testing.assert_allclose([to_rgb(colour) for colour in colours], drawn[:, :3], atol=0.01)
+    # Its bar stands beside the panel.
+    assert found["colorbar"]["x"] > 1.0
+    assert (found["colorbar"]["y"], found["colorbar"]["len"]) == pytest.approx((0.5, 1.0))
     assert found["colorbar"]["title"]["text"] == "drift"
     assert found["x"] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_points_have_the_colours_of_the_map_below_and_lines_lie_above_it(axes):
+    look = {"norm": LogNorm(0.01, 10.0, clip=True), "cmap": "cividis"}
+    axes.pcolormesh([0.0, 1.0, 2.0], [0.0, 1.0], np.array([[0.0, 1.0]]), **look)
+    axes.scatter([0.5, 1.5], [0.5, 0.5], c=[0.0, 1.0], edgecolors="white", linewidths=1.5, **look)
+    axes.axvline(1.0, color="k")
+    (below,) = traces_of(axes, type="heatmap")
+    (points,) = traces_of(axes, mode="markers")
+    assert below["z"] == [[-2.0, 0.0]]
+    assert points["marker"]["color"] == [-2.0, 0.0]
+    assert (points["marker"]["cmin"], points["marker"]["cmax"]) == (below["zmin"], below["zmax"])
+    assert points["marker"]["line"] == {"color": "rgba(255,255,255,1)", "width": 1.5}
+    (line,) = of_figure(axes.figure)["layout"]["shapes"]
+    assert line["layer"] == "above"
 
 
 def test_names_in_a_legend_made_by_hand_are_those_of_its_colours(axes):

@@ -78,7 +78,7 @@ def test_table_and_figures_are_drawn(tree, tmp_path):
     assert len(phase.table(tree).rows) == 6
     outputs.write_analysis(phase, tree, tmp_path)
     names = {"results.zarr", "summary.csv"}
-    names |= {f"phase_{n}.{s}" for n in ("mass", "drift") for s in ("png", "svg")}
+    names |= {f"phase_{name}.{form}" for name in OBJECTIVES for form in ("png", "svg")}
     assert {path.name for path in tmp_path.iterdir()} == names
 
 

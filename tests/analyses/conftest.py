@@ -1,0 +1,40 @@
+"""What tests of analyses share: every figure that they write can be read on paper."""
+
+import pytest
+from matplotlib.text import Text
+
+from analyses.core import figures
+
+# At the size at which a figure is saved [pt].
+LEAST_SIZE = 8.0
+
+
+@pytest.fixture(autouse=True)
+def readable(monkeypatch):
+    """Refuse a figure with smaller text than can be read, or with something cut off."""
+    save = figures.save
+
+    def checked(figure, folder, name):
+        with figures.saving(figure):
+            for _ in range(2):  # as when it is saved: the layout of the second has the labels of the first
+                figure.draw_without_rendering()
+            box = figure.get_tightbbox()
+        small = {
+            text.get_text(): text.get_fontsize()
+            for text in figure.findobj(Text)
+            if text.get_visible() and text.get_text().strip() and text.get_fontsize() < LEAST_SIZE
+        }
+        assert not small, (name, small)
+        # Text of the figures is plain; numbers of a log axis alone are formulas, and are set as such.
+        raw = [
+            t.get_text()
+            for t in figure.findobj(Text)
+            if "mathdefault" in t.get_text() and not t.get_parse_math()
+        ]
+        assert not raw, (name, raw)
+        # Nothing is cut off: box and sizes are in inches.
+        over = [-box.x0, -box.y0, box.x1 - figure.get_figwidth(), box.y1 - figure.get_figheight()]
+        assert max(over) < 0.05, (name, over)
+        save(figure, folder, name)
+
+    monkeypatch.setattr(figures, "save", checked)
