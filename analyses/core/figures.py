@@ -229,9 +229,10 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
     views = _views.get()
     with saving(figure):
-        if views is not None:
-            views[name] = view_of(figure)
         for form in outputs.formats():
             dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
             figure.savefig(folder / f"{name}.{form}", metadata=dateless)
+        if views is not None:
+            drawing = folder / f"{name}.svg"
+            views[name] = view_of(figure, drawing.read_bytes() if "svg" in outputs.formats() else None)
     plt.close(figure)

@@ -69,11 +69,18 @@ class Run(NamedTuple):
     versions: str
 
 
-def view_of(figure: Figure) -> View:
-    """Return what a page shows of a figure, which is not closed."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return View(base64.b64encode(stream.getvalue()).decode(), of_figure(figure))
+def view_of(figure: Figure, drawing: bytes | None = None) -> View:
+    """Return what a page shows of a figure, which is not closed.
+
+    Args:
+        figure: drawn by an analysis.
+        drawing: the SVG that it was saved as, or None where it was not.
+    """
+    if drawing is None:
+        stream = io.BytesIO()
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+        drawing = stream.getvalue()
+    return View(base64.b64encode(drawing).decode(), of_figure(figure))
 
 
 def run_of(
