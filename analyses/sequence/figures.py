@@ -79,7 +79,7 @@ def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, titl
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
                 va="top",
-                fontsize=7,
+                fontsize=8,
                 color="0.35",
             )
         axes.set_title(name, loc="left", fontsize=9)

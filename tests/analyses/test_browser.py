@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import evals_logs as logs
 import numpy as np
 import pytest
 
@@ -161,3 +162,24 @@ def test_reports_of_other_commands_work_too(opened, massdrift, tmp_path):
         assert page.locator(".plot:visible").count() == figures
     page = opened(tmp_path / "side.html")
     assert page.locator(".plot:visible").count() == 6
+
+
+@pytest.mark.slow
+def test_the_report_of_evaluations_works_too(opened, massdrift, tmp_path):
+    for arm, answers in zip(("base", "sft"), logs.two_runs(40), strict=True):
+        logs.lm_eval(tmp_path / arm, answers)
+    run = ["evals", tmp_path / "base", "--run", f"sft={tmp_path / 'sft'}", "--quiet"]
+    assert massdrift(*run, "--out", tmp_path / "out")[0] == 0
+    page = opened(tmp_path / "out" / "report.html")
+    assert page.locator(".plot:visible").count() == 2
+    assert "accuracy changes by" in page.locator("#answer").inner_text()
+
+
+@pytest.mark.slow
+def test_the_report_of_a_sequence_works_too(opened, massdrift, tmp_path):
+    small = ["--num-steps=20", "--num-replicates=4", "--batch-size=16", "--quiet"]
+    assert massdrift("sequence", "sft", "reverse_kl", *small, "--out", tmp_path / "out")[0] == 0
+    page = opened(tmp_path / "out" / "report.html")
+    assert page.locator(".plot:visible").count() == 4
+    page.locator("#step").press("Home")
+    assert page.locator("#step-value").inner_text() == "0"
