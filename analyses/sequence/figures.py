@@ -89,12 +89,7 @@ def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, titl
         axes.tick_params(labelbottom=True)
     figure.supxlabel("training step, over all stages", fontsize=10)
     figure.supylabel(figures.label(shown), fontsize=10)
-    figure.suptitle(
-        f"{title} (a vertical line begins the stage of the task beside it)",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-    )
+    figures.heading(figure, f"{title} (a vertical line begins the stage of the task beside it)")
     figure.get_layout_engine().set(rect=(0.015, 0.0, 0.985, 1.0))  # type: ignore[union-attr, call-arg]
     handles: list[Line2D | Patch] = [
         Line2D(
@@ -130,7 +125,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
     names, tasks = ([str(n) for n in performance[dim].to_numpy()] for dim in ("objective", "task"))
     taught = [str(task) for task in tree["stages"]["stage_task"].to_numpy()]
     mean, limits = performance.mean(["chain", "draw"], skipna=True), interval(performance)
-    size = 1.0 + 0.85 * len(tasks), 0.9 + 0.5 * len(taught)
+    size = 1.0 + 0.95 * len(tasks), 0.9 + 0.5 * len(taught)
     figure, panels = _panels(len(names), *size, _WIDE)
     rows = ["start", *(f"after {task}" for task in taught[1:])]
     for axes, name in zip(panels, names, strict=True):
@@ -146,7 +141,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
             text = tables.MISSING if np.isnan(value) else f"{value:.2f}"
             if np.isfinite(low[row, column]):
                 text += f"\n{bounds}"
-            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5}
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
             axes.text(column + 0.5, row + 0.5, text, color="white" if value < _DARK else "black", **look)
             if row and taught[row] == tasks[column]:
                 axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=_FRAME, linewidth=1.6))
@@ -156,9 +151,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
         axes.set_title(name, loc="left", fontsize=9)
     figure.colorbar(drawn, ax=panels, label="performance R", shrink=0.6, pad=0.01)
     words = f"mean with {100 * interval_probability():g} % interval, the stage's own task framed"
-    figure.suptitle(
-        f"Performance R on every task after every stage ({words})", x=0.01, ha="left", fontsize=11
-    )
+    figures.heading(figure, f"Performance R on every task after every stage ({words})")
     return figure
 
 
@@ -186,15 +179,13 @@ def _plot_frontier(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
             "forgetting_from_own_stage": "own stage, minus last",
         }
         axes.set(
-            xlabel="plasticity: performance on a new task after its own stage\nlearnt →",
+            xlabel="plasticity: performance on a new task\nafter its own stage, learnt →",
             ylabel="forgetting of earlier tasks, mean",
             title=f"{sense.replace('_', ' ')}: {words[sense]}",
         )
         axes.title.set_fontsize(9)
         axes.tick_params(labelleft=True)
     percent = f"{100 * interval_probability():g} %"
-    figure.suptitle(
-        f"Forgetting against plasticity (mean and {percent} interval of the sequences)", fontsize=10
-    )
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    figures.heading(figure, f"Forgetting against plasticity (mean and {percent} interval of the sequences)")
+    figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels(), fontsize=9)
     return figure
