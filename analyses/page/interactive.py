@@ -10,14 +10,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib.transforms import Bbox
 
-from analyses.page.traces import SCALES, Panel, panels_of, shapes, text_of, traces
+from analyses.page.traces import SCALES, Panel, panels_of, rgba, shapes, text_of, traces
 
 # Of a figure on the page [px]: for an inch of the printed one, and at least.
 _PIXELS_AN_INCH, _LEAST_HEIGHT = 88, 320
+
+# Of text on the page, for a point of the printed one, at most; and how wide a figure is there [px].
+_PIXELS_A_POINT, _WIDTH = 1.2, 1100
 
 # Whether an axis has the labels of its ticks, by its letter.
 _LABELS = {"x": "labelbottom", "y": "labelleft"}
@@ -165,6 +170,9 @@ def _titles(panel: Panel) -> Iterator[_Dict]:
 
 def _texts(panel: Panel) -> Iterator[_Dict]:
     """Yield what is written in a panel."""
+    width = panel.axes.figure.get_figure(root=True).get_figwidth()
+    size = min(_PIXELS_A_POINT, _WIDTH / (72.0 * width))
+    on_map = any(isinstance(one, QuadMesh | AxesImage) for one in panel.axes.get_children())
     for text in panel.axes.texts:
         if not text.get_visible() or not text.get_text().strip():
             continue
@@ -176,6 +184,8 @@ def _texts(panel: Panel) -> Iterator[_Dict]:
             x, y = float(panel.x(x)), float(panel.y(y))
             x = float(np.log10(x)) if panel.axes.get_xscale() == "log" else x
             y = float(np.log10(y)) if panel.axes.get_yscale() == "log" else y
+        # On a map a text has the colour that can be read there; elsewhere that of the page.
+        own = {"color": rgba(text.get_color(), text)} if on_map else {}
         across, upright = text.get_horizontalalignment(), text.get_verticalalignment()
         yield at | {
             "x": x,
@@ -184,5 +194,5 @@ def _texts(panel: Panel) -> Iterator[_Dict]:
             "xanchor": across if across in ("left", "right") else "center",
             "yanchor": upright if upright in ("top", "bottom") else "middle",
             "showarrow": False,
-            "font": {"size": 11},
+            "font": {"size": round(size * float(text.get_fontsize()), 1)} | own,
         }

@@ -213,10 +213,17 @@ def shapes(panel: Panel) -> Iterator[_Dict]:
                 upright=upright,
                 level=level,
             ),
-            "fillcolor": _rgba(patch.get_facecolor(), patch),
-            "line": {"width": 0},
-            "layer": "below",
+            "fillcolor": rgba(patch.get_facecolor(), patch) if patch.get_fill() else "rgba(0,0,0,0)",
+            "line": _edge(patch),
+            "layer": "below" if patch.get_fill() else "above",
         }
+
+
+def _edge(patch: Rectangle) -> _Dict:
+    """Return the line around a rectangle that is a frame, none around an area."""
+    if patch.get_fill():
+        return {"width": 0}
+    return {"width": float(patch.get_linewidth()), "color": rgba(patch.get_edgecolor(), patch)}
 
 
 def _corners(panel: Panel, x: np.ndarray, y: np.ndarray, *, upright: bool, level: bool) -> _Dict:
@@ -252,11 +259,9 @@ def _line(
         symbol = _SYMBOLS.get(str(line.get_marker()), "circle")
         size = float(line.get_markersize()) * (0.6 if line.get_marker() == "." else 1.3)
         edge = (
-            {"width": 1.5, "color": _rgba(line.get_markeredgecolor(), line)}
-            if symbol.endswith("thin")
-            else {}
+            {"width": 1.5, "color": rgba(line.get_markeredgecolor(), line)} if symbol.endswith("thin") else {}
         )
-        trace["marker"] = {"symbol": symbol, "size": size, "color": _rgba(line.get_markerfacecolor(), line)}
+        trace["marker"] = {"symbol": symbol, "size": size, "color": rgba(line.get_markerfacecolor(), line)}
         trace["marker"] |= {"line": edge} if edge else {}
     found = limits(line.get_color(), x)
     name = trace.get("name")
@@ -328,7 +333,7 @@ def _segments(panel: Panel, collection: LineCollection) -> _Dict:
             "mode": "lines",
             "x": x,
             "y": y,
-            "line": {"color": _rgba(color, collection), "width": width},
+            "line": {"color": rgba(color, collection), "width": width},
             "hoverinfo": "skip",
         }
     )
@@ -349,7 +354,7 @@ def _areas(panel: Panel, collection: PolyCollection) -> Iterator[_Dict]:
                     "x": _numbers(panel.x(vertices[:, 0])),
                     "y": _numbers(panel.y(vertices[:, 1])),
                     "fill": "toself",
-                    "fillcolor": _rgba(fill[0], collection),
+                    "fillcolor": rgba(fill[0], collection),
                     "line": {"width": 0},
                     "hoverinfo": "skip",
                 }
@@ -365,7 +370,7 @@ def _points(panel: Panel, collection: PathCollection) -> Iterator[_Dict]:
     values = collection.get_array()
     marker: _Dict = {"size": float(sizes[0]) if len(sizes) == 1 else _numbers(sizes)}
     if values is None:
-        found = [_rgba(color, collection) for color in _colors_of(collection.get_facecolor())]
+        found = [rgba(color, collection) for color in _colors_of(collection.get_facecolor())]
         marker["color"] = found[0] if len(found) == 1 else found
     else:
         shades = np.ma.filled(np.ma.asarray(values, float), np.nan)
@@ -374,7 +379,7 @@ def _points(panel: Panel, collection: PathCollection) -> Iterator[_Dict]:
             _colors_of(collection.get_edgecolor())[0],
             np.max(collection.get_linewidth(), initial=0.0),
         )
-        marker["line"] = {"color": _rgba(edge, collection), "width": float(width)}
+        marker["line"] = {"color": rgba(edge, collection), "width": float(width)}
     yield (
         panel.places()
         | _named(collection)
@@ -407,7 +412,7 @@ def _contours(panel: Panel, contours: ContourSet) -> Iterator[_Dict]:
                     "mode": "lines",
                     "x": x,
                     "y": y,
-                    "line": {"color": _rgba(color, contours), "width": 1.5},
+                    "line": {"color": rgba(color, contours), "width": 1.5},
                     "hoverinfo": "skip",
                 }
             )
@@ -515,7 +520,7 @@ def _stroke(line: Line2D) -> _Dict:
     pattern = line._unscaled_dash_pattern[1] if style == "--" else None  # type: ignore[attr-defined]
     dash = ",".join(f"{length * 1.5:g}px" for length in pattern) if pattern else _DASHES.get(style, "solid")
     return {
-        "color": _rgba(line.get_color(), line),
+        "color": rgba(line.get_color(), line),
         "width": max(1.0, float(line.get_linewidth())),
         "dash": dash,
     }
@@ -526,7 +531,7 @@ def _colors_of(given: Any) -> list[Any]:
     return found or [(0.5, 0.5, 0.5, 0.0)]
 
 
-def _rgba(color: Any, artist: Any) -> str:
+def rgba(color: Any, artist: Any) -> str:
     """Return a colour for a browser, with the opacity of what has it."""
     red, green, blue, alpha = colors.to_rgba(color)
     own = artist.get_alpha()

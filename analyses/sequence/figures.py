@@ -128,7 +128,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
     size = 1.0 + 0.95 * len(tasks), 0.9 + 0.5 * len(taught)
     figure, panels = _panels(len(names), *size, _WIDE)
     rows = ["start", *(f"after {task}" for task in taught[1:])]
-    for axes, name in zip(panels, names, strict=True):
+    for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         values = mean.sel(objective=name).transpose("stage", "task").to_numpy()
         low, high = (
             limits.sel(objective=name, ci_bound=bound).transpose("stage", "task").to_numpy()
@@ -147,6 +147,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
                 axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=_FRAME, linewidth=1.6))
         axes.set_xticks(np.arange(len(tasks)) + 0.5, tasks, fontsize=8)
         axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8)
+        axes.tick_params(labelleft=place % _WIDE == 0)
         axes.invert_yaxis()
         axes.set_title(name, loc="left", fontsize=9)
     figure.colorbar(drawn, ax=panels, label="performance R", shrink=0.6, pad=0.01)

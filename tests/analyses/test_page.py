@@ -314,3 +314,19 @@ def test_every_command_that_draws_has_an_answer_and_tells_what_its_figures_show(
     assert analysis.MEANINGS
     for words in analysis.MEANINGS.values():
         assert words.endswith((".", "?"))
+
+
+def test_text_and_frames_on_a_map_can_be_read_there(axes):
+    axes.pcolormesh([0.0, 1.0, 2.0], [0.0, 1.0], [[0.0, 1.0]])
+    axes.text(0.5, 0.5, "dark", color="white", fontsize=8)
+    axes.add_patch(plt.Rectangle((1.0, 0.0), 1.0, 1.0, fill=False, edgecolor="crimson", linewidth=2.0))
+    found = of_figure(axes.figure)["layout"]
+    (word,) = (one for one in found["annotations"] if one["text"] == "dark")
+    assert word["font"]["color"] == "rgba(255,255,255,1)"
+    assert word["font"]["size"] == pytest.approx(9.6)
+    (frame,) = found["shapes"]
+    assert (frame["fillcolor"], frame["layer"], frame["line"]["width"]) == ("rgba(0,0,0,0)", "above", 2.0)
+    # Elsewhere text has the colour of the page.
+    axes.collections[0].remove()
+    (word,) = (one for one in of_figure(axes.figure)["layout"]["annotations"] if one["text"] == "dark")
+    assert "color" not in word["font"]
