@@ -16,7 +16,10 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib.transforms import Bbox
 
-from analyses.page.traces import SCALES, Panel, panels_of, rgba, shapes, text_of, traces
+from analyses.page.looks import rgba
+from analyses.page.panel import SCALES, Panel, panels_of, text_of
+from analyses.page.shapes import shapes
+from analyses.page.traces import traces
 
 # Of a figure on the page [px]: for an inch of the printed one, and at least.
 _PIXELS_AN_INCH, _LEAST_HEIGHT = 88, 320

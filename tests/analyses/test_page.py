@@ -17,7 +17,7 @@ from analyses.core import figures
 from analyses.page.cells import table_of
 from analyses.page.interactive import of_figure, series_of
 from analyses.page.page import Run, View, page_of, view_of
-from analyses.page.traces import text_of
+from analyses.page.panel import text_of
 from analyses.registry import COMMANDS
 
 
