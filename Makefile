@@ -14,7 +14,7 @@ LOWEST := tests/test_docs.py \
   $(addprefix tests/inference/test_,programs.py results.py grid.py sweeps.py) \
   $(addprefix tests/inference/measurement/test_,separation.py measurement_law.py)
 
-.PHONY: demo test lowest slow browser docs bench check format clean
+.PHONY: demo test lowest slow browser browser-tools docs bench check format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -29,8 +29,10 @@ lowest: $(VENV)-lowest/.installed
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-browser: $(VENV)/.installed-dev
+browser-tools: $(VENV)/.installed-dev
 	$(PIP) -e '.[dev,browser]'
+
+browser: browser-tools
 	$(BIN)/python -m pytest -n 1 -m browser tests/analyses/test_browser.py
 
 docs: $(VENV)/.installed-dev
