@@ -107,7 +107,8 @@
     if (controls) controls.hidden = false;
     for (const box of document.querySelectorAll("#series input")) {
       const colour = (t) => (t.line && t.line.color) || (t.marker && t.marker.color);
-      const owner = shown.flatMap((v) => v.data).find((t) => t.legendgroup === box.value && colour(t));
+      const own = shown.flatMap((v) => v.data).filter((t) => t.legendgroup === box.value && colour(t));
+      const owner = own.find((t) => t.name) || own[0];
       const swatch = document.createElement("span");
       swatch.className = "swatch";
       swatch.style.background = owner ? colour(owner) : "none";
@@ -118,7 +119,7 @@
     if (slider && steps) {
       const move = () => {
         const step = steps[Number(slider.value)];
-        document.getElementById("step-value").textContent = step;
+        document.getElementById("step-value").textContent = Number(step.toPrecision(4));
         slider.setAttribute("aria-valuetext", String(step));
         for (const view of shown) { view.step = step; readOff(view); }
         return drawAll();
