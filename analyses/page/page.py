@@ -5,6 +5,7 @@ import gzip
 import html
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -195,7 +196,9 @@ def _stepped(interactive: Mapping[str, Any]) -> list[str]:
     """Return the suffixes of the panels that can be read off at a step or checkpoint."""
     layout = interactive["layout"]
     axes = {key.removeprefix("xaxis"): layout[key] for key in layout if key.startswith("xaxis")}
-    along = {s for s, axis in axes.items() if set(axis["title"]["text"].split()) & set(_READ_ALONG)}
+    along = {
+        s for s, axis in axes.items() if set(re.findall(r"\w+", axis["title"]["text"])) & set(_READ_ALONG)
+    }
     # Panels above one that is labelled have its range, and no label.
     ranges = [axes[suffix]["range"] for suffix in along]
     unlabelled = {s for s, axis in axes.items() if not axis["title"]["text"] and axis["range"] in ranges}

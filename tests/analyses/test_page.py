@@ -275,7 +275,7 @@ def drawn():
     with figures.style():
         figure, axes = plt.subplots()
         axes.plot([0.0, 5.0], [1.0, 0.5], label="sft</script><script>alert(1)</script>")
-        axes.set_xlabel("training step")
+        axes.set_xlabel("training step, over all stages")
         yield figure
         plt.close(figure)
 
