@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses.compare_runs.shared import title_of
+from analyses.compare_runs.shared import columns_of, title_of
 from analyses.core import figures, tables
 from inference.intervals import interval_probability
 
-# What is compared of a task, and whether more of it is better.
-_OF_TASKS = {"weight": "larger", "task_drift": "smaller"}
+# What is compared of a task.
+_OF_TASKS = ("weight", "task_drift")
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -25,24 +25,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     task more weight is more learnt, not less forgotten.
     """
     data = tree["comparison"].to_dataset()
-    against = data.isel(other=0, drop=True)
-    columns: dict[str, xr.DataArray] = {}
-    for name in ("old_weight", *_OF_TASKS):
-        if name not in data:
-            continue
-        columns[name] = data[name]
-        better = _OF_TASKS.get(name, "larger")
-        columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
-        if data.attrs[f"{name}_rope"] > 0.0:
-            columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
-        columns[f"{name}_difference"] = against[f"{name}_difference"]
-        for bound in ("lower", "upper"):
-            columns[f"{name}_{bound}"] = data[f"{name}_interval"].sel(ci_bound=bound, drop=True)
-            columns[f"{name}_difference_{bound}"] = against[f"{name}_difference_interval"].sel(
-                ci_bound=bound, drop=True
-            )
-        columns[f"{name}_words"] = data[f"{name}_words"]
-    columns["reached"] = data["reached"]
+    columns = columns_of(data, [name for name in ("old_weight", *_OF_TASKS) if name in data])
     frame = xr.Dataset(columns).reset_coords(drop=True)
     return frame.to_dataframe(dim_order=["run", "task"]).reset_index("task")
 

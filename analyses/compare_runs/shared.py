@@ -1,7 +1,33 @@
 """What tables and figures of both kinds of comparison have in common."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
+
+
+def columns_of(data: xr.Dataset, names: Iterable[str]) -> dict[str, xr.DataArray]:
+    """Return what a summary says of compared variables: values, intervals, and differences from the first run.
+
+    ``X_better`` is the probability of a larger weight or a smaller drift, ``X_equivalent`` that of practical
+    equivalence, where a rope was given: within one of no width nothing lies.
+    """
+    against = data.isel(other=0, drop=True)
+    columns: dict[str, xr.DataArray] = {}
+    for name in names:
+        columns[name] = data[name]
+        better = "larger" if name.endswith("weight") else "smaller"
+        columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
+        if data.attrs[f"{name}_rope"] > 0.0:
+            columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
+        columns[f"{name}_difference"] = against[f"{name}_difference"]
+        for bound in ("lower", "upper"):
+            columns[f"{name}_{bound}"] = data[f"{name}_interval"].sel(ci_bound=bound, drop=True)
+            columns[f"{name}_difference_{bound}"] = against[f"{name}_difference_interval"].sel(
+                ci_bound=bound, drop=True
+            )
+        columns[f"{name}_words"] = data[f"{name}_words"]
+    return columns | {"reached": data["reached"]}
 
 
 def title_of(tree: xr.DataTree) -> str:

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses.compare_runs.shared import title_of, untrusted
+from analyses.compare_runs.shared import columns_of, title_of, untrusted
 from analyses.core import checkpoint_axis, figures, tables
 from inference.comparison.runs import COMPARED
 from inference.intervals import interval, interval_probability
@@ -22,22 +22,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     where runs were measured from samples.
     """
     data = tree["comparison"].to_dataset()
-    against = data.isel(other=0, drop=True)
-    columns: dict[str, Any] = {}
-    for name in _compared(tree):
-        columns[name] = data[name]
-        better = "larger" if name == "old_weight" else "smaller"
-        columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
-        if data.attrs[f"{name}_rope"] > 0.0:  # within a rope of no width nothing lies
-            columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
-        columns[f"{name}_difference"] = against[f"{name}_difference"]
-        for bound in ("lower", "upper"):
-            columns[f"{name}_{bound}"] = data[f"{name}_interval"].sel(ci_bound=bound, drop=True)
-            columns[f"{name}_difference_{bound}"] = against[f"{name}_difference_interval"].sel(
-                ci_bound=bound, drop=True
-            )
-        columns[f"{name}_words"] = data[f"{name}_words"]
-    columns["reached"] = data["reached"]
+    columns = columns_of(data, _compared(tree))
     frame = pd.DataFrame(
         {name: column.to_numpy() for name, column in columns.items()}, index=data["run"].to_numpy()
     )
