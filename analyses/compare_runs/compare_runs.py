@@ -13,7 +13,7 @@ from analyses.compare_runs import by_task, two_modes
 from analyses.core import outputs
 from analyses.core.settings import BaseSettings, each, setting, text
 from inference import results
-from inference.comparison.runs import compare_runs, compared, compared_draws, verdicts
+from inference.comparison.runs import KINDS, compare_runs, compared, compared_draws, verdicts
 from mixture_models.validation import InputError, not_negative, number
 
 
@@ -59,10 +59,10 @@ def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
             )
     trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
     ropes = {
-        name: settings.weight_rope if name.endswith("weight") else settings.drift_rope
+        name: settings.weight_rope if KINDS[name] == "weight" else settings.drift_rope
         for name in compared(next(iter(trees.values())))
     }
-    if settings.drift_rope > 0.0 and not any(name.endswith("drift") for name in ropes):
+    if settings.drift_rope > 0.0 and not any(KINDS[name] == "drift" for name in ropes):
         raise InputError("runs that were measured from scores have no drift, and so no rope of it")
     tree = compare_runs(trees, at=settings.at, gain=settings.gain, rope=ropes)
     for name, measured in trees.items():

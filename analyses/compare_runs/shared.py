@@ -5,9 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
+from inference.comparison.runs import KINDS
+
 
 def columns_of(data: xr.Dataset, names: Iterable[str]) -> dict[str, xr.DataArray]:
-    """Return what a summary says of compared variables: values, intervals, and differences from the first run.
+    """Return what a summary says of compared variables: values, intervals, and how the first run compares.
 
     ``X_better`` is the probability of a larger weight or a smaller drift, ``X_equivalent`` that of practical
     equivalence, where a rope was given: within one of no width nothing lies.
@@ -16,7 +18,7 @@ def columns_of(data: xr.Dataset, names: Iterable[str]) -> dict[str, xr.DataArray
     columns: dict[str, xr.DataArray] = {}
     for name in names:
         columns[name] = data[name]
-        better = "larger" if name.endswith("weight") else "smaller"
+        better = "larger" if KINDS[name] == "weight" else "smaller"
         columns[f"{name}_better"] = against[f"{name}_probability_{better}"]
         if data.attrs[f"{name}_rope"] > 0.0:
             columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]

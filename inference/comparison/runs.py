@@ -20,8 +20,8 @@ COMPARED, OF_TASKS = ("old_weight", "old_drift"), ("weight", "task_drift")
 
 results.register(**{name: VARIABLES[name] for name in OF_TASKS})
 
-# Whose verdict goes with a variable.
-_VERDICTS = {"old_weight": "weight", "old_drift": "drift", "weight": "weight", "task_drift": "drift"}
+#: Whether a compared variable is a weight, of which more is better, or a drift: so is its verdict.
+KINDS = {"old_weight": "weight", "old_drift": "drift", "weight": "weight", "task_drift": "drift"}
 
 # What was measured, by the kind of a result.
 _MEASURED = {
@@ -141,7 +141,7 @@ def compare_runs(
             variables |= compare_by_task(variable, of_tasks, groups, ropes[variable])
             coords["task"] = list(of_tasks)
         words = [
-            _words(verdicts(tree)[f"{_VERDICTS[variable]}_words"].to_numpy()[where])
+            _words(verdicts(tree)[f"{KINDS[variable]}_words"].to_numpy()[where])
             for tree, where in zip(trees.values(), read, strict=True)
         ]
         variables[f"{variable}_words"] = ("run", words)
@@ -237,7 +237,7 @@ def _draws_of(tree: xr.DataTree) -> _Draws:
     """Return the draws of what is compared, at most 4,000."""
     found: _Draws = {}
     for name, values in compared_draws(tree).data_vars.items():
-        if name not in _VERDICTS:
+        if name not in KINDS:
             continue
         if "task" not in values.dims:
             found[str(name), None] = _stacked(values)
