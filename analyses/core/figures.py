@@ -160,6 +160,34 @@ def label(variable: xr.DataArray) -> str:
     return str(variable.attrs["long_name"]) + ("" if units == "1" else f" [{units}]")
 
 
+def panels(
+    count: int,
+    size: tuple[float, float],
+    *,
+    columns: int = 3,
+    margin: tuple[float, float] = (0.0, 0.0),
+    **shared: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels, row by row, and the panels; what is left of the last row stays blank.
+
+    Args:
+        count: of the panels.
+        size: width and height of a panel [inch].
+        columns: at most as many panels stand side by side.
+        margin: what the figure is wider and higher than its panels [inch].
+        shared: ``sharex`` and ``sharey`` of matplotlib's ``subplots``.
+    """
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    (width, height), (beside, above) = size, margin
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(width * columns + beside, height * rows + above), squeeze=False, **shared
+    )
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat[:count])
+
+
 def entry(name: str) -> str:
     """Return a name as a legend shows it: matplotlib leaves out those that begin with an underscore."""
     return f" {name}" if name.startswith("_") else name

@@ -307,18 +307,17 @@ def _legend(figure: Figure, axes: Axes, looks: figures.Styles, frame: pd.DataFra
 
 def _plot_forgetting(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
     names = _measures(frame)
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(2.2 + 3.0 * len(names), _height(frame)), sharey=True, squeeze=False
-    )
+    size = 3.0, _height(frame)
+    figure, panels = figures.panels(len(names), size, columns=len(names), margin=(2.2, 0.0), sharey=True)
     looks = figures.line_style(list(dict.fromkeys(frame["arm"])))
-    for axes, name in zip(panels[0], names, strict=True):
+    for axes, name in zip(panels, names, strict=True):
         _rows(axes, frame, [name], looks, "arm")
         nothing = {"old_weight": 1.0}.get(name, 0.0)
         axes.axvline(nothing, color="0.35", linestyle=":", linewidth=1.0)
         axes.set_xlabel(_label(tree, name))
     words = f"point: mean, line: {100 * interval_probability():g} % interval, dotted: nothing forgotten"
     figure.suptitle(f"What the last checkpoints have forgotten\n{words}", fontsize=10)
-    _legend(figure, panels[0][0], looks, frame)
+    _legend(figure, panels[0], looks, frame)
     return figure
 
 
@@ -342,11 +341,10 @@ def _plot_base(rows: pd.DataFrame) -> Figure:
     tasks = list(rows.groupby("task", sort=False))
     shown = tasks[:_MOST_PANELS]
     across = min(len(shown), 4)
-    down = -(-len(shown) // across)
-    figure, panels = plt.subplots(
-        down, across, figsize=(max(2.6 * across, 4.6), 1.6 + 2.1 * down), squeeze=False
+    figure, panels = figures.panels(
+        len(shown), (max(2.6, 4.6 / across), 2.1), columns=across, margin=(0.0, 1.6)
     )
-    for axes, (task, of_task) in zip(panels.flat, shown, strict=False):
+    for axes, (task, of_task) in zip(panels, shown, strict=True):
         x = of_task["right_base"].to_numpy()
         axes.bar(x, of_task["observed"], width=0.8, color="0.82", label="observed")
         span = [(of_task["predicted"] - of_task["predicted_lower"]).clip(lower=0.0)]
@@ -357,16 +355,14 @@ def _plot_base(rows: pd.DataFrame) -> Figure:
         axes.set_title(_short(str(task)), fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_ylim(0.0)
-    for axes in list(panels.flat)[len(shown) :]:
-        axes.set_visible(False)
-    for axes in panels[:, 0]:
+    for axes in panels[::across]:
         axes.set_ylabel("share of the items")
-    for axes in list(panels.flat)[max(len(shown) - across, 0) : len(shown)]:
+    for axes in panels[-across:]:
         axes.set_xlabel("right answers of the base")
     words = f"line: {100 * interval_probability():g} % interval of replicated logs"
     more = f"; the first {_MOST_PANELS} of {len(tasks)} tasks" if len(tasks) > len(shown) else ""
     figure.suptitle(f"Is the base as the model says?\n{words}{more}", fontsize=10)
-    figures.legend_below(figure, *panels[0][0].get_legend_handles_labels(), columns=2)
+    figures.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=2)
     return figure
 
 
@@ -374,9 +370,9 @@ def _plot_checkpoints(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
     """Draw the mean over the old tasks against the checkpoint, a line a run."""
     over = summary(tree, "over_tasks") if "over_tasks" in tree.children else frame
     names = _measures(over)[:2]
-    figure, panels = plt.subplots(1, len(names), figsize=(1.0 + 4.0 * len(names), 4.0), squeeze=False)
+    figure, panels = figures.panels(len(names), (4.0, 4.0), margin=(1.0, 0.0))
     looks = figures.line_style(list(dict.fromkeys(over["arm"])))
-    for axes, name in zip(panels[0], names, strict=True):
+    for axes, name in zip(panels, names, strict=True):
         for (arm, _), rows in over[over[name].notna()].groupby(["arm", "seed"], sort=False):
             rows, look = rows.sort_values("checkpoint"), looks[str(arm)]
             x = rows["checkpoint"].astype(float)
@@ -386,6 +382,6 @@ def _plot_checkpoints(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
     words = f"mean over the old tasks; line: {100 * interval_probability():g} % interval"
     figure.suptitle(f"Forgetting over training ({words})", fontsize=10)
     for name, look in looks.items():
-        panels[0][0].plot([], [], label=name, **look)
-    figures.legend_below(figure, *panels[0][0].get_legend_handles_labels())
+        panels[0].plot([], [], label=name, **look)
+    figures.legend_below(figure, *panels[0].get_legend_handles_labels())
     return figure

@@ -6,7 +6,6 @@ Of two references these are the axis between them and the first across it, of se
 from collections.abc import Iterator, Mapping
 from textwrap import fill
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -73,21 +72,12 @@ def plot(tree: xr.DataTree) -> Figure:
     points, posterior = tree["shown"].to_dataset(), tree["posterior"].to_dataset()
     modes, by_task = names_of_modes(tree), of_tasks(tree)
     names = points["shown_checkpoint"].to_numpy()
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure, panels = plt.subplots(
-        rows,
-        columns,
-        figsize=(3.2 * columns + 0.6, 3.0 * rows + 0.8),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
+    figure, panels = figures.panels(len(names), (3.2, 3.0), margin=(0.6, 0.8), sharex=True, sharey=True)
     flat = points.sizes["plane"] == 1
     looks = figures.line_style(modes)
     circle = np.linspace(0.0, 2.0 * np.pi, 100)
     rng = np.random.default_rng(0)
-    for axes, name in zip(panels.ravel(), names, strict=False):
+    for axes, name in zip(panels, names, strict=True):
         y = points["samples"].sel(shown_checkpoint=name).to_numpy()
         height = rng.uniform(-1.0, 1.0, len(y)) if flat else y[:, 1]
         axes.plot(y[:, 0], height, ".", color="0.7", markersize=2, label="samples")
@@ -109,14 +99,12 @@ def plot(tree: xr.DataTree) -> Figure:
             title += f": old weight {float(posterior['old_weight'].sel(checkpoint=name).mean()):.2g}"
         axes.set_title(fill(title, 40), fontsize=9)
         axes.set_aspect("equal")
-    for axes in panels.ravel()[len(names) :]:
-        axes.set_visible(False)
     of_many = len(modes) > 2
-    for axes in panels[-1]:
+    for axes in panels[-3:]:
         axes.set_xlabel(f"{'first discriminant' if of_many else 'along the axis'} [Mahalanobis]")
     beside = "second discriminant" if of_many else "across it"
     figure.supylabel(beside if not flat else "(spread out)", fontsize=10)
     plane = "along the first two discriminants" if of_many else "along and across the axis"
     figures.heading(figure, f"Samples and fitted modes, {plane} between the references; circles: 2 sd")
-    figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels(), columns=3, markerscale=1.5)
+    figures.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=3, markerscale=1.5)
     return figure

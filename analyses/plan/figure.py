@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -24,10 +23,8 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     start = tree.attrs["start_old_weight"]
     styles = figures.line_style([str(name) for name in path["objective"].to_numpy()])
     turned = _turned(plan, curve)
-    count = 1 + len(turned)
     with figures.style():
-        figure, panels = plt.subplots(1, count, figsize=(3.2 * count, 4.2), squeeze=False)
-        first, *others = panels[0]
+        figure, (first, *others) = figures.panels(1 + len(turned), (3.2, 3.2), margin=(0.0, 1.2))
         for name, look in styles.items():
             line = {key: value for key, value in look.items() if key != "marker"}
             first.plot(path["time"], path["retention"].sel(objective=name), label=name, **line)
@@ -43,6 +40,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             title = ", ".join(dict.fromkeys(name.split(":")[0] for name in names))
             panel.set(xlabel=hyperparameter, ylabel="retention kept (thin: old weight)", title=title)
             panel.set_ylim(min(0.0, panel.get_ylim()[0]), max(1.05 * wanted, panel.get_ylim()[1]))
+        figures.heading(figure, "Dotted: what is to be kept; dashed: the setting that keeps just as much")
         figures.legend_below(figure, *first.get_legend_handles_labels(), fontsize=8)
     return {"plan": figure}
 

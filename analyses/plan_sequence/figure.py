@@ -1,6 +1,5 @@
 """The figure of a plan of a sequence: what is kept and learnt against each objective's hyperparameter."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -20,8 +19,8 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             by_knob.setdefault(knob, []).append(name)
     count = max(1, len(by_knob))
     with figures.style():
-        figure, panels = plt.subplots(1, count, figsize=(3.2 * count, 3.8), squeeze=False, sharey=True)
-        for axes, (knob, turned) in zip(panels[0], by_knob.items(), strict=False):
+        figure, panels = figures.panels(count, (3.2, 3.0), margin=(0.0, 0.8), sharey=True)
+        for axes, (knob, turned) in zip(panels, by_knob.items(), strict=False):
             for name in turned:
                 one, look = curve.sel(objective=name), styles[name]
                 x = one["hyperparameter_value"]
@@ -38,9 +37,10 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 axes.set_xticks([], minor=True)
             axes.axhline(float(tree.attrs["keep"]), color="0.3", linestyle=":")
             axes.set(xlabel=knob, ylim=(-0.03, 1.03))
-        panels[0, 0].set_ylabel("part kept of the task kept least (solid),\nplasticity (dashed)")
+        for axes in panels[::3]:
+            axes.set_ylabel("part kept of the task kept least (solid),\nplasticity (dashed)")
         handles, labels = [], []
-        for axes in panels[0]:
+        for axes in panels:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.append(handle)
                 labels.append(label)

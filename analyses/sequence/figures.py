@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -16,7 +14,10 @@ from inference import results
 from inference.intervals import interval, interval_probability
 
 # Panels side by side: of curves, and of the wider matrices.
-_COLUMNS, _WIDE = 4, 3
+_COLUMNS, _WIDE = 4, 2
+
+# What the title above all panels takes [inch].
+_ABOVE = 0.0, 0.8
 
 # Of the matrix: white figures on what is darker than this, and the frame of the stage's own task.
 _DARK, _FRAME = 0.55, "crimson"
@@ -34,18 +35,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         }
 
 
-def _panels(count: int, width: float, height: float, most: int, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """Return a figure of small panels, and those that are used."""
-    columns = min(most, count)
-    rows = -(-count // columns)
-    figure, grid = plt.subplots(
-        rows, columns, figsize=(width * columns, 0.8 + height * rows), squeeze=False, **shared
-    )
-    for axes in grid.flat[count:]:
-        axes.set_axis_off()
-    return figure, list(grid.flat[:count])
-
-
 def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, title: str) -> Figure:
     """Draw a variable of every task over all stages, a panel an objective."""
     shown = tree["trajectory"].to_dataset()[variable].where(kept)
@@ -57,7 +46,9 @@ def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, titl
     }
     mean, limits = shown.mean(["chain", "draw"], skipna=True), interval(shown)
     step, begins = shown["step"].to_numpy(), _begins(tree)
-    figure, panels = _panels(len(names) + 1, 2.5, 2.1, _COLUMNS, sharex=True, sharey=True)
+    figure, panels = figures.panels(
+        len(names) + 1, (2.5, 2.1), columns=_COLUMNS, margin=_ABOVE, sharex=True, sharey=True
+    )
     legend = panels.pop()
     legend.set_axis_off()
     for axes, name in zip(panels, names, strict=True):
@@ -126,7 +117,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
     taught = [str(task) for task in tree["stages"]["stage_task"].to_numpy()]
     mean, limits = performance.mean(["chain", "draw"], skipna=True), interval(performance)
     size = 1.0 + 0.95 * len(tasks), 0.9 + 0.5 * len(taught)
-    figure, panels = _panels(len(names), *size, _WIDE)
+    figure, panels = figures.panels(len(names), size, columns=_WIDE, margin=_ABOVE)
     rows = ["start", *(f"after {task}" for task in taught[1:])]
     for place, (axes, name) in enumerate(zip(panels, names, strict=True)):
         values = mean.sel(objective=name).transpose("stage", "task").to_numpy()
@@ -159,21 +150,19 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
 def _plot_frontier(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
     found = tree["forgetting"].to_dataset().where(kept)
     styles = figures.line_style([str(name) for name in found["objective"].to_numpy()])
-    figure, panels = plt.subplots(
-        1, len(SENSES), figsize=(4.6 * len(SENSES), 4.6), sharey=True, squeeze=False
-    )
+    figure, panels = figures.panels(len(SENSES), (4.6, 4.6), sharey=True)
     plasticity = found["plasticity"]
-    for axes, sense in zip(panels[0], SENSES, strict=True):
+    for axes, sense in zip(panels, SENSES, strict=True):
         lost = found[sense].mean("task", skipna=True)
         for objective, look in styles.items():
-            x, y = (values.sel(objective=objective) for values in (plasticity, lost))
-            place = [float(values.mean(skipna=True)) for values in (x, y)]
-            spans = [
+            both = [values.sel(objective=objective) for values in (plasticity, lost)]
+            x, y = (float(values.mean(skipna=True)) for values in both)
+            beside, above = (
                 np.abs(interval(values).to_numpy() - mean)[:, None]
-                for values, mean in zip((x, y), place, strict=True)
-            ]
+                for values, mean in zip(both, (x, y), strict=True)
+            )
             marker = {"fmt": look["marker"], "color": look["color"], "markersize": 6, "capsize": 3}
-            axes.errorbar(*place, xerr=spans[0], yerr=spans[1], label=objective, **marker)
+            axes.errorbar(x, y, xerr=beside, yerr=above, label=objective, **marker)
         axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
         words = {
             "forgetting_from_best": "best before, minus last",
@@ -188,5 +177,5 @@ def _plot_frontier(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
         axes.tick_params(labelleft=True)
     percent = f"{100 * interval_probability():g} %"
     figures.heading(figure, f"Forgetting against plasticity (mean and {percent} interval of the sequences)")
-    figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels(), fontsize=9)
+    figures.legend_below(figure, *panels[0].get_legend_handles_labels(), fontsize=9)
     return figure
