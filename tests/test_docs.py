@@ -9,8 +9,11 @@ import pytest
 import mixture_models
 
 ROOT = Path(__file__).parent.parent
-# Trainings of other examples in other sizes.
-SLOW = {"objectives.md-0", "objectives.md-3", "sweeps.md-0", "sweeps.md-1"}
+# Trainings and measurements of other examples in other sizes.
+SLOW = {
+    *("measurement.md-2", "measurement.md-3", "measurement.md-4"),
+    *("objectives.md-0", "objectives.md-3", "sweeps.md-0", "sweeps.md-1"),
+}
 EXAMPLES = [
     pytest.param(
         code,

@@ -153,6 +153,7 @@ def test_a_settings_file_is_read_or_refused(tmp_path, contents):
         Settings.read(path)
 
 
+@pytest.mark.slow
 def test_a_damaged_kept_checkpoint_is_measured_again(tmp_path, monkeypatch):
     arguments = {"num_draws": 400, "keep": tmp_path / "keep", "progress": False}
     first = inference.measure(RUN[:1], OLD, NEW, **arguments)

@@ -176,6 +176,7 @@ def test_settings_and_formats_that_do_not_exist_are_one_sentence(massdrift, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_style_is_put_on_top_of_the_house_style(massdrift, tmp_path):
     path = tmp_path / "paper.mplstyle"
     path.write_text("savefig.dpi: 50\naxes.grid: False\nfigure.constrained_layout.use: True\n")

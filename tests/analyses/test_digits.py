@@ -84,6 +84,7 @@ def test_items_are_unseen_and_real_ones_are_right(asked):
     assert asked.right(np.roll(asked.items.pixels, 15, axis=0)[:, None, 32:]).mean() < 0.6
 
 
+@pytest.mark.slow
 def test_logs_are_read_as_they_were_graded(asked, tmp_path):
     small = jax.vmap(lambda key: Transformer(64, 5, width=8, num_blocks=1, num_heads=1, key=key))
     networks = small(jax.random.split(jax.random.key(0), 3))
@@ -208,6 +209,7 @@ def test_a_count_allows_for_the_errors_of_the_classifier():
     assert 0.005 < draws.std() < 0.015
 
 
+@pytest.mark.slow
 def test_a_panel_counts_real_digits_whose_share_is_known():
     digits = data.load(num_levels=5, seed=0)
     panel = judges.Panel(digits.judges, digits.networks, num_levels=5, seed=0)

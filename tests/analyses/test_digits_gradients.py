@@ -105,7 +105,7 @@ def exact(name: str) -> np.ndarray:
     return means[name]()
 
 
-@pytest.mark.parametrize("name", mostly_slow(CHOSEN, "rl", "oapl"))
+@pytest.mark.parametrize("name", mostly_slow(CHOSEN, "rl"))
 def test_the_mean_of_a_gradient_is_the_sum_over_all_images(name):
     objective = CHOSEN[name].objective
     divergence = objective.loss.with_samples(BATCH)

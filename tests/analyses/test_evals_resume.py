@@ -69,6 +69,7 @@ def test_a_command_that_is_stopped_goes_on_from_the_tasks_it_has_finished(
     assert (again["sample_stats"]["words"] == whole["sample_stats"]["words"]).all()
 
 
+@pytest.mark.slow
 def test_another_seed_or_method_is_computed_anew(table, tmp_path, monkeypatch):
     settings = {"progress": False, "method": "laplace"}
     with kept.keeping(tmp_path):

@@ -71,6 +71,7 @@ def test_two_runs_are_measured_and_compared(massdrift, files):
     assert {path.name for path in both.iterdir()} == names
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_takes_more_memory_is_streamed(massdrift, files):
     """The figures' samples are then read in pieces too, and are those of a checkpoint that is held."""
     trees = []

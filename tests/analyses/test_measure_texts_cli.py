@@ -60,6 +60,7 @@ def test_completions_are_measured_by_one_command(massdrift, files, monkeypatch):
     assert code == 0
 
 
+@pytest.mark.slow
 def test_an_embedder_and_columns_are_named(massdrift, files):
     (files / "mine_on_the_command_line.py").write_text(
         "def embed(texts):\n"

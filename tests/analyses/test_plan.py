@@ -136,6 +136,7 @@ def test_ends_of_the_descent(name):
     np.testing.assert_allclose(path.retention[:, 0], START, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(CASES, "sft", "oapl"))
 def test_long_trainings_follow_the_flow(name, monkeypatch):
     """Against the exact flow of `gradient_flow`, which has its own integrals and solver."""
@@ -447,6 +448,7 @@ def test_bad_input_of_the_command_is_one_sentence(massdrift, tmp_path, arguments
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_plan_loads_only_what_it_needs():
     program = (
         "import sys\n"

@@ -86,6 +86,7 @@ def test_frechet_distance_is_the_wasserstein_distance_of_gaussians():
     assert abs(frechet_distance(x, x)) < 1e-9
 
 
+@pytest.mark.slow
 def test_coverage_and_density_of_equal_laws_are_as_published():
     """Means are 1 - Π_i (n - i) / (m + n - i) over i = 1..k, whatever the law, and 1."""
     n, m, k, rng = 20, 12, 3, np.random.default_rng(5)

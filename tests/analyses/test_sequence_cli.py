@@ -115,7 +115,8 @@ def test_a_diverged_sequence_is_left_out_and_counted():
     assert sequence.remarks(tree) == ["1 of 3 sequences of x diverged, and are left out."]
 
 
-@pytest.mark.parametrize("num_stages", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_stages", [1, 2])
 def test_the_plan_is_that_of_separated_modes(massdrift, num_stages):
     """Right means far apart: weights follow φ_k' = ½ (λ_k - β_k) stage after stage, solved independently."""
     keep, given = 0.4, ["--separation=12", "--start-new-gap=0", "--num-steps=150", "--learning-rate=0.1"]

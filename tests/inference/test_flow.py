@@ -145,6 +145,7 @@ def test_many_dimensions_are_the_span_of_the_means():
         np.testing.assert_allclose(large[name], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sft_with_right_means_empties_the_old_mode_like_one_over_t():
     target = TwoMode.create(0.5, 0.0, 8.0)
     frozen = {"old_mean": 0.0, "new_mean": 0.0}
@@ -166,6 +167,7 @@ def test_sft_with_right_means_empties_the_old_mode_like_one_over_t():
     assert np.all(tree["population"]["old_drift"] == 0.0)
 
 
+@pytest.mark.slow
 def test_reverse_kl_ends_at_the_target_however_long_it_is_followed():
     target = TwoMode.create(0.3, [0.0, 1.0], [2.0, 0.0])
     start = target.replace(old_weight=0.9, new_mean=[1.5, 1.0])

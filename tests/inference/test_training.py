@@ -523,6 +523,7 @@ def test_learners_that_record_other_variables_are_refused_before_anything_is_com
         run(chosen)
 
 
+@pytest.mark.slow
 def test_trained_scales_converge_to_the_right_matrix_under_forward_kl_with_replay():
     # Replay equal to the target's old weight: the data are the target, and so is the optimum.
     matrix = np.array([[1.0, 0.5], [0.5, 0.8]])

@@ -178,6 +178,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_every_engine_reports_it_of_its_own_params():
     target = TwoMode.create(0.5, [0.0, 0.0], [3.0, 0.0], covariance=1.5)
     start = target.replace(old_weight=0.8, new_mean=[2.0, 0.5])
@@ -199,6 +200,7 @@ def test_every_engine_reports_it_of_its_own_params():
         assert last["old_coverage"] == pytest.approx(float(covered(learner, target)), rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [4, 10**6])
 def test_in_the_span_it_is_that_of_the_whole_space(dimension):
     target = TwoMode.create(0.5, [0.1, 0.0, -0.3, 0.2], [2.0, 1.5, 0.0, -0.5], covariance=1.5)

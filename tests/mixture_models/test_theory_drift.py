@@ -127,6 +127,7 @@ def drift_and_bound(starts, targets):
     return flow["old_drift"].to_numpy(), np.array(bounds)
 
 
+@pytest.mark.slow
 def test_old_drift_stays_below_its_bound():
     """Random weights and means, old means on and off their place, up to where modes overlap much.
 

@@ -173,6 +173,7 @@ def scaled_slope(phi, start, separation, target, gap, beta1, beta2):
         return float(2 * beta2 * mpmath.fsum(terms) * mpmath.exp(abs(phi)))
 
 
+@pytest.mark.slow
 def test_oapl_rests_where_the_slope_in_eighty_digits_says_or_nowhere():
     """Far out the slope falls as exp(-|φ|), below the rounding of what it is the difference of."""
     rng = np.random.default_rng(14)
@@ -262,6 +263,7 @@ def test_oapl_with_a_separation_at_the_ends():
     assert apart.old_weight == pytest.approx(theory.oapl_retains(0.7, 3, reward_gap=1.0).old_weight, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_sdft_ends_at_the_demonstrations_from_right_means_with_and_without_overlap():
     """Student and teacher of the exact flow with free means; where they have swapped labels they do not."""
     objective = objectives.sdft(anchor=0.5, ema=0.5)
@@ -289,6 +291,7 @@ def test_swapped_student_and_teacher_rest(anchor, shown):
         np.testing.assert_allclose((1 - anchor) * at[0] + anchor * at[2], at[1], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_starts_that_cross_can_end_at_the_swapped_rest():
     """Labels swapped at the start, and in order but both modes at the new one with little old weight."""
     target = TwoMode.create(0.5, 0.0, 5.0)

@@ -464,6 +464,7 @@ def test_a_mode_of_another_name_is_refused():
         TwoMode.create(0.3, 0.0, 1.0).mode_law("newer")
 
 
+@pytest.mark.slow
 def test_numpyro_is_whole_when_arviz_was_imported_first():
     code = (
         "import arviz; from mixture_models import TwoMode; import numpyro; numpyro.distributions.distribution"

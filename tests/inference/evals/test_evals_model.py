@@ -83,6 +83,7 @@ MIXED = pd.DataFrame(
 )
 
 
+@pytest.mark.slow
 def test_items_with_different_numbers_of_choices_are_guessed_each_by_its_own():
     task, run = Task(-0.5, 2.0, 0.9), Run(0.2, -0.4, 0.6)
     cells = task_cells(MIXED, np.array([0]))
@@ -95,6 +96,7 @@ def test_items_with_different_numbers_of_choices_are_guessed_each_by_its_own():
         assert found == pytest.approx(exact_cell(task, run, one, 3, 4, 2, 4), abs=2e-6)
 
 
+@pytest.mark.slow
 def test_the_change_of_mixed_items_is_the_mean_of_the_changes_of_each_kind():
     rng = np.random.default_rng(0)
     tasks, runs = 0.5 * rng.normal(size=(2, 3, 3))
@@ -120,6 +122,7 @@ def test_cells_sum_to_one(drift_spread):
     assert float(jnp.exp(log_p).sum()) == pytest.approx(1.0, abs=2e-5)
 
 
+@pytest.mark.slow
 def test_derived_quantities_are_those_of_many_items():
     """Of 4,000,000 items; the standard error of each mean is below 3e-4."""
     rng = np.random.default_rng(0)
@@ -140,6 +143,7 @@ def test_derived_quantities_are_those_of_many_items():
         np.testing.assert_allclose([float(v) for v in found], expected, atol=1.5e-3)
 
 
+@pytest.mark.slow
 def test_scores_have_the_prior_that_numpyro_samples():
     """Where a score has probability u, the unknown has it too under NumPyro's law."""
     score = jnp.linspace(-3.0, 3.0, 13)

@@ -124,6 +124,7 @@ def test_cells_are_those_of_plain_python(table):
         assert row.num_items + missing.get(key, 0) == items[key]
 
 
+@pytest.mark.slow
 @QUICK
 @given(tables(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_and_the_split_into_files_never_matter(tmp_path_factory, table, random):

@@ -77,6 +77,7 @@ def test_examples_of_pieces_and_of_rows_that_were_dropped_are_numbered_as_the_ro
     assert list(known["reason"].to_numpy()) == ["old", "new", "neither", "old drift", "new gap"]
 
 
+@pytest.mark.slow
 def test_more_examples_than_samples_are_none(arrays):
     run, old, new = arrays
     tree = measure(run[:, :12], old, new, num_draws=400, progress=False)

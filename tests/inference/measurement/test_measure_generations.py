@@ -87,6 +87,7 @@ def test_prompts_are_carried_along_with_the_features(tmp_path):
     assert {name: len(rows) for name, rows in embedded.samples.items()} == {0: 20, 1: 20, 2: 20}
 
 
+@pytest.mark.slow
 def test_rows_without_text_are_left_out_and_counted(tmp_path):
     run, old, new = written(tmp_path, 1)
     path = run / "step-1.jsonl"

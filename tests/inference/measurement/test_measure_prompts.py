@@ -265,6 +265,7 @@ def test_ignoring_prompts_makes_intervals_too_short_and_says_so(run, measured):
     assert "label them by prompts" in words
 
 
+@pytest.mark.slow
 def test_labels_come_in_every_form(run):
     samples, ((old, a), (new, b)) = run
     y = np.stack([y for y, _ in samples])

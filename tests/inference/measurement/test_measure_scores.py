@@ -53,7 +53,7 @@ def test_moments_and_quantiles_are_those_of_brute_force_integration(
     np.testing.assert_allclose(summary["old_weight_quantile"], np.interp(PROBABILITIES, cdf, beta), atol=1e-7)
 
 
-@pytest.mark.parametrize("num_samples", [0, 1, 30, 1000, 100_000])
+@pytest.mark.parametrize("num_samples", [0, 1, 30, 1000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_samples_whose_mode_is_known_give_the_conjugate_beta(num_samples):
     rng = np.random.default_rng(num_samples)
     shapes = [(1.0, 1.0), (1.05, 1.0), (1.0, 1.01), *(1.0 + rng.uniform(0.0, 0.5, size=(6, 2)))]

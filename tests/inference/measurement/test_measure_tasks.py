@@ -61,7 +61,10 @@ def of_flat(flat, neither):
     return TaskUnknowns(logits, flat[..., -6:].reshape(shape), third)
 
 
-@pytest.mark.parametrize(("tail_dof", "neither"), [(None, False), (4.0, False), (4.0, True)])
+@pytest.mark.parametrize(
+    ("tail_dof", "neither"),
+    [(4.0, True), *(pytest.param(*more, marks=pytest.mark.slow) for more in ((None, False), (4.0, False)))],
+)
 def test_the_law_is_scipys_and_its_derivatives_are_those_of_autodiff(tail_dof, neither):
     rng = np.random.default_rng(0)
     modes = modes_of(rng, tail_dof=tail_dof)
@@ -109,6 +112,7 @@ def test_a_component_that_holds_nothing_changes_nothing():
     np.testing.assert_allclose(one[2][0], np.asarray(other[2][0])[np.ix_(shared, shared)], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_prior_of_shares_is_a_beta_and_a_dirichlet_law_in_other_coordinates():
     rng = np.random.default_rng(22)
     modes, prior = modes_of(rng), TaskPrior(np.array([1.0, 2.0, 1.5]), 0.5)
@@ -253,6 +257,7 @@ def test_what_belongs_to_neither_task_does_not_pull_the_means_beside_the_discrim
     np.testing.assert_allclose(beyond.covariances[0], (away.T @ away + 20 * np.eye(3)) / 405, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_proposed_has_the_density_that_it_says_with_a_component_for_neither_task():
     """Normal laws near the mode and where nothing belongs to neither have the same mass."""
     rng = np.random.default_rng(24)
@@ -276,6 +281,7 @@ def test_what_is_proposed_has_the_density_that_it_says_with_a_component_for_neit
     assert masses[1] / masses[0] == pytest.approx(1.0, abs=5 * np.hypot(*errors))
 
 
+@pytest.mark.slow
 def test_that_tasks_are_not_known_is_part_of_the_error_of_means_beside_the_discriminants():
     """Samples whose responsibilities are right: the covariance that is said is that of replicates."""
     rng = np.random.default_rng(19)
@@ -399,6 +405,7 @@ def test_what_is_streamed_is_measured_alike(measured):
         np.testing.assert_allclose(streamed["posterior"][name], tree["posterior"][name], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_two_tasks_by_name_are_the_measurement_of_two():
     rng = np.random.default_rng(8)
     given = references(rng, 200, MEANS[:2], ("math", "code"))
@@ -467,6 +474,7 @@ def test_references_that_are_hardly_apart_are_named():
     assert said.count("hardly apart") == 1
 
 
+@pytest.mark.slow
 def test_a_fourth_behaviour_is_not_trusted():
     rng = np.random.default_rng(11)
     means = np.concatenate([MEANS, [[5.0, 6.0, 0.0, 0.0]]])
@@ -503,6 +511,7 @@ def held_by(tree, truth):
     return (low - 1e-9 <= truth) & (truth <= high + 1e-9)
 
 
+@pytest.mark.slow
 def test_a_component_for_neither_task_takes_what_belongs_to_none():
     rng = np.random.default_rng(25)
     given, kinds = references(rng), ["broad", "broad", "broad", "far", "far", None]

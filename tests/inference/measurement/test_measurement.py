@@ -195,6 +195,7 @@ def test_a_feature_that_is_nearly_always_one_number_in_one_reference_is_measured
     assert low < 0.3 < high
 
 
+@pytest.mark.slow
 def test_drift_knows_how_far_the_metric_of_few_references_is_off():
     """A displacement of length 50 that is known: what is unknown of its length is the references' metric.
 
@@ -422,6 +423,7 @@ def test_bad_input_is_one_sentence_before_anything_is_computed(kind, monkeypatch
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_missing_rows_are_dropped_on_demand_and_counted(data):
     old, new, runs = data
     holed = runs[1].copy()

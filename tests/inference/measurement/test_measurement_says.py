@@ -135,6 +135,7 @@ def test_a_mode_that_lies_as_far_as_the_other_reference_may_be_another_behaviour
     assert "what is taken for the new mode" in words_of(tree, "weight_words")
 
 
+@pytest.mark.slow
 def test_copies_of_reference_rows_count_once_and_are_said():
     rng, old, new = referenced(1, num=150)
     y = two_modes(rng, 400, 0.4)

@@ -240,6 +240,7 @@ def test_a_run_that_is_not_measured_is_said(massdrift, tmp_path):
     assert "The old weight of two is not measured" in printed
 
 
+@pytest.mark.slow
 def test_scores_of_several_tasks_are_measured_and_compared(massdrift, tmp_path):
     """Samples whose task is known: the posterior of the weights is Dirichlet."""
     counts = {"sft": {0: (18, 10, 2), 100: (6, 4, 20)}, "rl": {0: (18, 10, 2), 100: (12, 8, 10)}}

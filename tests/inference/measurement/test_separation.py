@@ -21,6 +21,7 @@ def tasks(rng, num_old, num_new, dim, separation):
     return old, new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_old", "num_new", "dim", "separation"), [(60, 40, 20, 1.0), (30, 80, 2, 3.0), (40, 40, 8, 6.0)]
 )
@@ -69,6 +70,7 @@ def test_separation_does_not_know_of_coordinates():
     np.testing.assert_allclose(np.array([plain[0], *plain[1]]), np.array([turned[0], *turned[1]]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_old_weight_is_covered():
     rng = np.random.default_rng(1)
     covered, errors = [], []
