@@ -230,7 +230,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
     )
 
 
-def _precise(row: Any, name: str) -> str:
+def _precise(row: tables.Row, name: str) -> str:
     return f"{row[name]:.4f}\n[{row[f'{name}_lower']:.4f}, {row[f'{name}_upper']:.4f}]"
 
 

@@ -68,7 +68,7 @@ _SAFE = 0.1
 _LEAST_DRIFT = 1e-3
 
 
-def _sizes(name: str, value: Any) -> tuple[int, ...]:
+def _sizes(name: str, value: object) -> tuple[int, ...]:
     sizes: tuple[int, ...] = each(partial(integer, at_least=2))(name, value)
     increasing_array(name, sizes, "[2, 1000000]")
     return sizes

@@ -1,6 +1,65 @@
 """The commands, each an analysis: a module of `analyses` whose name is the command's."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+import analyses
+
+if TYPE_CHECKING:  # what only prints imports none of them
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+    from analyses.core.settings import BaseSettings
+
+
+class Analysis(Protocol):
+    """What the module of an analysis has.
+
+    It may have more: ``remarks(tree)``, what is to be known beside the answer, see `remarks_of`, and
+    ``extras(tree)``, files beside the usual ones, see `extras_of`.
+
+    Attributes:
+        Settings: its settings, from which its command line is made.
+        MEANINGS: what each of its figures shows, by name.
+        run: computes the result of settings. It takes ``progress`` where it shows a bar (a spinner shows that
+            others run), and ``out`` where it needs the place of the output.
+    """
+
+    Settings: type["BaseSettings"]
+    MEANINGS: Mapping[str, str]
+    run: Callable[..., "xr.DataTree"]
+
+    def summary(self, tree: "xr.DataTree", /) -> "pd.DataFrame":
+        """Return the rows of the table."""
+
+    def table(self, tree: "xr.DataTree", /) -> "RenderableType":
+        """Return the summary as a table for the terminal."""
+
+    def plot(self, tree: "xr.DataTree", /) -> "dict[str, Figure]":
+        """Return the figures by name."""
+
+    def answer(self, tree: "xr.DataTree", /) -> Sequence[str]:
+        """Return the answer in sentences."""
+
+
+def remarks_of(analysis: Analysis, tree: "xr.DataTree") -> list[str]:
+    """Return what an analysis has to say beside its answer."""
+    told: Callable[[xr.DataTree], list[str]] = getattr(analysis, "remarks", lambda tree: [])
+    return told(tree)
+
+
+def extras_of(analysis: Analysis, tree: "xr.DataTree") -> dict[str, str]:
+    """Return what an analysis writes beside the usual files: texts by the names of their files."""
+    told: Callable[[xr.DataTree], dict[str, str]] = getattr(analysis, "extras", lambda tree: {})
+    return told(tree)
+
+
+def frame_of(analysis: Analysis, tree: "xr.DataTree") -> "pd.DataFrame":
+    """Return the summary of an analysis with its index as a column, if it has a name."""
+    frame = analysis.summary(tree)
+    return frame if frame.index.name is None else frame.reset_index()
 
 
 class Command(NamedTuple):
@@ -31,6 +90,11 @@ class Command(NamedTuple):
     def module(self) -> str:
         """Return the name of the analysis within `analyses`."""
         return self.word.replace("-", "_")
+
+    @property
+    def analysis(self) -> Analysis:
+        """Return the analysis, which is imported."""
+        return cast(Analysis, getattr(analyses, self.module))
 
 
 COMMANDS = (

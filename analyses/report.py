@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import analyses
 from analyses.core import figures, outputs, reports
 from analyses.page.page import Run, close, page_of, view_of
 from analyses.registry import COMMANDS
@@ -53,13 +51,9 @@ def _run(name: str, folder: Path) -> Run:
     """Return what the page shows of an output, its figures drawn anew."""
     tree = results.open(folder / outputs.MARKER)
     found = reports.run_in(folder, tree, {}, name=name)
-    drawn = _analysis_of(tree.attrs[reports.COMMAND]).plot(tree)
+    (command,) = (one for one in COMMANDS if one.name == tree.attrs[reports.COMMAND])
+    drawn = command.analysis.plot(tree)
     with figures.saving(*drawn.values()):
         views = {key: view_of(figure) for key, figure in drawn.items()}
     close(drawn)
     return found._replace(views=views)
-
-
-def _analysis_of(command: str) -> Any:
-    (known,) = (one for one in COMMANDS if one.name == command)
-    return getattr(analyses, known.module)

@@ -153,7 +153,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
 
-    def spread(row: Mapping[str, Any], name: str) -> str:
+    def spread(row: tables.Row, name: str) -> str:
         return " … ".join(tables.number(row[n]) for n in (f"{name}_lowest", name, f"{name}_highest"))
 
     rows: list[tuple[str, str, tables.Cell]] = [("trainings", "trainings", tables.plain)]

@@ -1,4 +1,4 @@
-from .chen2025 import FACTOR, Settings, conclusion, published_steps, remarks, run, summary, table, write
+from .chen2025 import FACTOR, Settings, conclusion, extras, published_steps, remarks, run, summary, table
 from .figures import plot
 from .words import MEANINGS, answer
 
@@ -8,11 +8,11 @@ __all__ = [
     "Settings",
     "answer",
     "conclusion",
+    "extras",
     "plot",
     "published_steps",
     "remarks",
     "run",
     "summary",
     "table",
-    "write",
 ]

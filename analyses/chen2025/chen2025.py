@@ -6,7 +6,6 @@ both published settings run as they were, then without that factor, then with th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optax
@@ -14,8 +13,7 @@ import pandas as pd
 import xarray as xr
 from jax.tree_util import Partial
 
-from analyses.chen2025.figures import plot
-from analyses.core import outputs, tables
+from analyses.core import tables
 from analyses.core.settings import BaseSettings, seed_setting, setting
 from inference import results
 from inference.intervals import interval, interval_probability
@@ -216,10 +214,9 @@ def conclusion(tree: xr.DataTree) -> str:
     )
 
 
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv``, ``conclusion.txt`` and the figures into a folder."""
-    outputs.write(tree, summary(tree).reset_index(), plot(tree), folder)
-    (folder / "conclusion.txt").write_text(conclusion(tree) + "\n")
+def extras(tree: xr.DataTree) -> dict[str, str]:
+    """Return ``conclusion.txt``."""
+    return {"conclusion.txt": conclusion(tree) + "\n"}
 
 
 def published_steps(learning_rate: float, factor: float) -> optax.GradientTransformation:

@@ -1,6 +1,6 @@
 """Which objective forgets, how much, and in which of the two ways? The main comparison."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -230,7 +230,7 @@ def _started(tree: xr.DataTree) -> str:
     )
 
 
-def _against_noise(row: Mapping[str, Any], name: str) -> str:
+def _against_noise(row: tables.Row, name: str) -> str:
     """Write a deviation above what noise explains, and say when it is more."""
     if np.isnan(row[name]):
         return tables.MISSING

@@ -1,7 +1,7 @@
 """Everything that determines a comparison, as one file that reproduces it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mixture_models
 from analyses.core.settings import BaseSettings, seed_setting, setting, texts
@@ -24,7 +24,7 @@ def _by_default() -> tuple[str, ...]:
     return mixture_models.objectives.by_default()
 
 
-def _precision(name: str, value: Any) -> str:
+def _precision(name: str, value: object) -> str:
     from mixture_models.losses.precision import PRECISIONS
 
     return one_of(name, value, PRECISIONS)

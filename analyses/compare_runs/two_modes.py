@@ -1,7 +1,5 @@
 """Table and figure of runs that were measured against an old and a new task."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -75,7 +73,7 @@ def _compared(tree: xr.DataTree) -> list[str]:
     return [name for name in COMPARED if name in tree["comparison"]]
 
 
-def _verdict(row: Any, name: str) -> str:
+def _verdict(row: tables.Row, name: str) -> str:
     return tables.verdict(row[name])
 
 

@@ -5,32 +5,26 @@ import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import Field, fields
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-import analyses
 from analyses.core import interruption, outputs, settings, tables
-from analyses.registry import Command
+from analyses.registry import Command, frame_of, remarks_of
+
+if TYPE_CHECKING:  # what only prints does not import it
+    import xarray as xr
 
 
 def build(command: Command) -> Any:
-    """Return the command of an analysis, which is imported.
+    """Return the command of an analysis, which is imported."""
+    of = command.analysis.Settings
 
-    The analysis has ``Settings``, ``run(settings)`` and ``table(tree)``, and ``remarks(tree)`` where there is
-    more to say. ``run`` takes ``progress`` where it shows a bar (a spinner shows that others run), and
-    ``out`` where it needs the place of the output. What draws has ``summary(tree)`` and ``plot(tree)``, or
-    its own ``write(tree, folder)``.
-    """
-    analysis = getattr(analyses, command.module)
-    of = analysis.Settings
-
-    def run(context: typer.Context, **given: Any) -> None:
+    def run(context: typer.Context, **given: object) -> None:
         with interruption.heard():
-            _run(command, analysis, context, given)
+            _run(command, context, given)
 
     parameters = [_parameter("context", typer.Context), *_own(of), *_common(command, of)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -40,8 +34,9 @@ def build(command: Command) -> Any:
     return typer.main.get_command(app)
 
 
-def _run(command: Command, analysis: Any, context: typer.Context, given: dict[str, Any]) -> None:
+def _run(command: Command, context: typer.Context, given: dict[str, Any]) -> None:
     """Check the place and the settings, compute, write, and print."""
+    analysis = command.analysis
     out: Path | None = given["out"]
     formats = outputs.formats_of(given.get("formats"))
     if out is not None and not command.resumes:
@@ -59,10 +54,10 @@ def _run(command: Command, analysis: Any, context: typer.Context, given: dict[st
         if folder is not None and not command.resumes:
             chosen.write(folder / settings.FILE)
         if folder is not None and out is not None and command.draws:
-            _draw(command, analysis, tree, folder, out.name)
-    said: list[str] = getattr(analysis, "remarks", lambda tree: [])(tree)
+            _draw(command, tree, folder, out.name)
+    said = remarks_of(analysis, tree)
     if given["json"]:
-        print(_as_json(command, analysis, tree, said, out))
+        print(_as_json(command, tree, said, out))
         return
     with tables.printed(full=given["full"]):
         console.print(analysis.table(tree))
@@ -85,25 +80,24 @@ def _styled(name: str | None) -> AbstractContextManager[None]:
     return figures.styled(name)
 
 
-def _draw(command: Command, analysis: Any, tree: Any, folder: Path, name: str) -> None:
+def _draw(command: Command, tree: "xr.DataTree", folder: Path, name: str) -> None:
     """Write what an analysis writes, and the report of it, into a folder that will have a name."""
     # What only prints needs neither.
     from analyses.core import figures, reports
 
     tree.attrs[reports.COMMAND] = command.name
-    write = getattr(analysis, "write", partial(outputs.write_analysis, analysis))
+    write = outputs.rewrite_analysis if command.resumes else outputs.write_analysis
     with figures.collected() as views:
-        write(tree, folder)
+        write(command.analysis, tree, folder)
     reports.write(reports.run_in(folder, tree, views, name=name), folder)
 
 
-def _as_json(command: Command, analysis: Any, tree: Any, said: list[str], out: Path | None) -> str:
+def _as_json(command: Command, tree: "xr.DataTree", said: list[str], out: Path | None) -> str:
     """Return the answer, what is to be known beside it, and the summary's rows, for scripts."""
-    frame = analysis.summary(tree)
-    frame = frame if frame.index.name is None else frame.reset_index()
-    told: dict[str, Any] = {"command": command.name, "out": None if out is None else str(out)}
+    frame = frame_of(command.analysis, tree)
+    told: dict[str, object] = {"command": command.name, "out": None if out is None else str(out)}
     if command.draws:
-        told["answer"] = list(analysis.answer(tree))
+        told["answer"] = list(command.analysis.answer(tree))
     told |= {"remarks": said, "summary": json.loads(frame.to_json(orient="records", double_precision=15))}
     return json.dumps(told, indent=2, ensure_ascii=False)
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from analyses.registry import Analysis, extras_of, frame_of
 from inference.storage import files
 from mixture_models.validation import InputError, one_of
 
@@ -206,7 +207,7 @@ def named(given: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-def result(facts: "Mapping[str, Any]", groups: "Mapping[str, xr.Dataset]") -> "xr.DataTree":
+def result(facts: "Mapping[str, object]", groups: "Mapping[str, xr.Dataset]") -> "xr.DataTree":
     """Return the result of an analysis: its groups, and the settings and facts that they come from."""
     import xarray as xr
 
@@ -228,8 +229,19 @@ def write(tree: "xr.DataTree", summary: "pd.DataFrame", drawn: "Mapping[str, Fig
         figures.save(figure, folder, name)
 
 
-def write_analysis(analysis: Any, tree: "xr.DataTree", folder: Path) -> None:
-    """Write what `write` does of an analysis, which has ``summary(tree)`` and ``plot(tree)``."""
-    frame = analysis.summary(tree)
-    named = frame if frame.index.name is None else frame.reset_index()
-    write(tree, named, analysis.plot(tree), folder)
+def write_analysis(analysis: Analysis, tree: "xr.DataTree", folder: Path) -> None:
+    """Write what `write` does of an analysis, and its own files, into a folder."""
+    write(tree, frame_of(analysis, tree), analysis.plot(tree), folder)
+    for name, text in extras_of(analysis, tree).items():
+        (folder / name).write_text(text)
+
+
+def rewrite_analysis(analysis: Analysis, tree: "xr.DataTree", folder: Path) -> None:
+    """Write what `write_analysis` does in place of what is there, into a folder that holds more."""
+    from inference import results
+
+    files.check_new(folder / MARKER, results.foreign, overwrite=True)
+    with files.folder_beside(folder / MARKER) as part:
+        write_analysis(analysis, tree, part)
+        for written in list(part.iterdir()):
+            files.replace(written, folder / written.name)

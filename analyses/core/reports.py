@@ -5,7 +5,6 @@ from pathlib import Path
 
 import xarray as xr
 
-import analyses
 from analyses.core import outputs, settings
 from analyses.page.page import Run, View, page_of, run_of
 from analyses.registry import COMMANDS
@@ -36,7 +35,7 @@ def run_in(folder: Path, tree: xr.DataTree, views: Mapping[str, View], *, name: 
         )
     file = folder / settings.FILE
     return run_of(
-        getattr(analyses, command.module),
+        command.analysis,
         tree,
         views,
         name=name,

@@ -19,8 +19,10 @@ from rich.text import Text
 
 from inference.intervals import interval
 
-#: How a cell is written, from a row of the summary and the name of its column.
-Cell = Callable[[Mapping[str, Any], str], str]
+#: A row of a summary: what is known of each of its columns.
+Row = Mapping[str, Any]
+#: How a cell is written, of its row and the name of its column.
+Cell = Callable[[Row, str], str]
 
 #: What a cell shows where a value does not exist.
 MISSING = "n/a"
@@ -33,7 +35,7 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value == 0.0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
 
 
-def plain(row: Mapping[str, Any], name: str) -> str:
+def plain(row: Row, name: str) -> str:
     """Write a value alone."""
     return number(row[name])
 
@@ -45,13 +47,13 @@ def interval_columns(name: str, values: xr.DataArray) -> dict[str, xr.DataArray]
     return {name: values.mean(["chain", "draw"], skipna=True)} | bounds
 
 
-def with_interval(row: Mapping[str, Any], name: str) -> str:
+def with_interval(row: Row, name: str) -> str:
     """Write a mean above its interval."""
     low, high = number(row[f"{name}_lower"]), number(row[f"{name}_upper"])
     return number(row[name]) + ("" if MISSING in (low, high) else f"\n[{low}, {high}]")
 
 
-def inline(row: Mapping[str, Any], name: str) -> str:
+def inline(row: Row, name: str) -> str:
     """Write a mean and its interval within a sentence."""
     return with_interval(row, name).replace("\n", " ")
 
@@ -63,7 +65,7 @@ def probability(value: float) -> str:
     return "> 0.99" if value > 0.99 else "< 0.01" if value < 0.01 else f"= {value:.2f}"
 
 
-def with_error(row: Mapping[str, Any], name: str) -> str:
+def with_error(row: Row, name: str) -> str:
     """Write a value above its error."""
     error = number(row[f"{name}_error"])
     return number(row[name]) + ("" if error == MISSING else f"\n± {error}")
@@ -72,7 +74,7 @@ def with_error(row: Mapping[str, Any], name: str) -> str:
 def with_trained(trained: str) -> Cell:
     """Return how a prediction is written: above its range, and what was trained, if there are any."""
 
-    def write(row: Mapping[str, Any], name: str) -> str:
+    def write(row: Row, name: str) -> str:
         lines = [number(row[name])]
         bounds = [row.get(f"{name}_{bound}", math.nan) for bound in ("lower", "upper")]
         if not any(map(math.isnan, bounds)):
@@ -84,7 +86,7 @@ def with_trained(trained: str) -> Cell:
     return write
 
 
-def verdict(words: Any) -> str:
+def verdict(words: object) -> str:
     """Return a verdict in one word, without its reasons."""
     kind = str(words).partition(":")[0]
     return {"not to be trusted": "untrusted", "not measured": "unmeasured"}.get(kind, kind)

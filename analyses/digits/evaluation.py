@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +130,7 @@ def write_log(
     completions: Int[np.ndarray, "item n rest"],
     folder: Path,
     time: str,
-    model: Mapping[str, Any],
+    model: Mapping[str, object],
 ) -> None:
     """Write what one network has answered as lm-evaluation-harness does: a file a task, and the results.
 
@@ -142,7 +142,7 @@ def write_log(
         model: arguments of the model, by name.
     """
     called, names = asked.called(completions), np.arange(len(asked.items.digits))
-    results: dict[str, Any] = {}
+    results: dict[str, object] = {}
     for task in TASKS:
         rows = names[asked.of_task(task)]
         lines = [
@@ -168,7 +168,7 @@ def _row(
     completions: Int[np.ndarray, "n rest"],
     called: Int[np.ndarray, "n"],
     number: int,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     upper = _text(image[: _GIVEN_ROWS * SIDE])
     doc = {"upper_rows": upper, "digit": digit, "image": _text(image)}
     return {

@@ -1,7 +1,5 @@
 """The figures of a run."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -9,14 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.core import figures as house
-from analyses.core import outputs
 from analyses.digits import evals_report
 from analyses.digits.evals_layout import mean_and_interval
-from analyses.digits.layout import summary
 from analyses.digits.report import final
-from inference import results
 from inference.intervals import interval_probability
-from inference.storage import files
 
 # Images in a row and rows of a grid.
 _COLUMNS, _ROWS = 8, 5
@@ -31,15 +25,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             "lens": _lens(tree),
             "answers": evals_report.plot(tree),
         }
-
-
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv`` and the figures into a run's folder."""
-    files.check_new(folder / outputs.MARKER, results.foreign, overwrite=True)
-    with files.folder_beside(folder / outputs.MARKER) as part:
-        outputs.write(tree, summary(tree), plot(tree), part)
-        for written in list(part.iterdir()):
-            files.replace(written, folder / written.name)
 
 
 def _grid(axes: Axes, images: np.ndarray, title: str) -> None:

@@ -1,7 +1,6 @@
 """The result of a run as one DataTree: what was measured, counted and predicted; and its numbers in rows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -196,7 +195,7 @@ def _counted(
     )
 
 
-def _shown(arrays: Arrays, axes: Mapping[str, Any], digits: data.Digits) -> xr.Dataset:
+def _shown(arrays: Arrays, axes: Mapping[str, object], digits: data.Digits) -> xr.Dataset:
     square = (_SHOWN, data.SIDE, data.SIDE)
     images = [a["samples"][:, 0, :_SHOWN].reshape(-1, *square) for a in arrays.values()]
     real = [p[:_SHOWN].reshape(square) for p in (digits.networks.old, digits.networks.new)]

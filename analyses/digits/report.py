@@ -61,7 +61,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     )
 
 
-def _of_counted(row: Any, name: str) -> str:
+def _of_counted(row: tables.Row, name: str) -> str:
     return f"{row[name]:.0f} of {row['num_counted']:.0f}"
 
 

@@ -1,4 +1,4 @@
-from .evals import Settings, columns_of, logs_of, plot, remarks, run, summary, table, write
+from .evals import Settings, columns_of, extras, logs_of, plot, remarks, run, summary, table
 from .words import MEANINGS, answer
 
 __all__ = [
@@ -6,11 +6,11 @@ __all__ = [
     "Settings",
     "answer",
     "columns_of",
+    "extras",
     "logs_of",
     "plot",
     "remarks",
     "run",
     "summary",
     "table",
-    "write",
 ]

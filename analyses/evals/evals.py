@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from analyses.core import figures, outputs
+from analyses.core import figures
 from analyses.core.settings import BaseSettings, setting, text, texts
 from analyses.evals import comparison, text_rows
 from inference.intervals import interval, interval_probability
@@ -245,11 +244,10 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     return drawn
 
 
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv``, of several arms ``comparison.csv``, and the figures."""
-    outputs.write(tree, summary(tree), plot(tree), folder)
-    if comparison.GROUP in tree.children:
-        comparison.summary(tree).to_csv(folder / "comparison.csv", index=False)
+def extras(tree: xr.DataTree) -> dict[str, str]:
+    """Return ``comparison.csv`` of several arms."""
+    compared = comparison.GROUP in tree.children
+    return {"comparison.csv": comparison.summary(tree).to_csv(index=False)} if compared else {}
 
 
 def _measures(frame: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-from .measure import Settings, plot, remarks, run, summary, table, write
+from .measure import Settings, extras, plot, remarks, run, summary, table
 from .words import MEANINGS, answer
 
-__all__ = ["MEANINGS", "Settings", "answer", "plot", "remarks", "run", "summary", "table", "write"]
+__all__ = ["MEANINGS", "Settings", "answer", "extras", "plot", "remarks", "run", "summary", "table"]

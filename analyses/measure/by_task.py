@@ -1,7 +1,5 @@
 """Table and figures of a measurement of several tasks."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import xarray as xr
@@ -89,7 +87,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 def _over_checkpoints(tree: xr.DataTree, variable: str, label: str, title: str) -> Figure:
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
     values = tree["posterior"].to_dataset()[variable]
-    parts: dict[str, Any] = {}
+    parts: dict[str, object] = {}
     for name in map(str, values["task"].to_numpy()):
         one = values.sel(task=name, drop=True)
         parts[name] = one.assign_attrs(long_name=figures.entry(name), units="1")

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import sys
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses.core import examples_shown, outputs, tables
+from analyses.core import examples_shown, tables
 from analyses.core.settings import BaseSettings, setting, text, texts
 from analyses.measure import by_task, samples_shown, two_modes
 from inference.measurement.checkpoints import COVARIANCES, METHODS, TAILS, measure
@@ -28,7 +27,7 @@ from inference.storage.reading import reading
 from mixture_models.validation import InputError, flag, folder_of, integer, one_of, path_of, positive
 
 
-def _named(name: str, value: Any) -> tuple[str, ...]:
+def _named(name: str, value: object) -> tuple[str, ...]:
     """Return references that are given as texts NAME=FILE."""
     for one in texts(name, value):
         task, equals, file = one.partition("=")
@@ -222,8 +221,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     return drawn
 
 
-def write(tree: xr.DataTree, folder: Path) -> None:
-    """Write ``results.zarr``, ``summary.csv``, the figures, and ``examples.csv`` where there are some."""
-    outputs.write_analysis(sys.modules[__name__], tree, folder)
-    if "examples" in tree.children:
-        examples_shown.frame(tree).to_csv(folder / "examples.csv", index=False)
+def extras(tree: xr.DataTree) -> dict[str, str]:
+    """Return ``examples.csv`` where there are some."""
+    shown = "examples" in tree.children
+    return {"examples.csv": examples_shown.frame(tree).to_csv(index=False)} if shown else {}

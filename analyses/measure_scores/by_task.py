@@ -1,7 +1,5 @@
 """Table and figure of a measurement by log-likelihoods under the references of several tasks."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -58,7 +56,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     with figures.style():
         figure, axes = plt.subplots(figsize=(7.0, 4.2))
         weight = tree["posterior"].to_dataset()["weight"]
-        parts: dict[str, Any] = {}
+        parts: dict[str, object] = {}
         for name in map(str, weight["task"].to_numpy()):
             one = weight.sel(task=name, drop=True)
             parts[name] = one.assign_attrs(long_name=figures.entry(name), units="1")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -19,7 +18,7 @@ from inference.measurement.scores.measure_scores import measure_scores, prior_sh
 from mixture_models.validation import InputError, integer, path_of
 
 
-def _named(name: str, value: Any) -> tuple[str, ...]:
+def _named(name: str, value: object) -> tuple[str, ...]:
     """Return columns that are given as texts NAME=COLUMN."""
     given = texts(name, value)
     pairs = [one.partition("=") for one in given]

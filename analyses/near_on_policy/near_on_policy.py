@@ -7,7 +7,6 @@ theory's formula, and trainings on batches at some of the pairs.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -297,7 +296,7 @@ def _middle(tree: xr.DataTree, name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[_spread(len(rows), _SHOWN)]
 
 
-def _theory(row: Mapping[str, Any], name: str) -> str:
+def _theory(row: tables.Row, name: str) -> str:
     """Write what theory predicts above where it has the weight rest."""
     if pd.isna(row[name]):
         return tables.MISSING

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import jinja2
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
 from analyses.page.cells import Table, table_of
 from analyses.page.interactive import of_figure, series_of
+from analyses.registry import Analysis, frame_of, remarks_of
 from inference.intervals import interval_kind, interval_probability
 
 # Axes along which figures can be read off at one place, and places at most.
@@ -85,7 +85,7 @@ def view_of(figure: Figure, drawing: bytes | None = None) -> View:
 
 
 def run_of(
-    analysis: Any,
+    analysis: Analysis,
     tree: xr.DataTree,
     views: Mapping[str, View],
     *,
@@ -97,8 +97,7 @@ def run_of(
     """Return what the page shows of a result.
 
     Args:
-        analysis: that made it: has ``summary(tree)`` and ``answer(tree)``, a mapping ``MEANINGS`` from its
-            figures to what they show, and ``remarks(tree)`` where there is more to say.
+        analysis: that made it.
         tree: the result.
         views: of its figures, by name.
         name: of the run.
@@ -106,18 +105,16 @@ def run_of(
         command: that makes the same numbers again.
         settings: contents of the file of settings.
     """
-    frame: pd.DataFrame = analysis.summary(tree)
-    frame = frame if frame.index.name is None else frame.reset_index()
     answer = list(analysis.answer(tree))
     versions = [f"{key}: {value}" for key, value in tree.attrs.items() if str(key).endswith("version")]
     return Run(
         name,
         question,
         answer,
-        [words for words in getattr(analysis, "remarks", lambda tree: [])(tree) if words not in answer],
+        [words for words in remarks_of(analysis, tree) if words not in answer],
         views,
         analysis.MEANINGS,
-        table_of(frame),
+        table_of(frame_of(analysis, tree)),
         command,
         settings,
         "\n".join(versions) or f"massdrift: {version('massdrift')}",

@@ -6,7 +6,6 @@ it imports load quickly; drawing and training are imported where they are asked 
 """
 
 import textwrap
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -211,7 +210,7 @@ def run(settings: Settings) -> xr.DataTree:
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: prediction, the smallest value in words, batches, and any check."""
     plan = tree["plan"].to_dataset()
-    columns: dict[str, Any] = {name: plan[name] for name in ("objective", *plan.data_vars)}
+    columns: dict[str, object] = {name: plan[name] for name in ("objective", *plan.data_vars)}
     if "simulated" in tree:
         for name, values in tree["simulated"].to_dataset().data_vars.items():
             columns |= tables.interval_columns(f"simulated_{name}", values)
@@ -252,13 +251,13 @@ def table(tree: xr.DataTree) -> tables.Grid:
     )
 
 
-def _starved(row: Mapping[str, Any], name: str) -> str:
+def _starved(row: tables.Row, name: str) -> str:
     """Return the probability of a starved batch, above that of any on the path."""
     once, ever = tables.number(row[name]), tables.number(row["starvation_ever"])
     return once if ever == tables.MISSING else f"{once}\never {ever}"
 
 
-def _answer(row: Mapping[str, Any], name: str) -> str:
+def _answer(row: tables.Row, name: str) -> str:
     """Return what is enough in lines that leave room for other columns."""
     return "\n".join(textwrap.fill(part, 24) for part in str(row[name]).replace("; ", ";\n").split("\n"))
 

@@ -74,7 +74,7 @@ def _paced(hyperparameter: Hyperparameter, setting: Setting) -> bool:
 
 def row_of(
     objective: Objective, setting: Setting, size: int, wanted: float, corners: Sequence[Setting]
-) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
+) -> tuple[dict[str, object], list[np.ndarray], list[np.ndarray]]:
     """Return a row of the plan, what is shown over time, and the ends' curves over the hyperparameter."""
     prediction = predictions.prediction(objective)
     if prediction is None:
@@ -104,7 +104,7 @@ def _predict(
     size: int,
     wanted: float,
     corners: Sequence[Setting],
-) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
+) -> tuple[dict[str, object], list[np.ndarray], list[np.ndarray]]:
     hyperparameter, nothing = prediction.hyperparameter, np.full(NUM_CURVE, np.nan)
     reported = _reported(path)[:, 0]
     end = reported[1]

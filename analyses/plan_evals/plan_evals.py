@@ -299,11 +299,11 @@ def _base_words(settings: Any) -> str:
     return f"as its log of {settings['task']}" if settings["logged_items"] else "as supposed"
 
 
-def _answers(row: Any, name: str) -> str:
+def _answers(row: tables.Row, name: str) -> str:
     return tables.MISSING if np.isnan(row["items"]) else _whole(row, name)
 
 
-def _whole(row: Any, name: str) -> str:
+def _whole(row: tables.Row, name: str) -> str:
     return tables.MISSING if np.isnan(row[name]) else f"{row[name]:,.0f}"
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def _by_default() -> tuple[str, ...]:
     return mixture_models.objectives.by_default()
 
 
-def _placed(name: str, value: Any) -> str:
+def _placed(name: str, value: object) -> str:
     return one_of(name, value, PLACES)
 
 

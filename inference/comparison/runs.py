@@ -1,7 +1,6 @@
 """Did one real run forget less than another? Differences and probabilities between measured runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -128,10 +127,10 @@ def compare_runs(
     for name, share in zip(names, reached, strict=True):
         if share == 0.0:
             raise InputError(f"every run must reach a new gap of {level:.3g} in some draw; {name} does not")
-    variables: dict[str, Any] = {"reached": ("run", reached)}
+    variables: dict[str, object] = {"reached": ("run", reached)}
     shared = len({_shape(tree) for tree in trees.values()}) == 1 and kind not in _OF_SCORES
     groups = [_reference_draws(tree) if shared else None for tree in trees.values()]
-    coords: dict[str, Any] = {"run": names, "other": names, "ci_bound": ["lower", "upper"]}
+    coords: dict[str, object] = {"run": names, "other": names, "ci_bound": ["lower", "upper"]}
     for variable in chosen:
         tasks = [task for known, task in values[0] if known == variable]
         of_tasks = {str(task): [v[variable, task] for v in values] for task in tasks}

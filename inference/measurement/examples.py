@@ -1,7 +1,7 @@
 """Samples to look at: the nearest to each mode, the farthest from both, the furthest along a drift."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -84,8 +84,8 @@ def examples(
     found = [_of_checkpoint(tree, source, index, features, num) for index in range(len(source.names))]
     dims = ("checkpoint", "reason", "example")
     rows, distances, along = (np.stack(part) for part in zip(*found, strict=True))
-    variables: dict[str, Any] = {"sample_row": (dims, rows), "along_drift": (dims, along)}
-    coords: dict[str, Any] = {"checkpoint": source.names, "reason": reasons, "example": np.arange(num)}
+    variables: dict[str, object] = {"sample_row": (dims, rows), "along_drift": (dims, along)}
+    coords: dict[str, object] = {"checkpoint": source.names, "reason": reasons, "example": np.arange(num)}
     if of_tasks(tree):
         variables["task_distance"] = ((*dims, "task"), distances)
         coords["task"] = names_of_modes(tree)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 import jax
@@ -52,13 +51,13 @@ def any_in(folder: Path) -> bool:
     )
 
 
-def place(folder: Path, facts: Any, suffix: str, name: str = "") -> Path:
+def place(folder: Path, facts: object, suffix: str, name: str = "") -> Path:
     """Return where a part that the facts determine is kept under these versions, ``name`` for who looks."""
     return folder / f"{name}{'-' if name else ''}{fingerprint(facts)}{suffix}"
 
 
 def arrays(
-    facts: Any, compute: Callable[[], Mapping[str, np.ndarray]], *, folder: Path | None, name: str = ""
+    facts: object, compute: Callable[[], Mapping[str, np.ndarray]], *, folder: Path | None, name: str = ""
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a part: those that are kept, or computed now and kept.
 

@@ -177,7 +177,7 @@ def _constant_data(grid: Grid) -> xr.Dataset:
             {"long_name": "seed with which train gives the same numbers", "units": "1"},
         )
     dims = {dim for names, *_ in data.values() for dim in names}
-    coords: dict[str, Any] = {n: (n, v, attributes(n)) for n, v in grid.axes.items() if n in dims}
+    coords: dict[str, object] = {n: (n, v, attributes(n)) for n, v in grid.axes.items() if n in dims}
     if "objective" in dims:
         coords |= results.objective_coords(grid.objectives)
     dataset = xr.Dataset(data, coords)

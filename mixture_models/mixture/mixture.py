@@ -151,7 +151,7 @@ class Mixture(Task):
         index = self.index(mode)
         return MixtureLaw(np.zeros(1), self.means[index][None], (self.scales[index],))
 
-    def law_of(self, shares: Mapping[str, Any]) -> MixtureLaw:
+    def law_of(self, shares: Mapping[str, object]) -> MixtureLaw:
         """Return the law Σ_k λ_k N(m_k, Σ_k) of the tasks that ``shares`` names.
 
         Args:

@@ -158,7 +158,7 @@ def measure_paired(
             tasks.append(of_task)
             bar.update(3 * len(of_task.runs))
     values: dict[str, np.ndarray] = {}
-    stats: list[dict[str, Any]] = [{} for _ in range(len(runs))]
+    stats: list[dict[str, object]] = [{} for _ in range(len(runs))]
     for of_task in tasks:
         _put(values, of_task.values, of_task.runs, len(runs))
         for number, entry in zip(of_task.runs, of_task.stats, strict=True):

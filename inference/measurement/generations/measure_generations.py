@@ -45,7 +45,7 @@ class Embedded(NamedTuple):
     said: Callable[[int], Said]
     reference_prompts: Mapping[str, list[str] | None]
 
-    def labels(self) -> dict[str, Any]:
+    def labels(self) -> dict[str, object]:
         """Return the prompts as options of `measure`: none of more tasks, or where no prompt comes twice."""
         repeated = any(len(set(given)) < len(given) for given in self.prompts.values())
         if not repeated or set(self.references) != {"old", "new"}:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from inference.measurement.generations import parquet
 from inference.storage import reading
@@ -95,7 +95,7 @@ def rows_of(path: Path, columns: Columns, *, drop_missing: bool) -> Iterator[Row
             yield _row(f"{path}, row {place},", place, row, found, drop_missing=drop_missing)
 
 
-def _found(path: Path, row: Mapping[str, Any], columns: Columns) -> dict[str, str]:
+def _found(path: Path, row: Mapping[str, object], columns: Columns) -> dict[str, str]:
     """Return the names of a file's columns by its first row."""
     given = columns.named()
     shown = ", ".join(list(row)[:8]) or "none"
@@ -126,7 +126,7 @@ def _found(path: Path, row: Mapping[str, Any], columns: Columns) -> dict[str, st
 
 
 def _row(
-    where: str, place: int, row: Mapping[str, Any], found: Mapping[str, str], *, drop_missing: bool
+    where: str, place: int, row: Mapping[str, object], found: Mapping[str, str], *, drop_missing: bool
 ) -> Row:
     for what, name in found.items():
         if name not in row:

@@ -132,7 +132,7 @@ def _listed(names: list[Hashable], arrays: Any, features: list[str] | None) -> S
     return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", arrays[i]))
 
 
-def _stacked(names: list[Hashable], array: Any, features: list[str] | None) -> Samples:
+def _stacked(names: list[Hashable], array: object, features: list[str] | None) -> Samples:
     return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", array, i))
 
 

@@ -192,7 +192,7 @@ def _posterior(
     beside = across.beside_of(references, central, unknowns, rows)
     scales = scales_of(central, plan.prior, mode.quadratic, beside)
     draws = draws_of.draw(references.draws, plan.prior, seen, scales, modes, num=each, rng=rng)
-    stats: dict[str, Any] = {"num_samples": num, "streamed": int(streamed), "method": "laplace"}
+    stats: dict[str, object] = {"num_samples": num, "streamed": int(streamed), "method": "laplace"}
     stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency}
     stats |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     doubtful = settings.method == "auto" and not draws.k_hat <= MOST_K_HAT
@@ -265,7 +265,7 @@ def _tree(
     per_chain = settings.num_draws // _CHAINS
     features = checked.features if space.names is None else space.names
     statistics = [*checks.STATISTICS, *(f"spread beside discriminants, {name}" for name in plan.names)]
-    coords: dict[str, Any] = {
+    coords: dict[str, object] = {
         "chain": np.arange(_CHAINS),
         "draw": np.arange(per_chain),
         "checkpoint": names,

@@ -125,7 +125,7 @@ class Rows:
             InputError: as `long_form.unique` says.
         """
         num = len(self._columns["item"])
-        columns: dict[str, Any] = {"task": long_form.constant(task, num)}
+        columns: dict[str, object] = {"task": long_form.constant(task, num)}
         for name, values in self._columns.items():
             if name in ("item", "choice", "answer", "problem"):
                 columns[name] = long_form.categories(values)

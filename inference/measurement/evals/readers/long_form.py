@@ -114,7 +114,7 @@ def concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Put long forms together, one column after the other, so that no column is held as text."""
     if len(frames) == 1:
         return frames[0]
-    columns: dict[str, Any] = {}
+    columns: dict[str, object] = {}
     for name in COLUMNS:
         parts = [frame[name] for frame in frames]
         if name in _NAMES:
@@ -174,7 +174,7 @@ def long_form(
         )
     if not len(table):
         raise InputError(f"{name} must have rows; it has none")
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for key in ("arm", "seed", "checkpoint", "task", "item"):
         label: Callable[[object], object] = {"checkpoint": checkpoint_of, "item": item_of}.get(key, name_of)
         fallback = (LEVELS | dict(default)).get(key)
