@@ -401,7 +401,7 @@ def _plot_phase(tree: xr.DataTree, measures: Sequence[_Measure], name: str) -> F
 
 def _handles() -> list[Line2D]:
     """Return what a legend says of the lines of theory."""
-    look: dict[str, Any] = {"color": "black", "linewidth": 1.2}
+    look: figures.Look = {"color": "black", "linewidth": 1.2}
     return [
         Line2D(
             [],

@@ -30,6 +30,7 @@ from mixture_models.objectives.published import (
     PublishedTwoModeLearner,
     clip_to_bounds,
 )
+from mixture_models.types import Scalar
 from mixture_models.validation import integer
 
 results.register(
@@ -232,15 +233,21 @@ def published_steps(learning_rate: float, factor: float) -> optax.GradientTransf
     return optax.GradientTransformation(Partial(_first_state, *numbers), Partial(_step, *numbers))
 
 
-def _first_state(learning_rate: Any, factor: Any, params: Any) -> Any:
+def _first_state(learning_rate: Scalar, factor: Scalar, params: optax.Params) -> optax.OptState:
     return _chain(learning_rate, factor).init(params)
 
 
-def _step(learning_rate: Any, factor: Any, updates: Any, state: Any, params: Any = None) -> Any:
+def _step(
+    learning_rate: Scalar,
+    factor: Scalar,
+    updates: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params | None = None,
+) -> tuple[optax.Updates, optax.OptState]:
     return _chain(learning_rate, factor).update(updates, state, params)
 
 
-def _chain(learning_rate: Any, factor: Any) -> optax.GradientTransformation:
+def _chain(learning_rate: Scalar, factor: Scalar) -> optax.GradientTransformation:
     slowed = dict.fromkeys(("old_weight", "old_mean", "old_scale"), factor)
     return optax.chain(optax.sgd(learning_rate), scale_by_name(slowed), clip_to_bounds())
 

@@ -1,7 +1,5 @@
 """The figures of a comparison: a small panel an objective over training, and the frontier of all of them."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -21,7 +19,7 @@ _LEAST_DRIFT = 1e-4
 _COLUMNS = 4
 
 # How a variable beside the one that a figure is of is drawn.
-_BESIDE: Any = {"color": "black", "linestyle": (0, (6, 2)), "linewidth": 1.0}
+_BESIDE: figures.Look = {"color": "black", "linestyle": (0, (6, 2)), "linewidth": 1.0}
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -181,7 +181,7 @@ def _common(command: Command, of: type[settings.BaseSettings]) -> Iterator[inspe
     yield _parameter("json", _Json, False)
 
 
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+def _parameter(name: str, annotation: object, default: object = inspect.Parameter.empty) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 

@@ -53,8 +53,10 @@ _CHARACTERS_AN_INCH, _HANDLE, _LEGEND_ROOM = 12, 0.8, 0.6
 # Styles that an error names as examples.
 _STYLES_NAMED = ("ggplot", "grayscale", "tableau-colorblind10")
 
+#: Keyword arguments of matplotlib's artists.
+type Look = dict[str, Any]
 #: Colour, dash and marker by name.
-Styles = dict[str, dict[str, Any]]
+type Styles = dict[str, Look]
 
 
 # The style on top of the house style: a name that matplotlib knows, or the path of a file.
@@ -258,7 +260,7 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     views = _views.get()
     with saving(figure):
         for form in outputs.formats():
-            dateless: Any = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+            dateless: Look | None = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
             figure.savefig(folder / f"{name}.{form}", metadata=dateless)
         if views is not None:
             drawing = folder / f"{name}.svg"

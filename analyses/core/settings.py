@@ -44,7 +44,7 @@ class Facts(NamedTuple):
 def setting(
     check: Check,
     text: str,
-    default: Any = MISSING,
+    default: object = MISSING,
     *,
     factory: Any = MISSING,
     argument: bool = False,
@@ -97,7 +97,7 @@ class BaseSettings:
             if not (value is None and one.default is None):
                 self._set(one.name, facts(one).check(one.name, value))
 
-    def _set(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: object) -> None:
         """Set a checked value while the settings are made."""
         object.__setattr__(self, name, tuple(value.tolist()) if isinstance(value, np.ndarray) else value)
 
@@ -182,21 +182,21 @@ def write(values: Mapping[str, Any], path: Path) -> None:
     files.write(path, tomli_w.dumps(plain).encode())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Return a value as TOML can hold it."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, Path) else value
 
 
-def text(name: str, value: Any) -> str:
+def text(name: str, value: object) -> str:
     """Return ``value`` if it is a text, or raise `InputError`."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be a text; got {value!r}")
     return value
 
 
-def texts(name: str, value: Any) -> tuple[str, ...]:
+def texts(name: str, value: object) -> tuple[str, ...]:
     """Return ``value`` as a tuple if it is a list of texts, or raise `InputError`."""
     if not (isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)):
         raise InputError(f"{name} must be a list of texts; got {value!r}")
@@ -206,7 +206,7 @@ def texts(name: str, value: Any) -> tuple[str, ...]:
 def each(check: Check) -> Check:
     """Return a check of a list, every entry of which ``check`` takes."""
 
-    def checked(name: str, value: Any) -> tuple[Any, ...]:
+    def checked(name: str, value: object) -> tuple[Any, ...]:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise InputError(f"{name} must be a list; got {value!r}")
         return tuple(check(name, one) for one in value)

@@ -41,7 +41,7 @@ class NetworkLaw(_ImageLaw):
         keys = jax.random.split(key, sample_shape)
         return draw(keys.reshape(-1)).reshape(*sample_shape, *self.event_shape)
 
-    def log_prob(self, value: Int[Array, "*n pixel"], intermediates: Any = None) -> Float[Array, "*n"]:
+    def log_prob(self, value: Int[Array, "*n pixel"], intermediates: object = None) -> Float[Array, "*n"]:
         """Return log q(y), in nats."""
         each = jax.vmap(self.network.log_prob)(value.reshape(-1, *self.event_shape))
         return each.reshape(value.shape[:-1])
@@ -65,7 +65,7 @@ class ImagesLaw(_ImageLaw):
         """Return images, drawn with replacement."""
         return self.images[jax.random.categorical(key, self.logits, shape=sample_shape)]
 
-    def log_prob(self, value: Int[Array, "*n pixel"], intermediates: Any = None) -> Float[Array, "*n"]:
+    def log_prob(self, value: Int[Array, "*n pixel"], intermediates: object = None) -> Float[Array, "*n"]:
         """Return the log probability of images, -∞ of others."""
         same = jnp.all(value[..., None, :] == self.images, axis=-1)
         each = jax.nn.log_softmax(self.logits)

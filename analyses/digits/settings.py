@@ -21,7 +21,7 @@ from mixture_models.validation import (
 _MOST_ITEMS = 60
 
 
-def _steps(name: str, value: Any) -> tuple[int, ...]:
+def _steps(name: str, value: object) -> tuple[int, ...]:
     steps: tuple[int, ...] = each(partial(integer, at_least=0))(name, value)
     if len(steps) < 2 or steps[0] != 0 or any(np.diff(steps) <= 0):
         raise InputError(f"steps must be increasing and begin with 0; got {', '.join(map(str, steps))}")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -224,7 +223,7 @@ def _path(
     gain: xr.DataArray,
     kept: xr.DataArray,
     untrusted: xr.DataArray,
-    look: dict[str, Any],
+    look: figures.Look,
     name: str,
 ) -> None:
     """Draw a run from the base over its checkpoints, with intervals on both axes."""

@@ -202,7 +202,7 @@ def _cell(row: pd.Series, name: str, digits: int) -> str:
     return f"{row[name]:.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _kind(words: Any) -> str:
+def _kind(words: object) -> str:
     """Return a verdict without its reasons."""
     return str(words).partition(":")[0]
 

@@ -32,7 +32,7 @@ _AXES = {
 _SHORT = {"ema": "ema", "demonstrated_drift": "drift", "eta": "η", "beta": "β"}
 
 # Colours of a measure and the ends that values lie beyond, limits of its curves, where theory's lines are.
-_MAPS: dict[str, dict[str, Any]] = {
+_MAPS: dict[str, figures.Look] = {
     "retention": {"cmap": "viridis", "norm": PowerNorm(0.5, 0.0, 1.0, clip=True), "extend": "min"},
     "old_drift": {"cmap": "cividis", "norm": LogNorm(1e-2, 3.0, clip=True), "extend": "both"},
 }
@@ -43,7 +43,7 @@ _LEVELS = {"retention": [0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.6, 0.8], "old_drift"
 # Retention is the old weight where the means are right, as theory takes them.
 _PREDICTED = {"retention": "old_weight", "old_drift": "old_drift"}
 
-_CIRCLE: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 6, "markeredgecolor": "white"}
+_CIRCLE: figures.Look = {"marker": "o", "linestyle": "", "markersize": 6, "markeredgecolor": "white"}
 
 _HALO: list[AbstractPathEffect] = [patheffects.withStroke(linewidth=2.2, foreground="black", alpha=0.6)]
 
@@ -90,7 +90,7 @@ def _words(settings: Mapping[Any, Any]) -> str:
 def _handles(settings: Mapping[Any, Any], theory: str) -> list[Artist]:
     """Return what a legend says of the looks that all rows share."""
     trained = f"mean of {settings['num_replicates']} trainings in batches of {settings['batch_size']}"
-    line: dict[str, Any] = {"color": "0.3", "linewidth": 1.2}
+    line: figures.Look = {"color": "0.3", "linewidth": 1.2}
     return [
         Line2D([], [], **line, label="colours and curves: exact descent"),
         Line2D([], [], color="white", linewidth=1.2, path_effects=_HALO, label=f"theory on a map: {theory}"),

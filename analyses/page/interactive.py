@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib.transforms import Bbox
 
 from analyses.page.looks import rgba
-from analyses.page.panel import SCALES, Panel, panels_of, text_of
+from analyses.page.panel import SCALES, Panel, Plotly, panels_of, text_of
 from analyses.page.shapes import shapes
 from analyses.page.traces import traces
 
@@ -30,10 +30,8 @@ _PIXELS_A_POINT, _WIDTH = 1.2, 1100
 # Whether an axis has the labels of its ticks, by its letter.
 _LABELS = {"x": "labelbottom", "y": "labelleft"}
 
-type _Dict = dict[str, Any]
 
-
-def of_figure(figure: Figure) -> _Dict | None:
+def of_figure(figure: Figure) -> Plotly | None:
     """Return data and layout of a plotly figure, or None of pictures and of other projections.
 
     Args:
@@ -43,8 +41,8 @@ def of_figure(figure: Figure) -> _Dict | None:
     drawn = panels_of(figure)
     if not drawn or any(axes.name != "rectilinear" for axes in drawn):
         return None
-    data: list[_Dict] = []
-    layout: _Dict = {"shapes": [], "annotations": [], "showlegend": True, "hovermode": "closest"}
+    data: list[Plotly] = []
+    layout: Plotly = {"shapes": [], "annotations": [], "showlegend": True, "hovermode": "closest"}
     named: set[str] = set()
     for number, axes in enumerate(drawn):
         panel = Panel(axes, "" if number == 0 else str(number + 1))
@@ -82,19 +80,19 @@ def of_figure(figure: Figure) -> _Dict | None:
     return {"data": data, "layout": layout}
 
 
-def series_of(interactive: _Dict) -> list[str]:
+def series_of(interactive: Plotly) -> list[str]:
     """Return the names that the legend of an interactive figure shows, in their order."""
     return list(dict.fromkeys(t["legendgroup"] for t in interactive["data"] if t["showlegend"]))
 
 
-def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> _Dict:
+def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> Plotly:
     """Return the two axes of a panel: where they stand, their scale, range, label and named ticks."""
     axes, box = panel.axes, panel.axes.get_position()
     # What matplotlib leaves for labels, plotly finds by itself: panels share the whole width and height.
     edges = [one.get_position() for one in drawn]
     left, bottom = min(e.x0 for e in edges), min(e.y0 for e in edges)
     width, height = max(e.x1 for e in edges) - left, max(e.y1 for e in edges) - bottom
-    found: _Dict = {}
+    found: Plotly = {}
     for letter, axis, low, high in (
         ("x", axes.xaxis, (box.x0 - left) / width, (box.x1 - left) / width),
         ("y", axes.yaxis, (box.y0 - bottom) / height, (box.y1 - bottom) / height),
@@ -102,7 +100,7 @@ def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> _Dict:
         limits = panel.x(axes.get_xlim()) if letter == "x" else panel.y(axes.get_ylim())
         is_log = axis.get_scale() == "log"
         label = axis.get_label_text() or (_shared_label(axes, edges) if letter == "x" else "")
-        one: _Dict = {
+        one: Plotly = {
             "domain": [float(np.clip(low, 0.0, 1.0)), float(np.clip(high, 0.0, 1.0))],
             "anchor": f"{'y' if letter == 'x' else 'x'}{panel.suffix}",
             "type": "log" if is_log else "linear",
@@ -129,7 +127,7 @@ def _shared_label(axes: Axes, edges: Sequence[Bbox]) -> str:
     return figure.get_supxlabel() if lowest else ""
 
 
-def _label_of_all(figure: Figure) -> list[_Dict]:
+def _label_of_all(figure: Figure) -> list[Plotly]:
     """Return the label beside all panels, if there is one."""
     if not figure.get_supylabel():
         return []
@@ -137,7 +135,7 @@ def _label_of_all(figure: Figure) -> list[_Dict]:
     return [place | {"text": text_of(figure.get_supylabel()), "showarrow": False, "font": {"size": 13}}]
 
 
-def _named_ticks(axis: Any, bent: Callable[[Any], np.ndarray]) -> _Dict:
+def _named_ticks(axis: Any, bent: Callable[[Any], np.ndarray]) -> Plotly:
     """Return the ticks of an axis that have names instead of numbers, or a scale that plotly lacks."""
     formatter = axis.get_major_formatter()
     if axis.get_scale() in SCALES and not isinstance(formatter, FixedFormatter | FuncFormatter):
@@ -152,7 +150,7 @@ def _title_lines(axes: Axes) -> int:
     return max(len(axes.get_title(loc=place).splitlines()) for place in ("left", "center", "right"))
 
 
-def _titles(panel: Panel) -> Iterator[_Dict]:
+def _titles(panel: Panel) -> Iterator[Plotly]:
     """Yield the title of a panel, wherever it stands above it."""
     for place, anchor in (("left", 0.0), ("center", 0.5), ("right", 1.0)):
         text = panel.axes.get_title(loc=place)  # type: ignore[arg-type]
@@ -171,7 +169,7 @@ def _titles(panel: Panel) -> Iterator[_Dict]:
             }
 
 
-def _texts(panel: Panel) -> Iterator[_Dict]:
+def _texts(panel: Panel) -> Iterator[Plotly]:
     """Yield what is written in a panel."""
     width = panel.axes.figure.get_figure(root=True).get_figwidth()
     size = min(_PIXELS_A_POINT, _WIDTH / (72.0 * width))
@@ -181,7 +179,7 @@ def _texts(panel: Panel) -> Iterator[_Dict]:
             continue
         x, y = (float(value) for value in text.get_position())
         if text.get_transform() == panel.axes.transAxes:
-            at: _Dict = {"xref": f"x{panel.suffix} domain", "yref": f"y{panel.suffix} domain"}
+            at: Plotly = {"xref": f"x{panel.suffix} domain", "yref": f"y{panel.suffix} domain"}
         else:
             at = {"xref": f"x{panel.suffix}", "yref": f"y{panel.suffix}"}
             x, y = float(panel.x(x)), float(panel.y(y))

@@ -9,14 +9,12 @@ from matplotlib.collections import Collection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analyses.page.panel import panels_of, text_of
-
-type _Dict = dict[str, Any]
+from analyses.page.panel import Plotly, panels_of, text_of
 
 _DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 
 
-def named(artist: Line2D | Collection | Patch) -> _Dict:
+def named(artist: Line2D | Collection | Patch) -> Plotly:
     """Return the name of what is drawn, by which all of it is switched off together."""
     label = str(artist.get_label())
     if not label or label.startswith("_"):
@@ -24,13 +22,13 @@ def named(artist: Line2D | Collection | Patch) -> _Dict:
     return name_of(label)
 
 
-def name_of(label: str) -> _Dict:
+def name_of(label: str) -> Plotly:
     """Return a name of the legend, and the group that is switched off by it."""
     name = label.strip().replace("\n", " ")
     return {"name": text_of(name), "legendgroup": name}
 
 
-def stroke(line: Line2D) -> _Dict:
+def stroke(line: Line2D) -> Plotly:
     """Return colour, width and dash of a line."""
     style: Any = line.get_linestyle()
     # What matplotlib calls "--" may be a pattern of its own, which it keeps unscaled.
@@ -62,7 +60,7 @@ def numbers(values: np.ndarray) -> list[float | None]:
     return [float(f"{v:.6g}") if np.isfinite(v) else None for v in np.asarray(values, float)]
 
 
-def on_scale(norm: Any, values: np.ndarray) -> np.ndarray:
+def on_scale(norm: object, values: np.ndarray) -> np.ndarray:
     """Return values as the scale of `_scale_of` counts them."""
     if not isinstance(norm, colors.LogNorm):
         return values
@@ -70,7 +68,7 @@ def on_scale(norm: Any, values: np.ndarray) -> np.ndarray:
         return np.asarray(np.log10(np.clip(values, norm.vmin, norm.vmax) if norm.clip else values))
 
 
-def scale_of(artist: Any) -> _Dict:
+def scale_of(artist: Any) -> Plotly:
     """Return the scale of colours of values, and its bar where the figure shows one."""
     norm, bar = artist.norm, artist.colorbar
     low, high = float(norm.vmin), float(norm.vmax)
@@ -83,7 +81,7 @@ def scale_of(artist: Any) -> _Dict:
     shades = [
         [float(place), colors.to_hex(artist.cmap(share))] for place, share in zip(places, shares, strict=True)
     ]
-    found: _Dict = {"colorscale": shades, "showscale": bar is not None}
+    found: Plotly = {"colorscale": shades, "showscale": bar is not None}
     found |= {"cmin": low, "cmax": high}
     if bar is not None:
         label = bar.ax.get_ylabel() or bar.ax.get_xlabel()
@@ -99,7 +97,7 @@ def scale_of(artist: Any) -> _Dict:
     return found
 
 
-def _beside(bar: Axes) -> _Dict:
+def _beside(bar: Axes) -> Plotly:
     """Return where a bar of colours stands, as a share of the place that all panels take."""
     others = [one.get_position() for one in panels_of(bar.figure.get_figure(root=True))]
     left, low = min(box.x0 for box in others), min(box.y0 for box in others)

@@ -11,8 +11,6 @@ from matplotlib.lines import Line2D
 
 from analyses.page.looks import named
 
-type _Dict = dict[str, Any]
-
 
 def owners_of(axes: Axes) -> dict[tuple[float, ...], str]:
     """Return the first name that each colour has in a figure."""
@@ -48,7 +46,7 @@ def names_of_containers(axes: Axes) -> dict[int, str]:
     return found
 
 
-def main_color(artist: Any) -> tuple[float, ...]:
+def main_color(artist: object) -> tuple[float, ...]:
     """Return red, green and blue of what is drawn, or nothing where it has several colours."""
     if isinstance(artist, Line2D):
         given: Any = artist.get_color()

@@ -179,7 +179,7 @@ def _plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def _script(value: Any) -> Any:
+def _script(value: object) -> Any:
     """Return JSON that may stand in a script of a page, whatever names hold."""
     text = (
         json.dumps(value, allow_nan=False, separators=(",", ":"))

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-type _Dict = dict[str, Any]
+#: A part of a plotly figure, as its JSON says it.
+type Plotly = dict[str, Any]
 
 #: Scales that plotly has too.
 SCALES = ("linear", "log")
@@ -29,15 +30,15 @@ class Panel(NamedTuple):
     axes: Axes
     suffix: str
 
-    def x(self, values: Any) -> np.ndarray:
+    def x(self, values: object) -> np.ndarray:
         """Return places along the x axis as plotly takes them: bent where it lacks the scale."""
         return _bent(self.axes.xaxis, values)
 
-    def y(self, values: Any) -> np.ndarray:
+    def y(self, values: object) -> np.ndarray:
         """Return places along the y axis."""
         return _bent(self.axes.yaxis, values)
 
-    def places(self) -> _Dict:
+    def places(self) -> Plotly:
         """Return what a trace says of the axes that it is drawn in."""
         return {"xaxis": f"x{self.suffix}", "yaxis": f"y{self.suffix}"}
 

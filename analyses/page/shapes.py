@@ -1,19 +1,16 @@
 """Lines and areas that cross a panel of a matplotlib figure, bars and frames, as shapes of plotly."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
 from analyses.page.looks import rgba, stroke
-from analyses.page.panel import Panel
-
-type _Dict = dict[str, Any]
+from analyses.page.panel import Panel, Plotly
 
 
-def shapes(panel: Panel) -> Iterator[_Dict]:
+def shapes(panel: Panel) -> Iterator[Plotly]:
     """Yield lines and areas that cross a panel from one edge to the other, and bars."""
     axes = panel.axes
     across_x, across_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
@@ -57,14 +54,14 @@ def shapes(panel: Panel) -> Iterator[_Dict]:
         }
 
 
-def _edge(patch: Rectangle) -> _Dict:
+def _edge(patch: Rectangle) -> Plotly:
     """Return the line around a rectangle that is a frame, none around an area."""
     if patch.get_fill():
         return {"width": 0}
     return {"width": float(patch.get_linewidth()), "color": rgba(patch.get_edgecolor(), patch)}
 
 
-def _corners(panel: Panel, x: np.ndarray, y: np.ndarray, *, upright: bool, level: bool) -> _Dict:
+def _corners(panel: Panel, x: np.ndarray, y: np.ndarray, *, upright: bool, level: bool) -> Plotly:
     """Return the ends of a shape; along an axis that it crosses from edge to edge they are shares of it."""
     x, y = (x if level else panel.x(x)), (y if upright else panel.y(y))
     return {"x0": float(x[0]), "x1": float(x[1]), "y0": float(y[0]), "y1": float(y[1])}

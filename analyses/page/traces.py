@@ -13,9 +13,7 @@ from matplotlib.lines import Line2D
 
 from analyses.page.looks import colors_of, name_of, named, numbers, on_scale, rgba, scale_of, stroke
 from analyses.page.names import main_color, names_of_containers, owners_by_legend, owners_of
-from analyses.page.panel import Panel
-
-type _Dict = dict[str, Any]
+from analyses.page.panel import Panel, Plotly
 
 _SYMBOLS = {
     "o": "circle",
@@ -36,7 +34,7 @@ _SYMBOLS = {
 }
 
 
-def traces(panel: Panel) -> Iterator[_Dict]:
+def traces(panel: Panel) -> Iterator[Plotly]:
     """Yield the traces of a panel: what lies below first.
 
     What has no name of its own is switched off with the line whose colour it has: its band, its theory.
@@ -54,13 +52,13 @@ def traces(panel: Panel) -> Iterator[_Dict]:
         yield trace
 
 
-def _drawn(panel: Panel) -> Iterator[tuple[Any, _Dict]]:
+def _drawn(panel: Panel) -> Iterator[tuple[Any, Plotly]]:
     """Yield every artist that becomes a trace, with it."""
     limits = _limits(panel.axes)
     for artist in sorted(panel.axes.get_children(), key=lambda one: one.get_zorder()):
         if not artist.get_visible():
             continue
-        made: Iterator[_Dict] = iter(())
+        made: Iterator[Plotly] = iter(())
         if isinstance(artist, QuadMesh | AxesImage):
             made = iter([_heatmap(panel, artist)])
         elif isinstance(artist, ContourSet):
@@ -79,14 +77,14 @@ def _drawn(panel: Panel) -> Iterator[tuple[Any, _Dict]]:
 
 def _line(
     panel: Panel, line: Line2D, limits: Callable[[Any, np.ndarray], list[str] | None]
-) -> Iterator[_Dict]:
+) -> Iterator[Plotly]:
     """Yield the trace of a line or of its markers, with the interval around every point where it has one."""
     x, y = (np.asarray(values, float) for values in line.get_data())
     has_line = line.get_linestyle() not in ("None", "none", "", " ") and len(x) > 1
     has_markers = line.get_marker() not in ("None", "none", "", " ", None)
     if not len(x) or not (has_line or has_markers):
         return
-    trace: _Dict = (
+    trace: Plotly = (
         panel.places()
         | named(line)
         | {
@@ -149,7 +147,7 @@ def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[str] | None]:
     return of_points
 
 
-def _each(given: Any) -> list[tuple[float, ...]]:
+def _each(given: object) -> list[tuple[float, ...]]:
     """Return the colours of a collection, one repeated for all its parts."""
     found = [tuple(colors.to_rgb(one)) for one in np.atleast_2d(np.asarray(given, float))]
     return found * 1000 if len(found) == 1 else found or [(0.0, 0.0, 0.0)]
@@ -160,7 +158,7 @@ def _key(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _segments(panel: Panel, collection: LineCollection) -> _Dict:
+def _segments(panel: Panel, collection: LineCollection) -> Plotly:
     """Return strokes as one trace, with a gap between them."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -184,7 +182,7 @@ def _segments(panel: Panel, collection: LineCollection) -> _Dict:
     )
 
 
-def _areas(panel: Panel, collection: PolyCollection) -> Iterator[_Dict]:
+def _areas(panel: Panel, collection: PolyCollection) -> Iterator[Plotly]:
     """Yield filled areas."""
     fill = colors_of(collection.get_facecolor())
     for path in collection.get_paths():
@@ -206,14 +204,14 @@ def _areas(panel: Panel, collection: PolyCollection) -> Iterator[_Dict]:
             )
 
 
-def _points(panel: Panel, collection: PathCollection) -> Iterator[_Dict]:
+def _points(panel: Panel, collection: PathCollection) -> Iterator[Plotly]:
     """Yield scattered points, each of its own colour where they have values."""
     offsets = np.ma.filled(np.ma.asarray(collection.get_offsets(), float), np.nan)
     if not len(offsets):
         return
     sizes = np.sqrt(np.asarray(collection.get_sizes(), float))
     values = collection.get_array()
-    marker: _Dict = {"size": float(sizes[0]) if len(sizes) == 1 else numbers(sizes)}
+    marker: Plotly = {"size": float(sizes[0]) if len(sizes) == 1 else numbers(sizes)}
     if values is None:
         found = [rgba(color, collection) for color in colors_of(collection.get_facecolor())]
         marker["color"] = found[0] if len(found) == 1 else found
@@ -239,7 +237,7 @@ def _points(panel: Panel, collection: PathCollection) -> Iterator[_Dict]:
     )
 
 
-def _contours(panel: Panel, contours: ContourSet) -> Iterator[_Dict]:
+def _contours(panel: Panel, contours: ContourSet) -> Iterator[Plotly]:
     """Yield the lines of a contour plot."""
     for path, color in zip(contours.get_paths(), colors_of(contours.get_edgecolor()) * 1000, strict=False):
         x: list[float | None] = []
@@ -263,7 +261,7 @@ def _contours(panel: Panel, contours: ContourSet) -> Iterator[_Dict]:
             )
 
 
-def _heatmap(panel: Panel, mesh: QuadMesh | AxesImage) -> _Dict:
+def _heatmap(panel: Panel, mesh: QuadMesh | AxesImage) -> Plotly:
     """Return a map of coloured cells."""
     values = np.ma.filled(np.ma.asarray(mesh.get_array(), float), np.nan)
     if isinstance(mesh, QuadMesh):

@@ -1,7 +1,5 @@
 """The figure of a plan: the paths, and what is kept against each objective's hyperparameter."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -10,7 +8,7 @@ from matplotlib.figure import Figure
 from analyses.core import figures
 
 # How the old weight is drawn beside retention.
-_WEIGHT: Any = {"linewidth": 0.8, "alpha": 0.5}
+_WEIGHT: figures.Look = {"linewidth": 0.8, "alpha": 0.5}
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -57,7 +55,7 @@ def _turned(plan: xr.Dataset, curve: xr.Dataset) -> dict[str, list[str]]:
     return turned
 
 
-def _plot_curve(panel: Axes, curve: xr.Dataset, start: float, look: dict[str, Any]) -> None:
+def _plot_curve(panel: Axes, curve: xr.Dataset, start: float, look: figures.Look) -> None:
     values = curve["knob_value"].to_numpy()
     panel.plot(values, curve["final_retention"] / start, ".-", color=look["color"])
     panel.plot(values, curve["final_old_weight"] / start, color=look["color"], **_WEIGHT)

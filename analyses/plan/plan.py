@@ -9,7 +9,6 @@ import textwrap
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +64,7 @@ _SEPARATION, _START_OLD_WEIGHT = 4.0, 0.7
 
 
 def estimate(
-    old_samples: Any, new_samples: Any, learner_samples: Any = None, drop_missing: bool = False
+    old_samples: object, new_samples: object, learner_samples: object = None, drop_missing: bool = False
 ) -> EstimatedSetting | None:
     """Return what samples say of the setting, see `inference.estimate_setting`, or None without any.
 

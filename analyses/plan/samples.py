@@ -27,7 +27,7 @@ def told_apart(estimated: EstimatedSetting) -> float:
     return in_reach("the estimated separation", value)
 
 
-def in_reach(name: str, separation: Any) -> float:
+def in_reach(name: str, separation: object) -> float:
     """Return a separation that can be planned for, or raise `InputError`, which says why it cannot."""
     value = number(name, separation)
     if not LEAST_SEPARATION <= value <= LARGEST_SEPARATION:

@@ -1,7 +1,5 @@
 """The figures of a sequence: tasks over all stages, the matrix R[stage, task], and the frontier."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -132,7 +130,7 @@ def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
             text = tables.MISSING if np.isnan(value) else f"{value:.2f}"
             if np.isfinite(low[row, column]):
                 text += f"\n{bounds}"
-            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
+            look: figures.Look = {"ha": "center", "va": "center", "fontsize": 8}
             axes.text(column + 0.5, row + 0.5, text, color="white" if value < _DARK else "black", **look)
             if row and taught[row] == tasks[column]:
                 axes.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=_FRAME, linewidth=1.6))

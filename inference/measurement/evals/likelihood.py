@@ -34,12 +34,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     def jitted() -> Callable[..., Any]:
         return jax.jit(traced_alone(function), compiler_options=compiler_options())
 
-    def run(*args: Any) -> Any:
+    def run(*args: object) -> Any:
         # JAX's settings are those of a thread.
         with jax.enable_x64(True):
             return jax.tree.map(np.asarray, jitted()(*args))
 
-    def call(*args: Any) -> Any:
+    def call(*args: object) -> Any:
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(args))
         if shapes not in known:
             # Threads that need it at once would each compile it.

@@ -44,7 +44,7 @@ def with_labels(name: str, samples: Samples, labels: Labels) -> Samples:
     return replace(samples, prompts=lambda index: of[index])
 
 
-def _by_checkpoint(name: str, names: list[Hashable], labels: Any) -> list[np.ndarray]:
+def _by_checkpoint(name: str, names: list[Hashable], labels: object) -> list[np.ndarray]:
     what = f"the prompts of {name}"
     if isinstance(labels, Mapping):
         given = {str(key): values for key, values in labels.items()}

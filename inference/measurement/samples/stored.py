@@ -134,7 +134,7 @@ def of_labelled(name: str, array: xr.DataArray, sample: str, *, padded: bool = F
         part = array.isel({sample: rows, **at}).compute()
         return part.transpose(sample, "feature").to_numpy()
 
-    chunks: Any = array.chunks
+    chunks: object = array.chunks
     if chunks is None and "preferred_chunks" in array.encoding:
         preferred = array.encoding["preferred_chunks"]
         chunks = tuple(preferred.get(dim, array.sizes[dim]) for dim in array.dims)
