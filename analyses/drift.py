@@ -23,6 +23,7 @@ from inference import results
 from inference.comparison.decay import check_windows, decay_posterior
 from inference.exact.flow import gradient_flow
 from inference.intervals import interval, interval_probability
+from inference.progress import hidden
 from inference.training.train import train
 from mixture_models import objectives
 from mixture_models.mixture.two_mode import Pair, TwoMode
@@ -86,7 +87,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     apart, alpha, beta = np.array(settings.separations), settings.old_weight, settings.start_old_weight
     windows, seed = np.array(settings.fit_from), settings.seed
     flag("progress", progress)
-    with tqdm(total=2 + len(TRAINED), desc="exact flows", disable=None if progress else True) as bar:
+    with tqdm(total=2 + len(TRAINED), desc="exact flows", disable=hidden(progress)) as bar:
         population = _population(apart, alpha, beta)
         bar.update()
         bar.set_description("regression")

@@ -24,6 +24,7 @@ from analyses.digits.settings import Settings
 from analyses.digits.store import Store
 from analyses.digits.transformer import Transformer
 from inference import measure, results
+from inference.progress import hidden
 from inference.storage import files
 
 # What the random numbers of each part are folded with.
@@ -52,7 +53,7 @@ def run(settings: Settings, *, out: Path, progress: bool = True) -> xr.DataTree:
         InputError: a folder of other settings, before anything is computed.
     """
     store = Store(out, settings)
-    with jax.enable_x64(False), tqdm(disable=None if progress else True, unit="step") as bar:
+    with jax.enable_x64(False), tqdm(disable=hidden(progress), unit="step") as bar:
         return _run(settings, store, bar)
 
 

@@ -20,6 +20,7 @@ from inference import results
 from inference.comparison.replicates import systematic_displacement
 from inference.exact.descent import population_descent
 from inference.intervals import interval_probability
+from inference.progress import hidden
 from inference.training.checks import check_batch
 from inference.training.train import train
 from mixture_models.mixture.two_mode import TwoMode
@@ -107,7 +108,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     }
     groups: dict[str, xr.Dataset] = {}
     flag("progress", progress)
-    with tqdm(total=2 * len(chosen) + 1, unit="map", disable=None if progress else True) as bar:
+    with tqdm(total=2 * len(chosen) + 1, unit="map", disable=hidden(progress)) as bar:
         for name, crossed in chosen.items():
             bar.set_description(f"{name}, exact")
             groups[f"{name}/population"] = _exact(crossed, setting)

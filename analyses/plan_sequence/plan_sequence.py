@@ -21,6 +21,7 @@ from analyses.sequence.settings import SequenceSettings
 from inference import results
 from inference.exact.population import has_exact
 from inference.exact.sequence import sequence_flow
+from inference.progress import hidden
 from inference.training.stages import stages_of
 from mixture_models.objectives import Objective
 from mixture_models.objectives.registry import arguments_of, changed
@@ -103,7 +104,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     chosen, *_ = settings.sequences()
     size = max(len(turned.values) for turned in TURNED)
     rows, curves = [], []
-    for objective in tqdm(chosen, desc="planned", unit="objective", disable=None if progress else True):
+    for objective in tqdm(chosen, desc="planned", unit="objective", disable=hidden(progress)):
         row, points = _planned(objective, settings)
         rows.append(row)
         curves.append(np.pad(points, ((0, 0), (0, size - points.shape[1])), constant_values=np.nan))

@@ -13,6 +13,7 @@ from inference import results
 from inference.exact.population import has_exact
 from inference.exact.sequence import sequence_flow
 from inference.intervals import interval_kind, interval_probability
+from inference.progress import hidden
 from inference.training.sequence import train_sequence
 from inference.training.stages import Stage
 from mixture_models.mixture.mixture import Mixture
@@ -38,7 +39,6 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         ``/population_stages`` of the flows. Where there is none, the attribute ``no_exact_side`` says why.
     """
     chosen, start, sequences = settings.sequences()
-    shown = None if progress else True
     trained = [
         train_sequence(
             stages,
@@ -50,7 +50,7 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
             record_every=settings.record_every,
             progress=False,
         )
-        for stages in tqdm(sequences, desc="trained", unit="objective", disable=shown)
+        for stages in tqdm(sequences, desc="trained", unit="objective", disable=hidden(progress))
     ]
     names = ("trajectory", "stages", "forgetting", "trajectory_stats")
     groups = {name: _joined([tree[name].to_dataset() for tree in trained], chosen) for name in names}
@@ -58,7 +58,9 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     reasons = []
     flows, followed = [], []
     for objective, stages in zip(
-        tqdm(chosen, desc="followed exactly", unit="objective", disable=shown), sequences, strict=True
+        tqdm(chosen, desc="followed exactly", unit="objective", disable=hidden(progress)),
+        sequences,
+        strict=True,
     ):
         reason = _no_flow(stages, start)
         if reason is None:

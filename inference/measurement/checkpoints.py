@@ -34,6 +34,7 @@ from inference.measurement.tasks.names import check_names, dirichlet_shapes, nam
 from inference.measurement.tasks.references import COVARIANCES as OF_TASKS
 from inference.measurement.tasks.two import by_task, in_roles
 from inference.measurement.variables import VARIABLES
+from inference.progress import hidden
 from inference.storage import kept
 from mixture_models.validation import InputError, flag, folder_of, integer, one_of, positive
 
@@ -248,7 +249,7 @@ def measure(
         facts = _facts(settings, checked)
         measured = []
         keeping = nullcontext() if keep is None else kept.keeping(folder_of("keep", keep))
-        with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+        with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=hidden(progress)) as bar:
             folder = kept.folder()
             for index, _ in enumerate(bar):
                 prompted = _prompts(checked, index, prompt_groups, names_of_groups)

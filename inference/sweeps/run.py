@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from inference.engine import memory as memory_of
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import num_threads, run_together
+from inference.progress import hidden
 from inference.storage import files
 from inference.sweeps import cluster
 from inference.sweeps.blocks import compile_block, train_block, variables
@@ -142,9 +143,7 @@ def sweep(
             needed = _compile(whole, existing.cut, compiled, progress=progress)
         if progress:
             print(_words(existing, needed, threads, distributed=distributed), file=sys.stderr)
-        with tqdm(
-            total=total, initial=total - len(work), unit="chunk", disable=None if progress else True
-        ) as bar:
+        with tqdm(total=total, initial=total - len(work), unit="chunk", disable=hidden(progress)) as bar:
             if distributed:
                 cluster.run_on(whole, existing, work, bar.update, workers=workers, scheduler=scheduler)
             else:
@@ -224,7 +223,7 @@ def _compile(grid: Grid, cut: Geometry, work: Sequence[Block], *, progress: bool
 
     tasks = [partial(compiled, block) for block in several]
     with tqdm(
-        total=len(tasks), desc="compiling", unit="program", leave=False, disable=None if progress else True
+        total=len(tasks), desc="compiling", unit="program", leave=False, disable=hidden(progress)
     ) as bar:
         return max(run_together(tasks, nullcontext, bar.update))
 

@@ -18,6 +18,7 @@ from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import chunk_sizes, run_together
 from inference.engine.programs import Numbers, Program, compiled, program_of
+from inference.progress import hidden
 from inference.results.sequence import sequence_tree
 from inference.storage import kept
 from inference.training.checks import check_batch, check_factors, check_optimizer, check_rewards
@@ -164,7 +165,7 @@ def train_sequence(
             for chunk in chunks
         ]
         total = num_chunks * size * sum(stage.num_steps for stage in checked)
-        with tqdm(total=total, unit="step", unit_scale=True, disable=None if progress else True) as bar:
+        with tqdm(total=total, unit="step", unit_scale=True, disable=hidden(progress)) as bar:
             ended = run_together(tasks, arithmetic, bar.update)
     joined = [
         {name: np.concatenate([chunk[s][name] for chunk in ended])[:num_replicates] for name in ended[0][s]}

@@ -19,6 +19,7 @@ from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import chunk_sizes, num_threads, run_together
 from inference.engine.programs import Numbers, Program, compiled, program_of
+from inference.progress import hidden
 from inference.storage import kept
 from inference.training.checks import (
     MOST_STEPS,
@@ -190,7 +191,7 @@ def train(
         # Before the trainings: threads that share a program would each compile it.
         run_together(list(compiling.values()), arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
-        with tqdm(total=total, unit="step", unit_scale=True, disable=None if progress else True) as bar:
+        with tqdm(total=total, unit="step", unit_scale=True, disable=hidden(progress)) as bar:
             ended = run_together(tasks, arithmetic, bar.update)
     trajectories, diverged_steps = [], []
     for parts in zip(*[iter(ended)] * num_chunks, strict=True):

@@ -21,6 +21,7 @@ from inference.measurement.evals.readers import read
 from inference.measurement.evals.readers.sources import Logs
 from inference.measurement.evals.task_results import TaskResults, of_choices, of_repeats
 from inference.measurement.evals.variables import VARIABLES
+from inference.progress import hidden
 from mixture_models.validation import InputError, integer, one_of
 
 results.register(**VARIABLES)
@@ -145,7 +146,7 @@ def measure_paired(
     if unknown:
         raise InputError(f"new_tasks must name tasks of the logs; got {', '.join(unknown)}")
     num_kept = _kept_items(paired, runs, num_log_likelihood_items)
-    with tqdm(total=3 * len(runs), desc="measuring", unit="step", disable=not progress) as bar:
+    with tqdm(total=3 * len(runs), desc="measuring", unit="step", disable=hidden(progress)) as bar:
         tasks: list[TaskResults] = []
         repeated = runs[runs["kind"] == "repeats"]
         if len(repeated):

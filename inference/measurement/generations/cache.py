@@ -9,6 +9,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from inference.measurement.generations.embedder import Embedder
+from inference.progress import hidden
 from inference.storage import files, kept
 
 # Texts that are embedded, and kept, at a time.
@@ -43,7 +44,7 @@ def features_of(
             files.clean_within(own)
     found = {} if own is None else _kept(own, by_digest)
     left = [digest for digest in by_digest if digest not in found]
-    with tqdm(total=len(left), desc="embedding", unit="text", disable=not (progress and left)) as bar:
+    with tqdm(total=len(left), desc="embedding", unit="text", disable=hidden(progress and bool(left))) as bar:
         for start in range(0, len(left), _BATCH):
             digests = left[start : start + _BATCH]
             features = embedder.embed([by_digest[digest] for digest in digests])

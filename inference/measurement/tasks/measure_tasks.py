@@ -31,6 +31,7 @@ from inference.measurement.tasks.scales import scales_of
 from inference.measurement.tasks.variables import VARIABLES
 from inference.measurement.verdict.checks import MOST_ROWS, independence_of
 from inference.measurement.verdict.words import together
+from inference.progress import hidden
 from inference.storage import kept
 from mixture_models.validation import InputError, folder_of
 
@@ -138,7 +139,7 @@ def measure_tasks(
         measured = []
         keeping = nullcontext() if keep is None else kept.keeping(folder_of("keep", keep))
         checkpoints = checked.samples.names
-        with keeping, tqdm(checkpoints, desc="measuring", unit="checkpoint", disable=not progress) as bar:
+        with keeping, tqdm(checkpoints, desc="measuring", unit="checkpoint", disable=hidden(progress)) as bar:
             for index, _ in enumerate(bar):
                 compute = partial(_measured, plan, checked, index, streamed=sizes[index] > memory)
                 digest = told.hexdigest(), index, checked.summaries[index].digest

@@ -11,6 +11,7 @@ from inference.measurement.evals.readers import formats, long_form
 from inference.measurement.evals.readers.log import Labels, Log, Options
 from inference.measurement.evals.readers.long_form import checkpoint_of, name_of
 from inference.measurement.evals.readers.sources import Logs, Source, named, sources
+from inference.progress import hidden
 from mixture_models.validation import InputError
 
 _RUN = ("arm", "seed", "checkpoint")
@@ -56,7 +57,7 @@ def read(
     found, base, called = sources(logs), name_of(base), checkpoint_of(base)
     by_folder = any(source.folders.arm == base for source in found)
     parts = _Parts()
-    for source in tqdm(found, desc="reading", unit="log", disable=not progress):
+    for source in tqdm(found, desc="reading", unit="log", disable=hidden(progress)):
         log = _read(source, options, base)
         name = str(source.content) if isinstance(source.content, Path) else "the table"
         if log is None:
