@@ -1,7 +1,7 @@
 """Where the measurement can be trusted: coverage and ranks over simulated runs, on and off its model.
 
 ``python -m benchmarks.calibration --num 500 --out runs/calibration.csv`` prints and writes the table of
-docs/measurement.md.
+docs/measurement-model.md.
 """
 
 import argparse

@@ -137,7 +137,7 @@ def measured(setting: Setting, number: int) -> pd.DataFrame:
 
 
 def row(frame: pd.DataFrame) -> list[str]:
-    """Return a row of the table of docs/measurement.md: ignoring prompts / modelling them."""
+    """Return a row of the table of docs/measurement-model.md: ignoring prompts / modelling them."""
     pair = [frame[frame["modelled"] == modelled] for modelled in (False, True)]
     still = [one[one["drift"] == 0.0] for one in pair]
     moved = [one[one["drift"] > 0.0] for one in pair]

@@ -91,7 +91,7 @@ def measured(setting: Setting, number: int) -> pd.DataFrame:
 
 
 def row(setting: Setting, num: int) -> list[str]:
-    """Return a row of the table of docs/measurement.md."""
+    """Return a row of the table of docs/measurement-model.md."""
     frame = pd.concat([measured(setting, number) for number in range(num)])
     size = pd.cut(frame["drift"], [-np.inf, *_SIZES], labels=False)
     held = [

@@ -135,7 +135,7 @@ def measure(
     Raises:
         InputError: an unusable input, before anything is computed.
 
-    Source: derivation in docs/measurement.md.
+    Source: derivation in docs/measurement-model.md.
     """
     named = named_references(old_reference, new_reference, new_task)
     if named is not None and set(named) == {"old", "new"} and new_task in (None, "new"):

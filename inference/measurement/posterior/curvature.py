@@ -6,7 +6,7 @@ constant H_a. So with the derivatives F_a and F_ab of every row
 
     gradient = Σ_a G_a (Σ_i F_a x_i),    Hessian = Σ_ab G_a (Σ_i F_ab x_i x_iᵀ) G_bᵀ + Σ_a (Σ_i F_a) H_a,
 
-and the rows enter by sums and Gram matrices alone. Derivation: docs/measurement.md.
+and the rows enter by sums and Gram matrices alone. Derivation: docs/measurement-model.md.
 """
 
 from itertools import combinations_with_replacement

@@ -5,7 +5,7 @@ mode has moved at all, are drawn from their closed form on a grid, then the weig
 mode and curvature, then the means given the weight with a precision in proportion to it. Every draw is
 weighted by its exact posterior density over that of the proposal, smoothed by a generalised Pareto fit to the
 largest weights, whose shape k̂ says whether the draws can be trusted (Vehtari et al., arXiv:1507.02646).
-Derivation: docs/measurement.md.
+Derivation: docs/measurement-model.md.
 """
 
 from collections.abc import Iterable

@@ -88,8 +88,8 @@ def measure_tasks(
         y ~ (1-ν) Σ_k β_k N(μ_k + Δ_k, Σ_k) + ν N(m, e^(2c) I),   β ~ Dirichlet(a)
 
     with ν = 0 unless there is a component for neither task (``settings.neither``). What the modes are beside
-    the discriminants between the references is no part of the weights' likelihood; docs/measurement.md
-    describes the law and the result.
+    the discriminants between the references is no part of the weights' likelihood;
+    docs/measurement-model.md describes the law, docs/measurement.md the result.
 
     Args:
         samples: of the checkpoints.
