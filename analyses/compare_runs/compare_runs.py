@@ -107,8 +107,8 @@ def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each run whose weight, drift or forward KL is not measured well."""
     data = tree["comparison"].to_dataset()
     # Of tasks by name the old weight is a sum of weights, and its verdict theirs.
-    said = ("weight", "task_drift") if "task" in data.dims else ("old_weight", "old_drift")
-    said = (*said, DISTANCE)
+    own = ("weight", "task_drift") if "task" in data.dims else ("old_weight", "old_drift")
+    said = (*own, DISTANCE)
     found = []
     for run in data["run"].to_numpy():
         for name in (one for one in said if one in data):

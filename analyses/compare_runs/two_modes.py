@@ -12,6 +12,13 @@ from analyses.core import checkpoint_axis, figures, tables
 from inference.comparison.runs import COMPARED, DISTANCE
 from inference.intervals import interval, interval_probability
 
+# What the caption says of runs that were measured from scores, without a forward KL and with one.
+_OF_SCORES = (
+    " Scores see no drift: the old weight alone is compared.",
+    " Scores see no drift. The forward KL is that of the base from the run, of answers to the new task's "
+    "prompts; runs that share the answers vary together: their difference is known better than is said.",
+)
+
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a run: weight, drift and forward KL, and how it compares with the first run.
@@ -82,7 +89,7 @@ def table(tree: xr.DataTree) -> RenderableType:
         ],
         title=title_of(tree),
         caption=f"Mean and {100 * interval_probability():g} % interval of the posterior."
-        + ("" if "old_drift" in frame else " Scores see no drift."),
+        + ("" if "old_drift" in frame else _OF_SCORES[DISTANCE in frame]),
     )
 
 
