@@ -164,7 +164,7 @@ def with_forward_kl(
         np.tile(np.arange(num_draws), (len(answers), 1)), axis=1
     )
     uniforms = (strata + 0.5) / num_draws
-    rows = [_measured(one, source) for one in answers.values()]
+    rows = [divergences(one, source) for one in answers.values()]
     posterior, summary = tree["posterior"].to_dataset(), tree["summary"].to_dataset()
     for name in rows[0].estimates:
         drawn = [row.estimates[name].quantiles(u) for row, u in zip(rows, uniforms, strict=True)]
@@ -181,14 +181,14 @@ def with_forward_kl(
         summary["kl_shown"] = ("checkpoint", [one.shown.value for one in weights])
     summary["kl_words"] = (
         "checkpoint",
-        [_words(row, one) for row, one in zip(rows, answers.values(), strict=True)],
+        [verdict(row, one) for row, one in zip(rows, answers.values(), strict=True)],
     )
     tree["posterior"], tree["summary"] = (xr.DataTree(results.describe(one)) for one in (posterior, summary))
     tree.attrs["sampled_from"] = source
     return tree
 
 
-class _Measured(NamedTuple):
+class Divergences(NamedTuple):
     """What is estimated of a checkpoint.
 
     Attributes:
@@ -202,7 +202,13 @@ class _Measured(NamedTuple):
     weights: Weights | None
 
 
-def _measured(answers: Answers, source: str) -> _Measured:
+def divergences(answers: Answers, source: str) -> Divergences:
+    """Return what the answers of one checkpoint tell.
+
+    Args:
+        answers: of the checkpoint.
+        source: whose they are, ``base`` or ``run``.
+    """
     ratio, prompts = answers.log_base - answers.log_run, answers.prompts
     ones = np.ones(ratio.size)
     weights = importance(ratio, prompts) if source == "run" else None
@@ -212,10 +218,10 @@ def _measured(answers: Answers, source: str) -> _Measured:
         found["forward_kl_per_token"] = estimate(by * ratio, by * answers.tokens, prompts)
     if weights is not None:
         found["reverse_kl"] = estimate(-ratio, ones, prompts)
-    return _Measured(found, found.get("reverse_kl", found["forward_kl"]), weights)
+    return Divergences(found, found.get("reverse_kl", found["forward_kl"]), weights)
 
 
-def _words(measured: _Measured, answers: Answers) -> str:
+def verdict(measured: Divergences, answers: Answers) -> str:
     """Say what a reader must know before quoting the forward KL."""
     upper = measured.direct.quantiles(np.array([0.5 + 0.5 * interval_probability()]))[0]
     if upper < 0.0:
