@@ -166,7 +166,7 @@ def test_answers_of_the_run_are_good_only_where_their_intervals_hold():
 
 
 def test_a_base_that_the_runs_answers_do_not_show_is_not_trusted():
-    # The run has lost all of what the base does in nine of ten answers: every weight is 0.1, and k-hat sees no tail.
+    # The run has lost what nine in ten answers of the base are: every weight is 0.1, and k-hat sees no tail.
     tree = measured(np.full(200, np.log(0.1)), np.zeros(200), "run")
     assert summary(tree, "kl_k_hat") == 0.0
     assert summary(tree, "kl_words").startswith("not to be trusted: the mean of base/run is 0.1")
