@@ -25,7 +25,7 @@ def columns(tree: xr.DataTree) -> dict[str, xr.DataArray]:
     if found:
         # The mean of the draws is that of the estimate, up to their number.
         found["forward_kl"] = stats["forward_kl_mean"]
-        told = ("num_answers", "num_answered", "kl_k_hat", "kl_effective", "kl_shown", "kl_words")
+        told = ("num_kl_answers", "num_kl_prompts", "kl_k_hat", "kl_effective", "kl_shown", "kl_words")
         found |= {name: stats[name] for name in told if name in stats}
     return found
 

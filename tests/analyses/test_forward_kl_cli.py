@@ -71,7 +71,7 @@ def test_the_command_writes_it_and_compares_runs_by_it(massdrift, runs):
         per_token = ratio.sum() / last["length"].sum()
         assert row["forward_kl_per_token"] == pytest.approx(per_token, rel=0.02)
         assert row["forward_kl_lower"] < row["forward_kl"] < row["forward_kl_upper"]
-        assert (row["num_answered"], row["kl_words"]) == (30, "good")
+        assert (row["num_kl_prompts"], row["kl_words"]) == (30, "good")
         assert (folder / "out" / name / "forward_kl.svg").exists()
         report = (folder / "out" / name / "report.html").read_text()
         assert "There the forward KL of the base from the run is" in report

@@ -43,8 +43,8 @@ results.register(
     reverse_kl=("reverse KL, KL(trained ‖ base)", "nat"),
     forward_kl_mean=("forward KL, estimate", "nat"),
     forward_kl_error=("forward KL, standard error", "nat"),
-    num_answers=("answers to prompts of the new task", "1"),
-    num_answered=("prompts of the new task that these answer", "1"),
+    num_kl_answers=("answers to prompts of the new task", "1"),
+    num_kl_prompts=("prompts of the new task that these answer", "1"),
     kl_shown=("mean of base/run over the run's answers, 1 where they show all of the base", "1"),
     kl_effective=("answers of the base that the run's are worth", "1"),
     kl_k_hat=("Pareto shape of base/run over the run's answers, k-hat", "1"),
@@ -172,9 +172,9 @@ def with_forward_kl(
     whole = [row.estimates["forward_kl"] for row in rows]
     summary["forward_kl_mean"] = ("checkpoint", [one.value for one in whole])
     summary["forward_kl_error"] = ("checkpoint", [one.error for one in whole])
-    summary["num_answers"] = ("checkpoint", [one.log_run.size for one in answers.values()])
+    summary["num_kl_answers"] = ("checkpoint", [one.log_run.size for one in answers.values()])
     if all(one.labelled for one in answers.values()):
-        summary["num_answered"] = ("checkpoint", [one.freedom + 1 for one in whole])
+        summary["num_kl_prompts"] = ("checkpoint", [one.freedom + 1 for one in whole])
     if weights := [row.weights for row in rows if row.weights is not None]:
         summary["kl_k_hat"] = ("checkpoint", [one.k_hat for one in weights])
         summary["kl_effective"] = ("checkpoint", [one.effective for one in weights])

@@ -86,8 +86,8 @@ def test_a_prompt_counts_once_however_often_it_was_answered():
     means = np.array([2.0, 10.0, 5.0])
     assert summary(tree, "forward_kl_mean") == pytest.approx(means.mean())
     assert summary(tree, "forward_kl_error") == pytest.approx(means.std(ddof=1) / np.sqrt(3.0))
-    assert summary(tree, "num_answered") == 3
-    assert summary(tree, "num_answers") == 6
+    assert summary(tree, "num_kl_prompts") == 3
+    assert summary(tree, "num_kl_answers") == 6
     assert summary(tree, "kl_words").startswith("weak: 3 prompts")
 
 
@@ -209,7 +209,7 @@ def test_an_unchanged_checkpoint_is_exactly_none_and_shares_the_answers_of_the_b
     )
     np.testing.assert_allclose(tree["summary"]["forward_kl_mean"], [0.0, 2.0], atol=0.5)
     assert np.all(tree["posterior"]["forward_kl"].isel(checkpoint=0) == 0.0)
-    assert list(tree["summary"]["num_answered"].to_numpy()) == [20, 20]
+    assert list(tree["summary"]["num_kl_prompts"].to_numpy()) == [20, 20]
     assert summary(measured(base, base, "run"), "kl_words") == "good"
 
 
