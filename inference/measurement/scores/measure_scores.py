@@ -95,8 +95,8 @@ def measure_scores(
         quantiles, and no ``/density``.
         With log_base ``/posterior`` has ``forward_kl`` (and ``forward_kl_per_token``, ``reverse_kl``), draws
         of the Student law of a mean, below 0 too where a KL near 0 is not excluded, and ``/summary``
-        ``forward_kl_mean``, ``forward_kl_error``, ``num_kl_answers``, ``num_kl_prompts`` prompts, ``kl_k_hat`` and
-        the verdict ``kl_words``.
+        ``forward_kl_mean``, ``forward_kl_error``, ``num_kl_answers``, ``num_kl_prompts`` prompts,
+        ``kl_k_hat`` and the verdict ``kl_words``.
 
     Raises:
         InputError: scores that do not pair, none, NaN, or -inf under both references; log_base, log_run and
