@@ -155,7 +155,7 @@ def _draw_paths(axes: Axes, kept: xr.Dataset, styles: figures.Styles, across: st
             np.abs(interval(values.isel(step=-1)).to_numpy() - mean)[:, None]
             for values, mean in zip((x, y), end, strict=True)
         ]
-        marker: dict[str, Any] = {
+        marker: figures.Look = {
             "fmt": look["marker"],
             "color": look["color"],
             "markersize": 5,

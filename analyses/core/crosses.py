@@ -1,8 +1,5 @@
 """Two measured variables of a run against each other, checkpoint by checkpoint, with intervals of both."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -15,7 +12,7 @@ def draw(
     axes: Axes,
     posterior: xr.Dataset,
     names: tuple[str, str],
-    look: Mapping[str, Any],
+    look: figures.Look,
     untrusted: np.ndarray,
     label: str | None = None,
 ) -> None:

@@ -33,43 +33,50 @@ class Answers(NamedTuple):
     labelled: bool
 
 
-def answers_of(
-    names: Sequence[Hashable],
-    log_base: ScoresLike | None,
-    log_run: ScoresLike | None,
-    sampled_from: str | None,
-    prompts: Labels = None,
-    tokens: ScoresLike | None = None,
-) -> dict[Hashable, Answers] | None:
-    """Return the answers of every checkpoint, or None where there are none.
+class Given(NamedTuple):
+    """Answers as users give them.
 
-    Args:
-        names: of the checkpoints that are measured.
+    Attributes:
         log_base: log-likelihoods under the base; of its own answers one array for all checkpoints will do.
         log_run: under each checkpoint.
         sampled_from: ``"base"`` or ``"run"``.
         prompts: labels of the answers' prompts.
         tokens: how many each answer has.
+    """
+
+    log_base: ScoresLike | None
+    log_run: ScoresLike | None
+    sampled_from: str | None
+    prompts: Labels
+    tokens: ScoresLike | None
+
+
+def answers_of(names: Sequence[Hashable], given: Given) -> dict[Hashable, Answers] | None:
+    """Return the answers of every checkpoint, or None where there are none.
+
+    Args:
+        names: of the checkpoints that are measured.
+        given: the answers, all of their fields None where there are none.
 
     Raises:
         InputError: what is missing, does not pair or is not possible, as `measure_scores` says.
     """
-    given = {"log_base": log_base, "log_run": log_run, "sampled_from": sampled_from}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
-        extra = [name for name, v in {"prompts": prompts, "tokens": tokens}.items() if v is not None]
-        if extra:
-            raise InputError(f"{extra[0]} are those of answers with log_base and log_run; got none")
-        return None
-    if missing:
-        there = " and ".join(name for name in given if name not in missing)
+    log_base, log_run, sampled_from, prompts, tokens = given
+    needed = given._fields[:3]
+    missing = [name for name in needed if getattr(given, name) is None]
+    if log_base is None or log_run is None or sampled_from is None:
+        if len(missing) == len(needed):
+            if extra := [name for name in ("prompts", "tokens") if getattr(given, name) is not None]:
+                raise InputError(f"{extra[0]} are those of answers with log_base and log_run; got none")
+            return None
+        there = " and ".join(name for name in needed if name not in missing)
         raise InputError(
             "the forward KL needs log_base, log_run and sampled_from, whose answers they are; got "
             f"{there} without {' and '.join(missing)}"
         )
     source = one_of("sampled_from", sampled_from, SAMPLED_FROM)
-    run = by_checkpoint("log_run", log_run)  # type: ignore[arg-type]
-    base = by_checkpoint("log_base", log_base)  # type: ignore[arg-type]
+    run = by_checkpoint("log_run", log_run)
+    base = by_checkpoint("log_base", log_base)
     counts = None if tokens is None else by_checkpoint("tokens", tokens)
     if source == "base":
         base = _shared(base, run)

@@ -1,7 +1,6 @@
 """The posterior of the old weight from two log-likelihoods a sample, exact by quadrature."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,7 +13,7 @@ from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import NODES, WeightPosterior, weight_posterior
 from inference.measurement.samples.labels import Labels
-from inference.measurement.scores.answers import answers_of
+from inference.measurement.scores.answers import Given, answers_of
 from inference.measurement.scores.forward_kl import with_forward_kl
 from inference.measurement.scores.inputs import ScoresLike, by_checkpoint
 from inference.measurement.scores.measure_task_scores import tree_of_tasks
@@ -105,7 +104,7 @@ def measure_scores(
     Source: derivation in docs/measurement.md. Forward KL: Shenfeld et al. 2025 (arXiv:2509.04259); smoothed
     weights: Vehtari et al. (arXiv:1507.02646).
     """
-    given = log_base, log_run, sampled_from, prompts, tokens
+    given = Given(log_base, log_run, sampled_from, prompts, tokens)
     if new_log_likelihood is None:
         tasks = _by_task(old_log_likelihood)
         if set(tasks) != {"old", "new"} or new_task == "old":
@@ -124,7 +123,7 @@ def measure_scores(
     # Strata, uniforms, and draws of every checkpoint.
     memory.check_fits("draws", 4.0 * 8.0 * num_draws * len(old), "take fewer (num_draws)")
     seed = integer("seed", seed, at_least=0)
-    answers = answers_of(list(old), *given)
+    answers = answers_of(list(old), given)
     differences = {name: _difference(name, old[name], new[name]) for name in old}
     posteriors = [weight_posterior(difference, shapes) for difference in differences.values()]
     # One stratified uniform a draw: the draws are as even as draws can be.
@@ -151,7 +150,7 @@ def _by_task(scores: object) -> dict[str, ScoresLike]:
 def _of_tasks(
     tasks: dict[str, ScoresLike],
     new_task: str | None,
-    given: tuple[Any, ...],
+    given: Given,
     weight_prior: Sequence[float],
     num_draws: int,
     seed: int,
@@ -182,9 +181,11 @@ def _of_tasks(
             raise InputError(
                 f"a sample must be possible under a task; {nowhere} of checkpoint {name} have -inf under all"
             )
-    answers = answers_of(names, *given)
+    answers = answers_of(names, given)
     tree = tree_of_tasks(scores, list(tasks), shapes, new_task, num_draws, seed)
-    return tree if answers is None else with_forward_kl(tree, answers, given[2], num_draws, seed)
+    return (
+        tree if answers is None else with_forward_kl(tree, answers, str(given.sampled_from), num_draws, seed)
+    )
 
 
 def _difference(checkpoint: Hashable, old: np.ndarray, new: np.ndarray) -> np.ndarray:
