@@ -144,12 +144,14 @@ def _plot_drift(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> 
     return figure
 
 
-def _draw_paths(axes: Axes, kept: xr.Dataset, styles: figures.Styles, across: str, up: str) -> None:
+def _draw_paths(
+    axes: Axes, kept: xr.Dataset, styles: figures.Styles, across: str, up: str, width: float = 1.2
+) -> None:
     """Draw each objective's mean over training, and its end with intervals, one variable against another."""
     for objective, look in styles.items():
         x, y = (kept[variable].sel(objective=objective) for variable in (across, up))
         path = [values.mean(["chain", "draw"], skipna=True) for values in (x, y)]
-        axes.plot(*path, color=look["color"], linestyle=look["linestyle"], alpha=0.6, linewidth=1.2)
+        axes.plot(*path, color=look["color"], linestyle=look["linestyle"], alpha=0.6, linewidth=width)
         end = [float(values[-1]) for values in path]
         spans = [
             np.abs(interval(values.isel(step=-1)).to_numpy() - mean)[:, None]
@@ -169,12 +171,12 @@ def _plot_forward_kl(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles
     paths = {name: {**look, "linestyle": "-"} for name, look in styles.items()}
     exact = False
     for axes, name in zip(panels, ("old_weight", "retention"), strict=True):
-        _draw_paths(axes, kept, paths, "forward_kl", name)
+        _draw_paths(axes, kept, paths, "forward_kl", name, width=3.5)
         for objective in styles:
             curves = [_exact(tree, "population", v, objective, positive=False) for v in ("forward_kl", name)]
             if all(curves):
                 exact = True
-                axes.plot(curves[0][0], curves[1][0], color="black", linestyle=":", linewidth=1.2, zorder=4)
+                axes.plot(curves[0][0], curves[1][0], color="black", linestyle=":", linewidth=1.0)
         axes.set(xlabel=figures.label(kept["forward_kl"]) + "\nfarther from the start →")
         axes.set_ylabel(figures.label(kept[name]))
         axes.set_xlim(left=0.0)
