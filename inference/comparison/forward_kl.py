@@ -1,10 +1,12 @@
 """The forward KL of the start from a trained learner, from what a result has recorded."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from inference import results
 from inference.engine.blas import on_one_thread
@@ -14,7 +16,7 @@ from mixture_models.mixture.mixture import Mixture
 from mixture_models.types import AnyArray
 from mixture_models.validation import InputError
 
-# Learners whose integrals are computed at once.
+# Learners whose integrals are computed at once, by one program whatever their number.
 _BATCH = 4096
 
 
@@ -59,18 +61,27 @@ def forward_kl(tree: xr.DataTree, group: str) -> xr.DataArray:
         for name in recorded
     }
     with jax.enable_x64(True):
-        values = np.asarray(_of_all(start, flat)).reshape(shape)
+        values = _of_all(start, flat).reshape(shape)
     coords = {name: c for name, c in data.coords.items() if set(c.dims) <= set(dims)}
     found = xr.DataArray(values, coords, dims, "forward_kl", results.attributes_of("forward_kl"))
     return found
 
 
-@jax.jit
-def _of_all(start: Mixture, recorded: dict[str, AnyArray]) -> jax.Array:
+def _of_all(start: Mixture, recorded: dict[str, np.ndarray]) -> Float[np.ndarray, "n"]:
     """Return the forward KL of learners along the first axis."""
-    return jax.lax.map(
-        lambda one: metrics.forward_kl(start.recorded(one), start), recorded, batch_size=_BATCH
-    )
+    count = len(next(iter(recorded.values())))
+    parts = []
+    for first in range(0, count, _BATCH):
+        # The last batch repeats learners to be as large as the others.
+        places = np.minimum(np.arange(first, first + _BATCH), count - 1)
+        parts.append(np.asarray(_of_batch(start, {name: v[places] for name, v in recorded.items()})))
+    return np.concatenate(parts)[:count]
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(None, 0))
+def _of_batch(start: Mixture, recorded: dict[str, AnyArray]) -> jax.Array:
+    return metrics.forward_kl(start.recorded(recorded), start)
 
 
 def _start_of(tree: xr.DataTree) -> Mixture:
