@@ -17,7 +17,7 @@ from mixture_models.types import AnyArray
 from mixture_models.validation import InputError
 
 # Learners whose integrals are computed at once, by one program whatever their number.
-_BATCH = 4096
+_BATCH = 256
 
 
 @on_one_thread

@@ -5,13 +5,13 @@ import numpy as np
 import oracles
 import pytest
 
-from inference import gradient_flow, results, train
+from inference import gradient_flow, results
+from inference.comparison import forward_kl as module
 from inference.comparison.forward_kl import forward_kl
 from mixture_models import InputError, Mixture, TwoMode, metrics, objectives
 
 MATRIX = np.array([[1.0, 0.5], [0.5, 0.8]])
 START = TwoMode.create(0.9, [0.0, 0.0], [2.4, 0.6], MATRIX)
-SETTINGS = dict(num_steps=20, batch_size=16, learning_rate=0.1, num_replicates=3, seed=0, record_every=10)
 
 TASKS = Mixture.create(
     {"a": [0.0, 0.0], "b": [3.0, 0.0], "new": [0.0, 3.5]}, {"a": 0.5, "b": 0.4, "new": 0.1}, MATRIX
@@ -62,45 +62,60 @@ def test_one_gaussian_has_the_closed_form_and_the_start_has_none():
     assert float(metrics.forward_kl(apart.replace(old_weight=0.4), apart)) == pytest.approx(shares, abs=1e-11)
 
 
-def test_every_recorded_learner_has_its_own():
-    target = START.replace(old_weight=0.5, new_mean=[2.0, 1.0])
-    tree = train([objectives.sft(), objectives.reverse_kl()], START, target, **SETTINGS)
+def tree_of(learners, start):
+    """A result that has recorded learners[replicate][step], as a training's has them."""
+    recorded = [
+        {name: np.array([[step.arrays()[name] for step in path] for path in learners])}
+        for name in start.arrays()
+        if name != "scale" and not name.endswith("_scale")
+    ]
+    trajectory = {name: values for part in recorded for name, values in part.items()}
+    steps = np.arange(len(learners[0]))
+    undiverged = np.full(len(learners), -1)
+    return results.training_tree(
+        [objectives.sft()], [trajectory], [undiverged], steps, {"start": start, "target": start}, {}
+    )
+
+
+def test_every_recorded_learner_has_its_own_also_beyond_one_batch(monkeypatch):
+    monkeypatch.setattr(module, "_BATCH", 4)
+    weights = [[0.9, 0.5, 0.2], [0.9, 0.7, 1e-3]]
+    learners = [[START.replace(old_weight=w, new_mean=[2.4, w]) for w in path] for path in weights]
+    tree = tree_of(learners, START)
     found = forward_kl(tree, "trajectory")
     assert found.dims == ("objective", "chain", "draw", "step")
     assert found.attrs["units"] == "nat"
-    np.testing.assert_allclose(found.isel(step=0), 0.0, atol=1e-12)
-    at = dict(objective=1, chain=0, draw=2, step=2)
-    learner = START.recorded(
-        {k: v.isel(at).to_numpy() for k, v in tree["trajectory"].data_vars.items() if k in START.arrays()}
-    )
     with jax.enable_x64(True):
-        np.testing.assert_allclose(found.isel(at), metrics.forward_kl(learner, START), rtol=1e-12)
-    np.testing.assert_array_equal(forward_kl(tree, "final"), found.isel(step=-1))
-    flow = gradient_flow([objectives.sft()], START, target, times=[0.0, 1.0, 2.0])
-    assert forward_kl(flow, "population").dims == ("objective", "time")
-    assert np.all(np.diff(forward_kl(flow, "population")) > 0.0)
+        exact = [[float(metrics.forward_kl(one, START)) for one in path] for path in learners]
+    np.testing.assert_allclose(found[0, 0], exact, rtol=1e-12)
+    assert np.ptp(exact) > 1.0
+    np.testing.assert_allclose(forward_kl(tree, "final"), found.isel(step=-1), rtol=1e-12)
 
 
-def test_it_is_there_for_tasks_and_nan_where_a_replicate_diverged():
-    tree = train([objectives.sft(task="new", replay={"a": 0.2})], TASKS, TASKS, **SETTINGS)
-    assert np.all(np.diff(forward_kl(tree, "trajectory").isel(objective=0, chain=0).mean("draw")) > 0.0)
-    tree = train([objectives.sft()], START, START, **SETTINGS | {"learning_rate": 1e8})
-    assert results.converged(tree).sum() == 0
-    assert np.isnan(forward_kl(tree, "final")).all()
-    assert np.all(forward_kl(tree, "trajectory").isel(step=0) == 0.0)
+def test_it_is_there_for_tasks():
+    found = forward_kl(tree_of([[TASKS, MOVED]], TASKS), "trajectory")
+    with jax.enable_x64(True):
+        exact = float(metrics.forward_kl(MOVED, TASKS))
+    np.testing.assert_allclose(found[0, 0, 0], [0.0, exact], rtol=1e-10, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("start", "extra", "words"),
-    [
-        (START.replace(covariance=None), {"dimension": 5}, "recorded parameters"),
-        (START.replace(new_covariance=2.0), {}, "one covariance"),
-    ],
-)
-def test_what_has_none_is_refused(start, extra, words):
-    tree = train([objectives.sft()], start, start, **SETTINGS, **extra)
-    with pytest.raises(InputError, match=words):
+def test_it_is_nan_where_a_replicate_diverged():
+    tree = tree_of([[START, START], [START, START]], START)
+    tree["final"]["old_mean"][0, 0, 1] = np.nan
+    np.testing.assert_array_equal(np.isnan(forward_kl(tree, "final"))[0, 0], [False, True])
+
+
+def test_what_has_none_is_refused():
+    tree = tree_of([[START]], START)
+    del tree["final"]["old_mean"]
+    with pytest.raises(InputError, match="recorded parameters; final has no old_mean"):
         forward_kl(tree, "final")
+    tree["trajectory"]["scale"] = tree["trajectory"]["old_logit"]
+    with pytest.raises(InputError, match="trained covariances"):
+        forward_kl(tree, "trajectory")
+    two = START.replace(new_covariance=2.0)
+    with pytest.raises(InputError, match="one covariance"):
+        forward_kl(tree_of([[two]], two), "final")
 
 
 def ends_of(start, target):
@@ -113,12 +128,14 @@ def ends_of(start, target):
     return kl.to_numpy(), end["old_weight"].to_numpy(), end["retention"].to_numpy()
 
 
+@pytest.mark.slow
 def test_it_orders_objectives_as_forgetting_does_where_the_means_start_right():
     target = TwoMode.on_axis(0.5, 6.0)
     kl, weight, kept = ends_of(target.displaced(0.9), target)
     assert list(np.argsort(kl)) == list(np.argsort(-weight)) == list(np.argsort(-kept))
 
 
+@pytest.mark.slow
 def test_it_does_not_where_an_old_mode_moves_or_a_new_one_is_learnt():
     target = TwoMode.on_axis(0.5, 4.0)
     kl, weight, _ = ends_of(target.displaced(0.9, new_gap=1.5), target)
