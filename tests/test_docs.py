@@ -11,7 +11,7 @@ import mixture_models
 ROOT = Path(__file__).parent.parent
 # Trainings and measurements of other examples in other sizes.
 SLOW = {
-    *("measurement.md-2", "measurement.md-3", "measurement.md-4"),
+    *("measurement.md-3", "measurement.md-4", "measurement.md-5"),
     *("objectives.md-0", "objectives.md-3", "sweeps.md-0", "sweeps.md-1"),
 }
 EXAMPLES = [

@@ -13,6 +13,7 @@ from analyses.core import tables
 from inference import results
 from inference.comparison import replicates as comparison
 from inference.comparison.deviation import deviation, discretisation
+from inference.comparison.forward_kl import forward_kl
 from inference.exact.descent import population_descent
 from inference.exact.flow import gradient_flow
 from inference.exact.population import Parameters, has_exact
@@ -33,7 +34,8 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         `inference.comparison.replicates`) and ``/coverage_comparison`` (of ``old_coverage``) and, for the
         objectives with an exact form, ``/population`` (the gradient flow), ``/descent`` (the exact gradient
         in steps of training), ``/deviation`` (how far the trainings stray from it) and ``/theory``. Where the
-        flow cannot be followed the attribute ``no_exact_side`` says why.
+        flow cannot be followed the attribute ``no_exact_side`` says why. Groups that record the parameters of
+        two modes have ``forward_kl``, of the start from the learner.
     """
     chosen = [objectives.parse(text) for text in settings.objectives]
     start, target, dimension = settings.placed(chosen)
@@ -64,6 +66,10 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         else:
             for name, group in groups.items():
                 tree[name] = xr.DataTree(group)
+    if "old_mean" in tree["final"] and not {"scale", "old_scale", "new_scale"} & set(tree["final"].data_vars):
+        for name in {"trajectory", "population", "descent"} & set(tree.children):
+            tree[name]["forward_kl"] = forward_kl(tree, name)
+        tree["final"]["forward_kl"] = tree["trajectory"]["forward_kl"].isel(step=-1, drop=True)
     return tree
 
 
@@ -113,11 +119,23 @@ def _drift_bounds(exact: Sequence[Objective], flow: xr.Dataset, target: TwoMode)
     return results.describe(xr.Dataset({"old_drift_bound": (("objective", "time"), bounds)}, coords))
 
 
+# What the summary says mean and interval of.
+_MEANS = (
+    "old_weight",
+    "retention",
+    "old_coverage",
+    "peak_old_drift",
+    "old_drift",
+    "new_gap",
+    "forward_kl",
+)
+
+
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: means and intervals of what is left and what has moved.
 
     Columns ``X``, ``X_lower``, ``X_upper`` for the final ``old_weight``, ``retention``, ``old_coverage``,
-    ``old_drift`` and ``new_gap`` and for ``peak_old_drift``; ``probability_retains_more`` and
+    ``old_drift``, ``new_gap`` and ``forward_kl`` and for ``peak_old_drift``; ``probability_retains_more`` and
     ``retention_difference``, ``probability_covers_more`` and ``old_coverage_difference`` against the first
     objective; ``mean_displacement`` with its ``_error``; ``deviation``, ``noise_limit`` and
     ``discretisation`` where there is an exact form; ``num_diverged``, left out of the rest.
@@ -128,7 +146,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     peak = tree["trajectory"].to_dataset()["old_drift"].max("step", skipna=False).where(kept)
     columns: dict[str, Any] = {}
     for name, values in {**final, "peak_old_drift": peak}.items():
-        if name in ("old_weight", "retention", "old_coverage", "peak_old_drift", "old_drift", "new_gap"):
+        if name in _MEANS:
             columns |= tables.interval_columns(str(name), values)
     for group, verb, variable in (
         ("comparison", "retains", "retention"),
@@ -184,6 +202,7 @@ def table(tree: xr.DataTree) -> RenderableType:
             ("final old drift", "old_drift", tables.with_interval),
             ("old drift of the mean displacement", "mean_displacement", tables.with_error),
             ("final new gap", "new_gap", tables.with_interval),
+            ("final forward KL of the start [nat]", "forward_kl", tables.with_interval),
             (
                 f"probability to retain more than {first}",
                 "probability_retains_more",
@@ -211,8 +230,9 @@ def table(tree: xr.DataTree) -> RenderableType:
             "behaviour left, as seen along the axis between the tasks. Old coverage: the learner's share at "
             "the target's old mode, 0 where it left that mode in any direction. Drift and gap are "
             "Mahalanobis distances. The norm of a noisy displacement has a floor; that of the mean "
-            "displacement, given with its root mean square error, has almost none. The deviation is the "
-            "largest of any parameter at any recorded step, beside what noise alone explains."
+            "displacement, given with its root mean square error, has almost none. The forward KL is "
+            "KL(start ‖ learner), on all samples. The deviation is the largest of any parameter at any "
+            "recorded step, beside what noise alone explains."
         ),
     )
 

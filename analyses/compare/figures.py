@@ -23,13 +23,15 @@ _BESIDE: figures.Look = {"color": "black", "linestyle": (0, (6, 2)), "linewidth"
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``old_drift``, ``frontier`` and, where learners have one, ``old_weight``."""
+    """Return ``old_drift``, ``frontier``, and of two modes ``old_weight`` and ``forward_kl``."""
     kept = tree["trajectory"].to_dataset().where(results.converged(tree))
     styles = figures.line_style([str(name) for name in kept["objective"].to_numpy()])
     with figures.style():
         drawn = {"old_drift": _plot_drift(tree, kept, styles), "frontier": _plot_frontier(kept, styles)}
         if "old_weight" in kept:
             drawn["old_weight"] = _plot_weight(tree, kept, styles)
+        if "forward_kl" in kept:
+            drawn["forward_kl"] = _plot_forward_kl(tree, kept, styles)
     return drawn
 
 
@@ -107,15 +109,17 @@ def _legend(tree: xr.DataTree, bounded: bool) -> list[Line2D | Patch]:
     return [*handles, Line2D([], [], color="0.85", linewidth=0.8, label="the other objectives")]
 
 
-def _exact(tree: xr.DataTree, group: str, variable: str, objective: str) -> list[xr.DataArray]:
-    """Return an objective's curve of a group, or none where it has none."""
+def _exact(
+    tree: xr.DataTree, group: str, variable: str, objective: str, *, positive: bool = True
+) -> list[xr.DataArray]:
+    """Return an objective's curve of a group, for a log axis where it is positive; none where it has none."""
     if group not in tree.children or variable not in tree[group].data_vars:
         return []
     values = tree[group].to_dataset()[variable].dropna("objective", how="all")
     if objective not in values["objective"]:
         return []
     curve = values.sel(objective=objective)
-    return [curve.where(curve > 0.0)]
+    return [curve.where(curve > 0.0) if positive else curve]
 
 
 def _plot_weight(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
@@ -140,21 +144,55 @@ def _plot_drift(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> 
     return figure
 
 
+def _draw_paths(
+    axes: Axes, kept: xr.Dataset, styles: figures.Styles, across: str, up: str, width: float = 1.2
+) -> None:
+    """Draw each objective's mean over training, and its end with intervals, one variable against another."""
+    for objective, look in styles.items():
+        x, y = (kept[variable].sel(objective=objective) for variable in (across, up))
+        path = [values.mean(["chain", "draw"], skipna=True) for values in (x, y)]
+        axes.plot(*path, color=look["color"], linestyle=look["linestyle"], alpha=0.6, linewidth=width)
+        end = [float(values[-1]) for values in path]
+        spans = [
+            np.abs(interval(values.isel(step=-1)).to_numpy() - mean)[:, None]
+            for values, mean in zip((x, y), end, strict=True)
+        ]
+        marker: figures.Look = {
+            "fmt": look["marker"],
+            "color": look["color"],
+            "markersize": 5,
+            "capsize": 3,
+        }
+        axes.errorbar(end[0], end[1], xerr=spans[0], yerr=spans[1], label=objective, **marker)
+
+
+def _plot_forward_kl(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> Figure:
+    figure, panels = plt.subplots(1, 2, figsize=(9.4, 4.6), sharex=True)
+    paths = {name: {**look, "linestyle": "-"} for name, look in styles.items()}
+    exact = False
+    for axes, name in zip(panels, ("old_weight", "retention"), strict=True):
+        _draw_paths(axes, kept, paths, "forward_kl", name, width=3.5)
+        for objective in styles:
+            curves = [_exact(tree, "population", v, objective, positive=False) for v in ("forward_kl", name)]
+            if all(curves):
+                exact = True
+                axes.plot(curves[0][0], curves[1][0], color="black", linestyle=":", linewidth=1.0)
+        axes.set(xlabel=figures.label(kept["forward_kl"]) + "\nfarther from the start →")
+        axes.set_ylabel(figures.label(kept[name]))
+        axes.set_xlim(left=0.0)
+        axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
+    words = f"path: mean over training, point: end with {100 * interval_probability():g} % interval"
+    words += ", dotted: exact flow" if exact else ""
+    figure.suptitle(f"Forgetting against the forward KL of the start from the learner\n{words}", fontsize=10)
+    figures.legend_below(figure, *panels[0].get_legend_handles_labels(), fontsize=9)
+    return figure
+
+
 def _plot_frontier(kept: xr.Dataset, styles: figures.Styles) -> Figure:
     shown = [name for name in ("retention", "old_coverage", "old_drift") if name in kept]
     figure, panels = plt.subplots(1, len(shown), figsize=(4.5 * len(shown), 4.4), squeeze=False)
     for axes, name in zip(panels[0], shown, strict=True):
-        for objective, look in styles.items():
-            x, y = (kept[variable].sel(objective=objective) for variable in ("new_gap", name))
-            path = [values.mean(["chain", "draw"], skipna=True) for values in (x, y)]
-            axes.plot(*path, color=look["color"], linestyle=look["linestyle"], alpha=0.6, linewidth=1.2)
-            end = [float(values[-1]) for values in path]
-            spans = [
-                np.abs(interval(values.isel(step=-1)).to_numpy() - mean)[:, None]
-                for values, mean in zip((x, y), end, strict=True)
-            ]
-            marker = {"fmt": look["marker"], "color": look["color"], "markersize": 5, "capsize": 3}
-            axes.errorbar(*end, xerr=spans[0], yerr=spans[1], label=objective, **marker)
+        _draw_paths(axes, kept, styles, "new_gap", name)
         axes.set(xlabel=figures.label(kept["new_gap"]) + "\nlearnt →", ylabel=figures.label(kept[name]))
         # Behaviour can be newer than the new task's own: retention is then below 0.
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), None if name == "old_drift" else 1.0)

@@ -15,6 +15,11 @@ MEANINGS = {
         "How far the learner's old mode is from where it was right. It stays low where training holds it in "
         "place. The dotted line is the exact flow, which has no noise."
     ),
+    "forward_kl": (
+        "What is kept against the forward KL of the start from the learner. If this KL alone decided what is "
+        "forgotten, all paths would lie on one curve. An old mode that moves and a new one that is learnt "
+        "raise it too, whatever becomes of the old weight."
+    ),
     "frontier": (
         "What is kept against what is learnt: a path goes from the start to the point at its end. Of two "
         "objectives that learnt as much, the one that kept more forgot less."

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 
 from analyses.compare_runs.shared import columns_of, title_of
 from analyses.core import figures, tables
+from inference.comparison.runs import DISTANCE
 from inference.intervals import interval_probability
 
 # What is compared of a task.
@@ -25,7 +26,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     task more weight is more learnt, not less forgotten.
     """
     data = tree["comparison"].to_dataset()
-    columns = columns_of(data, [name for name in ("old_weight", *_OF_TASKS) if name in data])
+    columns = columns_of(data, [name for name in ("old_weight", *_OF_TASKS, DISTANCE) if name in data])
     frame = xr.Dataset(columns).reset_coords(drop=True)
     return frame.to_dataframe(dim_order=["run", "task"]).reset_index("task")
 
@@ -42,6 +43,9 @@ def table(tree: xr.DataTree) -> RenderableType:
     heads = ["run", "task", "weight", "P(kept\nmore)"] + ["drift", "P(drifted\nless)"] * with_drift
     heads += ["verdict:\nweights", "\ndrifts"][: 1 + with_drift]
     compared = list(_OF_TASKS)[: 1 + with_drift]
+    left = range(len(heads) - 1 - with_drift, len(heads))
+    with_kl = DISTANCE in frame
+    heads += ["forward KL\n[nat]", "P(closer to\nthe base)", "verdict:\nKL"] * with_kl
     rows, ends = [], set()
     for place, (name, row) in enumerate(frame.iterrows()):
         opens = row["task"] == tasks[0]
@@ -50,10 +54,16 @@ def table(tree: xr.DataTree) -> RenderableType:
             cells.append(tables.with_interval(dict(row), variable))
             cells.append("" if name == first else tables.number(row[f"{variable}_better"]))
         cells += [tables.verdict(row[f"{variable}_words"]) if opens else "" for variable in compared]
+        if with_kl:
+            known = [
+                tables.with_interval(dict(row), DISTANCE),
+                "" if name == first else tables.number(row[f"{DISTANCE}_better"]),
+                tables.verdict(row[f"{DISTANCE}_words"]),
+            ]
+            cells += known if opens else [""] * len(known)
         rows.append(cells)
         if row["task"] == tasks[-1]:
             ends.add(place)
-    left = range(len(heads) - 1 - with_drift, len(heads))
     return tables.Grid(heads, rows, title_of(tree), caption, keys=2, left=left, ends=ends)
 
 

@@ -9,11 +9,19 @@ import xarray as xr
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analyses.compare_runs import by_task, two_modes
+from analyses.compare_runs import by_task, forward_kl, two_modes
+from analyses.compare_runs.shared import NAMES
 from analyses.core import outputs
 from analyses.core.settings import BaseSettings, each, setting, text
 from inference import results
-from inference.comparison.runs import KINDS, compare_runs, compared, compared_draws, verdicts
+from inference.comparison.runs import (
+    DISTANCE,
+    KINDS,
+    compare_runs,
+    compared,
+    compared_draws,
+    verdicts,
+)
 from mixture_models.validation import InputError, not_negative, number
 
 
@@ -31,6 +39,9 @@ class Settings(BaseSettings):
     gain: float | None = setting(number, "New gap at which runs are matched.", None)
     weight_rope: float = setting(not_negative, "Differences of a weight within it count as none.", 0.0)
     drift_rope: float = setting(not_negative, "Differences of a drift within it count as none.", 0.0)
+    kl_rope: float = setting(
+        not_negative, "Differences of the forward KL within it count as none [nat].", 0.0
+    )
 
 
 def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
@@ -58,10 +69,10 @@ def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
                 f"{outputs.MARKER} in it"
             )
     trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
-    ropes = {
-        name: settings.weight_rope if KINDS[name] == "weight" else settings.drift_rope
-        for name in compared(next(iter(trees.values())))
-    }
+    widths = {"weight": settings.weight_rope, "drift": settings.drift_rope, "kl": settings.kl_rope}
+    ropes = {name: widths[KINDS[name]] for name in compared(next(iter(trees.values())))}
+    if settings.kl_rope > 0.0 and DISTANCE not in ropes:
+        raise InputError("runs that were measured without answers have no forward KL, and so no rope of it")
     if settings.drift_rope > 0.0 and not any(KINDS[name] == "drift" for name in ropes):
         raise InputError("runs that were measured from scores have no drift, and so no rope of it")
     tree = compare_runs(trees, at=settings.at, gain=settings.gain, rope=ropes)
@@ -80,7 +91,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a run (and task): weight and drift with intervals, and how it compares with the first.
 
     ``X_equivalent``, the probability of practical equivalence, is there where a rope was given, and drift
-    where runs were measured from samples.
+    where runs were measured from samples; the forward KL where all were measured with answers.
     """
     frame: pd.DataFrame = _shown_by(tree).summary(tree)
     return frame
@@ -93,20 +104,21 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 
 def remarks(tree: xr.DataTree) -> list[str]:
-    """Return one sentence for each run whose weight or drift is not measured well."""
+    """Return one sentence for each run whose weight, drift or forward KL is not measured well."""
     data = tree["comparison"].to_dataset()
     # Of tasks by name the old weight is a sum of weights, and its verdict theirs.
-    said = ("weight", "task_drift") if "task" in data.dims else ("old_weight", "old_drift")
+    own = ("weight", "task_drift") if "task" in data.dims else ("old_weight", "old_drift")
+    said = (*own, DISTANCE)
     found = []
     for run in data["run"].to_numpy():
         for name in (one for one in said if one in data):
             words = str(data[f"{name}_words"].sel(run=run).item())
             if words != "good":
-                found.append(f"The {name.replace('_', ' ')} of {run} is {words}.")
+                found.append(f"The {NAMES.get(name, name.replace('_', ' '))} of {run} is {words}.")
     return found
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figure ``runs``: weight and drift against the new gap, or of every task."""
+    """Return ``runs``, weight and drift against the new gap or of every task, and perhaps ``forward_kl``."""
     drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
-    return drawn
+    return drawn | forward_kl.plot(tree)

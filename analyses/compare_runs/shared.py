@@ -5,13 +5,17 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
-from inference.comparison.runs import KINDS
+from inference.comparison.runs import DISTANCE, KINDS
+
+#: What compared variables are called, where not by their name.
+NAMES = {DISTANCE: "forward KL"}
 
 
 def columns_of(data: xr.Dataset, names: Iterable[str]) -> dict[str, xr.DataArray]:
     """Return what a summary says of compared variables: values, intervals, and how the first run compares.
 
-    ``X_better`` is the probability of a larger weight or a smaller drift, ``X_equivalent`` that of practical
+    ``X_better`` is the probability of a larger weight, a smaller drift or a smaller forward KL,
+    ``X_equivalent`` that of practical
     equivalence, where a rope was given: within one of no width nothing lies.
     """
     against = data.isel(other=0, drop=True)

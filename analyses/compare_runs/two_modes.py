@@ -9,12 +9,19 @@ from rich.console import RenderableType
 
 from analyses.compare_runs.shared import columns_of, title_of, untrusted
 from analyses.core import checkpoint_axis, figures, tables
-from inference.comparison.runs import COMPARED
+from inference.comparison.runs import COMPARED, DISTANCE
 from inference.intervals import interval, interval_probability
+
+# What the caption says of runs that were measured from scores, without a forward KL and with one.
+_OF_SCORES = (
+    " Scores see no drift: the old weight alone is compared.",
+    " Scores see no drift. The forward KL is that of the base from the run, of answers to the new task's "
+    "prompts; runs that share the answers vary together: their difference is known better than is said.",
+)
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row a run: weight and drift with intervals, and how it compares with the first run.
+    """Return one row a run: weight, drift and forward KL, and how it compares with the first run.
 
     ``X_equivalent``, the probability of practical equivalence, is there where a rope was given, and drift
     where runs were measured from samples.
@@ -61,16 +68,33 @@ def table(tree: xr.DataTree) -> RenderableType:
             ("probability of practical equivalence ", "old_drift_equivalent", against_first(tables.plain)),
             (f"old drift minus that of {first}", "old_drift_difference", against_first(tables.with_interval)),
             ("verdict on it ", "old_drift_words", _verdict),
+            ("forward KL [nat]", DISTANCE, tables.with_interval),
+            (
+                f"probability to be closer to the base than {first}",
+                f"{DISTANCE}_better",
+                against_first(tables.plain),
+            ),
+            (
+                "probability of practical equivalence  ",
+                f"{DISTANCE}_equivalent",
+                against_first(tables.plain),
+            ),
+            (
+                f"forward KL minus that of {first}",
+                f"{DISTANCE}_difference",
+                against_first(tables.with_interval),
+            ),
+            ("verdict on it  ", f"{DISTANCE}_words", _verdict),
             ("share of draws that reach the level", "reached", tables.plain),
         ],
         title=title_of(tree),
         caption=f"Mean and {100 * interval_probability():g} % interval of the posterior."
-        + ("" if "old_drift" in frame else " Scores see no drift: the old weight alone is compared."),
+        + ("" if "old_drift" in frame else _OF_SCORES[DISTANCE in frame]),
     )
 
 
 def _compared(tree: xr.DataTree) -> list[str]:
-    return [name for name in COMPARED if name in tree["comparison"]]
+    return [name for name in (*COMPARED, DISTANCE) if name in tree["comparison"]]
 
 
 def _verdict(row: tables.Row, name: str) -> str:

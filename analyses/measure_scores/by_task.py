@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analyses.core import checkpoint_axis, figures, tables
+from analyses.measure_scores import forward_kl
 from inference.intervals import interval_probability
 
 
@@ -20,6 +21,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     }
     if "old_weight" in posterior:
         columns |= tables.interval_columns("old_weight", posterior["old_weight"])
+    columns |= forward_kl.columns(tree)
     frame = xr.Dataset(columns).reset_coords(drop=True)
     return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
 
@@ -30,7 +32,9 @@ def table(tree: xr.DataTree) -> tables.Grid:
         f"Mean and {100 * interval_probability():g} % interval. The references are taken as they are: that a "
         "task's behaviour has moved is not seen, so there is no drift."
     )
+    caption += forward_kl.caption(tree)
     tasks = list(tree["posterior"]["task"].to_numpy())
+    kl_heads = forward_kl.heads(tree)
     rows, ends = [], set()
     for place, (name, row) in enumerate(summary(tree).iterrows()):
         opens = row["task"] == tasks[0]
@@ -42,11 +46,12 @@ def table(tree: xr.DataTree) -> tables.Grid:
                 tables.with_interval(dict(row), "weight"),
                 tables.number(row["task_information"]),
                 tables.verdict(row["words"]) if opens else "",
+                *(forward_kl.cells(tree, dict(row)) if opens else [""] * len(kl_heads)),
             ]
         )
         if row["task"] == tasks[-1]:
             ends.add(place)
-    heads = ["", "task", "samples", "weight", "information", "verdict"]
+    heads = ["", "task", "samples", "weight", "information", "verdict", *kl_heads]
     title = "What is left of every task, by scores, by checkpoint"
     return tables.Grid(heads, rows, title, caption, keys=2, left={5}, ends=ends)
 

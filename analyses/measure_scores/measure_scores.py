@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -12,10 +13,14 @@ from rich.console import RenderableType
 
 from analyses.core import tables
 from analyses.core.settings import BaseSettings, each, setting, text, texts
-from analyses.measure_scores import by_task, two_modes
-from inference.measurement.scores.files import COLUMNS, read_scores
+from analyses.measure_scores import by_task, forward_kl, two_modes
+from inference.measurement.scores.answers import SAMPLED_FROM
+from inference.measurement.scores.files import COLUMNS, read_answers, read_scores
 from inference.measurement.scores.measure_scores import measure_scores, prior_shapes
-from mixture_models.validation import InputError, integer, path_of
+from mixture_models.validation import InputError, integer, one_of, path_of
+
+# The columns of answers that are read unless others are named.
+ANSWER_COLUMNS = {"log_base": "base_log_likelihood", "log_run": "run_log_likelihood"}
 
 
 def _named(name: str, value: object) -> tuple[str, ...]:
@@ -59,6 +64,30 @@ class Settings(BaseSettings):
         None,
         show="checkpoint; where there is none, each file is a checkpoint",
     )
+    sampled_from: str | None = setting(
+        partial(one_of, known=SAMPLED_FROM),
+        "Whose answers to the new task's prompts give the forward KL: base or run.",
+        None,
+        show="no forward KL",
+    )
+    answers: tuple[Path, ...] = setting(
+        each(path_of),
+        "File of these answers, a row an answer; repeated. Of the run they may be the samples.",
+        (),
+        metavar="FILE",
+    )
+    base_column: str = setting(
+        text, "Column of the answers' log-likelihoods under the base [nat].", ANSWER_COLUMNS["log_base"]
+    )
+    run_column: str = setting(
+        text, "Column of the answers' log-likelihoods under the run [nat].", ANSWER_COLUMNS["log_run"]
+    )
+    prompt_column: str | None = setting(
+        text, "Column of the answers' prompts.", None, show="answers count as independent"
+    )
+    token_column: str | None = setting(
+        text, "Column of the answers' numbers of tokens.", None, show="no forward KL a token"
+    )
     weight_prior: tuple[float, float] = setting(
         lambda name, shapes: prior_shapes(shapes),
         "Shapes of the Beta prior of the old weight, each at least 1.",
@@ -81,14 +110,45 @@ def run(settings: Settings) -> xr.DataTree:
             "columns are an old_column and a new_column, or several NAME=COLUMN; got "
             f"{', '.join(both.values())} and {', '.join(settings.column)}"
         )
+    answers = _answers(settings)
     scores = read_scores(settings.files, columns=named or both, checkpoint=settings.checkpoint_column)
     return measure_scores(
         scores,
         new_task=settings.new_task,
+        **answers,
         weight_prior=settings.weight_prior,
         num_draws=settings.num_draws,
         seed=settings.seed,
     )
+
+
+def _answers(settings: Settings) -> dict[str, Any]:
+    """Return the answers that give the forward KL, as `measure_scores` takes them."""
+    given = {
+        "answers": settings.answers,
+        "base_column": settings.base_column != ANSWER_COLUMNS["log_base"],
+        "run_column": settings.run_column != ANSWER_COLUMNS["log_run"],
+        "prompt_column": settings.prompt_column,
+        "token_column": settings.token_column,
+    }
+    if settings.sampled_from is None:
+        if useless := [name for name, value in given.items() if value]:
+            raise InputError(f"{useless[0]} needs sampled_from, whose answers they are; got none")
+        return {}
+    if settings.sampled_from == "base" and not settings.answers:
+        raise InputError(
+            "answers of the base must be in files of their own, for the samples are the run's; got no answers"
+        )
+    columns = {"log_base": settings.base_column, "log_run": settings.run_column}
+    if settings.token_column is not None:
+        columns["tokens"] = settings.token_column
+    numbers, prompts = read_answers(
+        settings.answers or settings.files,
+        columns=columns,
+        prompt=settings.prompt_column,
+        checkpoint=settings.checkpoint_column,
+    )
+    return {**numbers, "prompts": prompts, "sampled_from": settings.sampled_from}
 
 
 def _shown_by(tree: xr.DataTree) -> ModuleType:
@@ -109,12 +169,20 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 
 def remarks(tree: xr.DataTree) -> list[str]:
-    """Return one sentence for each checkpoint whose verdict is not ``good``."""
-    words = tree["summary"]["words"]
-    return tables.remarks(pd.Series(words.to_numpy(), index=words["checkpoint"].to_numpy()))
+    """Return one sentence for each checkpoint and verdict that is not ``good``."""
+    said = tree["summary"].to_dataset()
+    names = said["checkpoint"].to_numpy()
+    found = tables.remarks(pd.Series(said["words"].to_numpy(), index=names))
+    if "kl_words" in said:
+        found += [
+            f"The forward KL of checkpoint {name} is {words}."
+            for name, words in zip(names, said["kl_words"].to_numpy(), strict=True)
+            if words != "good"
+        ]
+    return found
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
-    """Return the figures ``old_weight`` and ``density``, or of several tasks ``weight``."""
+    """Return ``old_weight`` and ``density``, or of tasks ``weight``, and ``forward_kl`` if measured."""
     drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
-    return drawn
+    return drawn | forward_kl.plot(tree)

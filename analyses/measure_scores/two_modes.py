@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analyses.core import checkpoint_axis, figures, tables
+from analyses.measure_scores import forward_kl
 from inference.intervals import interval, interval_kind, interval_probability
 
 # Checkpoints whose density is drawn.
@@ -14,7 +15,7 @@ _MOST_DENSITIES = 8
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row a checkpoint: mean, sd and interval of the old weight, and the verdict in words."""
+    """Return one row a checkpoint: mean, sd and interval of the old weight, verdict, and the forward KL."""
     stats = tree["summary"].to_dataset()
     lower, upper = _limits(tree)
     columns = {
@@ -26,6 +27,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         "information": stats["information"].to_numpy(),
         "words": stats["words"].to_numpy(),
     }
+    columns |= {name: values.to_numpy() for name, values in forward_kl.columns(tree).items()}
     return pd.DataFrame(columns, index=pd.Index(stats["checkpoint"].to_numpy(), name="checkpoint"))
 
 
@@ -53,12 +55,17 @@ def table(tree: xr.DataTree) -> tables.Grid:
             tables.with_interval(dict(row), "old_weight"),
             tables.number(row["information"]),
             tables.verdict(row["words"]),
+            *forward_kl.cells(tree, dict(row)),
         ]
         for name, row in summary(tree).iterrows()
     ]
-    heads = ["", "samples", "old weight", "information", "verdict"]
+    heads = ["", "samples", "old weight", "information", "verdict", *forward_kl.heads(tree)]
     return tables.Grid(
-        heads, rows, "What is left of the old task, by scores, by checkpoint", caption, left={4}
+        heads,
+        rows,
+        "What is left of the old task, by scores, by checkpoint",
+        caption + forward_kl.caption(tree),
+        left={4},
     )
 
 

@@ -17,10 +17,22 @@ from mixture_models.validation import InputError, number
 #: What is compared of two modes, and of tasks by name: variables of ``/posterior``.
 COMPARED, OF_TASKS = ("old_weight", "old_drift"), ("weight", "task_drift")
 
+#: What is compared beside them, where all runs were measured with answers to the new task's prompts.
+DISTANCE = "forward_kl"
+
+#: All of these.
+KNOWN = (*COMPARED, *OF_TASKS, DISTANCE)
+
 results.register(**{name: VARIABLES[name] for name in OF_TASKS})
 
-#: Whether a compared variable is a weight, of which more is better, or a drift: so is its verdict.
-KINDS = {"old_weight": "weight", "old_drift": "drift", "weight": "weight", "task_drift": "drift"}
+#: Whether a compared variable is a weight, of which more is better, a drift, or a KL: so is its verdict.
+KINDS = {
+    "old_weight": "weight",
+    "old_drift": "drift",
+    "weight": "weight",
+    "task_drift": "drift",
+    DISTANCE: "kl",
+}
 
 # What was measured, by the kind of a result.
 _MEASURED = {
@@ -58,7 +70,10 @@ def compare_runs(
     the sum over the others; its drift is then the new gap.
 
     Scores say nothing of drift and of the new gap: of runs that `inference.measure_scores` measured, weights
-    alone are compared, at a checkpoint. That their scores are of the same references is not checked.
+    alone are compared, at a checkpoint. That their scores are of the same references is not checked. Where
+    all of them have a forward KL it is compared too, from independent answers: those of runs that were
+    measured from the same answers of the base vary together, and the interval of their difference is then too
+    wide.
 
     Args:
         trees: measured runs by name; each the result of `inference.measure`, or each of
@@ -68,7 +83,7 @@ def compare_runs(
         gain: the new gap at which runs are matched [Mahalanobis]; None is the smallest that every run
             reaches with 94.5 % probability (with ArviZ's default intervals).
         rope: half width of the region of practical equivalence, one number or one for each of the compared
-            variables: weights [1] and drifts [Mahalanobis].
+            variables: weights [1], drifts [Mahalanobis] and the forward KL [nat].
 
     Returns:
         DataTree with ``/comparison`` over (run, other): for each compared variable ``X_probability_larger``,
@@ -102,7 +117,8 @@ def compare_runs(
                 f"runs must all be measured alike; {names[0]} was from {_MEASURED[kind]} and {name} from "
                 f"{_MEASURED[str(tree.attrs.get('kind'))]}"
             )
-    chosen = compared(first)
+    every = [set(compared(tree)) for tree in trees.values()]
+    chosen = tuple(name for name in compared(first) if all(name in one for one in every))
     if kind in _OF_SCORES and (at == "matched_gain" or gain is not None):
         raise InputError("runs that were measured from scores have no new gap and cannot be compared at one")
     _check_references(trees)
@@ -152,11 +168,11 @@ def compare_runs(
 
 
 def compared(tree: xr.DataTree) -> tuple[str, ...]:
-    """Return what can be compared of a run: of scores weights alone, of another tree nothing."""
+    """Return what can be compared of a run: of scores no drift, of another tree nothing."""
     if tree.attrs.get("kind") not in _MEASURED or "posterior" not in tree.children:
         return ()
     found = tree["posterior"].to_dataset()
-    return tuple(name for name in (*COMPARED, *OF_TASKS) if name in found)
+    return tuple(name for name in KNOWN if name in found)
 
 
 def compared_draws(tree: xr.DataTree) -> xr.Dataset:
@@ -166,9 +182,10 @@ def compared_draws(tree: xr.DataTree) -> xr.Dataset:
 
 
 def verdicts(tree: xr.DataTree) -> xr.Dataset:
-    """Return ``weight_words`` and, of samples, ``drift_words`` over the checkpoints of a measured run."""
+    """Return ``weight_words``, of samples ``drift_words``, and ``kl_words``, over checkpoints of a run."""
     if tree.attrs["kind"] in _OF_SCORES:
-        return tree["summary"].to_dataset()[["words"]].rename(words="weight_words")
+        found = tree["summary"].to_dataset()
+        return found[["words", *({"kl_words"} & set(found))]].rename(words="weight_words")
     return tree["sample_stats"].to_dataset()[["weight_words", "drift_words"]]
 
 
@@ -218,14 +235,13 @@ def _words(words: np.ndarray) -> str:
 
 def _ropes(rope: float | Mapping[str, float], chosen: tuple[str, ...]) -> dict[str, float]:
     given = dict(rope) if isinstance(rope, Mapping) else dict.fromkeys(chosen, rope)
-    known = (*COMPARED, *OF_TASKS)
-    unknown = set(given) - set(known)
+    unknown = set(given) - set(KNOWN)
     if unknown:
-        raise InputError(f"rope may name {', '.join(known)}; got {', '.join(sorted(unknown))}")
-    widths = {name: number(f"rope of {name}", given.get(name, 0.0)) for name in known}
+        raise InputError(f"rope may name {', '.join(KNOWN)}; got {', '.join(sorted(unknown))}")
+    widths = {name: number(f"rope of {name}", given.get(name, 0.0)) for name in KNOWN}
     if min(widths.values()) < 0.0:
         raise InputError(f"rope must be at least 0; got {min(widths.values()):g}")
-    if useless := [name for name in known if name not in chosen and widths[name] > 0.0]:
+    if useless := [name for name in KNOWN if name not in chosen and widths[name] > 0.0]:
         raise InputError(
             f"the runs have no {useless[0]}, and so no rope of it; they have {', '.join(chosen)}"
         )

@@ -32,6 +32,7 @@ register(
     method=("training method", "1"),
     learning_rate=("learning rate", "1"),
     loss=("divergence, minibatch estimate", "nat"),
+    forward_kl=("forward KL, KL(base ‖ trained)", "nat"),
     old_drift_bound=("bound of the flow's old drift", "Mahalanobis"),
     integration_error=("estimated error of the integrals", "1"),
     num_samples=("samples of the checkpoint", "1"),

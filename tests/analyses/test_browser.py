@@ -127,7 +127,7 @@ def test_it_is_dark_where_the_reader_is_and_prints_its_drawings(opened, compared
     assert page.evaluate("document.querySelector('.plot').layout.paper_bgcolor") == "#0d1117"
     page.screenshot(path=tmp_path / "dark.png", full_page=True)
     page.emulate_media(media="print", color_scheme="light")
-    assert page.locator("figure img:visible").count() == 3
+    assert page.locator("figure img:visible").count() == 4
     assert page.locator(".plot:visible").count() == 0
     page.pdf(path=tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").stat().st_size > 20_000
@@ -136,7 +136,7 @@ def test_it_is_dark_where_the_reader_is_and_prints_its_drawings(opened, compared
 def test_without_scripts_the_drawings_stand(browser, compared):
     page = browser.new_page(java_script_enabled=False)
     page.goto(f"file://{compared}")
-    assert page.locator("figure img:visible").count() == 3
+    assert page.locator("figure img:visible").count() == 4
     assert page.locator("#controls:visible").count() == 0
     page.close()
 

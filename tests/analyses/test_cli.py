@@ -34,7 +34,9 @@ def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_
     assert "final retention" in printed
     assert "nan" not in printed.lower()
     names = {"results.zarr", "summary.csv", "settings.toml", "report.html"}
-    names |= {f"{n}.{s}" for n in ("old_weight", "old_drift", "frontier") for s in ("png", "svg")}
+    names |= {
+        f"{n}.{s}" for n in ("old_weight", "old_drift", "frontier", "forward_kl") for s in ("png", "svg")
+    }
     assert {path.name for path in first.iterdir()} == names
     assert all((first / name).stat().st_size > 1000 for name in names if name.endswith(("png", "svg")))
     table = pd.read_csv(first / "summary.csv", index_col="objective")
@@ -43,6 +45,13 @@ def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_
     assert table.loc["sft", "old_weight"] == pytest.approx(
         tree["final"]["old_weight"].sel(objective="sft").mean()
     )
+    assert table.loc["sft", "forward_kl"] > table.loc["reverse_kl:replay=0.1", "forward_kl"] > 0.0
+    assert {group for group in tree.children if "forward_kl" in tree[group]} == {
+        "trajectory",
+        "final",
+        "population",
+        "descent",
+    }
 
     code, _, _ = massdrift("compare", "--config", first / "settings.toml", "--out", second, "--quiet")
     assert code == 0
@@ -71,7 +80,7 @@ def test_a_registry_entry_is_compared_and_drawn(massdrift, tmp_path):
     for group in ("trajectory", "population", "descent", "deviation"):
         found = tree[group].to_dataset().sel(objective=["sft", "dummy"])
         xr.testing.assert_equal(found.isel(objective=0, drop=True), found.isel(objective=1, drop=True))
-    for name in ("old_weight", "old_drift", "frontier"):
+    for name in ("old_weight", "old_drift", "frontier", "forward_kl"):
         assert "dummy" in (tmp_path / "out" / f"{name}.svg").read_text()
 
 

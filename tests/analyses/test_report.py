@@ -55,7 +55,7 @@ def test_several_outputs_stand_side_by_side(massdrift, outputs, tmp_path):
     assert code == 0
     page = out.read_text()
     assert "<title>massdrift: a beside other</title>" in page
-    assert page.count("<figure data-view=") == 6
+    assert page.count("<figure data-view=") == 8
     assert page.count("old_weight") >= 2
 
 

@@ -40,11 +40,16 @@ def with_labels(name: str, samples: Samples, labels: Labels) -> Samples:
         return replace(samples, prompts=None)
     if isinstance(labels, bool | str):
         raise InputError(f"the prompts of {name} must be labels, or false to ignore them; got {labels!r}")
-    of = _by_checkpoint(name, samples.names, labels)
+    of = by_checkpoint(name, samples.names, labels)
     return replace(samples, prompts=lambda index: of[index])
 
 
-def _by_checkpoint(name: str, names: list[Hashable], labels: object) -> list[np.ndarray]:
+def by_checkpoint(name: str, names: list[Hashable], labels: object) -> list[np.ndarray]:
+    """Return one array of labels a checkpoint, in the order of their names.
+
+    Raises:
+        InputError: labels of other checkpoints, or that are no labels a checkpoint.
+    """
     what = f"the prompts of {name}"
     if isinstance(labels, Mapping):
         given = {str(key): values for key, values in labels.items()}

@@ -48,12 +48,41 @@ def read_scores(
         InputError: a file that cannot be read, lacks a column or holds no sample; files of which only some
             have checkpoints, or have the same name; or a column that holds something else.
     """
+    found, _ = _read(paths, columns, checkpoint, None)
+    return found
+
+
+def read_answers(
+    paths: Sequence[str | Path],
+    *,
+    columns: Mapping[str, str],
+    prompt: str | None = None,
+    checkpoint: str | None = None,
+) -> tuple[dict[str, dict[Hashable, np.ndarray]], dict[Hashable, np.ndarray] | None]:
+    """Return numbers in some files, a row an answer, by what they are, and the prompts where they are named.
+
+    Args:
+        paths: as `read_scores` takes them.
+        columns: of numbers, by what they are: ``log_base``, ``log_run``, perhaps ``tokens``.
+        prompt: column of the prompts' labels, or None.
+        checkpoint: as `read_scores` takes it.
+
+    Raises:
+        InputError: as `read_scores`.
+    """
+    return _read(paths, columns, checkpoint, prompt)
+
+
+def _read(
+    paths: Sequence[str | Path], columns: Mapping[str, str], checkpoint: str | None, prompt: str | None
+) -> tuple[dict[str, dict[Hashable, np.ndarray]], dict[Hashable, np.ndarray] | None]:
+    """Return numbers by what they are and checkpoint, and labels of prompts by checkpoint, as they are."""
     if not paths:
         raise InputError("at least one file of scores must be given; got none")
     files = [path_of("a file of scores", path) for path in paths]
     optional = checkpoint is None
     label = "checkpoint" if checkpoint is None else checkpoint
-    read = list(columns.values())
+    read = [*columns.values(), *([] if prompt is None else [prompt])]
     if len({*read, label}) <= len(read):
         raise InputError(f"the columns that are read must differ; got {', '.join(read)} and {label}")
     tables = [_columns(path, read, label, optional=optional) for path in files]
@@ -75,10 +104,12 @@ def read_scores(
     if len({isinstance(one, str) for one in labels}) > 1:
         labels = [str(one) for one in labels]
     codes, unique = pd.factorize(np.array(labels, dtype=object))
-    return {
-        task: {name: values[codes == i] for i, name in enumerate(unique.tolist())}
-        for task, values in scores.items()
-    }
+
+    def by_name(values: np.ndarray) -> dict[Hashable, np.ndarray]:
+        return {name: values[codes == i] for i, name in enumerate(unique.tolist())}
+
+    prompts = None if prompt is None else by_name(np.concatenate([_objects(t[prompt]) for t in tables]))
+    return {task: by_name(values) for task, values in scores.items()}, prompts
 
 
 def _columns(path: Path, needed: list[str], label: str, *, optional: bool) -> Mapping[str, _Column]:
@@ -151,6 +182,13 @@ def _numbers(table: Mapping[str, _Column], name: str, path: Path) -> np.ndarray:
     if numbers.ndim != 1:
         raise InputError(f"{name} of {path} must be one number a row; got shape {numbers.shape}")
     return numbers
+
+
+def _objects(column: _Column) -> np.ndarray:
+    """Return what a column holds, one by one; a number stays a number."""
+    found = np.empty(len(column), dtype=object)
+    found[:] = [str(one) if isinstance(one, list | dict) else one for one in column]
+    return found
 
 
 def _labels(column: _Column, path: Path) -> list[int | float | str]:

@@ -1,12 +1,10 @@
 """The posterior of the old weight from two log-likelihoods a sample, exact by quadrature."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from inference import results
@@ -14,9 +12,13 @@ from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import NODES, WeightPosterior, weight_posterior
+from inference.measurement.samples.labels import Labels
+from inference.measurement.scores.answers import Given, answers_of
+from inference.measurement.scores.forward_kl import with_forward_kl
+from inference.measurement.scores.inputs import ScoresLike, by_checkpoint
 from inference.measurement.scores.measure_task_scores import tree_of_tasks
 from inference.measurement.tasks.names import check_names, dirichlet_shapes
-from mixture_models.validation import InputError, as_array, integer, number, real_array
+from mixture_models.validation import InputError, integer, number
 
 results.register(
     old_weight_mean=("posterior mean of the old weight", "1"),
@@ -33,16 +35,17 @@ results.register(
 _LEAST_SHAPE = 1.0
 
 
-#: Log-likelihoods as they are given: of one checkpoint or of several, by place or by name.
-ScoresLike = ArrayLike | Sequence[ArrayLike] | Mapping[Hashable, ArrayLike] | xr.DataArray
-
-
 @on_one_thread
 def measure_scores(
     old_log_likelihood: ScoresLike | Mapping[str, ScoresLike],
     new_log_likelihood: ScoresLike | None = None,
     *,
     new_task: str | None = None,
+    log_base: ScoresLike | None = None,
+    log_run: ScoresLike | None = None,
+    sampled_from: str | None = None,
+    prompts: Labels = None,
+    tokens: ScoresLike | None = None,
     weight_prior: Sequence[float] = (1.0, 1.0),
     num_draws: int = 4000,
     seed: int = 0,
@@ -54,6 +57,11 @@ def measure_scores(
     The two reference laws are taken as they are: that the old behaviour has moved, or that a score is
     wrong, is not seen. `inference.measure` sees it, from samples.
 
+    From log-likelihoods of the base and of the run, for answers to prompts of the new task, it also measures
+    the forward KL of the base from the run, E_x KL(base(·|x) ‖ run(·|x)). These answers need not be the
+    samples: the old weight needs samples of the run, the forward KL is best measured from answers of the
+    base.
+
     Args:
         old_log_likelihood: log p_o(y_i) of the samples under the old-task reference [nat]; an array of
             shape (sample,) or (checkpoint, sample), a list with one array a checkpoint, or a mapping from
@@ -61,6 +69,16 @@ def measure_scores(
             labelled array with a dim ``task``.
         new_log_likelihood: log p_n(y_i) of the same samples, in the same form.
         new_task: of several tasks the new one; None for ``"new"`` if there is one.
+        log_base: log-likelihoods under the base of whole answers to prompts of the new task, given the prompt
+            [nat]; in the same form, or of answers of the base one array (answer,) for all checkpoints.
+        log_run: of the same answers under each checkpoint.
+        sampled_from: whose answers they are, ``"base"`` or ``"run"``, sampled at temperature 1 from all of
+            law. Those of the base give the forward KL as a plain mean. Those of the run give the reverse KL
+            as a plain mean, and the forward one by importance weights, which large divergences make useless
+            (``kl_k_hat`` above 0.7).
+        prompts: labels of the answers' prompts, in the same form; the interval then holds for the mean over
+            new prompts. None counts answers as independent.
+        tokens: how many tokens each answer has, for a forward KL a token.
         weight_prior: shapes (a, b) of the Beta prior, each at least 1; (1, 1) is uniform. Of several tasks
             those of the Dirichlet prior, one a task.
         num_draws: draws of the posterior, in one chain.
@@ -74,21 +92,28 @@ def measure_scores(
         of the density, not of the draws, and right to better than 1e-9. Of tasks other than old and new
         ``weight`` with a dim ``task`` by importance draws of the exact density, with its moments and
         quantiles, and no ``/density``.
+        With log_base ``/posterior`` has ``forward_kl`` (and ``forward_kl_per_token``, ``reverse_kl``), draws
+        of the Student law of a mean, below 0 too where a KL near 0 is not excluded, and ``/summary``
+        ``forward_kl_mean``, ``forward_kl_error``, ``num_kl_answers``, ``num_kl_prompts`` prompts,
+        ``kl_k_hat`` and the verdict ``kl_words``.
 
     Raises:
-        InputError: scores that do not pair, none, NaN, or -inf under both references.
+        InputError: scores that do not pair, none, NaN, or -inf under both references; log_base, log_run and
+            sampled_from of which some are missing, fewer than two answers, or -inf under either model.
 
-    Source: derivation in docs/measurement.md.
+    Source: derivation in docs/measurement.md. Forward KL: Shenfeld et al. 2025 (arXiv:2509.04259); smoothed
+    weights: Vehtari et al. (arXiv:1507.02646).
     """
+    given = Given(log_base, log_run, sampled_from, prompts, tokens)
     if new_log_likelihood is None:
         tasks = _by_task(old_log_likelihood)
         if set(tasks) != {"old", "new"} or new_task == "old":
-            return _of_tasks(tasks, new_task, weight_prior, num_draws, seed)
+            return _of_tasks(tasks, new_task, given, weight_prior, num_draws, seed)
         old_log_likelihood, new_log_likelihood = tasks["old"], tasks["new"]
     elif new_task is not None:
         raise InputError(f"new_task names one of several tasks by name; got {new_task!r} without these")
-    old = _by_checkpoint("old_log_likelihood", old_log_likelihood)
-    new = _by_checkpoint("new_log_likelihood", new_log_likelihood)
+    old = by_checkpoint("old_log_likelihood", old_log_likelihood)
+    new = by_checkpoint("new_log_likelihood", new_log_likelihood)
     if set(old) != set(new):
         raise InputError(
             f"both log-likelihoods must have the same checkpoints; got {list(old)} and {list(new)}"
@@ -98,13 +123,15 @@ def measure_scores(
     # Strata, uniforms, and draws of every checkpoint.
     memory.check_fits("draws", 4.0 * 8.0 * num_draws * len(old), "take fewer (num_draws)")
     seed = integer("seed", seed, at_least=0)
+    answers = answers_of(list(old), given)
     differences = {name: _difference(name, old[name], new[name]) for name in old}
     posteriors = [weight_posterior(difference, shapes) for difference in differences.values()]
     # One stratified uniform a draw: the draws are as even as draws can be.
     strata = np.random.default_rng(seed).permuted(np.tile(np.arange(num_draws), (len(old), 1)), axis=1)
     uniforms = (strata + np.random.default_rng([seed, 1]).uniform(size=strata.shape)) / num_draws
     draws = np.stack([p.quantiles(u) for p, u in zip(posteriors, uniforms, strict=True)], axis=-1)
-    return _tree(differences, posteriors, draws, shapes, seed)
+    tree = _tree(differences, posteriors, draws, shapes, seed)
+    return tree if answers is None else with_forward_kl(tree, answers, str(sampled_from), num_draws, seed)
 
 
 def _by_task(scores: object) -> dict[str, ScoresLike]:
@@ -123,6 +150,7 @@ def _by_task(scores: object) -> dict[str, ScoresLike]:
 def _of_tasks(
     tasks: dict[str, ScoresLike],
     new_task: str | None,
+    given: Given,
     weight_prior: Sequence[float],
     num_draws: int,
     seed: int,
@@ -132,7 +160,7 @@ def _of_tasks(
     shapes = dirichlet_shapes(weight_prior, len(tasks))
     num_draws, seed = integer("num_draws", num_draws), integer("seed", seed, at_least=0)
     memory.check_fits("draws", 8.0 * 8.0 * num_draws * len(tasks), "take fewer (num_draws)")
-    found = {task: _by_checkpoint(f"the log-likelihood of {task}", one) for task, one in tasks.items()}
+    found = {task: by_checkpoint(f"the log-likelihood of {task}", one) for task, one in tasks.items()}
     first, names = next(iter(found)), list(next(iter(found.values())))
     scores = {}
     for name in names:
@@ -153,44 +181,11 @@ def _of_tasks(
             raise InputError(
                 f"a sample must be possible under a task; {nowhere} of checkpoint {name} have -inf under all"
             )
-    return tree_of_tasks(scores, list(tasks), shapes, new_task, num_draws, seed)
-
-
-def _by_checkpoint(name: str, scores: ScoresLike | Mapping[str, ScoresLike]) -> dict[Hashable, np.ndarray]:
-    """Return one float64 array of shape (sample,) a checkpoint."""
-    items: dict[Any, Any]
-    if isinstance(scores, Mapping):
-        items = dict(scores)
-    elif isinstance(scores, xr.DataArray) and "checkpoint" in scores.dims:
-        labels = (
-            scores.coords["checkpoint"]
-            if "checkpoint" in scores.coords
-            else range(scores.sizes["checkpoint"])
-        )
-        items = {
-            label.item() if isinstance(label, xr.DataArray) else label: scores.isel(checkpoint=i).to_numpy()
-            for i, label in enumerate(labels)
-        }
-    else:
-        several = isinstance(scores, Sequence) and not isinstance(scores, str | bytes)
-        rows: Any = scores if several else np.ma.atleast_1d(as_array(name, scores))
-        nested = len(rows) > 0 and np.ndim(rows[0]) == 1
-        items = dict(enumerate(rows)) if nested else {0: rows}
-    if not items:
-        raise InputError(f"{name} must hold at least one checkpoint; got none")
-    checked = {}
-    for checkpoint, values in items.items():
-        array = real_array(name, values)
-        if array.ndim != 1 or array.size == 0:
-            raise InputError(
-                f"{name} must have at least one sample of checkpoint {checkpoint}, along one axis; "
-                f"got shape {array.shape}"
-            )
-        bad = int(np.sum(np.isnan(array) | (array == np.inf)))
-        if bad:
-            raise InputError(f"{name} must be numbers or -inf; {bad} of checkpoint {checkpoint} are not")
-        checked[checkpoint] = array
-    return checked
+    answers = answers_of(names, given)
+    tree = tree_of_tasks(scores, list(tasks), shapes, new_task, num_draws, seed)
+    return (
+        tree if answers is None else with_forward_kl(tree, answers, str(given.sampled_from), num_draws, seed)
+    )
 
 
 def _difference(checkpoint: Hashable, old: np.ndarray, new: np.ndarray) -> np.ndarray:
