@@ -1,3 +1,4 @@
+from .comparison.joined import with_forward_kl
 from .comparison.runs import compare_runs
 from .exact.descent import population_descent
 from .exact.flow import gradient_flow
@@ -46,4 +47,5 @@ __all__ = [
     "sweep",
     "train",
     "train_sequence",
+    "with_forward_kl",
 ]

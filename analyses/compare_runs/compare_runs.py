@@ -14,6 +14,7 @@ from analyses.compare_runs.shared import NAMES
 from analyses.core import outputs
 from analyses.core.settings import BaseSettings, each, setting, text
 from inference import results
+from inference.comparison.joined import with_forward_kl
 from inference.comparison.runs import (
     DISTANCE,
     KINDS,
@@ -39,6 +40,13 @@ class Settings(BaseSettings):
     gain: float | None = setting(number, "New gap at which runs are matched.", None)
     weight_rope: float = setting(not_negative, "Differences of a weight within it count as none.", 0.0)
     drift_rope: float = setting(not_negative, "Differences of a drift within it count as none.", 0.0)
+    scores: tuple[str, ...] = setting(
+        each(lambda name, given: str(given)),
+        "Output of measure-scores with answers, as NAME=FOLDER, of a run of that name that measure has "
+        "measured: its forward KL is compared too; may be repeated.",
+        (),
+        metavar="NAME=FOLDER",
+    )
     kl_rope: float = setting(
         not_negative, "Differences of the forward KL within it count as none [nat].", 0.0
     )
@@ -58,17 +66,25 @@ def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
         InputError: folders of the same name, that hold no measurement, or that cannot be compared.
     """
     names, folders = zip(*map(outputs.named, settings.folders), strict=True)
-    if out is not None and out.resolve() in {folder.resolve() for folder in folders}:
+    scored = [outputs.named(given) for given in settings.scores]
+    if out is not None and out.resolve() in {folder.resolve() for _, folder in scored} | {
+        folder.resolve() for folder in folders
+    }:
         raise InputError(f"{out} must not be one of the runs that are compared")
     if len(set(names)) < len(names):
         raise InputError(f"runs must have different names, as NAME=FOLDER gives them; got {', '.join(names)}")
-    for folder in folders:
+    for name, _ in scored:
+        if name not in names:
+            raise InputError(f"scores must name a run that is compared ({', '.join(names)}); got {name}")
+    for folder in (*folders, *(folder for _, folder in scored)):
         if not (folder / outputs.MARKER).exists():
             raise InputError(
                 f"{folder} must be an output of massdrift measure or measure-scores; there is no "
                 f"{outputs.MARKER} in it"
             )
     trees = {name: results.open(folder / outputs.MARKER) for name, folder in zip(names, folders, strict=True)}
+    for name, folder in scored:
+        trees[name] = with_forward_kl(trees[name], results.open(folder / outputs.MARKER))
     widths = {"weight": settings.weight_rope, "drift": settings.drift_rope, "kl": settings.kl_rope}
     ropes = {name: widths[KINDS[name]] for name in compared(next(iter(trees.values())))}
     if settings.kl_rope > 0.0 and DISTANCE not in ropes:

@@ -70,10 +70,11 @@ def compare_runs(
     the sum over the others; its drift is then the new gap.
 
     Scores say nothing of drift and of the new gap: of runs that `inference.measure_scores` measured, weights
-    alone are compared, at a checkpoint. That their scores are of the same references is not checked. Where
-    all of them have a forward KL it is compared too, from independent answers: those of runs that were
-    measured from the same answers of the base vary together, and the interval of their difference is then too
-    wide.
+    alone are compared, at a checkpoint. That their scores are of the same references is not checked.
+
+    Where all runs have a forward KL (those of samples by `inference.with_forward_kl`) it is compared too, as
+    from independent answers: those of runs that were measured from the same answers of the base vary
+    together, and the interval of their difference is then too wide.
 
     Args:
         trees: measured runs by name; each the result of `inference.measure`, or each of
@@ -186,7 +187,8 @@ def verdicts(tree: xr.DataTree) -> xr.Dataset:
     if tree.attrs["kind"] in _OF_SCORES:
         found = tree["summary"].to_dataset()
         return found[["words", *({"kl_words"} & set(found))]].rename(words="weight_words")
-    return tree["sample_stats"].to_dataset()[["weight_words", "drift_words"]]
+    found = tree["sample_stats"].to_dataset()
+    return found[["weight_words", "drift_words", *({"kl_words"} & set(found))]]
 
 
 def _check_references(trees: Mapping[str, xr.DataTree]) -> None:

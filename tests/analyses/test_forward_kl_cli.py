@@ -6,6 +6,7 @@ import pytest
 
 import inference
 from inference.measurement.scores.files import read_answers
+from mixture_models.validation import InputError
 
 COLUMNS = {"log_base": "base_log_likelihood", "log_run": "run_log_likelihood", "tokens": "length"}
 
@@ -132,3 +133,54 @@ def test_a_rope_of_a_kl_that_is_not_there_is_refused(massdrift, runs):
     code, _, error = massdrift("compare-runs", *outs, "--out", folder / "both", "--kl-rope", "0.1")
     assert code == 2
     assert "no forward KL, and so no rope of it" in error
+
+
+def test_runs_that_were_measured_from_samples_take_the_forward_kl_of_their_scores(massdrift, runs):
+    folder, frames = runs
+    rng = np.random.default_rng(1)
+
+    def samples(share, n):
+        return rng.normal(size=(n, 2)) + 4.0 * (rng.uniform(size=(n, 1)) < share)
+
+    np.savez(folder / "old.npz", samples=samples(1.0, 200))
+    np.savez(folder / "new.npz", samples=samples(0.0, 200))
+    references = ["--old-reference", folder / "old.npz", "--new-reference", folder / "new.npz"]
+    scores = []
+    for name, share in (("sft", 0.2), ("rl", 0.7)):
+        np.savez(folder / f"{name}.npz", **{"0": samples(0.9, 200), "100": samples(share, 200)})
+        out = folder / "measured" / name
+        massdrift("measure", folder / f"{name}.npz", *references, "--out", out, "--quiet")
+        answers = ["--sampled-from", "base", "--answers", folder / f"{name}_answers.jsonl"]
+        answers += ["--prompt-column", "prompt", "--out", folder / "scored" / name, "--quiet"]
+        massdrift("measure-scores", folder / f"{name}.csv", *answers)
+        scores += ["--scores", f"{name}={folder / 'scored' / name}"]
+    outs = [folder / "measured" / name for name in frames]
+    both = folder / "both"
+    code, _, error = massdrift("compare-runs", *outs, *scores, "--out", both)
+    assert (code, error) == (0, "")
+    assert (both / "forward_kl.png").exists()
+    row = pd.read_csv(both / "summary.csv", index_col="run").loc["rl"]
+    alone = pd.read_csv(folder / "scored" / "rl" / "summary.csv", index_col="checkpoint").loc[100]
+    # The same law, drawn anew; and drift stands beside it.
+    for end in ("", "_lower", "_upper"):
+        assert row[f"forward_kl{end}"] == pytest.approx(alone[f"forward_kl{end}"], abs=0.01)
+    assert row["forward_kl_better"] > 0.99
+    assert {"old_weight", "old_drift"} <= set(row.index)
+
+    code, _, error = massdrift("compare-runs", *outs, *scores[:2], "--out", folder / "one")
+    assert code == 0, "of one run alone it is not compared"
+    assert "forward_kl" not in pd.read_csv(folder / "one" / "summary.csv").columns
+    for given, sentence in (
+        (f"other={folder / 'scored' / 'rl'}", "scores must name a run that is compared (sft, rl); got other"),
+        (f"rl={folder / 'measured' / 'rl'}", "scored must be a measurement of scores with answers"),
+        (f"rl={folder}", "there is no results.zarr in it"),
+    ):
+        code, _, error = massdrift("compare-runs", *outs, "--scores", given, "--out", folder / "refused")
+        assert code == 2
+        assert sentence in " ".join(error.split())
+    tree = inference.open(folder / "scored" / "rl" / "results.zarr")
+    first = inference.open(folder / "measured" / "rl" / "results.zarr")
+    with pytest.raises(InputError, match="must be a measurement of samples; got one of kind measurement of"):
+        inference.with_forward_kl(tree, tree)
+    with pytest.raises(InputError, match="must be known of every measured checkpoint; that of 100 is not"):
+        inference.with_forward_kl(first, tree.isel(checkpoint=[0]))

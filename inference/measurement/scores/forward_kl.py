@@ -148,7 +148,7 @@ def importance(log_weights: Float[np.ndarray, "n"], prompts: Int[np.ndarray, "n"
     return Weights(shares / shares.mean(), k_hat, float(worth), estimate(raw, np.ones(size), prompts))
 
 
-def with_forward_kl(
+def add_forward_kl(
     tree: xr.DataTree, answers: Mapping[Hashable, Answers], source: str, num_draws: int, seed: int
 ) -> xr.DataTree:
     """Add the forward KL to a measurement of scores, in place.

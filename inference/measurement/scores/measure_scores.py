@@ -14,7 +14,7 @@ from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import NODES, WeightPosterior, weight_posterior
 from inference.measurement.samples.labels import Labels
 from inference.measurement.scores.answers import Given, answers_of
-from inference.measurement.scores.forward_kl import with_forward_kl
+from inference.measurement.scores.forward_kl import add_forward_kl
 from inference.measurement.scores.inputs import ScoresLike, by_checkpoint
 from inference.measurement.scores.measure_task_scores import tree_of_tasks
 from inference.measurement.tasks.names import check_names, dirichlet_shapes
@@ -131,7 +131,7 @@ def measure_scores(
     uniforms = (strata + np.random.default_rng([seed, 1]).uniform(size=strata.shape)) / num_draws
     draws = np.stack([p.quantiles(u) for p, u in zip(posteriors, uniforms, strict=True)], axis=-1)
     tree = _tree(differences, posteriors, draws, shapes, seed)
-    return tree if answers is None else with_forward_kl(tree, answers, str(sampled_from), num_draws, seed)
+    return tree if answers is None else add_forward_kl(tree, answers, str(sampled_from), num_draws, seed)
 
 
 def _by_task(scores: object) -> dict[str, ScoresLike]:
@@ -184,7 +184,7 @@ def _of_tasks(
     answers = answers_of(names, given)
     tree = tree_of_tasks(scores, list(tasks), shapes, new_task, num_draws, seed)
     return (
-        tree if answers is None else with_forward_kl(tree, answers, str(given.sampled_from), num_draws, seed)
+        tree if answers is None else add_forward_kl(tree, answers, str(given.sampled_from), num_draws, seed)
     )
 
 
