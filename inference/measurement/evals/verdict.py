@@ -1,12 +1,10 @@
 """The verdict in words: what a reader must know before quoting what a run has forgotten."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from inference.measurement.evals.checks import STATISTICS
 from inference.measurement.posterior.laplace import MOST_K_HAT
+from inference.measurement.verdict.words import Stats
 
 #: Beyond this many standard deviations of the replicates a statistic is off.
 MOST_DEVIATION = 4.5
@@ -35,7 +33,7 @@ _OFF = {
 }
 
 
-def words_of(stats: Mapping[str, Any]) -> str:
+def words_of(stats: Stats) -> str:
     """Return the verdict on one run: ``good``, ``weak: …`` or ``not to be trusted: …``.
 
     ``good: …`` says what an interval that can be trusted is an interval of.
@@ -92,7 +90,7 @@ def words_of(stats: Mapping[str, Any]) -> str:
     return "good"
 
 
-def _clusters(stats: Mapping[str, Any]) -> str:
+def _clusters(stats: Stats) -> str:
     """Return how items of one cluster change together, if they do beyond chance."""
     effect = stats["design_effect"]
     if not (stats["cluster_p"] < MOST_P and effect > LEAST_DESIGN_EFFECT):
@@ -103,7 +101,7 @@ def _clusters(stats: Mapping[str, Any]) -> str:
     )
 
 
-def _neighbours(stats: Mapping[str, Any]) -> str:
+def _neighbours(stats: Stats) -> str:
     """Return how items next to each other change alike, where no clusters are named."""
     if np.isfinite(stats["num_clusters"]) or not (
         stats["neighbour_errors"] > MOST_ERRORS and stats["neighbour_correlation"] > LEAST_CORRELATION
@@ -116,7 +114,7 @@ def _neighbours(stats: Mapping[str, Any]) -> str:
     )
 
 
-def _mass(stats: Mapping[str, Any]) -> list[str]:
+def _mass(stats: Stats) -> list[str]:
     """Return what is known of the mass lost, if it is little."""
     if stats["num_answers"] <= 1.0:
         text = "one answer an item cannot tell mass lost from drift, only how the accuracy has changed"

@@ -1,7 +1,7 @@
 """The verdict in words on the weights and drifts of several tasks."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from inference.measurement.verdict.words import (
     LEAST_SEPARATION,
     MOST_DEVIATION,
     MOST_MOVED,
+    Stats,
     computation_of,
     dependence_of,
     worded,
@@ -39,7 +40,7 @@ class Facts(NamedTuple):
 
 
 def verdicts(
-    stats: Mapping[str, Any], facts: Facts, moved_along: Float[np.ndarray, "K"], num_features: int
+    stats: Stats, facts: Facts, moved_along: Float[np.ndarray, "K"], num_features: int
 ) -> tuple[str, str]:
     """Return the verdicts on the weights and on the drifts, as `verdict.words.verdicts` does.
 
@@ -112,7 +113,7 @@ def _other_shape(facts: Facts) -> list[str]:
     ]
 
 
-def _overlaps(stats: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def _overlaps(stats: Stats, names: Sequence[str]) -> list[str]:
     """Return which tasks can hardly be told apart, or one from what belongs to neither."""
     confusion = np.where(np.eye(len(names), dtype=bool), 0.0, stats["confusion"])
     of_neither = 1.0 - np.sum(stats["confusion"], axis=1)

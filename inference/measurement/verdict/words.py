@@ -8,6 +8,9 @@ import numpy as np
 from inference.measurement.posterior.laplace import MOST_K_HAT
 from inference.measurement.verdict.checks import ACROSS, STATISTICS
 
+#: What is known of a checkpoint's measurement, by name: numbers, and the method as text.
+type Stats = Mapping[str, Any]
+
 #: Kinds of verdicts, from the best on.
 ORDER = ("good", "weak", "not to be trusted")
 
@@ -38,7 +41,7 @@ _MOST_REPEATED, _MOST_ERRORS, _LEAST_RATIO, _LEAST_CORRELATION = 0.01, 5.0, 0.1,
 LEAST_PROMPTS = 10
 
 
-def verdicts(stats: Mapping[str, Any], num_features: int, separation: float) -> tuple[str, str]:
+def verdicts(stats: Stats, num_features: int, separation: float) -> tuple[str, str]:
     """Return the verdicts on the weight and on the drift: ``good``, ``weak: …`` or ``not to be trusted: …``.
 
     Args:
@@ -109,7 +112,7 @@ def worded(bad: list[str], weak: list[str]) -> str:
     return "weak: " + "; ".join(weak) if weak else "good"
 
 
-def computation_of(stats: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def computation_of(stats: Stats) -> tuple[list[str], list[str]]:
     """Return what makes the computation wrong, and what makes it doubtful."""
     bad, weak = [], []
     if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
@@ -127,13 +130,13 @@ def computation_of(stats: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return bad, weak
 
 
-def _off(stats: Mapping[str, Any], names: list[str]) -> list[str]:
+def _off(stats: Stats, names: list[str]) -> list[str]:
     """Return what of some statistics two modes do not describe."""
     off = [n.replace("_", " ") for n in names if not abs(float(stats[f"deviation_{n}"])) < MOST_DEVIATION]
     return [f"two modes do not describe the samples (off: {', '.join(off)})"] if off else []
 
 
-def dependence_of(stats: Mapping[str, Any]) -> list[str]:
+def dependence_of(stats: Stats) -> list[str]:
     """Return how the samples depend on one another, if they do."""
     repeated = float(stats["num_repeated"]) / float(stats["num_samples"])
     ratio, correlation = np.exp(-float(stats["near_rows"])), float(stats["lag_correlation"])
