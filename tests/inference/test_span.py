@@ -207,7 +207,7 @@ def test_turning_keeps_inner_products(kind):
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 9])
 def test_the_span_holds_all_distances(dim):
     start, target = mixtures(dim)
-    objective, inner_start, inner_target = span.in_span(objectives.sdft(), start, target, 12)
+    inner_start, [(objective, inner_target)] = span.in_span(start, [(objectives.sdft(), target)], 12)
     assert isinstance(objective.guide, span.InSpan)
     means, inner = (
         np.stack([m.old_mean, m.new_mean, n.old_mean, n.new_mean])
