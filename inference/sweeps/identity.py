@@ -39,6 +39,7 @@ def identity(grid: Grid) -> JsonObject:
         "parts of the objectives": [_fingerprint(objective) for objective in grid.objectives],
         "axes": list(grid.axes),
         **{f"values of {name}": values.tolist() for name, values in grid.axes.items()},
+        "new_tasks": list(grid.new_tasks),
         **mixtures,
         "num_steps": grid.num_steps,
         "batch_size": grid.batch_size,
@@ -50,7 +51,6 @@ def identity(grid: Grid) -> JsonObject:
         "common_random_numbers": grid.common_random_numbers,
         "precision": grid.precision,
         "dimension": grid.dimension,
-        "new_tasks": list(grid.new_tasks),
         "start at every point": _starts(grid),
     }
     result: JsonObject = json.loads(json.dumps(facts))
