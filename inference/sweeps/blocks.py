@@ -11,33 +11,18 @@ them has come to, and finished stages of a block can be kept.
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.stages import Compiled
-from jaxtyping import Array
 from numpy.typing import ArrayLike
-from numpyro.infer.svi import SVIState
 
-from inference.engine.programs import Numbers, Program, traced_alone
+from inference.engine.programs import Program
 from inference.storage import kept
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
-from inference.training.loop import (
-    State,
-    advance,
-    arithmetic,
-    first_record,
-    initial_state,
-    report_of,
-)
-from mixture_models.accel.compiler import compiler_options
-from mixture_models.mixture.mixture import Mixture, MixturePair
+from inference.sweeps.programs import PARAM, Arguments, Call, Beginning, executables, placed
+from inference.training.loop import arithmetic, first_record
 from mixture_models.validation import InputError
 
 # Places of a call, and samples between two looks at whether to stop. The many places leave few unused in
@@ -47,8 +32,8 @@ _PLACES, _SAMPLES_A_CALL = (4, 68), 2**25
 # Samples that trainings on a CPU see in a step together.
 _SAMPLES_AT_ONCE = 2**14
 
-# Among the records of a stage, and among the arrays that are kept of it.
-_PARAM, _RECORD, _DIVERGED = "param ", "record ", "diverged_step"
+# Among the arrays that are kept of a stage, beside its params.
+_RECORD, _DIVERGED = "record ", "diverged_step"
 
 
 class Trained(NamedTuple):
@@ -139,7 +124,7 @@ def _stored(train: Callable[[], _Stage]) -> dict[str, np.ndarray]:
     """Train a stage, and return it as arrays by name."""
     stage = train()
     records = {f"{_RECORD}{name}": array for name, array in stage.records.items()}
-    params = {f"{_PARAM}{name}": array for name, array in stage.params.items()}
+    params = {f"{PARAM}{name}": array for name, array in stage.params.items()}
     return records | params | {_DIVERGED: stage.diverged_step}
 
 
@@ -147,7 +132,7 @@ def _loaded(stored: Mapping[str, np.ndarray]) -> _Stage:
     """Return the stage that was stored as arrays by name."""
     records, params = (
         {name.removeprefix(prefix): array for name, array in stored.items() if name.startswith(prefix)}
-        for prefix in (_RECORD, _PARAM)
+        for prefix in (_RECORD, PARAM)
     )
     return _Stage(records, stored[_DIVERGED], params)
 
@@ -225,7 +210,7 @@ def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
         if grid.new_tasks:
             begins = _filled(_at_start(grid, cut, [point], 0), [0] * cut.settings, cut.replicates)
         arguments = _arguments(grid, cut, [program] * cut.settings, [point] * cut.settings, 0, begins)
-        for executable in _executables(static, arguments, _call_of(grid, cut, point)):
+        for executable in executables(static, arguments, _call_of(grid, cut, point)):
             memory: Any = executable.memory_analysis()
             size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + 2 * memory.output_size_in_bytes
             needed = max(needed, size)
@@ -234,38 +219,9 @@ def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
     return int(needed + 4 * 8 * cut.settings * cut.replicates * len(grid.steps) * floats)
 
 
-class _Call(NamedTuple):
-    """What a compiled program is made for beside the shapes of its arguments."""
-
-    num_places: int
-    #: Replicates that are trained at once, the other ones after them.
-    together: int
-    #: Whether settings share their random numbers.
-    common: bool
-
-
-def _call_of(grid: Grid, cut: Geometry, point: Training) -> _Call:
+def _call_of(grid: Grid, cut: Geometry, point: Training) -> Call:
     num_places = _num_places(grid.stage_steps, _samples_a_step(cut, point))
-    return _Call(num_places, _together(cut, point), grid.common_random_numbers)
-
-
-class _Stands(NamedTuple):
-    """Where a stage of sequences begins, leading axes replicates and settings, and its number."""
-
-    number: np.ndarray
-    diverged_step: np.ndarray
-    learners: Mixture
-
-
-class _Arguments(NamedTuple):
-    """What a compiled program takes, but for where it stands: leading axis settings where they differ."""
-
-    numbers: Numbers
-    setting: MixturePair
-    rate: np.ndarray
-    words: np.ndarray
-    replicates: np.ndarray
-    stands: _Stands | None
+    return Call(num_places, _together(cut, point), grid.common_random_numbers)
 
 
 def _arguments(
@@ -275,24 +231,24 @@ def _arguments(
     points: Sequence[Training],
     first: int,
     begins: _Begins | None,
-) -> _Arguments:
+) -> Arguments:
     numbers = jax.tree.map(_stacked, *[program.numbers for program in programs])
     setting = jax.tree.map(_stacked, *[(point.start, point.target) for point in points])
-    stands = None
+    beginning = None
     if begins is not None:
         start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (cut.replicates, *leaf.shape)), setting[0])
         # NumPy's: JAX would round them where its arithmetic is not that of `arithmetic`.
         params: Any = {name: value.swapaxes(0, 1) for name, value in begins.params.items()}
         before = np.where(begins.diverged_step >= 0, 0, -1).astype(np.int32).T
-        stands = _Stands(np.asarray(begins.number), before, start.at(params))
+        beginning = Beginning(np.asarray(begins.number), before, start.at(params))
     words = np.array([[p.seed >> 32, p.seed & 0xFFFFFFFF] for p in points], np.uint32)
-    return _Arguments(
+    return Arguments(
         numbers,
         setting,
         np.array([point.learning_rate for point in points]),
         words[0] if grid.common_random_numbers else words,
         np.arange(first, first + cut.replicates, dtype=np.int64),
-        stands,
+        beginning,
     )
 
 
@@ -313,11 +269,11 @@ def _call(
     """Train settings × replicates by one program."""
     with arithmetic():
         given = _arguments(grid, cut, programs, points, first, begins)
-        arguments = _placed(given, grid.common_random_numbers)
+        arguments = placed(given, grid.common_random_numbers)
         counts, recorded = _plan(grid.stage_steps, _samples_a_step(cut, points[0]))
-        start, go = _executables(static, arguments, _call_of(grid, cut, points[0]))
+        start, go = executables(static, arguments, _call_of(grid, cut, points[0]))
         numbers, setting, rate = arguments.numbers, arguments.setting, arguments.rate
-        learners = None if arguments.stands is None else arguments.stands.learners
+        learners = None if arguments.beginning is None else arguments.beginning.learners
         state = start(*arguments)
         parts: list[dict[str, np.ndarray]] = []
         for taken, wanted in zip(counts, recorded, strict=True):
@@ -329,7 +285,7 @@ def _call(
                 parts.append({n: a.swapaxes(0, 1)[:, :, kept] for n, a in jax.device_get(records).items()})
     joined = {n: np.concatenate([p[n] for p in parts], axis=2) for n in parts[0]}
     # The last record is of the params at the end: one more update is taken for its loss alone.
-    ends = {n.removeprefix(_PARAM): joined.pop(n)[:, :, -1] for n in [*joined] if n.startswith(_PARAM)}
+    ends = {n.removeprefix(PARAM): joined.pop(n)[:, :, -1] for n in [*joined] if n.startswith(PARAM)}
     return _Stage(joined, np.asarray(state.diverged_step).T, ends)
 
 
@@ -369,129 +325,3 @@ def _together(cut: Geometry, point: Training) -> int:
         return most
     parts = [n for n in range(1, most + 1) if most % n == 0]
     return next((n for n in parts if n * seen >= _SAMPLES_AT_ONCE), most)
-
-
-def _placed(arguments: _Arguments, common: bool) -> _Arguments:
-    """Spread the settings over this host's devices, where there are several."""
-    if jax.local_device_count() == 1:
-        return arguments
-    spread, whole, each = _on_devices("settings"), _on_devices(), _on_devices(None, "settings")
-    stands = None if arguments.stands is None else _Stands(whole, each, each)  # type: ignore[arg-type]
-    put = (spread, spread, spread, whole if common else spread, whole, stands)
-    return _Arguments(*(jax.device_put(a, where) for a, where in zip(arguments, put, strict=True)))
-
-
-def _on_devices(*axes: str | None) -> NamedSharding:
-    """Return how an array lies on the devices of this host, by what its leading axes are."""
-    return NamedSharding(Mesh(np.array(jax.local_devices()), ("settings",)), PartitionSpec(*axes))
-
-
-def _outputs(common: bool) -> tuple[Any, Any]:
-    """Return how a state and its records lie on several devices; what one call gives the next one takes."""
-    spread: Any = _on_devices(None, "settings")
-    whole: Any = _on_devices()
-    return State(SVIState(spread, None, whole if common else spread), spread, whole, spread), spread
-
-
-_COMPILED: dict[tuple[object, ...], tuple[Compiled, Compiled]] = {}
-_LOCKS: dict[tuple[object, ...], Lock] = {}
-_GUARD = Lock()
-
-
-def _executables(static: Program, arguments: _Arguments, call: _Call) -> tuple[Compiled, Compiled]:
-    """Return the programs that start trainings and go on with them, for arguments of these shapes."""
-    leaves, structure = jax.tree.flatten(arguments)
-    key = (static, call, structure, tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves))
-    with _GUARD:
-        lock = _LOCKS.setdefault(key, Lock())
-    with lock:
-        if key not in _COMPILED:
-            with arithmetic():
-                _COMPILED[key] = _compile(static, _placed(arguments, call.common), call)
-    return _COMPILED[key]
-
-
-def _compile(static: Program, arguments: _Arguments, call: _Call) -> tuple[Compiled, Compiled]:
-    """Compile, for a block, what starts trainings and what goes on with them."""
-    over_settings = _axes(key=None if call.common else 0)
-    over_replicates = _axes(key=0)
-
-    @traced_alone
-    def start(
-        numbers: Numbers,
-        setting: MixturePair,
-        rate: Array,
-        words: Array,
-        replicates: Array,
-        stands: _Stands | None,
-    ) -> State:
-        def one(numbers: Numbers, setting: MixturePair, rate: Array, words: Array, replicate: Array) -> State:
-            key = jax.random.wrap_key_data(words, impl="threefry2x32")
-            key = jax.random.fold_in(jax.random.fold_in(key, 0), replicate)
-            # As `train_sequence` has it.
-            key = key if stands is None else jax.random.fold_in(key, stands.number)
-            return initial_state(static, numbers, key, setting, rate)
-
-        settings = jax.vmap(one, (0, 0, 0, None if call.common else 0, None), over_settings)
-        begins, target = setting if stands is None else (stands.learners, setting[1])
-        along = None if stands is None else (0, None)
-        states = jax.vmap(settings, (None, along, None, None, 0), over_replicates)(
-            numbers, (begins, target), rate, words, replicates
-        )
-        if stands is None:
-            return states
-        return states._replace(diverged_step=jnp.asarray(stands.diverged_step))
-
-    @traced_alone
-    def go(
-        numbers: Numbers,
-        state: State,
-        counts: Array,
-        recorded: Array,
-        num_steps: Array,
-        setting: MixturePair,
-        rate: Array,
-        learners: Mixture | None,
-    ) -> tuple[State, dict[str, Array]]:
-        def one(
-            numbers: Numbers, state: State, setting: MixturePair, rate: Array
-        ) -> tuple[State, dict[str, Array]]:
-            state, taken = advance(static, numbers, state, counts, num_steps, setting, rate)
-            _, guide, *_ = static.parts(numbers)
-            diverged_step, records = report_of(guide, state.diverged_step, taken, recorded, setting)
-            if learners is not None:
-                # From these a next stage begins.
-                records |= {f"{_PARAM}{name}": value for name, value in taken.params.items()}
-            return state._replace(diverged_step=diverged_step), records
-
-        def replicate(state: State, begins: Mixture | None) -> tuple[State, dict[str, Array]]:
-            settings = jax.vmap(one, (0, over_settings, 0, 0), (over_settings, 0))
-            return settings(numbers, state, setting if begins is None else (begins, setting[1]), rate)
-
-        none: Any = None
-        ended, records = lax.map(
-            lambda each: replicate(each[0]._replace(step=state.step), each[1]),
-            (state._replace(step=none), learners),
-            batch_size=call.together,
-        )
-        return ended._replace(step=ended.step[0]), records
-
-    numbers, setting, rate = arguments[:3]
-    learners = None if arguments.stands is None else arguments.stands.learners
-    counts, recorded = np.zeros(call.num_places, np.int64), np.zeros(call.num_places, bool)
-    options: dict[str, Any] = {"compiler_options": compiler_options()}
-    several = jax.local_device_count() > 1
-    state_on, records_on = _outputs(call.common) if several else (None, None)
-    started = jax.jit(start, out_shardings=state_on, **options).lower(*arguments).compile()
-    state = started(*arguments) if several else jax.eval_shape(start, *arguments)
-    going = jax.jit(go, out_shardings=(state_on, records_on) if several else None, **options).lower(
-        numbers, state, counts, recorded, np.int64(1), setting, rate, learners
-    )
-    return started, going.compile()
-
-
-def _axes(key: int | None) -> Any:
-    """Return the axes of a state for ``vmap``: the step is that of all, the key may be."""
-    none: Any = None
-    first: Any = 0
-    return State(SVIState(0, None, key), first, none, first)

@@ -138,7 +138,7 @@ def test_coefficients_that_depend_on_each_other(c):
 
 
 def test_two_named_tasks_are_two_modes():
-    """The same random numbers, to rounding: of a replayed reverse KL in 20 dimensions."""
+    """The same random numbers, to rounding, in 20 dimensions."""
     target = TwoMode.create(0.4, [0.0, 0.1], [2.0, 0.3], covariance=VARIANCE)
     start = target.replace(old_weight=0.7, new_mean=[1.5, -0.2])
     both = [
@@ -150,7 +150,7 @@ def test_two_named_tasks_are_two_modes():
         for m in (start, target)
     ]
     settings = dict(num_steps=5, batch_size=8, learning_rate=0.2, num_replicates=3, seed=4, progress=False)
-    chosen = objectives.reverse_kl(replay={"old": 0.2})
+    chosen = objectives.sft(task="new", replay={"old": 0.2})
     two = train(chosen, start, target, dimension=20, **settings)["trajectory"]
     named = train(chosen, *both, dimension=20, **settings)["trajectory"]
     for name, of_two in (
