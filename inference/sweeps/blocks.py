@@ -21,7 +21,7 @@ from inference.engine.programs import Program
 from inference.storage import kept
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
-from inference.sweeps.programs import PARAM, Arguments, Call, Beginning, executables, placed
+from inference.sweeps.programs import PARAM, Arguments, Beginning, Call, executables, placed
 from inference.training.loop import arithmetic, first_record
 from mixture_models.validation import InputError
 
