@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # Trainings and measurements of other examples in other sizes.
 SLOW = {
     *("measurement.md-3", "measurement.md-4", "measurement.md-5"),
-    *("objectives.md-0", "objectives.md-3", "sweeps.md-0", "sweeps.md-1"),
+    *("objectives.md-0", "objectives.md-3", "sweeps.md-0", "sweeps.md-1", "sweeps.md-2"),
 }
 EXAMPLES = [
     pytest.param(

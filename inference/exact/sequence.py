@@ -8,7 +8,7 @@ import xarray as xr
 from inference.exact.flow import gradient_flow
 from inference.results.schema import describe
 from inference.results.sequence import sequence_tree
-from inference.training.stages import Stage, check_stages, known_at_start
+from inference.training.stages import Stage, check_stages
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.validation import integer, positive
 
@@ -76,7 +76,6 @@ def sequence_flow(
         times,
         np.full(1, -1),
         [stage.task for stage in checked],
-        known_at_start(checked, start),
         [stage.objective for stage in checked],
         {"start": start, "target": checked[-1].target},
         [stage.target for stage in checked],

@@ -30,7 +30,6 @@ def sequence_tree(
     steps: Sequence[np.ndarray],
     diverged_step: np.ndarray,
     tasks: Sequence[str],
-    known: Sequence[str],
     objectives: Sequence[Objective],
     mixtures: Mapping[str, Mixture],
     targets: Sequence[Mixture],
@@ -43,7 +42,6 @@ def sequence_tree(
         steps: the recorded steps of each stage, from 0 to its last.
         diverged_step: over all stages, shape (replicate,).
         tasks: what each stage teaches.
-        known: the tasks that are known at the start.
         objectives: one a stage.
         mixtures: ``"start"`` and ``"target"``, that of the last stage, kept in ``/constant_data``.
         targets: one a stage.
@@ -54,6 +52,7 @@ def sequence_tree(
         ``/constant_data``.
     """
     names = mixtures["target"].names
+    own_stage = own_stages(names, tasks)
     coords = {"chain": [0], "draw": np.arange(len(diverged_step))}
     offsets = np.concatenate([[0], np.cumsum([own[-1] for own in steps])])
     # The first record of a later stage is the state that the stage before it recorded last.
@@ -84,9 +83,6 @@ def sequence_tree(
         | {"stage": np.arange(len(steps) + 1), "stage_task": ("stage", ["", *tasks])}
         | {"stage_objective": ("stage", ["", *taught["objective"]])},
     )
-    own_stage = xr.DataArray(
-        [0 if name in known else 1 + list(tasks).index(name) for name in names], {"task": list(names)}, "task"
-    )
     groups = {
         "trajectory": with_features(
             xr.Dataset(trajectory, coords | {"step": step, "stage": ("step", stage)}), names
@@ -103,6 +99,17 @@ def sequence_tree(
     return xr.DataTree.from_dict(
         {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
     )
+
+
+def own_stages(names: Sequence[str], taught: Sequence[str]) -> xr.DataArray:
+    """Return the stage that teaches each task, 0 for one that is known at the start.
+
+    Args:
+        names: of all tasks.
+        taught: one a stage.
+    """
+    own = [1 + list(taught).index(name) if name in taught else 0 for name in names]
+    return xr.DataArray(own, {"task": list(names)}, "task")
 
 
 def performance_of(
@@ -128,12 +135,21 @@ def performance_of(
         kept = xr.concat([old, 1.0 - old], xr.DataArray(names, dims="task", name="task"))
     else:
         return None
+    return retained(kept, shares_of(targets, own_stage.sel(task=names)))
+
+
+def shares_of(targets: Sequence[Mixture], own_stage: xr.DataArray) -> xr.DataArray:
+    """Return the share α[stage, task] of which R[stage, task] is the retained part, see `performance_of`."""
     weights = np.stack([np.asarray(target.weights, np.float64) for target in targets])
-    wanted_at = np.maximum(np.arange(len(targets))[:, None], own_stage.sel(task=names).to_numpy())
-    weights = np.take_along_axis(weights, wanted_at, axis=0)
-    shares = xr.DataArray(weights, {"stage": stages["stage"].to_numpy(), "task": names}, ("stage", "task"))
-    result: xr.DataArray = (kept / shares).clip(0.0, 1.0)
-    return result.transpose(*_DIMS, "stage", "task")
+    wanted_at = np.maximum(np.arange(len(targets))[:, None], own_stage.to_numpy())
+    coords = {"stage": np.arange(len(targets)), "task": own_stage["task"].to_numpy()}
+    return xr.DataArray(np.take_along_axis(weights, wanted_at, axis=0), coords, ("stage", "task"))
+
+
+def retained(retention: xr.DataArray, shares: xr.DataArray) -> xr.DataArray:
+    """Return R = min(max(retention/α, 0), 1), with stage and task as its last dims."""
+    result: xr.DataArray = (retention / shares).clip(0.0, 1.0)
+    return result.transpose(..., "stage", "task")
 
 
 def forgetting_of(performance: xr.DataArray, own_stage: xr.DataArray) -> xr.Dataset:

@@ -91,7 +91,8 @@ def _train(payload: bytes, block: tuple[int, tuple[int, ...], int]) -> None:
     grid, store = _unpacked(payload)
     objective, place, replicates = block
     piece = Block(int(objective), tuple(place), int(replicates))
-    store.write(grid, piece, train_block(grid, store.cut, piece, lambda amount: None))
+    trained = train_block(grid, store.cut, piece, lambda amount: None, store.stages_of(piece))
+    store.write(grid, piece, trained)
 
 
 @lru_cache(maxsize=2)

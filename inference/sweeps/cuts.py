@@ -107,8 +107,9 @@ def _shared(grid: Grid) -> list[bool]:
         if shared and "." in name and owner not in ("target", "start", "learning_rate_factors"):
             for objective in range(len(grid.objectives)):
                 programs = {
-                    program_at(grid.at(objective, (*origin[:axis], i, *origin[axis + 1 :]))).static
+                    tuple(program_at(stage).static for stage in grid.stages_at(objective, position))
                     for i in range(length)
+                    for position in [(*origin[:axis], i, *origin[axis + 1 :])]
                 }
                 shared = shared and len(programs) == 1
         result.append(shared)

@@ -2,71 +2,45 @@
 
 A name says whose setting it is:
 
-* ``target.F`` and ``start.F`` with F one of ``old_weight``, ``old_logit``, ``covariance``, ``new_covariance``
-  (variances), ``old_mean.I`` or ``new_mean.I`` (coordinate I, from 0 on);
-* ``target.separation`` moves the target's new mean on the line through its modes; ``start.new_gap`` puts
-  the start's new mean at this distance from the target's, toward the old mode, and ``start.old_drift`` the
-  start's old mean at this distance from the target's, toward the new mode [Mahalanobis];
+* ``target.F`` and ``start.F`` with F one of those of `inference.sweeps.mixtures`;
 * ``objective.A`` is the argument A of every objective, ``NAME.A`` that of the objective of this name alone;
 * ``learning_rate``, ``learning_rate_factors.PARAM``, ``batch_size``, ``num_steps``, ``dimension`` and
   ``seed`` are those of `inference.training.train`.
-
-Axes of the target are applied before those of the start.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, Self
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from inference import results
+from inference.sweeps.mixtures import CLASHES, OWNERS, Start, check_field, label, place
 from inference.training.checks import (
     MOST_NUMBERS,
     MOST_STEPS,
     check_factors,
     check_objectives,
     check_rewards,
-    check_setting,
 )
 from inference.training.span import check_span, in_span
+from inference.training.stages import Stage, check_stages, stages_of
 from mixture_models.losses.precision import PRECISIONS
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.mixture import Mixture, MixturePair, TaskMixture, mixture_of
 from mixture_models.objectives import Objective
 from mixture_models.objectives.registry import arguments_of, changed
 from mixture_models.validation import InputError, flag, integer, number, one_of, positive
 
-#: A start, or what makes one of a target.
-Start = TwoMode | Callable[[TwoMode], TwoMode]
-
 #: Position on every axis, in the order of the axes.
 Position = tuple[int, ...]
 
-_SCALARS = ("old_weight", "old_logit", "covariance", "new_covariance")
-_MEANS = ("old_mean", "new_mean")
-_DISTANCES = {"target": ("separation",), "start": ("new_gap", "old_drift")}
 _TRAINING = ("learning_rate", "batch_size", "num_steps", "dimension", "seed")
 _WHOLE = ("batch_size", "num_steps", "dimension", "seed")
 
-# What places the same parameter cannot be varied beside it.
-_CLASHES = (
-    ("target.old_weight", "target.old_logit"),
-    ("start.old_weight", "start.old_logit"),
-    ("target.separation", "target.new_mean."),
-    ("start.new_gap", "start.new_mean."),
-    ("start.old_drift", "start.old_mean."),
-)
-
 _LABELS = {
-    "old_logit": ("old logit", "nat"),
-    "covariance": ("variance", "feature²"),
-    "new_covariance": ("variance of the new mode", "feature²"),
-    "separation": ("separation of the modes", "Mahalanobis"),
-    "new_gap": ("distance of the new mean from the target's", "Mahalanobis"),
-    "old_drift": ("distance of the old mean from the target's", "Mahalanobis"),
     "batch_size": ("samples in a batch", "1"),
     "num_steps": ("updates of a training", "step"),
     "dimension": ("dimension of a sample", "1"),
@@ -76,14 +50,14 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Training:
-    """The settings of one point of a grid that `inference.training.train` takes beside the seed.
+    """The settings of one training at a point of a grid: what `inference.training.train` takes.
 
     With a ``dimension`` objective, start and target are those of `inference.training.span.in_span`.
     """
 
     objective: Objective
-    start: TwoMode
-    target: TwoMode
+    start: Mixture
+    target: Mixture
     batch_size: int
     learning_rate: float
     factors: Mapping[str, float]
@@ -100,7 +74,7 @@ class Grid:
         axes: the values of every axis, in their order.
         start: at step 0, or a function of the target where it shall follow it.
         target: the true target.
-        num_steps: updates of a training.
+        num_steps: updates of a training, or of every stage of a sequence.
         batch_size: samples in an update.
         learning_rate: of plain SGD.
         num_replicates: trainings of every objective at every point.
@@ -110,12 +84,13 @@ class Grid:
         common_random_numbers: whether replicate i sees the same random numbers everywhere.
         precision: of a batch's densities.
         dimension: that of samples where trainings are simulated in the span of their means, or None.
+        new_tasks: what the stages of a sequence teach; none for single trainings.
     """
 
     objectives: tuple[Objective, ...]
     axes: Mapping[str, np.ndarray]
     start: Start
-    target: TwoMode
+    target: Mixture
     num_steps: int
     batch_size: int
     learning_rate: float
@@ -126,6 +101,7 @@ class Grid:
     common_random_numbers: bool
     precision: str
     dimension: int | None = None
+    new_tasks: tuple[str, ...] = ()
 
     @classmethod
     def create(
@@ -133,7 +109,7 @@ class Grid:
         objectives: Objective | Sequence[Objective],
         axes: Mapping[str, ArrayLike],
         start: Start,
-        target: TwoMode,
+        target: Mixture,
         *,
         num_steps: int,
         batch_size: int,
@@ -145,6 +121,7 @@ class Grid:
         common_random_numbers: bool,
         precision: str,
         dimension: int | None = None,
+        new_tasks: Sequence[str] | None = None,
     ) -> Self:
         """Check every setting of every point, and build the grid.
 
@@ -156,7 +133,7 @@ class Grid:
         if not isinstance(axes, Mapping):
             raise InputError(f"grid must map names of settings to lists of values; got {axes!r}")
         checked = {str(name): _values(str(name), values) for name, values in axes.items()}
-        for one, other in _CLASHES:
+        for one, other in CLASHES:
             if one in checked and any(name.startswith(other) for name in checked):
                 raise InputError(f"{one} and {other.rstrip('.')} set one parameter: only one can be an axis")
         steps = integer("num_steps", num_steps, at_most=MOST_STEPS)
@@ -176,6 +153,7 @@ class Grid:
             flag("common_random_numbers", common_random_numbers),
             one_of("precision", precision, PRECISIONS),
             None if dimension is None else integer("dimension", dimension),
+            _taught(new_tasks),
         )
         grid._check()
         return grid
@@ -190,41 +168,74 @@ class Grid:
         """The numbers of steps that are asked for, increasing or as the axis has them."""
         return self.axes.get("num_steps", np.array([self.num_steps]))
 
+    @property
+    def num_stages(self) -> int:
+        """The number of trainings that follow each other: 1 but for sequences."""
+        return max(1, len(self.new_tasks))
+
     @cached_property
-    def steps(self) -> np.ndarray:
-        """The recorded steps: a training of fewer steps is the beginning of a longer one."""
+    def stage_steps(self) -> np.ndarray:
+        """The recorded steps of one stage: a training of fewer steps is the beginning of a longer one."""
         regular = results.recorded_steps(int(max(self.lengths)), self.record_every)
         return np.union1d(regular, self.lengths)
 
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """The recorded steps over all stages, of which each begins with the last record of the one before."""
+        own = self.stage_steps
+        later = [own[1:] + stage * own[-1] for stage in range(1, self.num_stages)]
+        return np.concatenate([own, *later])
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The steps at which results stand by themselves: all lengths, or the start and the end of stages."""
+        if not self.new_tasks:
+            return self.lengths
+        return np.arange(self.num_stages + 1) * self.num_steps
+
     def at(self, objective: int, position: Position) -> Training:
-        """Return the settings of an objective at a position."""
+        """Return the settings of an objective at a position, of a sequence those of its first stage."""
+        return self.stages_at(objective, position)[0]
+
+    def stages_at(self, objective: int, position: Position) -> list[Training]:
+        """Return the settings of every training of an objective at a position: one, or one a stage.
+
+        The start of all is that of the first: later stages begin where the one before them ended.
+        """
         values = {name: axis[i] for (name, axis), i in zip(self.axes.items(), position, strict=True)}
-        start, target = self.mixtures(values)
         factors = {n.partition(".")[2]: float(v) for n, v in values.items() if n.startswith("learning_rate_")}
         seed = int(values.get("seed", self.seed))
-        trained = self._objective(objective, values)
+        start, problems = self._problems(objective, values)
         dimension = values.get("dimension", self.dimension)
         if dimension is not None:
-            trained, start, target = in_span(trained, start, target, int(dimension))
-        return Training(
-            trained,
-            start,
-            target,
-            int(values.get("batch_size", self.batch_size)),
-            float(values.get("learning_rate", self.learning_rate)),
-            dict(self.factors) | factors,
-            seed if self.common_random_numbers else self._own_seed(seed, objective, position),
-            self.precision,
-        )
+            start, problems = in_span(start, problems, int(dimension))
+        return [
+            Training(
+                trained,
+                start,
+                target,
+                int(values.get("batch_size", self.batch_size)),
+                float(values.get("learning_rate", self.learning_rate)),
+                dict(self.factors) | factors,
+                seed if self.common_random_numbers else self._own_seed(seed, objective, position),
+                self.precision,
+            )
+            for trained, target in problems
+        ]
 
-    def mixtures(self, values: Mapping[str, np.number]) -> Pair:
+    def stage_targets(self, objective: int, position: Position) -> list[Mixture]:
+        """Return the target of every training of an objective at a position, in all coordinates."""
+        values = {name: axis[i] for (name, axis), i in zip(self.axes.items(), position, strict=True)}
+        return [target for _, target in self._problems(objective, values)[1]]
+
+    def mixtures(self, values: Mapping[str, np.number]) -> MixturePair:
         """Return the start and the target where axes have these values."""
-        key = tuple(v for n, v in values.items() if n.startswith(("target.", "start.")))
+        key = _of_mixtures(values)
         if key not in self._mixtures:
-            self._mixtures[key] = self._place(values)
+            self._mixtures[key] = place(self.target, self.start, values)
         return self._mixtures[key]
 
-    def all_mixtures(self, prefixes: tuple[str, ...]) -> Iterator[Pair]:
+    def all_mixtures(self, prefixes: tuple[str, ...]) -> Iterator[MixturePair]:
         """Yield start and target at every point of the axes that begin so, the others at their first."""
         names = [name for name in self.axes if name.startswith(prefixes)]
         first = {name: axis[0] for name, axis in self.axes.items()}
@@ -232,25 +243,47 @@ class Grid:
             yield self.mixtures(first | dict(zip(names, point, strict=True)))
 
     @cached_property
-    def _mixtures(self) -> dict[tuple[object, ...], Pair]:
+    def _mixtures(self) -> dict[tuple[object, ...], MixturePair]:
         return {}
 
     @cached_property
     def _objectives(self) -> dict[tuple[object, ...], Objective]:
         return {}
 
+    @cached_property
+    def _stages(self) -> dict[tuple[object, ...], list[Stage]]:
+        return {}
+
     def __getstate__(self) -> dict[str, object]:
         """Leave out what was computed: a worker of a cluster gets the settings alone."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
-    def _objective(self, index: int, values: Mapping[str, np.number]) -> Objective:
-        objective = self.objectives[index]
-        changes = {
+    def _problems(
+        self, index: int, values: Mapping[str, np.number]
+    ) -> tuple[Mixture, list[tuple[Objective, Mixture]]]:
+        """Return the start, and objective and target of every training, where axes have these values."""
+        start, target = self.mixtures(values)
+        trained = self._objective(index, values)
+        if not self.new_tasks:
+            return start, [(trained, target)]
+        key = (index, *self._changes(index, values).items(), *_of_mixtures(values))
+        if key not in self._stages:
+            # Which refuses what is none of named tasks.
+            named = cast(TaskMixture, start), cast(TaskMixture, target)
+            self._stages[key] = stages_of(trained, *named, self.new_tasks, num_steps=self.num_steps)
+        return start, [(stage.objective, stage.target) for stage in self._stages[key]]
+
+    def _changes(self, index: int, values: Mapping[str, np.number]) -> dict[str, np.number]:
+        """Return the arguments of an objective that are axes, with their values."""
+        return {
             argument: value
             for name, value in values.items()
             for owner, argument in [_argument(name)]
-            if owner in ("objective", objective.name)
+            if owner in ("objective", self.objectives[index].name)
         }
+
+    def _objective(self, index: int, values: Mapping[str, np.number]) -> Objective:
+        objective, changes = self.objectives[index], self._changes(index, values)
         key = (index, *changes.items())
         if key not in self._objectives:
             # An objective's arguments are numbers of Python, as its constructor would get them.
@@ -263,35 +296,17 @@ class Grid:
         words = np.random.SeedSequence([seed, objective, *place]).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(11))  # whole as a float too
 
-    def _place(self, values: Mapping[str, np.number]) -> Pair:
-        def of(owner: str) -> dict[str, float]:
-            return {n.partition(".")[2]: float(v) for n, v in values.items() if n.startswith(f"{owner}.")}
-
-        wanted = of("target")
-        separation = wanted.pop("separation", None)
-        target = _changed(self.target, wanted)
-        if separation is not None:
-            span = target.new_mean - target.old_mean
-            stretched = target.old_mean + separation / float(target.separation) * span
-            target = target.replace(new_mean=stretched)
-        start = self.start(target) if callable(self.start) else self.start
-        wanted = of("start")
-        gap, drift = wanted.pop("new_gap", None), wanted.pop("old_drift", None)
-        check_setting(start, target)
-        start = _changed(start, wanted)
-        if gap is not None:
-            start = start.replace(new_mean=target.new_mean - gap * target.toward_new)
-        if drift is not None:
-            start = start.replace(old_mean=target.old_mean + drift * target.toward_new)
-        return start, target
-
     def _check(self) -> None:
         """Refuse what cannot be trained: every value of every axis, and the target at every point."""
-        if not isinstance(self.target, TwoMode):
-            raise InputError(f"target must be a TwoMode; got {type(self.target).__name__}")
-        if not (isinstance(self.start, TwoMode) or callable(self.start)):
+        mixture_of("target", self.target)
+        if not (isinstance(self.start, Mixture) or callable(self.start)):
             kind = type(self.start).__name__
-            raise InputError(f"start must be a TwoMode or a function of the target; got {kind}")
+            raise InputError(f"start must be a TwoMode, a Mixture or a function of the target; got {kind}")
+        if self.new_tasks and "num_steps" in self.axes:
+            raise InputError(
+                "num_steps cannot be an axis of sequences, whose later stages begin where earlier ones end: "
+                "sweep each number of steps by itself"
+            )
         for name in self.axes:
             self._check_name(name)
         for name, values in self.axes.items():
@@ -307,11 +322,16 @@ class Grid:
                     check_factors({name.partition(".")[2]: value})
                 elif name == "target.separation":
                     positive(name, value)
-        mixtures = self.mixtures({name: values[0] for name, values in self.axes.items()})
-        check_rewards(self.objectives, *mixtures)
-        if self.dimension is not None or "dimension" in self.axes:
-            for chosen in self.objectives:
-                check_span(chosen, *mixtures)
+        first = {name: values[0] for name, values in self.axes.items()}
+        for index in range(len(self.objectives)):
+            start, problems = self._problems(index, first)
+            if self.new_tasks:
+                named = zip(self.new_tasks, problems, strict=True)
+                check_stages([Stage(task, *problem, self.num_steps) for task, problem in named], start)
+            for trained, target in problems:
+                check_rewards([trained], start, target)
+                if self.dimension is not None or "dimension" in self.axes:
+                    check_span(trained, start, target)
         of_target = [name.startswith("target.") for name in self.axes]
         for position in product(*(range(n if t else 1) for n, t in zip(self.shape, of_target, strict=True))):
             self.at(0, position)
@@ -324,13 +344,8 @@ class Grid:
         owner, _, field = name.partition(".")
         if name in _TRAINING or (owner == "learning_rate_factors" and field):
             return
-        if owner in _DISTANCES:
-            mean, _, coordinate = field.partition(".")
-            if mean in _MEANS and coordinate.isdecimal() and int(coordinate) < self.target.dim:
-                return
-            one_of(f"the field of {name}", field, (*_SCALARS, *_DISTANCES[owner], *_coordinates(self.target)))
-            if field == "separation" and not self.target.separation > 0.0:
-                raise InputError("target.separation needs a target whose modes differ; got separation 0")
+        if owner in OWNERS:
+            check_field(self.target, owner, field)
             return
         owner, argument = _argument(name)
         known = ["objective", *(objective.name for objective in self.objectives)]
@@ -346,11 +361,12 @@ class Grid:
 
 def attributes(name: str) -> dict[str, str]:
     """Return ``long_name`` and ``units`` of an axis."""
-    owner, _, field = name.rpartition(".")
-    long_name, units = _LABELS.get(field, (field.replace("_", " "), "1"))
-    if owner.endswith(_MEANS):
-        long_name, units = f"coordinate {field} of the {owner.partition('.')[2].replace('_', ' ')}", "feature"
-        owner = owner.partition(".")[0]
+    owner, _, field = name.partition(".")
+    if owner in OWNERS:
+        long_name, units = label(field)
+    else:
+        owner, _, field = name.rpartition(".")
+        long_name, units = _LABELS.get(field, (field.replace("_", " "), "1"))
     return {"long_name": f"{owner}: {long_name}" if owner else long_name, "units": units}
 
 
@@ -373,15 +389,16 @@ def _values(name: str, values: ArrayLike) -> np.ndarray:
     return floats
 
 
-def _coordinates(mixture: TwoMode) -> list[str]:
-    return [f"{mean}.{i}" for mean in _MEANS for i in range(min(mixture.dim, 4))]
+def _taught(new_tasks: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the tasks that stages teach, none where there are no stages."""
+    if new_tasks is None:
+        return ()
+    taught = (new_tasks,) if isinstance(new_tasks, str) else tuple(new_tasks)
+    if not taught:
+        raise InputError("new_tasks must be at least one task, or None for single trainings; got none")
+    return taught
 
 
-def _changed(mixture: TwoMode, fields: Mapping[str, float]) -> TwoMode:
-    """Return a mixture with some fields changed, single coordinates of means among them."""
-    changes: dict[str, Any] = {name: value for name, value in fields.items() if name in _SCALARS}
-    for name, value in fields.items():
-        mean, _, coordinate = name.partition(".")
-        if mean in _MEANS:
-            changes.setdefault(mean, getattr(mixture, mean).copy())[int(coordinate)] = value
-    return mixture.replace(**changes) if changes else mixture
+def _of_mixtures(values: Mapping[str, np.number]) -> tuple[np.number, ...]:
+    """Return the values of the axes that move the start or the target."""
+    return tuple(v for n, v in values.items() if n.startswith(("target.", "start.")))

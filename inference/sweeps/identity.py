@@ -4,7 +4,8 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -27,9 +28,9 @@ def identity(grid: Grid) -> JsonObject:
     first = grid.at(0, (0,) * len(grid.shape))
     mixtures = {}
     for name, mixture in (("start", first.start), ("target", first.target)):
-        for field in type(mixture).__dataclass_fields__:
-            value = getattr(mixture, field)
-            mixtures[f"{name}.{field}"] = None if value is None else np.asarray(value).tolist()
+        for field in fields(cast(Any, mixture)):
+            value = getattr(mixture, field.name)
+            mixtures[f"{name}.{field.name}"] = None if value is None else np.asarray(value).tolist()
     facts = {
         "layout": results.LAYOUT,
         **{f"version of {package}": versions.version_of(package) for package in _VERSIONS},
@@ -38,6 +39,7 @@ def identity(grid: Grid) -> JsonObject:
         "parts of the objectives": [_fingerprint(objective) for objective in grid.objectives],
         "axes": list(grid.axes),
         **{f"values of {name}": values.tolist() for name, values in grid.axes.items()},
+        "new_tasks": list(grid.new_tasks),
         **mixtures,
         "num_steps": grid.num_steps,
         "batch_size": grid.batch_size,

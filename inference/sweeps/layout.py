@@ -13,10 +13,13 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
 
 from inference import results
+from inference.results.build import event_dims, with_features
+from inference.results.sequence import own_stages
 from inference.sweeps.blocks import variables
 from inference.sweeps.cuts import Geometry
 from inference.sweeps.grid import Grid, attributes
 from inference.sweeps.identity import identity
+from inference.sweeps.sequences import DERIVED
 
 #: Fill of ``diverged_step`` where nothing was trained yet.
 NOT_TRAINED = -2
@@ -26,8 +29,6 @@ COMMITS = "commits/checksum"
 
 #: The array of the first steps that are not finite.
 STATS = "trajectory_stats/diverged_step"
-
-_FEATURES = ("feature", "feature_bis")
 
 #: What makes a chunk's file of its bytes: trajectories compress little, but their leading bytes do, and fast.
 CODECS = [BloscCodec(cname="lz4", clevel=1, shuffle="shuffle"), Crc32cCodec()]
@@ -50,16 +51,23 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
     chunk = per_axis | {"objective": 1, "chain": 1, "draw": cut.replicates, "step": len(grid.steps)}
     leading = ["objective", *of_steps, "chain", "draw", "step"]
     at_end = ["objective", *grid.axes, "chain", "draw"]
-    dims: dict[str, tuple[list[str], tuple[int, ...]]] = {}
+    dims: dict[str, list[str]] = {}
+    features: dict[str, object] = {}
     for name, event in shapes.items():
-        dims[f"trajectory/{name}"] = leading, event
-        dims[f"final/{name}"] = at_end, event
-    dims[STATS] = at_end, ()
-    features = {
-        dim: np.arange(max(event[k] for event in shapes.values() if len(event) > k))
-        for k, dim in enumerate(_FEATURES)
-        if any(len(event) > k for event in shapes.values())
-    }
+        of_event = event_dims(name, len(event))
+        dims[f"trajectory/{name}"] = [*leading, *of_event]
+        if not grid.new_tasks:
+            dims[f"final/{name}"] = [*at_end, *of_event]
+        elif name != "loss":
+            dims[f"stages/{name}"] = [*at_end, "stage", *of_event]
+        for dim, size in zip(of_event, event, strict=True):
+            sizes[dim] = max(size, sizes.get(dim, 0))
+            features[dim] = list(grid.target.names) if dim == "task" else np.arange(sizes[dim])
+    if grid.new_tasks:
+        sizes["stage"] = grid.num_stages + 1
+        for path, of_event in DERIVED.items():
+            dims[path] = [*at_end, *(["stage"] if path.startswith("stages/") else []), *of_event]
+    dims[STATS] = at_end
     counts = {
         f"{name}.block": (
             f"{name}.block",
@@ -68,11 +76,16 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
         )
         for name in ("objective", *grid.axes, "draw")
     }
+    of_sequences = _of_sequences(grid, shared | features) if grid.new_tasks else {}
+    along = {"stage": ("step", np.minimum(-(-grid.steps // grid.num_steps), grid.num_stages))}
     groups = {
         "trajectory": xr.Dataset(
-            coords={n: v for n, v in shared.items() if n != "num_steps"} | {"step": grid.steps} | features
+            coords={n: v for n, v in shared.items() if n != "num_steps"}
+            | {"step": grid.steps}
+            | features
+            | (along if grid.new_tasks else {})
         ),
-        "final": xr.Dataset(coords=shared | features),
+        **(of_sequences or {"final": xr.Dataset(coords=shared | features)}),
         "trajectory_stats": xr.Dataset(coords=shared),
         "constant_data": _constant_data(grid),
         "commits": xr.Dataset(coords=counts | {"array": list(dims)}),
@@ -83,7 +96,7 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
     settings |= {
         name: facts[name] for name in ("learning_rate_factors", "common_random_numbers", "precision")
     }
-    settings |= {"dimension": facts["dimension"]}
+    settings |= {"dimension": facts["dimension"]} | ({"tasks": grid.new_tasks} if grid.new_tasks else {})
     settings["grid"] = {name: values.tolist() for name, values in grid.axes.items()}
     root = xr.Dataset(attrs=results.provenance(settings) | {"sweep": json.dumps(facts)})
     # In memory: zarr is slow at many small files.
@@ -99,15 +112,15 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
                 memory, group=name, mode="a", zarr_format=3, consolidated=False, encoding=encoding
             )
         store = zarr.open_group(memory, mode="a", use_consolidated=False)
-        for path, (names, event) in dims.items():
+        for path, names in dims.items():
             variable = path.partition("/")[2]
             stats = path == STATS
             _create(
                 store,
                 path,
-                [*names, *_FEATURES[: len(event)]],
-                [*(sizes[n] for n in names), *event],
-                [*(chunk[n] for n in names), *event],
+                names,
+                [sizes[n] for n in names],
+                [chunk.get(n, sizes[n]) for n in names],
                 "int32" if stats else "float64",
                 NOT_TRAINED if stats else np.nan,
                 results.attributes_of(variable),
@@ -155,16 +168,17 @@ def _constant_data(grid: Grid) -> xr.Dataset:
     for owner, prefixes in moving.items():
         names = [name for name in grid.axes if name.startswith(prefixes)]
         mixtures = [pair[owner == "target"] for pair in grid.all_mixtures(prefixes)]
-        for field in type(mixtures[0]).__dataclass_fields__:
-            values = [getattr(mixture, field) for mixture in mixtures]
-            if values[0] is not None:
-                stacked = np.stack([np.asarray(v) for v in values])
-                event = stacked.shape[1:]
-                shape = tuple(len(grid.axes[name]) for name in names)
-                data[f"{owner}_{field}"] = (
-                    [*names, *_FEATURES[: len(event)]],
-                    stacked.reshape((*shape, *event)),
-                )
+        stored = [mixture.arrays() for mixture in mixtures]
+        for field in stored[0]:
+            stacked = np.stack([np.asarray(arrays[field]) for arrays in stored])
+            event = stacked.shape[1:]
+            shape = tuple(len(grid.axes[name]) for name in names)
+            data[f"{owner}_{field}"] = (
+                [*names, *event_dims(field, len(event))],
+                stacked.reshape((*shape, *event)),
+            )
+    if grid.new_tasks:
+        data["own_stage"] = ("task", own_stages(grid.target.names, grid.new_tasks).to_numpy())
     if not grid.common_random_numbers:
         seeds = [
             grid.at(o, place).seed
@@ -180,5 +194,11 @@ def _constant_data(grid: Grid) -> xr.Dataset:
     coords: dict[str, object] = {n: (n, v, attributes(n)) for n, v in grid.axes.items() if n in dims}
     if "objective" in dims:
         coords |= results.objective_coords(grid.objectives)
-    dataset = xr.Dataset(data, coords)
-    return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in _FEATURES if d in dataset.sizes})
+    return with_features(xr.Dataset(data, coords), grid.target.names)
+
+
+def _of_sequences(grid: Grid, shared: Mapping[str, object]) -> dict[str, xr.Dataset]:
+    """Return the groups that sequences have in the place of ``final``, without their variables."""
+    taught = {"stage": np.arange(grid.num_stages + 1), "stage_task": ("stage", ["", *grid.new_tasks])}
+    by_task = {name: value for name, value in shared.items() if not name.startswith("feature")}
+    return {"stages": xr.Dataset(coords=dict(shared) | taught), "forgetting": xr.Dataset(coords=by_task)}

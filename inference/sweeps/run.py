@@ -19,9 +19,9 @@ from inference.storage import files
 from inference.sweeps import cluster
 from inference.sweeps.blocks import compile_block, train_block, variables
 from inference.sweeps.cuts import Block, Geometry, blocks, distinct, geometry, heaviest
-from inference.sweeps.grid import Grid, Start
+from inference.sweeps.grid import Grid
 from inference.sweeps.store import SweepStore, open_sweep
-from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.objectives import Objective
 from mixture_models.validation import InputError, integer, one_of, path_of, positive
 
@@ -32,18 +32,19 @@ _BYTES_A_BLOCK, _MOST_TRAININGS = 200, 2**16
 
 
 @on_one_thread
-def sweep(
+def sweep[M: Mixture](
     objectives: Objective | Sequence[Objective],
     grid: Mapping[str, Sequence[float]],
     *,
-    start: Start,
-    target: TwoMode,
+    start: M | Callable[[M], M],
+    target: M,
     store: str | Path,
     num_steps: int,
     batch_size: int,
     learning_rate: float,
     num_replicates: int,
     seed: int,
+    new_tasks: Sequence[str] | None = None,
     record_every: int | None = None,
     learning_rate_factors: Mapping[str, float] | None = None,
     common_random_numbers: bool = True,
@@ -58,7 +59,8 @@ def sweep(
 
     A sweep that is stopped, by whatever, goes on when it is called again with the same arguments. Its
     numbers depend on its settings and on how the store says that it is cut; not on the number of cores or
-    workers, on interruptions or on the order of the work.
+    workers, on interruptions or on the order of the work. Of a sequence finished stages of a chunk are kept
+    too.
 
     Args:
         objectives: one objective or several.
@@ -67,12 +69,14 @@ def sweep(
         start: the learner's parameters at step 0, or a function of the target that returns them.
         target: the true target.
         store: folder to write, ends in ``.zarr``; a sweep of the same settings that lies there is resumed.
-        num_steps: updates of a training. As an axis it costs nothing: a shorter training is the beginning of
-            the longest, and is read off it.
+        num_steps: updates of a training, or of every stage of a sequence. As an axis it costs nothing: a
+            shorter training is the beginning of the longest, and is read off it. No axis of sequences.
         batch_size: samples in an update. As an axis it has a program for every size.
         learning_rate: of plain SGD.
         num_replicates: trainings of every objective at every point.
         seed: whole number; equal seeds give equal numbers.
+        new_tasks: names of the tasks that are taught one after the other, each in a stage of its own: a point
+            is then the sequence of `stages_of` and `train_sequence`. None for single trainings.
         record_every: steps between two records; None records the start and the end. Recorded steps are those
             of the longest training, and all lengths of the axis ``num_steps``.
         learning_rate_factors: multiplies the updates of the params it names.
@@ -91,7 +95,8 @@ def sweep(
     Returns:
         DataTree that is read from the store when asked for: ``/trajectory``, ``/final``,
         ``/trajectory_stats`` (dims objective, the axes, chain, draw, and step or feature; the axis
-        ``num_steps`` is not in ``/trajectory``, which has ``step``) and ``/constant_data`` as of `train`.
+        ``num_steps`` is not in ``/trajectory``, which has ``step``) and ``/constant_data`` as of `train`. Of
+        sequences ``/stages`` and ``/forgetting`` as of `train_sequence` in the place of ``/final``.
 
     Raises:
         InputError: an argument out of range, a store of something else, or too little memory; before anything
@@ -121,6 +126,7 @@ def sweep(
         common_random_numbers=common_random_numbers,
         precision=precision,
         dimension=dimension,
+        new_tasks=new_tasks,
     )
     _check_size(whole, path)
     existing = SweepStore.find(path, whole) if path.exists() else None
@@ -149,12 +155,13 @@ def sweep(
             else:
                 tasks = [partial(train_into, whole, existing, block) for block in work]
                 run_together(tasks, nullcontext, bar.update)
+    shutil.rmtree(existing.unfinished, ignore_errors=True)
     return open_sweep(path)
 
 
 def train_into(grid: Grid, store: SweepStore, block: Block, report: Callable[[int], None]) -> None:
     """Train a block and commit it to the store; reports 1 then."""
-    store.write(grid, block, train_block(grid, store.cut, block, report))
+    store.write(grid, block, train_block(grid, store.cut, block, report, store.stages_of(block)))
     report(1)
 
 
@@ -178,7 +185,7 @@ def _check_size(grid: Grid, path: Path) -> None:
     floats = 1 + sum(math.prod(shape) for shape in variables(grid).values())
     # The axis of the steps is that of the records.
     of_steps = len(grid.axes.get("num_steps", [0]))
-    records = int(max(grid.lengths)) // grid.record_every + 2
+    records = grid.num_stages * (int(max(grid.lengths)) // grid.record_every + 2)
     needed, free = 8.0 * floats * records * trainings / of_steps, shutil.disk_usage(path.parent).free
     if needed > free and not path.exists():
         raise InputError(

@@ -8,6 +8,7 @@ its files are what the entry says. A file is written under another name and move
 
 import asyncio
 import json
+import shutil
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,10 +27,11 @@ from inference import results
 from inference.storage import files
 from inference.storage.reading import JsonObject
 from inference.sweeps.blocks import Trained
-from inference.sweeps.cuts import Block, Geometry, blocks
+from inference.sweeps.cuts import Block, Geometry, blocks, positions
 from inference.sweeps.grid import Grid
 from inference.sweeps.identity import difference, identity
 from inference.sweeps.layout import COMMITS, STATS, empty
+from inference.sweeps.sequences import derived
 from mixture_models.validation import InputError, path_of
 
 #: Added to a checksum of 32 bits: an entry of 0 is none.
@@ -115,6 +117,16 @@ class SweepStore:
         ]
         entry = np.array(sums, np.int64).reshape(self.commits.chunks)
         self._put(COMMITS, self.commits, (*_entry(block), 0), entry)
+        shutil.rmtree(self.stages_of(block), ignore_errors=True)
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder of the finished stages of blocks that are not finished."""
+        return self.path / "unfinished"
+
+    def stages_of(self, block: Block) -> Path:
+        """Return the folder where finished stages of a block are kept until it is committed."""
+        return self.unfinished / "-".join(map(str, _entry(block)))
 
     def _put(
         self, name: str, array: zarr.Array[ArrayV3Metadata], chunk: tuple[int, ...], values: np.ndarray
@@ -207,7 +219,7 @@ def _contents(grid: Grid, cut: Geometry, block: Block, trained: Trained) -> dict
         for (name, axis), i, side in zip(grid.axes.items(), block.place, cut.block, strict=True)
     ]
     of_steps = [side for name, side in zip(grid.axes, sides, strict=True) if name != "num_steps"]
-    ends = np.searchsorted(grid.steps, grid.lengths)
+    ends = np.searchsorted(grid.steps, grid.ends)
     place = list(grid.axes).index("num_steps") if "num_steps" in grid.axes else None
     contents = {}
     for name, values in trained.records.items():
@@ -215,7 +227,16 @@ def _contents(grid: Grid, cut: Geometry, block: Block, trained: Trained) -> dict
         draws = values.shape[1]
         contents[f"trajectory/{name}"] = values.reshape(1, *of_steps, 1, draws, *values.shape[2:])
         at_end = values[:, :, ends].reshape(*of_steps, 1, draws, len(ends), *event)
-        contents[f"final/{name}"] = _length_first(at_end, len(of_steps) + 2, place)[None]
+        if not grid.new_tasks:
+            contents[f"final/{name}"] = _length_first(at_end, len(of_steps) + 2, place)[None]
+        elif name != "loss":
+            contents[f"stages/{name}"] = at_end[None]
+    if grid.new_tasks:
+        inside = positions(grid, cut, block)
+        retention = trained.records["task_retention"][:, :, ends]
+        for name, values in derived(grid, block.objective, inside, retention).items():
+            contents[name] = values.reshape(1, *of_steps, 1, *values.shape[1:])
+        return contents | {STATS: trained.diverged_step.reshape(1, *of_steps, 1, -1).astype(np.int32)}
     diverged = trained.diverged_step[:, :, None]
     # A shorter training has not seen what happened later.
     seen = np.where(diverged <= grid.lengths, diverged, -1).reshape(

@@ -32,7 +32,8 @@ from inference.training.loop import (
     report_of,
     training_program,
 )
-from inference.training.stages import Stage, check_stages, known_at_start
+from inference.training.span import check_plain, check_span, in_span
+from inference.training.stages import Stage, check_stages
 from inference.training.train import Plan, plan_of
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.types import AnyArray, Index, Params
@@ -58,6 +59,7 @@ def train_sequence(
     optimizer: optax.GradientTransformation | None = None,
     learning_rate_factors: Mapping[str, float] | None = None,
     precision: str = "float64",
+    dimension: int | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
     """Train stage after stage, ``num_replicates`` times, on fresh batches.
@@ -79,6 +81,8 @@ def train_sequence(
         optimizer: an optax transformation in the place of plain SGD; it holds its own learning rate.
         learning_rate_factors: multiplies the updates of the params it names; 0 freezes one.
         precision: ``"float64"`` or the faster ``"float32"``, see `mixture_models.losses.precision`.
+        dimension: of samples, of any size, as in `train`: all stages are simulated in the span of the means
+            of the start and of all targets.
         progress: whether a terminal shows a progress bar.
 
     Returns:
@@ -98,9 +102,15 @@ def train_sequence(
     batch_size, rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
     factors = check_factors(learning_rate_factors)
     check_optimizer(optimizer)
-    check_batch(batch_size, start.dim)
     for stage in checked:
         check_rewards([stage.objective], start, stage.target)
+    begin, problems = start, [(stage.objective, stage.target) for stage in checked]
+    if dimension is not None:
+        check_plain(optimizer)
+        for objective, target in problems:
+            check_span(objective, start, target)
+        begin, problems = in_span(start, problems, dimension)
+    check_batch(batch_size, begin.dim)
     settings = {
         "objectives": [stage.objective.name for stage in checked],
         "tasks": [stage.task for stage in checked],
@@ -113,18 +123,18 @@ def train_sequence(
         "optimizer": "sgd" if optimizer is None else "given by the caller",
         "learning_rate_factors": factors,
         "precision": precision,
-    }
+    } | ({} if dimension is None else {"dimension": dimension})
     flag("progress", progress)
     with arithmetic():
         num_chunks, size = chunk_sizes(num_replicates)
         legs = [
             _Leg(
-                training_program(stage.objective, batch_size, optimizer, factors, precision),
-                jax.tree.map(jnp.asarray, stage.target),
+                training_program(objective, batch_size, optimizer, factors, precision),
+                jax.tree.map(jnp.asarray, target),
                 plan_of(results.recorded_steps(stage.num_steps, record_every), batch_size * size),
                 (
-                    stage.objective,
-                    stage.target,
+                    objective,
+                    target,
                     stage.num_steps,
                     batch_size,
                     optimizer,
@@ -133,15 +143,15 @@ def train_sequence(
                     rate,
                 ),
             )
-            for stage in checked
+            for stage, (objective, target) in zip(checked, problems, strict=True)
         ]
         recorded = [
-            set(first_record.eval_shape(leg.program.static, leg.program.numbers, (start, leg.target)))
+            set(first_record.eval_shape(leg.program.static, leg.program.numbers, (begin, leg.target)))
             for leg in legs
         ]
         if any(names != recorded[0] for names in recorded):
             raise InputError("all stages must have learners that record the same variables")
-        floats = start.num_tasks * (8 + 2 * start.dim) * num_replicates
+        floats = start.num_tasks * (8 + 2 * begin.dim) * num_replicates
         memory.check_fits(
             "what is recorded",
             _COPIES * 8.0 * floats * sum(stage.num_steps // record_every + 2 for stage in checked),
@@ -151,17 +161,17 @@ def train_sequence(
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
         chunks = keys.reshape(num_chunks, size)
         begins = _Place(
-            {name: np.repeat(np.asarray(v, float)[None], size, axis=0) for name, v in start.params().items()},
+            {name: np.repeat(np.asarray(v, float)[None], size, axis=0) for name, v in begin.params().items()},
             np.full(size, -1, np.int32),
         )
         settings_of = jnp.asarray(rate)
         first = {leg.program.static: leg for leg in reversed(legs)}
         compiling: list[Callable[..., object]] = [
-            partial(_compile, leg, chunks[0], start, begins, settings_of) for leg in first.values()
+            partial(_compile, leg, chunks[0], begin, begins, settings_of) for leg in first.values()
         ]
         run_together(compiling, arithmetic, lambda _: None)
         tasks: list[Callable[..., list[dict[str, np.ndarray]]]] = [
-            partial(_through, legs, chunk, start, begins, settings_of, record_every, kept.folder())
+            partial(_through, legs, chunk, begin, begins, settings_of, record_every, kept.folder())
             for chunk in chunks
         ]
         total = num_chunks * size * sum(stage.num_steps for stage in checked)
@@ -181,7 +191,6 @@ def train_sequence(
         steps,
         joined[-1][_DIVERGED],
         [stage.task for stage in checked],
-        known_at_start(checked, start),
         [stage.objective for stage in checked],
         {"start": start, "target": checked[-1].target},
         [stage.target for stage in checked],

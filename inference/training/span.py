@@ -3,16 +3,17 @@
 A loss knows the means of the learner, the target and a companion. Where all covariances are one multiple of
 the identity and a batch enters only by ratios of densities, a sample matters by its coordinates in the
 affine span of these means. The rest of it is noise, which adds Σ_i c_ki z_i to the gradient in mode k's mean,
-with coefficients that the coordinates in the span determine: given those, what the two gradients have beside
+with coefficients that the coordinates in the span determine: given those, what the K gradients have beside
 the span is jointly Gaussian, with covariance c cᵀ in each direction. Whoever reads norms and inner products
-alone knows two vectors by three numbers, whose law is Bartlett's. So a step is simulated in the span, two
+alone knows K vectors by K (K+1)/2 numbers, whose law is Bartlett's. So a step is simulated in the span, K
 coordinates are opened for what lies beside it, and the means are turned back into as many coordinates as they
 span. Derivation: docs/theory.md, "Training in the span of the means".
 """
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, cast
 
 import jax
@@ -27,61 +28,81 @@ from inference.engine.programs import traced_alone
 from inference.training.steps import Steps, steps_of
 from mixture_models.learners import Guide
 from mixture_models.losses.loss import law_of
+from mixture_models.metrics import TASK_DIMS
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.shifted_law import ShiftedLaw
-from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives.companions import Companion, params_at
 from mixture_models.objectives.objective import Objective
 from mixture_models.types import AnyArray, Params, Program, Scalar
 from mixture_models.validation import InputError, integer
 
-# The params that are vectors. A step takes them out of their span by as many coordinates, which come last.
-_MEANS = ("old_mean", "new_mean")
-_BESIDE = len(_MEANS)
+# The params that are means: of two modes one each, of named tasks the rows of one.
+_MEANS, _TASK_MEANS = ("old_mean", "new_mean"), "task_mean"
+
+#: An objective and its target.
+Problem = tuple[Objective, Mixture]
 
 
-def in_span[M: Mixture](objective: Objective, start: M, target: M, dimension: int) -> tuple[Objective, M, M]:
-    """Return what `train` and `sweep` take, in coordinates of the span of all means.
+def in_span(start: Mixture, problems: Sequence[Problem], dimension: int) -> tuple[Mixture, list[Problem]]:
+    """Return a start, and objectives with their targets, in coordinates of the span of all means.
 
-    The target's old mean is the origin. The first axis points to its new mean, the next ones to what else
-    stays (demonstrations); the others turn with the means of the companion and the learner.
+    The first target's first mean is the origin. The first axis points to its second mean, the next ones to
+    what else stays (other means of targets, demonstrations); the others turn with the means of the companion
+    and the learner.
 
     Args:
-        objective: of two modes with one fixed covariance, and of ratios of densities.
         start: the learner at step 0.
-        target: the true target.
-        dimension: d, at least that of start and target, whose further coordinates are 0.
+        problems: what is trained, one after the other where they are several: each of one fixed covariance
+            and of ratios of densities.
+        dimension: d, at least that of start and targets, whose further coordinates are 0.
 
     Raises:
         InputError: several covariances, or fewer dimensions than the means have.
     """
-    if not (isinstance(start, TwoMode) and isinstance(target, TwoMode)):
-        raise InputError(f"dimension needs a learner and a target of two modes; got {type(start).__name__}")
     dimension = integer("dimension", dimension, at_least=start.dim)
-    parts = (objective.model, objective.loss, objective.companion)
-    demonstrations = [cast(TwoMode, mixture) for mixture in mixtures_in(parts)]
-    deviation = _common_deviation(objective, (start, target, *demonstrations))
-    origin = target.old_mean
-    fixed = [target.new_mean, *(mean for mixture in demonstrations for mean in _means(mixture))]
-    moving = _means(start) * (1 if objective.companion is None else 2)
-    points = np.stack([*fixed, *moving]) - origin
+    parts = [(objective.model, objective.loss, objective.companion) for objective, _ in problems]
+    targets = [target for _, target in problems]
+    demonstrations = mixtures_in(parts)
+    deviation = _common_deviation(problems[0][0], (start, *targets, *demonstrations))
+    origin, *fixed = targets[0].means
+    for target in targets[1:]:
+        # Stages mostly share their modes.
+        known = [origin, *fixed]
+        fixed += [mean for mean in target.means if not any(np.array_equal(mean, one) for one in known)]
+    fixed += [mean for mixture in demonstrations for mean in mixture.means]
+    policies = 1 + any(objective.companion is not None for objective, _ in problems)
+    points = np.stack([*fixed, *([*start.means] * policies)]) - origin
     basis = _basis(points)
     # A coordinate for every mean but the origin, also where they span fewer, and those that a step opens.
-    room = len(points) + _BESIDE - basis.shape[1]
+    room = len(points) + start.num_tasks - basis.shape[1]
 
     def inside(thing: object) -> object:
-        if not isinstance(thing, TwoMode):
+        if not isinstance(thing, Mixture):
             return thing
-        old, new = (np.pad((mean - origin) @ basis, (0, room)) for mean in _means(thing))
-        return replace(thing, old_mean=old, new_mean=new, scale=np.asarray(deviation))
+        means = [np.pad((mean - origin) @ basis, (0, room)) for mean in thing.means]
+        return thing.moved(means, np.asarray(deviation))
 
-    model, loss, companion, start, target = jax.tree.map(
-        inside, (*parts, start, target), is_leaf=lambda node: isinstance(node, TwoMode)
+    start, targets, parts = jax.tree.map(
+        inside, (start, targets, parts), is_leaf=lambda node: isinstance(node, Mixture)
     )
-    guide = InSpan(cast(Guide[TwoMode], objective.guide), dimension, len(fixed))
-    reduced = replace(objective, model=model, guide=guide, loss=loss, companion=companion)
-    return reduced, start, target
+    reduced = [
+        replace(
+            objective,
+            model=model,
+            guide=InSpan(cast(Guide[Mixture], objective.guide), dimension, len(fixed)),
+            loss=loss,
+            companion=companion,
+        )
+        for (objective, _), (model, loss, companion) in zip(problems, parts, strict=True)
+    ]
+    return start, list(zip(reduced, targets, strict=True))
+
+
+def check_plain(optimizer: object) -> None:
+    """Refuse another optimizer than plain SGD, whose steps alone turn with the coordinates."""
+    if optimizer is not None:
+        raise InputError("optimizer must be None for dimension to be given: plain SGD; got another one")
 
 
 @traced_alone
@@ -94,7 +115,7 @@ def check_span(objective: Objective, start: Mixture, target: Mixture) -> None:
         target: the true target.
 
     Raises:
-        InputError: another learner than that of two modes with fixed covariance, a divergence that does not
+        InputError: another learner than the mixture of fixed covariance, a divergence that does not
             say that it is ``of_ratios``, a reward of the coordinates, a model of another law, or a model,
             learner or companion that knows coordinates: which does not move along with all mixtures.
     """
@@ -108,9 +129,10 @@ def check_span(objective: Objective, start: Mixture, target: Mixture) -> None:
             f"got {loss.reward.given!r}"
         )
     names = set(params_at(objective.guide, start, target))
-    if names != {"old_logit", *_MEANS} or not isinstance(objective.guide, Guide):
+    if names != set(start.params()) or not isinstance(objective.guide, Guide):
         raise InputError(
-            f"{wanted} the learner of two modes and fixed covariance; got params {', '.join(sorted(names))}"
+            f"{wanted} the learner of two modes or of named tasks, of fixed covariance; got params "
+            f"{', '.join(sorted(names))}"
         )
     companion = _companion_of(objective, start, target)
     laws = [
@@ -120,10 +142,10 @@ def check_span(objective: Objective, start: Mixture, target: Mixture) -> None:
     if not all(isinstance(law, MixtureLaw) and len(law.scales) == 1 for law in laws):
         kinds = ", ".join(type(law).__name__ for law in laws)
         raise InputError(f"{wanted} a model and a learner of one MixtureLaw with one covariance; got {kinds}")
-    for part in _that_know_coordinates(objective, cast(TwoMode, start), cast(TwoMode, target)):
+    for part in _that_know_coordinates(objective, start, target):
         raise InputError(
             f"{wanted} parts that move along with all mixtures, turned and shifted; {part} does not: it "
-            "holds coordinates of its own (give them as a TwoMode)"
+            "holds coordinates of its own (give them as a TwoMode or a Mixture)"
         )
 
 
@@ -138,30 +160,26 @@ def _beside(model: Program, companion: Params | None) -> Program:
     return model if companion is None else partial(model, companion=companion)
 
 
-def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode) -> Iterator[str]:
+def _that_know_coordinates(objective: Objective, start: Mixture, target: Mixture) -> Iterator[str]:
     """Yield the parts that do not move along when all mixtures are turned and shifted by the same motion."""
     rng, dim = np.random.default_rng(0), target.dim
     turn = -np.eye(1) if dim == 1 else np.linalg.qr(rng.normal(size=(dim, dim)))[0]
     shift = rng.normal(size=dim)
 
     def move(thing: object) -> object:
-        if isinstance(thing, TwoMode):
-            return replace(thing, **{name: getattr(thing, name) @ turn + shift for name in _MEANS})
-        if isinstance(thing, dict):
-            return {name: v @ turn + shift if jnp.ndim(v) else v for name, v in thing.items()}
-        return thing
+        return _with_all_means(thing, lambda means: means @ turn + shift)
 
     def moved[Things](things: Things) -> Things:
-        result: Things = jax.tree.map(move, things, is_leaf=lambda node: isinstance(node, TwoMode | dict))
+        result: Things = jax.tree.map(move, things, is_leaf=_has_means)
         return result
 
     def law(
-        program: Program, companion: Params | None, start: TwoMode, target: TwoMode
-    ) -> tuple[Array, dict[int, Array]]:
+        program: Program, companion: Params | None, start: Mixture, target: Mixture
+    ) -> tuple[Array, Params]:
         found = law_of(_beside(program, companion), {}, start, target)
-        return found.log_weights, dict(enumerate(found.means))
+        return found.log_weights, {_TASK_MEANS: found.means}
 
-    def walk(companion: Companion, learner: Params, start: TwoMode, target: TwoMode) -> list[Params]:
+    def walk(companion: Companion, learner: Params, start: Mixture, target: Mixture) -> list[Params]:
         policies = [companion.initial(objective.guide, start, target)]
         for step in range(1, 4):
             after = companion.after_step(policies[-1], learner, step, objective.guide, start, target)
@@ -190,8 +208,8 @@ def _that_know_coordinates(objective: Objective, start: TwoMode, target: TwoMode
 
 @partial(jax.tree_util.register_dataclass, data_fields=["learner", "dimension"], meta_fields=["fixed"])
 @dataclass(frozen=True)
-class InSpan(Guide[TwoMode]):
-    """A two-mode learner whose means are coordinates in a span that turns, as a guide.
+class InSpan(Guide[Mixture]):
+    """A mixture learner whose means are coordinates in a span that turns, as a guide.
 
     Args:
         learner: the guide.
@@ -199,7 +217,7 @@ class InSpan(Guide[TwoMode]):
         fixed: how many of the coordinates do not turn.
     """
 
-    learner: Guide[TwoMode]
+    learner: Guide[Mixture]
     dimension: Scalar
     fixed: int
 
@@ -208,25 +226,26 @@ class InSpan(Guide[TwoMode]):
         """The dimension of samples, d."""
         return self.dimension
 
-    def __call__(self, start: TwoMode, target: TwoMode) -> None:
+    def __call__(self, start: Mixture, target: Mixture) -> None:
         """Run the guide."""
         self.learner(start, target)
 
-    def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: Mixture, target: Mixture) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters: what does not depend on coordinates."""
         observed = self.learner.metrics(params, start, target)
-        return {name: value for name, value in observed.items() if not value.ndim}
+        # One number, or one a task.
+        return {n: v for n, v in observed.items() if not v.ndim or TASK_DIMS.get(n) == ("task",)}
 
 
 class SpanSteps(Steps):
     """The steps of an `InSpan` by plain SGD: an `update` draws a batch in the span and beside it."""
 
     def update(self, svi_state: SVIState, *args: object, **kwargs: object) -> tuple[SVIState, Array]:
-        """Take a step from means that are 0 in the last two coordinates, where afterwards they are not."""
+        """Take a step from means that are 0 in the last K coordinates, where afterwards they are not."""
         key, batch_key, beside_key = jax.random.split(svi_state.rng_key, 3)
         params = self.get_params(svi_state)
         model, guide, divergence, inside, setting = jax.tree.map(
-            _without_beside, (self.model, self.guide, self.loss, params, args)
+            _without_beside, (self.model, self.guide, self.loss, params, args), is_leaf=_has_means
         )
         law = law_of(model, {}, *setting)
 
@@ -235,18 +254,18 @@ class SpanSteps(Steps):
             result: Array = divergence.between(batch_key, law, learner, setting)
             return result
 
-        shifts = jnp.zeros((len(_MEANS), divergence.expectation.num_samples))
+        num_modes, coordinates = _stacked(inside).shape
+        shifts = jnp.zeros((num_modes, divergence.expectation.num_samples))
         value, (gradient, c) = jax.value_and_grad(loss, argnums=(0, 1))(inside, shifts)
-        coordinates = _stacked(inside).shape[1]
         # In fewer dimensions than coordinates all means are 0 in the last of these, and so must stay.
         real = jnp.arange(coordinates) < guide.dimension
-        beside = vectors_beside(beside_key, c, guide.dimension - coordinates) / setting[-1].scale
-        for name, vector in zip(_MEANS, beside, strict=True):
-            gradient[name] = jnp.concatenate([jnp.where(real, gradient[name], 0.0), vector])
+        beside = vectors_beside(beside_key, c, guide.dimension - coordinates) / setting[-1].scales[0]
+        within = jnp.where(real, _stacked(gradient), 0.0)
+        gradient = _with_means(gradient, jnp.concatenate([within, beside], axis=1))
         return SVIState(self.optim.update(gradient, svi_state.optim_state, value), None, key), value
 
     def settled(self, svi_state: SVIState, companion: Params | None) -> tuple[SVIState, Params | None]:
-        """Turn the means of learner and companion until they are 0 in the last two coordinates."""
+        """Turn the means of learner and companion until they are 0 in the last K coordinates."""
         params = self.get_params(svi_state)
         # The companion's means come first: they turn least.
         policies = [params] if companion is None else [companion, params]
@@ -263,35 +282,53 @@ def _(guide: InSpan) -> type[Steps]:
     return SpanSteps
 
 
-def vectors_beside(key: Array, c: Float[Array, "2 n"], directions: Float[Array, ""]) -> Float[Array, "2 2"]:
-    """Return Σ_i c_ki z_i, k = 1, 2, for standard normal z_i, in coordinates that these two vectors span.
+def vectors_beside(key: Array, c: Float[Array, "K n"], directions: Float[Array, ""]) -> Float[Array, "K K"]:
+    """Return Σ_i c_ki z_i, k = 1..K, for standard normal z_i, in coordinates that these vectors span.
 
-    With L Lᵀ = c cᵀ the two are the rows of L Z, Z of shape (2, directions), and Z = B Q with orthonormal
-    rows Q and an independent B = [[χ(directions), 0], [N(0, 1), χ(directions - 1)]], Bartlett's.
+    With L Lᵀ = c cᵀ they are the rows of L Z, Z of shape (K, directions), and Z = B Q with orthonormal
+    rows Q and an independent lower triangular B of independent entries, Bartlett's: N(0, 1) below the
+    diagonal, and B_kk = χ(directions - k + 1).
 
     Args:
-        key: for the three random numbers.
+        key: for the K (K+1)/2 random numbers.
         c: coefficients.
         directions: their number; 0 or less gives zeros.
     """
+    num = len(c)
     # Without the barrier XLA computes the coefficients anew for every sum.
-    old, new = lax.optimization_barrier((c[0], c[1]))
-    squared, product, other = jnp.sum(old * old), jnp.sum(old * new), jnp.sum(new * new)
-    first = jnp.sqrt(squared)
-    across = jnp.where(squared > 0.0, product / jnp.where(squared > 0.0, first, 1.0), 0.0)
-    second = jnp.sqrt(jnp.maximum(other - across * across, 0.0))
-    normal_key, *chi_keys = jax.random.split(key, 3)
-    freedoms = jnp.maximum(jnp.stack([directions, directions - 1.0]), 0.0)
+    rows = lax.optimization_barrier(tuple(c))
+    # Number by number: of small arrays XLA sums in an order that depends on what is around them.
+    factor: list[list[Array]] = []
+    for i in range(num):
+        factor.append([])
+        for j in range(i):
+            left = _less(jnp.sum(rows[j] * rows[i]), zip(factor[i], factor[j], strict=False))
+            # A row that depends on those before it has no length of its own.
+            some = factor[j][j] > 0.0
+            factor[i].append(jnp.where(some, left / jnp.where(some, factor[j][j], 1.0), 0.0))
+        left = _less(jnp.sum(rows[i] * rows[i]), zip(factor[i], factor[i], strict=True))
+        factor[i].append(jnp.sqrt(jnp.maximum(left, 0.0)))
+    normal_key, *chi_keys = jax.random.split(key, num + 1)
+    freedoms = jnp.maximum(jnp.stack([directions - float(k) for k in range(num)]), 0.0)
     gammas = jax.vmap(jax.random.gamma)(jnp.stack(chi_keys), 0.5 * jnp.maximum(freedoms, 1.0))
     chi = jnp.where(freedoms > 0.0, jnp.sqrt(2.0 * gammas), 0.0)
-    normal = jnp.where(directions > 0.0, jax.random.normal(normal_key, dtype=chi.dtype), 0.0)
-    zero = jnp.zeros_like(first)
-    return jnp.stack(
-        [
-            jnp.stack([first * chi[0], zero]),
-            jnp.stack([across * chi[0] + second * normal, second * chi[1]]),
-        ]
-    )
+    normal = iter(jax.random.normal(normal_key, (num * (num - 1) // 2,), dtype=chi.dtype))
+    # Coordinates are there for as many vectors as there are directions.
+    bartlett = [
+        [chi[i] if i == j else jnp.where(directions > float(j), next(normal), 0.0) for j in range(i + 1)]
+        for i in range(num)
+    ]
+
+    def entry(i: int, j: int) -> Array:
+        products = [factor[i][m] * bartlett[m][j] for m in range(j, i + 1)]
+        return reduce(operator.add, products) if products else jnp.zeros_like(chi[0])
+
+    return jnp.stack([jnp.stack([entry(i, j) for j in range(num)]) for i in range(num)])
+
+
+def _less(value: Array, products: Iterable[tuple[Array, Array]]) -> Array:
+    """Return a number less the products of pairs."""
+    return reduce(lambda left, pair: left - pair[0] * pair[1], products, value)
 
 
 def lower_triangular(points: Float[Array, "m n"]) -> Float[Array, "m n"]:
@@ -312,22 +349,37 @@ def lower_triangular(points: Float[Array, "m n"]) -> Float[Array, "m n"]:
     return points
 
 
-def _without_beside(leaf: AnyArray) -> AnyArray:
-    """Return a vector without the coordinates that a step opens, and anything else as it is."""
-    return leaf[:-_BESIDE] if getattr(leaf, "ndim", 0) == 1 else leaf
+def _has_means(node: object) -> bool:
+    """Return whether a node of a pytree is a mixture, or params with means."""
+    return isinstance(node, Mixture) or (
+        isinstance(node, dict)
+        and any(jnp.ndim(node.get(name, 0.0)) == rank for name, rank in ((_MEANS[0], 1), (_TASK_MEANS, 2)))
+    )
 
 
-def _means(mixture: TwoMode) -> list[Float[AnyArray, "d"]]:
-    return [getattr(mixture, name) for name in _MEANS]
+def _with_all_means(node: Any, change: Callable[[AnyArray], AnyArray]) -> Any:
+    """Return a node with its means, shape (K, d), changed where it `_has_means`; anything else as it is."""
+    if isinstance(node, Mixture):
+        return node.moved([*change(node.means)], node.scales[0])
+    return _with_means(node, change(_stacked(node))) if _has_means(node) else node
 
 
-def _stacked(params: Params) -> Float[Array, "2 d"]:
+def _without_beside(node: object) -> object:
+    """Return a node without the coordinates that a step opens, one a mode."""
+    return _with_all_means(node, lambda means: means[:, : -len(means)])
+
+
+def _stacked(params: Params) -> Float[Array, "K d"]:
     """Return the means among params."""
+    if _TASK_MEANS in params:
+        return params[_TASK_MEANS]
     return jnp.stack([params[name] for name in _MEANS])
 
 
-def _with_means(params: Params, means: Float[Array, "2 d"]) -> Params:
+def _with_means(params: Params, means: Float[AnyArray, "K d"]) -> Params:
     """Return params with other means."""
+    if _TASK_MEANS in params:
+        return params | {_TASK_MEANS: means}
     return params | dict(zip(_MEANS, means, strict=True))
 
 
@@ -338,7 +390,7 @@ def _basis(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "d n"]:
     return result
 
 
-def _common_deviation(objective: Objective, mixtures: Sequence[TwoMode]) -> float:
+def _common_deviation(objective: Objective, mixtures: Sequence[Mixture]) -> float:
     """Return the standard deviation that isotropic modes share, or refuse mixtures that have no one."""
     if any(mixture.dim != mixtures[0].dim for mixture in mixtures):
         raise InputError(
@@ -354,9 +406,11 @@ def _common_deviation(objective: Objective, mixtures: Sequence[TwoMode]) -> floa
     return deviation
 
 
-def _deviation(mixture: TwoMode) -> float | None:
+def _deviation(mixture: Mixture) -> float | None:
     """Return the standard deviation of isotropic modes, None for others."""
-    scale = np.asarray(mixture.scale)
+    if mixture.shared_scale is None:
+        return None
+    scale = np.asarray(mixture.shared_scale)
     diagonal = np.diag(scale) if scale.ndim == 2 else np.atleast_1d(scale)
     isotropic = np.all(diagonal == diagonal[0]) and (scale.ndim < 2 or np.all(scale == np.diag(diagonal)))
-    return float(diagonal[0]) if isotropic and mixture.new_scale is None else None
+    return float(diagonal[0]) if isotropic else None

@@ -40,7 +40,7 @@ from inference.training.loop import (
     report_of,
     training_program,
 )
-from inference.training.span import check_span, in_span
+from inference.training.span import check_plain, check_span, in_span
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
 from mixture_models.types import AnyArray, Index
@@ -104,8 +104,8 @@ def train(
         dimension: of samples, of any size; start and target name the first coordinates of their means, and
             the others are 0. The training is simulated in the span of the means, see `span`: the law of what
             is recorded is the same, vectors are not recorded, and the cost does not grow with it.
-            For plain SGD, two modes, and one covariance that is a multiple of the identity. None simulates
-            all coordinates of start and target.
+            For plain SGD, the mixture learner, and one covariance that is a multiple of the identity. None
+            simulates all coordinates of start and target.
         progress: whether a terminal shows a progress bar.
 
     Returns:
@@ -130,11 +130,10 @@ def train(
     problems = [(objective, start, target) for objective in chosen]
     if dimension is not None:
         dimension = integer("dimension", dimension)
-        if optimizer is not None:
-            raise InputError("optimizer must be None for dimension to be given: plain SGD; got another one")
+        check_plain(optimizer)
         for problem in problems:
             check_span(*problem)
-        problems = [in_span(*problem, dimension) for problem in problems]
+        problems = [_in_span(*problem, dimension) for problem in problems]
     settings = {
         "objectives": [objective.name for objective in chosen],
         "num_steps": num_steps,
@@ -201,6 +200,14 @@ def train(
     return results.training_tree(
         chosen, trajectories, diverged_steps, steps, {"start": start, "target": target}, settings
     )
+
+
+def _in_span(
+    objective: Objective, start: Mixture, target: Mixture, dimension: int
+) -> tuple[Objective, Mixture, Mixture]:
+    """Return a training in coordinates of the span of its means."""
+    inner, [(reduced, inner_target)] = in_span(start, [(objective, target)], dimension)
+    return reduced, inner, inner_target
 
 
 class Plan(NamedTuple):

@@ -33,7 +33,7 @@ _Gradients = tuple[Array, Array, tuple[Array, ...]]
 # With samples and weights.
 _Residuals = tuple[_Gradients, Array, Array]
 
-_LOG_2PI = float(np.log(2.0 * np.pi))
+_LOG_2, _LOG_2PI = float(np.log(2.0)), float(np.log(2.0 * np.pi))
 
 
 class MixtureLaw(Distribution):
@@ -203,8 +203,25 @@ def _log_density(
         return joint[0], [jnp.ones_like(joint[0])], u
     if len(joint) == 2:
         return log_add(*joint), list(shares(*joint)), u
-    log_q = reduce(log_add, joint)
-    return log_q, [jnp.exp(log_joint - log_q) for log_joint in joint], u
+    return *_log_sum(joint), u
+
+
+def _log_sum(joint: list[Array]) -> tuple[Array, list[Array]]:
+    """Return log Σ_k exp(a_k) and exp(a_k)/Σ_l exp(a_l); one exponential a mode, and one logarithm."""
+    top = lax.stop_gradient(reduce(jnp.maximum, joint))
+    # -inf stands for nothing, and may be all there is.
+    below = jnp.where(jnp.isneginf(top), 0.0, top)
+    parts = [jnp.exp(one - below) for one in joint]
+    total = reduce(operator.add, parts)
+    # Halved until it lies in [1, 2], as the fast logarithm needs.
+    halved, log_total = total, jnp.zeros_like(total)
+    for power in range(1, len(joint).bit_length()):
+        large = total > 2.0**power
+        halved = jnp.where(large, 0.5 * halved, halved)
+        log_total = log_total + jnp.where(large, _LOG_2, 0.0)
+    log_total = log_total + log1p(halved - 1.0)
+    inverse = 1.0 / total
+    return top + log_total, [part * inverse for part in parts]
 
 
 def _joint(

@@ -122,7 +122,7 @@ def test_a_start_that_is_none_is_one_sentence():
     for start in (None, lambda target: 3.0):
         with pytest.raises(InputError, match="start must be a TwoMode"):
             grid_of({}, start=start)
-    with pytest.raises(InputError, match="target must be a TwoMode; got float"):
+    with pytest.raises(InputError, match="target must be a TwoMode or a Mixture; got float"):
         grid_of({}, target=1.0)
     with pytest.raises(InputError, match="start and target must have one dimension"):
         grid_of({}, start=TwoMode.create(0.5, 0.0, 1.0))

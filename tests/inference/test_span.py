@@ -124,11 +124,14 @@ def test_coefficients_are_what_brute_force_finds(objective, monkeypatch):
 
 def beside(c, directions, count=20_000):
     """Return count draws of the two vectors, shape (count, 2, 2)."""
-    padded = np.zeros((2, 5))
-    padded[:, : np.shape(c)[1]] = c
+    return drawn_of(np.pad(c, ((0, 0), (0, 5 - np.shape(c)[1]))), directions)[:count]
+
+
+def drawn_of(c, directions):
+    """Return 20,000 draws of the vectors beside the span, shape (draw, K, K)."""
     with arithmetic():
         keys = jax.random.split(jax.random.key(5), 20_000)
-        return np.asarray(drawn(keys, padded, float(directions)))[:count]
+        return np.asarray(drawn(keys, np.asarray(c, float), float(directions)))
 
 
 drawn = jax.jit(jax.vmap(span.vectors_beside, (0, None, None)))
@@ -207,7 +210,7 @@ def test_turning_keeps_inner_products(kind):
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 9])
 def test_the_span_holds_all_distances(dim):
     start, target = mixtures(dim)
-    objective, inner_start, inner_target = span.in_span(objectives.sdft(), start, target, 12)
+    inner_start, [(objective, inner_target)] = span.in_span(start, [(objectives.sdft(), target)], 12)
     assert isinstance(objective.guide, span.InSpan)
     means, inner = (
         np.stack([m.old_mean, m.new_mean, n.old_mean, n.new_mean])

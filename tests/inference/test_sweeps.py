@@ -75,9 +75,9 @@ def trained(monkeypatch):
     """The blocks that were trained since, in their order."""
     seen, original = [], engine.train_block
 
-    def train_block(grid, cut, block, report):
+    def train_block(grid, cut, block, report, folder):
         seen.append(block)
-        return original(grid, cut, block, report)
+        return original(grid, cut, block, report, folder)
 
     monkeypatch.setattr(engine, "train_block", train_block)
     return seen
