@@ -1,22 +1,22 @@
 """The figures of a run: tasks over all stages, the matrix R, and the order in which tasks are lost."""
 
-from functools import partial
-
 import matplotlib.pyplot as plt
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analyses.core import figures
-from analyses.digits.figures import write_with
 from analyses.digits_sequence.layout import AT_ONCE, COUNT, EACH, NO_ORDER, order
-from analyses.digits_sequence.report import of_source, summary
+from analyses.digits_sequence.report import of_source
 from analyses.sequence.figures import over_stages, performance
 from inference import results
 from inference.intervals import interval, interval_probability
 
 # Of each measurement at the end of a stage the marker, and how far it stands beside, as a share of all steps.
 _MEASURED = {EACH: ("o", -0.015), AT_ONCE: ("x", 0.015)}
+
+# How far the two points of a pair stand apart, as a share of all predictions' range.
+_APART = 0.012
 
 # How far the two points of a pair stand apart, as a share of all predictions' range.
 _APART = 0.012
@@ -33,9 +33,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             "performance": performance(counted, results.converged(counted)),
             "order": _order(tree),
         }
-
-
-write = partial(write_with, summary, plot)
 
 
 def _shares(tree: xr.DataTree, counted: xr.DataTree) -> Figure:
@@ -77,6 +74,7 @@ def _order(tree: xr.DataTree) -> Figure:
         1, len(stages), figsize=(4.6 * len(stages), 4.4), sharex=True, sharey=True, squeeze=False
     )
     taught = tree["stages"]["stage_task"].to_numpy()
+    apart = _APART * (frame["predicted"].max() - frame["predicted"].min())
     apart = _APART * (frame["predicted"].max() - frame["predicted"].min())
     for axes, stage in zip(panels[0], stages, strict=True):
         own = frame[frame["stage"] == stage]
