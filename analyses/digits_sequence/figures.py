@@ -18,9 +18,6 @@ _MEASURED = {EACH: ("o", -0.015), AT_ONCE: ("x", 0.015)}
 # How far the two points of a pair stand apart, as a share of all predictions' range.
 _APART = 0.012
 
-# How far the two points of a pair stand apart, as a share of all predictions' range.
-_APART = 0.012
-
 _POOLED = ["chain", "draw"]
 
 
@@ -74,7 +71,6 @@ def _order(tree: xr.DataTree) -> Figure:
         1, len(stages), figsize=(4.6 * len(stages), 4.4), sharex=True, sharey=True, squeeze=False
     )
     taught = tree["stages"]["stage_task"].to_numpy()
-    apart = _APART * (frame["predicted"].max() - frame["predicted"].min())
     apart = _APART * (frame["predicted"].max() - frame["predicted"].min())
     for axes, stage in zip(panels[0], stages, strict=True):
         own = frame[frame["stage"] == stage]
