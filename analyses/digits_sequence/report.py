@@ -126,23 +126,30 @@ def remarks(tree: xr.DataTree) -> list[str]:
 
 
 def _of_order(tree: xr.DataTree) -> str:
-    """Say at how many pairs the order is the predicted one."""
+    """Say at how many pairs the order is the predicted one, by the count and as measured."""
     frame = order(tree)
-    counted = frame[(frame["source"] == COUNT) & frame["is_order"]]
-    surely = counted[(counted["found_lower"] > 0.0) | (counted["found_upper"] < 0.0)]
-    right = np.sign(surely["found"]) == np.sign(surely["predicted"])
-    against = [
-        f"{row['objective']} in stage {row['stage']} ({row['first']} : {row['second']}, predicted "
-        f"{row['predicted']:+.2f}, found {_signed(row)})"
-        for _, row in surely[~right].iterrows()
-    ]
-    free = frame[(frame["source"] == COUNT) & ~frame["is_order"]]
+    total, predicted = (len(rows) for rows in (frame, frame[frame["is_order"]]))
+    said = []
+    for source, name in ((COUNT, "the count"), (EACH, f"the measurements of {EACH}")):
+        own = frame[(frame["source"] == source) & frame["is_order"]]
+        surely = own[(own["found_lower"] > 0.0) | (own["found_upper"] < 0.0)]
+        right = np.sign(surely["found"]) == np.sign(surely["predicted"])
+        each = {
+            word: [f"{row['objective']} in stage {row['stage']}" for _, row in rows.iterrows()]
+            for word, rows in (("predicted", surely[right]), ("opposite", surely[~right]))
+        }
+        told = "; ".join(
+            f"the {word} one at {len(names)}{f' ({", ".join(names)})' if names else ''}"
+            for word, names in each.items()
+        )
+        said.append(
+            f"By {name} the interval of all networks tells an order at {len(surely)}: {told}; of all draws "
+            f"{own['probability'].mean():.2f} are ordered as predicted, where chance is 0.5."
+        )
+    count = len(SOURCES)
     return (
-        f"The mixture predicts which of two tasks that are not taught is lost first for {len(counted)} of "
-        f"{len(counted) + len(free)} pairs of an objective and a stage. By the count the interval of all "
-        f"networks tells an order at {len(surely)} of these: the predicted one at {int(right.sum())}, the "
-        f"opposite at {len(against)}{': ' + '; '.join(against) if against else ''}. "
-        f"Of all draws {counted['probability'].mean():.2f} are ordered as predicted, where chance is 0.5."
+        "The mixture predicts which of two tasks that are not taught is lost first at "
+        f"{predicted // count} of {total // count} pairs of an objective and a stage. {' '.join(said)}"
     )
 
 
