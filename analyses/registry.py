@@ -170,4 +170,9 @@ COMMANDS = (
         "Post-train small transformers on real digits by each objective, measure them, and test the theory.",
         resumes="Folder of the run; an interrupted one goes on.",
     ),
+    Command(
+        "digits-sequence",
+        "Teach small transformers one group of digits after the other: is each lost as a mixture says?",
+        resumes="Folder of the run; an interrupted one goes on.",
+    ),
 )

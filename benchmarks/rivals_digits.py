@@ -65,7 +65,7 @@ def _place(folder: Path, name: str, settings: Settings) -> Path:
 
 def _counted(panel: judges.Panel, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw the old weight by a classifier of the panel, another one a draw."""
-    drawn = judges.panel_draws(panel.count(images), _DRAWS, rng)
+    drawn = judges.panel_draws(panel.count(images), _DRAWS, rng)[..., 0]
     return drawn[rng.integers(len(drawn), size=_DRAWS), np.arange(_DRAWS)]
 
 

@@ -24,7 +24,7 @@ from numpyro.distributions import Distribution
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import Mixture
-from mixture_models.mixture.task import Task, TwoTasks
+from mixture_models.mixture.task import NamedTasks, Task, TwoTasks
 from mixture_models.mixture.two_mode import TwoMode, expit
 from mixture_models.types import Arguments, Scalar
 from mixture_models.validation import InputError, number, one_of
@@ -141,12 +141,14 @@ class TaskReward(_NamedReward):
 
     def check(self, target: Task) -> None:
         """Refuse a target that lacks a task that earns."""
-        if not isinstance(target, Mixture):
-            raise InputError(f"task_reward must have a mixture as target; got a {type(target).__name__}")
+        if not isinstance(target, NamedTasks):
+            raise InputError(f"task_reward must have named tasks as target; got a {type(target).__name__}")
         for name in self.earned:
             target.index(name)
 
-    def __call__(self, y: Float[Array, "n d"], target: Mixture, reference: Distribution) -> Float[Array, "n"]:
+    def __call__(
+        self, y: Float[Array, "n d"], target: NamedTasks, reference: Distribution
+    ) -> Float[Array, "n"]:
         """Return the rewards of samples."""
         self.check(target)
         shares = dict(zip(target.names, target.posterior(y), strict=True))

@@ -1,5 +1,6 @@
 """The real images: scikit-learn's handwritten digits, 8 by 8 pixels, in a few levels of grey."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ SIDE = 8
 
 #: The digits of the old task; those of the new one are the others.
 OLD_DIGITS = (0, 1, 2, 3, 4)
+
+#: The digits of both tasks.
+TASKS = {"old": OLD_DIGITS, "new": (5, 6, 7, 8, 9)}
 
 #: Grey levels of the source, 0 to 16.
 _FINEST = 16
@@ -30,6 +34,11 @@ class Images(NamedTuple):
 
     pixels: Int[np.ndarray, "image pixel"]
     digits: Int[np.ndarray, "image"]
+
+    def of(self, digits: Sequence[int]) -> "Images":
+        """Return the images of some digits."""
+        chosen = np.isin(self.digits, digits)
+        return Images(self.pixels[chosen], self.digits[chosen])
 
     @property
     def is_old(self) -> Bool[np.ndarray, "image"]:

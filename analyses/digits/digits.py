@@ -1,7 +1,7 @@
 """The run: pre-train, post-train by every objective, sample, embed, measure, count and evaluate."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,19 +9,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import xarray as xr
+from jaxtyping import PRNGKeyArray
 from rich.console import Group, RenderableType
 from tqdm.auto import tqdm
 
-from analyses.digits import data, evals_report, judges, report, training
+from analyses.digits import data, evals_report, judges, report
 from analyses.digits.evals_layout import evals_groups
-from analyses.digits.evaluation import BASE, Evaluation, evaluation, now, write_log
+from analyses.digits.evaluation import BASE, NEW_TASKS, Evaluation, evaluation, now, write_log
 from analyses.digits.evaluation import measured as measured_answers
 from analyses.digits.layout import assembled, checkpoint_name, image_sets
-from analyses.digits.objectives import Choice, DigitsTask, choices, network_of, params_of, pretraining
+from analyses.digits.objectives import Choice, DigitsTask, choices
 from analyses.digits.settings import Settings
 from analyses.digits.store import Store
+from analyses.digits.trained import checkpoint_at, post_trained, pretrained
 from analyses.digits.transformer import Transformer
 from inference import measure, results
 from inference.progress import hidden
@@ -29,9 +30,6 @@ from inference.storage import files
 
 # What the random numbers of each part are folded with.
 _VERIFIER, _NETWORKS, _PRETRAINING, _POST_TRAINING, _SAMPLES, _GRADER, _COMPLETIONS, _TRUTH = range(8)
-
-# Steps of pre-training between two looks at its bar.
-_SHOWN = 20
 
 # Where the logs of evaluations stand in the folder of a run.
 _LOGS = "evals"
@@ -76,7 +74,8 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
     chosen = _choices(settings)
     bar.total = settings.pretraining_steps + settings.steps[-1] * len(chosen)
     bar.set_description("pre-training")
-    networks = _pretrained(settings, store, digits, verifier, of, bar)
+    learnt = partial(_task, settings.start_old_weight, digits, verifier=verifier)
+    networks = pretrained(settings, store, learnt, (of(_NETWORKS), of(_PRETRAINING)), bar)
     start = _task(settings.old_weight, digits, networks, verifier)
     targets, arrays = start, {}
     for index, (name, choice) in enumerate(chosen.items()):
@@ -84,7 +83,7 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
         whole = partial(_trained, settings, choice, start, targets, of, index, bar)
         arrays[name] = store.arrays(name, whole)
         if choice.demonstrates:
-            shown = _checkpoint(arrays[name], -1, networks)
+            shown = checkpoint_at(arrays[name], -1, networks)
             targets = _task(settings.old_weight, digits, shown, verifier)
     old, new = digits.networks.old, digits.networks.new
     panel = judges.Panel(digits.judges, digits.networks, settings.num_levels, settings.seed)
@@ -120,69 +119,23 @@ def _task(
     return DigitsTask(old, new, jnp.log(old_weight) - jnp.log1p(-old_weight), networks, verifier)
 
 
-def _pretrained(
-    settings: Settings,
-    store: Store,
-    digits: data.Digits,
-    verifier: judges.Perceptron,
-    of: Any,
-    bar: Any,
-) -> Transformer:
-    shape = (data.SIDE**2, settings.num_levels, settings.width, settings.num_blocks, settings.num_heads)
-    keys = jax.vmap(partial(jax.random.fold_in, of(_NETWORKS)))(jnp.arange(settings.num_seeds))
-    networks = jax.vmap(lambda key: Transformer(*shape, key))(keys)
-    task = _task(settings.start_old_weight, digits, networks, verifier)
-
-    def compute() -> dict[str, np.ndarray]:
-        num_steps = settings.pretraining_steps
-        trained = training.checkpoints(
-            pretraining(),
-            task,
-            task,
-            [*range(0, num_steps, _SHOWN), num_steps],
-            batch_size=settings.batch_size,
-            optimizer=training.pretraining_optimizer(num_steps, settings.pretraining_rate),
-            key=of(_PRETRAINING),
-        )
-        for checkpoint in _told(trained, bar):
-            last = checkpoint.networks
-        return {name: np.asarray(value) for name, value in params_of(last).items()}
-
-    stored = store.arrays("pretraining", compute)
-    return network_of({name: jnp.asarray(value) for name, value in stored.items()}, networks)
-
-
-def _told(checkpoints: Iterator[training.Checkpoint], bar: Any) -> Iterator[training.Checkpoint]:
-    """Pass checkpoints on, and tell the bar of the steps to each once it is dealt with."""
-    before = 0
-    for checkpoint in checkpoints:
-        yield checkpoint
-        bar.update(checkpoint.step - before)
-        before = checkpoint.step
-
-
 def _trained(
     settings: Settings, choice: Choice, start: DigitsTask, targets: DigitsTask, of: Any, index: int, bar: Any
 ) -> dict[str, np.ndarray]:
-    kept: list[dict[str, np.ndarray]] = []
-    of_objective = partial(jax.random.fold_in, of(_POST_TRAINING))
-    checkpoints = training.checkpoints(
+    def sample_key(place: int) -> PRNGKeyArray:
+        # The start is the same for all objectives, and so are its images.
+        return jax.random.fold_in(of(_SAMPLES), 0 if place == 0 else place + len(settings.steps) * index)
+
+    return post_trained(
         choice.objective,
         start,
         targets,
         settings.steps,
-        batch_size=settings.batch_size,
-        optimizer=optax.adam(settings.learning_rate),
-        key=of_objective(index),
+        settings=settings,
+        key=jax.random.fold_in(of(_POST_TRAINING), index),
+        sample_key=sample_key,
+        bar=bar,
     )
-    for place, checkpoint in enumerate(_told(checkpoints, bar)):
-        # The start is the same for all objectives, and so are its images.
-        number = 0 if place == 0 else place + len(settings.steps) * index
-        key = jax.random.fold_in(of(_SAMPLES), number)
-        images = training.sample(checkpoint.networks, key, settings.num_samples)
-        params = {f"param.{n}": np.asarray(v) for n, v in params_of(checkpoint.networks).items()}
-        kept.append({"samples": np.asarray(images, np.uint8), "loss": checkpoint.loss} | params)
-    return {name: np.stack([one[name] for one in kept]) for name in kept[0]}
 
 
 class _Checkpoints(NamedTuple):
@@ -194,7 +147,7 @@ class _Checkpoints(NamedTuple):
 
     def at(self, name: str, place: int) -> Transformer:
         """Return the networks of an objective at a checkpoint by its place; all begin with the start."""
-        return self.start if place == 0 else _checkpoint(self.arrays[name], place, self.start)
+        return self.start if place == 0 else checkpoint_at(self.arrays[name], place, self.start)
 
 
 def _evaluated(
@@ -231,7 +184,8 @@ def _evaluated(
                     model = {"network": seed, "objective": name, "step": step}
                     write_log(asked, drawn[seed], folder, str(stored["time"]), model)
             files.replace(part, logs)
-        measuring = partial(measured_answers, logs, list(arrays), settings.seed)
+        runs = {name: logs / name for name in answers}
+        measuring = partial(measured_answers, runs, NEW_TASKS, settings.seed)
         trees.append(store.tree(f"evals-{seed}", measuring))
     return trees
 
@@ -271,11 +225,6 @@ def _brute_force(
         },
         ("objective", "seed", "checkpoint", "batch", "item"),
     )
-
-
-def _checkpoint(arrays: Mapping[str, np.ndarray], place: int, networks: Transformer) -> Transformer:
-    params = {name: jnp.asarray(arrays[f"param.{name}"][place]) for name in params_of(networks)}
-    return network_of(params, networks)
 
 
 def _measured(

@@ -6,6 +6,7 @@ nothing: it learns from the networks' digits.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -54,10 +55,12 @@ class Evaluation(NamedTuple):
     Attributes:
         items: real digits, of which the upper rows are given.
         grader: the classifier.
+        tasks: the digits that belong to each task, by its name.
     """
 
     items: Images
     grader: Perceptron
+    tasks: Mapping[str, tuple[int, ...]]
 
     @property
     def given(self) -> Int[np.ndarray, "item given"]:
@@ -98,7 +101,7 @@ class Evaluation(NamedTuple):
 
     def of_task(self, task: str) -> Bool[np.ndarray, "item"]:
         """Return which items belong to a task."""
-        return np.isin(self.items.digits, TASKS[task])
+        return np.isin(self.items.digits, self.tasks[task])
 
 
 @jax.jit
@@ -106,18 +109,27 @@ def _called(grader: Perceptron, images: Int[jax.Array, "n pixel"]) -> Int[jax.Ar
     return jnp.argmax(grader.log_probabilities(images / (grader.num_levels - 1)), axis=-1)
 
 
-def evaluation(digits: Digits, num_levels: int, num_items: int, key: PRNGKeyArray) -> Evaluation:
-    """Return an evaluation on so many items of each digit.
+def evaluation(
+    digits: Digits,
+    num_levels: int,
+    num_items: int,
+    key: PRNGKeyArray,
+    tasks: Mapping[str, tuple[int, ...]] = TASKS,
+) -> Evaluation:
+    """Return an evaluation on so many items of each digit of the tasks.
 
     Args:
         digits: items are of the judges' part, the classifier learns from the networks'.
         num_levels: levels of grey.
         num_items: of each digit.
         key: of the classifier's training.
+        tasks: the digits that belong to each task, by its name.
     """
     pixels, shown = digits.judges
-    chosen = np.concatenate([np.flatnonzero(shown == digit)[:num_items] for digit in range(10)])
-    return Evaluation(Images(pixels[chosen], shown[chosen]), perceptron(digits.networks, num_levels, key))
+    asked = sorted(itertools.chain.from_iterable(tasks.values()))
+    chosen = np.concatenate([np.flatnonzero(shown == digit)[:num_items] for digit in asked])
+    grader = perceptron(digits.networks, num_levels, key)
+    return Evaluation(Images(pixels[chosen], shown[chosen]), grader, tasks)
 
 
 def now() -> str:
@@ -143,7 +155,7 @@ def write_log(
     """
     called, names = asked.called(completions), np.arange(len(asked.items.digits))
     results: dict[str, object] = {}
-    for task in TASKS:
+    for task in asked.tasks:
         rows = names[asked.of_task(task)]
         lines = [
             _row(asked.items.pixels[i], int(asked.items.digits[i]), completions[i], called[i], number)
@@ -156,8 +168,8 @@ def write_log(
     found = {
         "results": results,
         "config": {"model": "massdrift digits", "model_args": dict(model)},
-        "configs": {task: {"task": task, "repeats": completions.shape[1]} for task in TASKS},
-        "higher_is_better": {task: {"exact_match": True} for task in TASKS},
+        "configs": {task: {"task": task, "repeats": completions.shape[1]} for task in asked.tasks},
+        "higher_is_better": {task: {"exact_match": True} for task in asked.tasks},
     }
     files.write(folder / f"results_{time}.json", json.dumps(found, indent=2).encode())
 
@@ -196,18 +208,18 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def measured(folder: Path, objectives: Sequence[str], seed: int) -> xr.DataTree:
+def measured(logs: Mapping[str, Path], new_tasks: Sequence[str], seed: int) -> xr.DataTree:
     """Return what `measure_evals` says of one network's logs.
 
     Args:
-        folder: of the network: a folder an objective, in it one a checkpoint, and the base's.
-        objectives: their names.
+        logs: folders by objective, in each one a checkpoint, and that of the base, `BASE`.
+        new_tasks: those that post-training taught.
         seed: of the measurement.
     """
     return measure_evals(
-        {name: folder / name for name in (BASE, *objectives)},
+        logs,
         base=BASE,
-        new_tasks=NEW_TASKS,
+        new_tasks=new_tasks,
         seed=seed,
         # A fast answer, as of the weights.
         method="laplace",

@@ -4,6 +4,7 @@ All learn from real digits that no network sees. Verifier and embedding are perc
 these digits; the count is that of a panel of other classifiers.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from analyses.digits.data import OLD_DIGITS, Images
+from analyses.digits.data import OLD_DIGITS, TASKS, Images
 
 _NUM_DIGITS = 10
 
@@ -115,42 +116,43 @@ class Embedding:
 
 
 class Count(NamedTuple):
-    """Images that a classifier calls old, and how often it does that to images that are, and are not.
+    """Images that a classifier gives to each task, and what it does with images of which that is known.
 
     Attributes:
-        called_old: of the counted images.
-        num_images: that were counted.
-        right_old: held-out old digits that were called old.
-        num_old: held-out old digits.
-        wrong_new: held-out new digits that were called old.
-        num_new: held-out new digits.
+        called: of the counted images, those that are given to each task.
+        confusion: of each task's held-out digits (rows) those that are given to each.
     """
 
-    called_old: int
-    num_images: int
-    right_old: int
-    num_old: int
-    wrong_new: int
-    num_new: int
+    called: Int[np.ndarray, "K"]
+    confusion: Int[np.ndarray, "K K"]
 
-    def draws(self, num_draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw"]:
-        """Return draws of the share of old images, of which the classifier's errors are a part.
+    def draws(self, num_draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw K"]:
+        """Return draws of the shares of the tasks, of which the classifier's errors are a part.
 
-        A share π is called old at the rate π s + (1-π) f, with s the rate at which old digits are called old
-        and f that of new ones; the three rates are drawn from their posteriors under uniform priors, and π is
-        kept in [0, 1].
+        Shares π are called Cᵀ π, with row k of C the rates at which images of task k are given to each task.
+        All rates are drawn from their posteriors under uniform priors, and π is kept in the simplex: what is
+        below 0 is set to 0, and the sum to 1.
 
-        Source: Rogan and Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510, for the inversion.
+        Source: Rogan and Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510, for the inversion of two.
         """
-        called, right, wrong = (
-            rng.beta(1 + hits, 1 + total - hits, num_draws)
-            for hits, total in (
-                (self.called_old, self.num_images),
-                (self.right_old, self.num_old),
-                (self.wrong_new, self.num_new),
-            )
-        )
-        return np.clip((called - wrong) / (right - wrong), 0.0, 1.0)
+        called = _shares(self.called, num_draws, rng)
+        rates = np.stack([_shares(row, num_draws, rng) for row in self.confusion], axis=-1)
+        found = np.maximum(np.linalg.solve(rates, called[..., None])[..., 0], 0.0)
+        result: np.ndarray = found / found.sum(axis=-1, keepdims=True)
+        return result
+
+
+def _shares(
+    counts: Int[np.ndarray, "K"], num_draws: int, rng: np.random.Generator
+) -> Float[np.ndarray, "draw K"]:
+    """Return draws of the shares behind counts under a uniform prior, of what is left a Beta each."""
+    left, shares = np.ones(num_draws), []
+    for place, count in enumerate(counts[:-1], 1):
+        others = counts[place:]
+        part = rng.beta(1 + count, len(others) + others.sum(), num_draws)
+        shares.append(left * part)
+        left = left * (1.0 - part)
+    return np.stack([*shares, left], axis=-1)
 
 
 class Panel:
@@ -165,43 +167,53 @@ class Panel:
         held_out: real digits to be tested on.
         num_levels: values that a pixel can take.
         seed: of the bootstraps.
+        tasks: the digits of every task by its name; all that are shown belong to one.
     """
 
     #: The kinds of classifiers, each with the same share of the panel.
     kinds = ("support vectors", "nearest neighbours", "random forest")
 
-    def __init__(self, images: Images, held_out: Images, num_levels: int, seed: int) -> None:
+    def __init__(
+        self,
+        images: Images,
+        held_out: Images,
+        num_levels: int,
+        seed: int,
+        tasks: Mapping[str, Sequence[int]] = TASKS,
+    ) -> None:
         self._scale, rng = num_levels - 1, np.random.default_rng(seed)
+        self._tasks = list(tasks.values())
         made = (
             lambda: SVC(C=10.0),
             lambda: KNeighborsClassifier(3),
             lambda: RandomForestClassifier(100, random_state=seed),
         )
-        self._members: list[list[tuple[Any, tuple[int, int, int, int]]]] = []
+        self._members: list[list[tuple[Any, Int[np.ndarray, "K K"]]]] = []
         for make in made:
             of_kind = []
             for _ in range(_BOOTSTRAPS):
                 rows = rng.integers(len(images.digits), size=len(images.digits))
                 member = make().fit(images.pixels[rows] / self._scale, images.digits[rows])
-                right, wrong = (int(self._is_old(member, p).sum()) for p in (held_out.old, held_out.new))
-                of_kind.append((member, (right, len(held_out.old), wrong, len(held_out.new))))
+                confusion = [self._called(member, held_out.of(digits).pixels) for digits in self._tasks]
+                of_kind.append((member, np.stack(confusion)))
             self._members.append(of_kind)
 
     def count(self, images: Int[np.ndarray, "n pixel"]) -> list[list[Count]]:
-        """Return the counts of old images: of every kind those of its classifiers."""
+        """Return the counts of images by task: of every kind those of its classifiers."""
         return [
-            [Count(int(self._is_old(member, images).sum()), len(images), *rates) for member, rates in of_kind]
+            [Count(self._called(member, images), confusion) for member, confusion in of_kind]
             for of_kind in self._members
         ]
 
-    def _is_old(self, member: Any, images: Int[np.ndarray, "n pixel"]) -> np.ndarray:
-        return np.isin(member.predict(images / self._scale), OLD_DIGITS)
+    def _called(self, member: Any, images: Int[np.ndarray, "n pixel"]) -> Int[np.ndarray, "K"]:
+        found = member.predict(images / self._scale)
+        return np.array([np.isin(found, digits).sum() for digits in self._tasks])
 
 
 def panel_draws(
     counts: list[list[Count]], num_draws: int, rng: np.random.Generator
-) -> Float[np.ndarray, "kind draw"]:
-    """Return draws of the share of old images by every kind, each of its classifiers with the same share."""
+) -> Float[np.ndarray, "kind draw K"]:
+    """Return draws of the tasks' shares by every kind, each of its classifiers with the same share."""
     each = -(-num_draws // len(counts[0]))
     drawn = [np.concatenate([count.draws(each, rng) for count in of_kind]) for of_kind in counts]
     return np.stack([rng.permutation(of_kind)[:num_draws] for of_kind in drawn])

@@ -1,6 +1,7 @@
 """The laws of images as NumPyro distributions, so that the project's own divergences train on them."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,15 @@ class ImagesLaw(_ImageLaw):
     def __init__(self, images: Int[Array, "image pixel"], logits: Float[Array, "image"]) -> None:
         self.images, self.logits = images, logits
         super().__init__(images.shape[-1])
+
+    @classmethod
+    def of_tasks(cls, images: Sequence[Int[Array, "n pixel"]], log_shares: Sequence[Any]) -> Self:
+        """Return the law of several tasks' images, each with the logarithm of its share."""
+        logits = [
+            jnp.full(len(each), share - jnp.log(len(each)))
+            for each, share in zip(images, log_shares, strict=True)
+        ]
+        return cls(jnp.concatenate(images), jnp.concatenate(logits))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Int[Array, "*n pixel"]:
         """Return images, drawn with replacement."""

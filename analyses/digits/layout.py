@@ -165,7 +165,7 @@ def _counted(
             for c, step in enumerate(settings.steps):
                 name = checkpoint_name(str(objective), step)
                 rng = np.random.default_rng([settings.seed, s, names.index(name)])
-                drawn = panel_draws(of_network[name], num_draws, rng)
+                drawn = panel_draws(of_network[name], num_draws, rng)[..., 0]
                 by_kind[o, s, c] = drawn.mean(axis=1)
                 differs[o, s, c] = measured[o, s, c] - drawn
                 # One classifier of the panel a draw.

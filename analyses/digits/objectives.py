@@ -24,10 +24,20 @@ from mixture_models import objectives, theory
 from mixture_models.learners import Guide
 from mixture_models.losses.kl import ForwardKL, ReverseKL
 from mixture_models.losses.loss import SITE, law_of
-from mixture_models.mixture.task import TwoTasks
+from mixture_models.mixture.task import Task, TwoTasks
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import Reference
 from mixture_models.rewards import mode_reward
+
+
+class NetworkTask(Task):
+    """Tasks whose samples are images, and a network that does them.
+
+    Attributes:
+        network: what a learner is when it is started here.
+    """
+
+    network: Transformer
 
 
 @partial(
@@ -36,7 +46,7 @@ from mixture_models.rewards import mode_reward
     meta_fields=[],
 )
 @dataclass(frozen=True, eq=False)
-class DigitsTask(TwoTasks):
+class DigitsTask(NetworkTask, TwoTasks):
     """The two tasks as images, where a mixture has two Gaussian modes, and a network that does them.
 
     Attributes:
@@ -60,24 +70,22 @@ class DigitsTask(TwoTasks):
 
     def law(self) -> ImagesLaw:
         """Return the law of both tasks' images, the old one's with the share α."""
-        counts = len(self.old_images), len(self.new_images)
         shares = jax.nn.log_sigmoid(self.old_logit), jax.nn.log_sigmoid(-jnp.asarray(self.old_logit))
-        logits = [jnp.full(n, share - jnp.log(n)) for n, share in zip(counts, shares, strict=True)]
-        return ImagesLaw(jnp.concatenate([self.old_images, self.new_images]), jnp.concatenate(logits))
+        return ImagesLaw.of_tasks((self.old_images, self.new_images), shares)
 
     def log_odds(self, y: Int[Array, "n pixel"]) -> Float[Array, "n"]:
         """Return the verifier's log odds of the old task; `mode_reward` asks for them."""
         return self.verifier(y)
 
 
-class NetworkLearner(Guide[DigitsTask]):
+class NetworkLearner(Guide[NetworkTask]):
     """The guide: a network's law, its arrays ``numpyro.param`` sites that begin as ``start``'s."""
 
-    def __call__(self, start: DigitsTask, target: DigitsTask) -> None:
+    def __call__(self, start: NetworkTask, target: NetworkTask) -> None:
         """Run the guide."""
         numpyro.sample(SITE, NetworkLaw(_network(start.network, numpyro.param)))
 
-    def metrics(self, params: dict[str, Array], start: DigitsTask, target: DigitsTask) -> dict[str, Array]:
+    def metrics(self, params: dict[str, Array], start: NetworkTask, target: NetworkTask) -> dict[str, Array]:
         """Return nothing: networks are measured by what they draw."""
         return {}
 
@@ -215,8 +223,8 @@ def tilted_reference(
     guide: Callable[..., None],
     reward: Any,
     kl_weight: Any,
-    start: DigitsTask,
-    target: DigitsTask,
+    start: NetworkTask,
+    target: NetworkTask,
     companion: dict[str, Array] | None = None,
 ) -> None:
     """Run the model of reinforcement learning: the companion's law, tilted by reward."""

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.core.settings import FILE, write
-from analyses.digits.settings import Settings
+from analyses.core.settings import FILE, BaseSettings, write
 from inference import results
 from inference.storage import files, kept
 from inference.storage.reading import read_toml
@@ -25,15 +24,13 @@ class Store:
         InputError: a folder of other settings, or of something else.
     """
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: BaseSettings) -> None:
         self.folder, self.parts, self.settings = folder, folder / "parts", settings.asdict()
         stored = folder / FILE
         if stored.exists():
             _same(folder, stored, settings)
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(
-                f"{folder} must be a new folder or that of an earlier run of digits; it is neither"
-            )
+            raise InputError(f"{folder} must be a new folder or that of an earlier run; it is neither")
         write(settings.asdict(), stored)
         self.parts.mkdir(exist_ok=True)
         files.clean_within(self.parts)
@@ -50,7 +47,7 @@ class Store:
         return results.open(path)
 
 
-def _same(folder: Path, path: Path, settings: Settings) -> None:
+def _same(folder: Path, path: Path, settings: BaseSettings) -> None:
     stored = read_toml(path)
     wanted = settings.asdict()
     names = list(wanted)

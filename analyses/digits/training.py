@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from analyses.digits.laws import NetworkLaw
-from analyses.digits.objectives import DigitsTask, network_of
+from analyses.digits.objectives import NetworkTask, network_of
 from analyses.digits.transformer import Transformer
 from inference.engine.programs import Numbers, Program, compiled
 from inference.training.checks import MOST_STEPS
@@ -48,8 +48,8 @@ class Checkpoint(NamedTuple):
 
 def checkpoints(
     objective: Objective,
-    starts: DigitsTask,
-    targets: DigitsTask,
+    starts: NetworkTask,
+    targets: NetworkTask,
     steps: Sequence[int],
     *,
     batch_size: int,
@@ -83,9 +83,9 @@ def checkpoints(
 
 @compiled
 def _initial(
-    program: Program, numbers: Numbers, keys: Array, starts: DigitsTask, targets: DigitsTask
+    program: Program, numbers: Numbers, keys: Array, starts: NetworkTask, targets: NetworkTask
 ) -> State:
-    def one(key: Array, start: DigitsTask, target: DigitsTask) -> State:
+    def one(key: Array, start: NetworkTask, target: NetworkTask) -> State:
         return initial_state(program, numbers, key, (start, target), jnp.ones(()))
 
     return jax.vmap(one, (0, _over_networks(starts), _over_networks(targets)))(keys, starts, targets)
@@ -97,10 +97,10 @@ def _advance(
     numbers: Numbers,
     states: State,
     counts: Int[AnyArray, "place"],
-    starts: DigitsTask,
-    targets: DigitsTask,
+    starts: NetworkTask,
+    targets: NetworkTask,
 ) -> tuple[State, Taken]:
-    def one(state: State, start: DigitsTask, target: DigitsTask) -> tuple[State, Taken]:
+    def one(state: State, start: NetworkTask, target: NetworkTask) -> tuple[State, Taken]:
         return advance(program, numbers, state, counts, MOST_STEPS, (start, target), jnp.ones(()))
 
     return jax.vmap(one, (0, _over_networks(starts), _over_networks(targets)))(states, starts, targets)
@@ -145,7 +145,7 @@ def complete(
     return jnp.moveaxis(found, 1, 0)
 
 
-def _over_networks(task: DigitsTask) -> DigitsTask:
+def _over_networks(task: NetworkTask) -> NetworkTask:
     """Return the axes of ``vmap`` over a task's networks alone."""
-    axes: dict[str, Any] = {"old_images": None, "new_images": None, "old_logit": None, "verifier": None}
-    return replace(task, **axes, network=cast(Any, 0))
+    axes: Any = jax.tree.map(lambda _: None, task)
+    return replace(axes, network=0)

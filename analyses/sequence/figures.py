@@ -1,7 +1,10 @@
 """The figures of a sequence: tasks over all stages, the matrix R[stage, task], and the frontier."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -26,15 +29,37 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     kept = results.converged(tree)
     with figures.style():
         return {
-            "weights": _plot_over_stages(tree, kept, "weight", "Weights over all stages"),
-            "retention": _plot_over_stages(tree, kept, "task_retention", "Behaviour over all stages"),
-            "performance": _plot_performance(tree, kept),
+            "weights": over_stages(tree, kept, "weight", "Weights over all stages")[0],
+            "retention": over_stages(tree, kept, "task_retention", "Behaviour over all stages")[0],
+            "performance": performance(tree, kept),
             "frontier": _plot_frontier(tree, kept),
         }
 
 
-def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, title: str) -> Figure:
-    """Draw a variable of every task over all stages, a panel an objective."""
+def over_stages(
+    tree: xr.DataTree,
+    kept: xr.DataArray,
+    variable: str,
+    title: str,
+    *,
+    dotted: tuple[str, str] | None = None,
+    more: Sequence[Line2D] = (),
+) -> tuple[Figure, dict[str, Axes]]:
+    """Draw a variable of every task over all stages, a panel an objective.
+
+    Args:
+        tree: of a sequence.
+        kept: the replicates that are drawn.
+        variable: of ``/trajectory``, with a dim task.
+        title: above the panels.
+        dotted: the variable of ``/population`` that is drawn dotted, and its name; None for the same of the
+            exact flow.
+        more: what the legend names besides.
+
+    Returns:
+        The figure, and its panels by objective.
+    """
+    of_flow, flow = dotted or (variable, "exact flow")
     shown = tree["trajectory"].to_dataset()[variable].where(kept)
     names, tasks = ([str(n) for n in shown[dim].to_numpy()] for dim in ("objective", "task"))
     own = tree["constant_data"]["own_stage"]
@@ -56,7 +81,7 @@ def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, titl
             axes.fill_between(step, low, high, color=look["color"], alpha=0.25, linewidth=0)
             line = {key: value for key, value in look.items() if key != "marker"}
             axes.plot(step, mean.sel(chosen), label=figures.entry(task), linewidth=1.5, **line)
-            exact = _exact(tree, "population", variable, chosen)
+            exact = _exact(tree, "population", of_flow, chosen)
             if exact is not None:
                 axes.plot(exact["step"], exact, color="black", linestyle=":", linewidth=1.0, zorder=4)
         for place, task in begins:
@@ -90,9 +115,9 @@ def _plot_over_stages(tree: xr.DataTree, kept: xr.DataArray, variable: str, titl
         Patch(color="0.3", alpha=0.25, linewidth=0, label=f"{100 * interval_probability():g} % interval")
     )
     if "population" in tree.children:
-        handles.append(Line2D([], [], color="black", linestyle=":", linewidth=1.0, label="exact flow"))
-    legend.legend(handles=handles, loc="center", fontsize=8)
-    return figure
+        handles.append(Line2D([], [], color="black", linestyle=":", linewidth=1.0, label=flow))
+    legend.legend(handles=[*handles, *more], loc="center", fontsize=8)
+    return figure, dict(zip(names, panels, strict=True))
 
 
 def _begins(tree: xr.DataTree) -> list[tuple[float, str]]:
@@ -109,11 +134,12 @@ def _exact(tree: xr.DataTree, group: str, variable: str, chosen: dict[str, str])
     return tree[group].to_dataset()[variable].sel(chosen)
 
 
-def _plot_performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
-    performance = tree["stages"]["task_performance"].where(kept)
-    names, tasks = ([str(n) for n in performance[dim].to_numpy()] for dim in ("objective", "task"))
+def performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
+    """Draw the matrix R[stage, task] of every objective."""
+    found = tree["stages"]["task_performance"].where(kept)
+    names, tasks = ([str(n) for n in found[dim].to_numpy()] for dim in ("objective", "task"))
     taught = [str(task) for task in tree["stages"]["stage_task"].to_numpy()]
-    mean, limits = performance.mean(["chain", "draw"], skipna=True), interval(performance)
+    mean, limits = found.mean(["chain", "draw"], skipna=True), interval(found)
     size = 1.0 + 0.95 * len(tasks), 0.9 + 0.5 * len(taught)
     figure, panels = figures.panels(len(names), size, columns=_WIDE, margin=_ABOVE)
     rows = ["start", *(f"after {task}" for task in taught[1:])]

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.task import Task
+from mixture_models.mixture.task import NamedTasks
 from mixture_models.types import AnyArray, Params, Reals
-from mixture_models.validation import InputError, finite_array, one_of, open_interval
+from mixture_models.validation import InputError, finite_array, open_interval
 
 #: Most tasks of a mixture; the time of a step grows with them.
 MOST_TASKS = 20
@@ -28,7 +28,7 @@ _SUM_ERROR = 1e-9
 _ROOT_2 = 2.0**0.5
 
 
-class Mixture(Task):
+class Mixture(NamedTasks):
     """A mixture of Gaussian modes, one a task, each with a name.
 
     `Mixture.create` builds one of any number of tasks; `TwoMode` is the one of an old and a new task.
@@ -167,10 +167,6 @@ class Mixture(Task):
         scales = tuple(self.scales[place] for place in places) if shared is None else (shared,)
         means = self.means
         return MixtureLaw(log_shares, jnp.stack([jnp.asarray(means[place]) for place in places]), scales)
-
-    def index(self, task: str) -> int:
-        """Return the place of a task, or raise `InputError` that lists the tasks."""
-        return self.names.index(one_of("task", task, self.names))
 
     def posterior(self, y: Float[AnyArray, "... d"]) -> tuple[Float[AnyArray, "..."], ...]:
         """Return the responsibility r_k(y) = β_k N(y; m_k, Σ_k)/q(y) of every task, in their order."""

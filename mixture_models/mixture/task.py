@@ -1,11 +1,14 @@
 """What an objective trains toward: named tasks, as laws over samples."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
 from mixture_models.types import AnyArray
+from mixture_models.validation import one_of
 
 
 class Task(ABC):
@@ -26,3 +29,24 @@ class TwoTasks(Task):
     @abstractmethod
     def log_odds(self, y: AnyArray) -> Float[Array, "n"]:
         """Return log P(old | y) - log P(new | y) of samples."""
+
+
+class NamedTasks(Task):
+    """Any number of tasks, each with a name."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """The tasks' names, in their order."""
+
+    @abstractmethod
+    def law_of(self, shares: Mapping[str, Any]) -> Distribution:
+        """Return the law of samples of the tasks that ``shares`` names, each with its share of a sum of 1."""
+
+    @abstractmethod
+    def posterior(self, y: AnyArray) -> tuple[AnyArray, ...]:
+        """Return the probability that samples are of a task, for every task in their order."""
+
+    def index(self, task: str) -> int:
+        """Return the place of a task, or raise `InputError` that lists the tasks."""
+        return self.names.index(one_of("task", task, self.names))

@@ -10,6 +10,7 @@ import numpyro
 
 from mixture_models.losses.loss import SITE
 from mixture_models.mixture.mixture import Mixture
+from mixture_models.mixture.task import NamedTasks
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.types import Scalar
 
@@ -23,7 +24,7 @@ def new_data(replay: Scalar | None, start: TwoMode, target: TwoMode) -> None:
     numpyro.sample(SITE, law)
 
 
-def task_data(shares: Mapping[str, Scalar], start: Mixture, target: Mixture) -> None:
+def task_data(shares: Mapping[str, Scalar], start: NamedTasks, target: NamedTasks) -> None:
     """Run the model of training data that hold the target's tasks by these shares, which sum to 1."""
     numpyro.sample(SITE, target.law_of(shares))
 

@@ -109,6 +109,7 @@ REFUSED = {
     "plan_sequence": "--keep=nan",
     "compare_runs": "--gain=nan nothing nowhere",
     "digits": "--num-samples=10",
+    "digits_sequence": "--num-samples=10",
 }
 
 
@@ -245,6 +246,28 @@ SENTENCES = [
     ("digits", {"num_seeds": 0}, "num_seeds must be at least 1; got 0"),
     ("digits", {"num_samples": 10}, "num_samples must be at least 50; got 10"),
     ("digits", {"num_heads": 3}, "num_heads must divide the width of 32; got 3"),
+    ("digits_sequence", {"tasks": ["0-9"]}, "tasks must be 3 to 4 groups of digits; got 1"),
+    (
+        "digits_sequence",
+        {"tasks": ["0-3", "3-6", "7-9"]},
+        "tasks must be groups that share no digit; 3 is in several",
+    ),
+    (
+        "digits_sequence",
+        {"tasks": ["0-3", "4-6", ""]},
+        "tasks must be groups of digits from 0 to 9, as 0-3 or 1,5,7; got ''",
+    ),
+    (
+        "digits_sequence",
+        {"tasks": ["0-3", "4-6", "10"]},
+        "tasks must be groups of digits from 0 to 9, as 0-3 or 1,5,7; got '10'",
+    ),
+    (
+        "digits_sequence",
+        {"start_new_weight": 0.5},
+        "start_new_weight times the number of later tasks must be below 1, as the first holds the rest; got "
+        "0.5 times 2",
+    ),
     ("digits", {"steps": [1, 2]}, "steps must be increasing and begin with 0; got 1, 2"),
 ]
 
