@@ -13,7 +13,7 @@ from analyses.digits_sequence.objectives import NAMES
 from analyses.digits_sequence.settings import Settings
 from inference import results
 from inference.intervals import interval
-from inference.results.sequence import forgetting_of, performance_of
+from inference.results.sequence import forgetting_of, own_stages, retained, shares_of
 from inference.training.stages import stages_of
 from mixture_models import Mixture, objectives
 from mixture_models.mixture.mixture import TaskMixture
@@ -121,7 +121,7 @@ def assembled(
     axes = {"objective": list(NAMES)} | draws | {"task": tasks}
     taught = ["", *settings.taught]
     stage_axes = {"stage": np.arange(num_stages + 1), "stage_task": ("stage", taught)}
-    own_stage = xr.DataArray([0, *range(1, num_stages + 1)], {"task": tasks}, "task")
+    own_stage = own_stages(tasks, settings.taught)
 
     def pooled(values: np.ndarray) -> np.ndarray:
         """Return (objective, network, step, draw, task) as (objective, chain, draw, step, task)."""
@@ -139,9 +139,8 @@ def assembled(
         {"source": list(SOURCES)} | axes | stage_axes,
         ("source", *dims),
     )
-    targets = _targets(settings)
-    performance = performance_of(xr.Dataset({"task_retention": weight}), targets, own_stage)
-    assert performance is not None
+    wanted = shares_of(_targets(settings), own_stage)
+    performance = retained(weight, wanted)
     course = np.stack([courses[name]["shares"] for name in NAMES])
     course_steps = np.round(courses[NAMES[0]]["steps"], 9)
     predicted = xr.DataArray(
@@ -150,10 +149,6 @@ def assembled(
     predicted_ends = (
         predicted.sel(step=steps[ends].astype(float)).rename(step="stage").assign_coords(stage_axes)
     )
-    predicted_performance = performance_of(
-        xr.Dataset({"task_retention": predicted_ends.expand_dims(["chain", "draw"])}), targets, own_stage
-    )
-    assert predicted_performance is not None
     change = _log_change(settings, weight)
     difference = (weight - weight.sel(source=COUNT, drop=True)).sel(source=[AT_ONCE, EACH])
     groups = {
@@ -177,7 +172,7 @@ def assembled(
         "population_stages": xr.Dataset(
             {
                 "task_retention": predicted_ends,
-                "task_performance": predicted_performance.isel(chain=0, draw=0, drop=True),
+                "task_performance": retained(predicted_ends, wanted),
             }
         ),
         "order": xr.Dataset(
