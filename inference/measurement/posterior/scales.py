@@ -159,6 +159,27 @@ def scale_posterior(
     return ScalePosterior(tau, log_prior, np.stack(evidence), across is not None)
 
 
+def steadied(precision: Float[np.ndarray, "R D D"], num_means: int) -> Float[np.ndarray, "R D D"]:
+    """Return precisions by which the means, all else integrated, have none below 0.
+
+    What a prior says of them beside its Gaussian part can bend upward, and then no wide scale of displacement
+    has a posterior. A direction that bends upward is taken to say nothing: what is drawn by a precision is
+    weighted by its exact density.
+
+    Args:
+        precision: the means last; where none is below 0, it is returned as it is.
+        num_means: how many unknowns they are.
+    """
+    found = precision.copy()
+    for one in found:
+        means, beside = one[-num_means:, -num_means:], one[:-num_means, -num_means:]
+        marginal = means - beside.T @ np.linalg.solve(one[:-num_means, :-num_means], beside)
+        values, vectors = np.linalg.eigh(marginal)
+        if values[0] < 0.0:
+            means += (vectors * np.maximum(-values, 0.0)) @ vectors.T
+    return found
+
+
 def means_quadratic(
     quadratic: Quadratic, means: Int[np.ndarray, "m"], references: Float[np.ndarray, "m"]
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from inference.measurement.posterior.climb import concave, newton
 from inference.measurement.posterior.law import Rows
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.prior import NEITHER_LOG_SCALE, NEITHER_SPREAD
-from inference.measurement.posterior.scales import Quadratic
+from inference.measurement.posterior.scales import Quadratic, steadied
 from inference.measurement.tasks import law
 from inference.measurement.tasks import prior as prior_of
 from inference.measurement.tasks.law import TaskNeither, TaskUnknowns
@@ -184,7 +184,8 @@ def _climb(
     slope, bends = prior_of.derivatives(one, prior, unknowns)
     likelihood = concave(-here[2])
     square = np.ix_(np.arange(len(flat)), free, free)
-    quadratic = Quadratic(flat, here[1] + slope[:, free], likelihood - bends[square], likelihood)
+    precision = steadied(likelihood - bends[square], num * q)
+    quadratic = Quadratic(flat, here[1] + slope[:, free], precision, likelihood)
     return TaskMode(unknowns, base, quadratic, scales, here[0])
 
 
