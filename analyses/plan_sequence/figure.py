@@ -19,7 +19,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             by_knob.setdefault(knob, []).append(name)
     count = max(1, len(by_knob))
     with figures.style():
-        figure, panels = figures.panels(count, (3.2, 3.0), margin=(0.0, 0.8), sharey=True)
+        figure, panels = figures.panels(count, (3.8, 3.0), columns=2, margin=(0.0, 1.0), sharey=True)
         for axes, (knob, turned) in zip(panels, by_knob.items(), strict=False):
             for name in turned:
                 one, look = curve.sel(objective=name), styles[name]
@@ -37,8 +37,9 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 axes.set_xticks([], minor=True)
             axes.axhline(float(tree.attrs["keep"]), color="0.3", linestyle=":")
             axes.set(xlabel=knob, ylim=(-0.03, 1.03))
-        for axes in panels[::3]:
-            axes.set_ylabel("part kept of the task kept least (solid),\nplasticity (dashed)")
+        for axes in panels[::2]:
+            axes.set_ylabel("part kept of the task kept\nleast (solid), plasticity (dashed)")
+        figures.heading(figure, "Dotted: what is to be kept, and the smallest setting that keeps it")
         handles, labels = [], []
         for axes in panels:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
