@@ -146,6 +146,7 @@ def test_at_the_published_start_a_batch_moves_the_weight_against_the_expectation
     assert expected[0] < -0.5 < 0.15 < typical
 
 
+@pytest.mark.slow
 def test_mean_updates_of_the_single_mode_are_their_expectations_and_the_floor_rules_its_rl():
     start = (-3.5, 1.0)
     forward = trained(ONE, ForwardKL(), rate=0.05)

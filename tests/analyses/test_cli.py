@@ -61,6 +61,7 @@ def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_
     assert (first / "settings.toml").read_text() == (second / "settings.toml").read_text()
 
 
+@pytest.mark.slow
 def test_a_registry_entry_is_compared_and_drawn(massdrift, tmp_path):
     parts = objectives.sft()
 
@@ -137,6 +138,7 @@ def test_an_analysis_writes_its_folder_and_prints_its_table(massdrift, tmp_path)
     assert "out must" in error
 
 
+@pytest.mark.slow
 def test_the_settings_of_a_run_give_the_same_run_in_other_formats(massdrift, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     code, printed, error = massdrift("geometry", "3", "5", "--old-weight=0.3", "--quiet", "--out", first)
@@ -241,6 +243,7 @@ def test_an_existing_output_is_refused_before_anything_is_computed(massdrift, tm
         assert (out / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_an_earlier_output_is_overwritten_explicitly(massdrift, tmp_path):
     out = tmp_path / "out"
     for seed in (1, 2):

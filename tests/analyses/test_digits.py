@@ -54,6 +54,7 @@ def test_samples_with_the_cache_follow_the_likelihood(network, log_probs):
     assert np.all(np.abs(shares - exact) < 4.5 * standard_error)
 
 
+@pytest.mark.slow
 def test_completions_follow_the_likelihood_given_what_is_given(network, log_probs):
     given, count = jnp.array([[2], [0]]), 20_000
     networks = jax.tree.map(lambda leaf: leaf[None], network)

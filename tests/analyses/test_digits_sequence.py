@@ -49,6 +49,7 @@ def test_tasks_hold_their_images_by_their_shares(task):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_new_earns_one_and_all_else_nothing(task):
     reward = rewards.task_reward({"4-6": 1.0})
     for name, digits in GROUPS.items():

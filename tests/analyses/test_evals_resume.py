@@ -42,6 +42,7 @@ class Counted:
         return self.function(*arguments)
 
 
+@pytest.mark.slow
 def test_a_command_that_is_stopped_goes_on_from_the_tasks_it_has_finished(
     table, tmp_path, monkeypatch, capsys
 ):

@@ -135,6 +135,7 @@ def test_a_rope_of_a_kl_that_is_not_there_is_refused(massdrift, runs):
     assert "no forward KL, and so no rope of it" in error
 
 
+@pytest.mark.slow
 def test_runs_that_were_measured_from_samples_take_the_forward_kl_of_their_scores(massdrift, runs):
     folder, frames = runs
     rng = np.random.default_rng(1)

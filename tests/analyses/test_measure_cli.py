@@ -124,6 +124,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(massdrift, files):
     assert "must be an output of massdrift measure or measure-scores" in error
 
 
+@pytest.mark.slow
 def test_several_tasks_have_a_row_each(massdrift, files):
     samples = np.random.default_rng(1).normal(size=(300, 2)) + np.array([-1.0, 5.0])
     np.savez(files / "chat.npz", samples=samples)

@@ -274,6 +274,7 @@ with outputs.folder(out, overwrite=True) as part, files.whole_file(out.parent / 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("when", ["computing", "moving"])
 def test_what_a_killed_process_left_is_cleaned_by_the_next(tmp_path, when):

@@ -233,6 +233,7 @@ def test_free_means_are_followed_to_a_million():
 # Settings and programs
 
 
+@pytest.mark.slow
 def test_settings_are_flows_of_their_own_in_one_program(compilations):
     targets = [TwoMode.create(weight, 0.0, 3.0) for weight in (0.2, 0.4, 0.7)]
     start = TwoMode.create(0.9, 0.1, 2.5)
@@ -274,6 +275,7 @@ def test_more_settings_than_a_chunk_holds(monkeypatch):
 # Descent
 
 
+@pytest.mark.slow
 def test_descent_takes_the_exact_gradient_in_steps():
     target = TwoMode.create(0.35, [0.0, 0.0], [2.4, 0.0], [0.7, 1.3])
     start = target.replace(old_weight=0.8, new_mean=[1.7, 0.4])

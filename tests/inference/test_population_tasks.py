@@ -195,6 +195,7 @@ def test_a_flow_of_two_named_tasks_is_that_of_two_modes():
         np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_descent_takes_the_steps_of_training():
     learner, target, q, p = three(LINE)
     tree = population_descent(objectives.reverse_kl(), learner, target, num_steps=2, learning_rate=0.1)

@@ -326,6 +326,7 @@ def run(objective="sft", **changes):
     return train(chosen, start, target, **(arguments | changes))
 
 
+@pytest.mark.slow
 def test_a_result_holds_what_does_not_depend_on_coordinates():
     tree = run()
     assert set(tree["trajectory"].data_vars) == {

@@ -137,6 +137,7 @@ def test_coefficients_that_depend_on_each_other(c):
     assert np.all(np.abs(w.mean(axis=0) - 4 * c @ c.T) <= 5 * error + 1e-12)
 
 
+@pytest.mark.slow
 def test_two_named_tasks_are_two_modes():
     """The same random numbers, to rounding, in 20 dimensions."""
     target = TwoMode.create(0.4, [0.0, 0.1], [2.0, 0.3], covariance=VARIANCE)

@@ -242,6 +242,7 @@ def test_the_old_mean_alone_may_be_frozen_along_an_axis(tmp_path):
 # One program
 
 
+@pytest.mark.slow
 def test_a_new_grid_over_known_objectives_compiles_nothing(whole, tmp_path, compilations):
     grids = [
         {"target.old_weight": [0.1, 0.2, 0.7], "start.new_gap": [0.5, 1.0], "objective.replay": [0.3]},
@@ -339,6 +340,7 @@ def test_a_damaged_commit_is_no_commit(copy, whole, trained):
     assert numbers(copy) == numbers(whole)
 
 
+@pytest.mark.slow
 def test_damaged_metadata_and_coordinates_are_mended(copy, whole, trained):
     (copy / "final" / "retention" / "zarr.json").write_text("{")
     coordinate = next(
@@ -454,6 +456,7 @@ def test_objectives_that_differ_in_any_part_have_fingerprints_that_differ(one, o
     assert _fingerprint(one) == _fingerprint(replace(one, name="mine"))
 
 
+@pytest.mark.slow
 def test_the_identity_of_an_objective_is_the_same_in_another_process():
     code = (
         "import json; from inference.sweeps.identity import _fingerprint; "

@@ -193,6 +193,7 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one():
     assert_same({n: np.ascontiguousarray(v[:, :8]) for n, v in long.items()}, short)
 
 
+@pytest.mark.slow
 def test_a_single_step_and_a_single_replicate():
     tree = run(num_steps=1, num_replicates=1)
     assert tree["trajectory"]["step"].to_numpy().tolist() == [0, 1]

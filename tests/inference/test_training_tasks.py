@@ -39,6 +39,7 @@ def of_one_step(objective, batch_size, num_replicates):
     return drawn.mean(axis=0), drawn.std(axis=0, ddof=1) / np.sqrt(num_replicates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "batch_size"),
     [

@@ -118,6 +118,7 @@ def test_params_at_leaves_no_trace():
 FROZEN = dict.fromkeys(("old_logit", "old_mean", "new_mean"), 0.0)
 
 
+@pytest.mark.slow
 def test_train_moves_the_teacher_after_every_step():
     # A frozen student: the teacher is ω_k = ω* + (1-a)^k (θ - ω*), ω* = (1-λ) θ + λ ω_demo, and the loss at
     # step k is KL(student ‖ teacher_k). One step early or late would be off by 20 standard errors.

@@ -48,6 +48,7 @@ def test_the_oracle_of_the_logistic_normal_mean_agrees_with_adaptive_quadrature(
         )
 
 
+@pytest.mark.slow
 def test_logistic_normal_mean_has_the_stated_absolute_error():
     # Claimed: below 1e-11. Found: 8.3e-13, just above the switch at √v = 2.
     a = np.linspace(-50.0, 50.0, 401)

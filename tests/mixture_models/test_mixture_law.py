@@ -244,6 +244,7 @@ def test_extreme_weights_draw_one_mode_only(logit, old_share):
     assert np.all(np.isfinite(law.log_prob(y)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64_enabled", [False, True])
 @pytest.mark.parametrize("flip", [1.0, -1.0], ids=["rare old", "rare new"])
 def test_a_rare_mode_keeps_its_frequency(flip, x64_enabled):
@@ -296,6 +297,7 @@ def test_different_keys_give_different_samples():
     assert not np.any(one == two)
 
 
+@pytest.mark.slow
 def test_precision_follows_the_parameters():
     exact = oracles.two_modes(0.5, [0.0, 0.0], [3.0, 0.0])
     assert law_of(exact).sample(jax.random.key(0), (3,)).dtype == jnp.float32
@@ -318,6 +320,7 @@ def curved(y, xp):
     return xp.sin(y[..., 0]) + 0.3 * y[..., 0] * y[..., 1] + 0.2 * y[..., 1] ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FUNCTION_CASES)
 def test_strata_are_unbiased_in_value_and_pathwise_gradient(case, x64):
     # Oracle: dense grid and its finite differences. 5e4 batches: se under 2 % of the gradient's norm.
@@ -407,6 +410,7 @@ def test_log_prob_in_a_plain_numpyro_model(x64):
     assert float(value) == pytest.approx(prior + oracles.log_density(exact, y - 0.7).sum(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_laws_are_pytrees_and_batch_by_vmap(x64):
     y = np.array([0.3, -0.2])
     weights = np.array([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]])

@@ -110,6 +110,7 @@ def test_other_budgets_are_met_too():
     np.testing.assert_allclose(slope, -np.array([2.0, 0.0, -4 / 7, -4 / 7]) / 4.0, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_gets_the_cap():
     # Half of the samples are best: KL ≤ log 2 is only approached. Doubling from 1 stops at 2^20 > 1e6.
     # Differences of 1e-8 leave softmax(η r) near uniform even there.
@@ -371,6 +372,7 @@ def linear_spread(curvature, rate, deviation, anchor, ema, start, num_steps):
     return mean[0], np.sqrt(covariance[0, 0])
 
 
+@pytest.mark.slow
 def test_sdft_without_an_anchor_loses_its_restoring_force():
     # The student starts off the demonstrations, its own teacher, and is kicked. 256 replicates: a deviation
     # has a relative standard error of 4.4 %; curvature κ = E[(r_o - β)²] at the target.
@@ -519,6 +521,7 @@ class Catching(Lagged):
         return {n: v + share * (learner[n] - v) for n, v in companion.items()}
 
 
+@pytest.mark.slow
 def test_a_companion_of_ones_own_takes_only_a_registry_entry():
     try:
 

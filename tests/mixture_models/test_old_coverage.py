@@ -129,6 +129,7 @@ def test_it_is_the_weight_at_right_means_and_0_where_old_behaviour_is_gone(separ
         assert float(covered(away.replace(new_mean=-1e200 * direction), target)) == 0.0
 
 
+@pytest.mark.slow
 def test_what_retention_does_not_see_beside_the_axis():
     target = TwoMode.create(0.5, [0.0, 0.0], [4.0, 0.0])
     beside = jax.jit(two_mode_metrics)(target.replace(old_mean=[0.0, 1000.0]), target)

@@ -130,6 +130,7 @@ def test_rewards_are_pytrees_of_numbers_and_written_as_calls():
         linear_reward("steep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [EntropicUtility, AdvantageRegression])
 def test_a_loss_made_by_hand_takes_a_users_function(kind):
     """As the constructors do: `train` asks it what a reward must say."""

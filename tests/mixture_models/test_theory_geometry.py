@@ -144,6 +144,7 @@ def test_many_dimensions_are_the_line():
     )
 
 
+@pytest.mark.slow
 @thousand
 @given(logits, st.floats(0.1, 12.0))
 def test_orthogonal_directions_are_never_slowest(logit, separation):

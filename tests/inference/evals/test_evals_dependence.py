@@ -130,6 +130,7 @@ def table(rng, named):
     return frame, (base, run, cluster)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False])
 def test_from_a_table_to_the_verdict(named):
     frame, truth = table(np.random.default_rng(6), named)

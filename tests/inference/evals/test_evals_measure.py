@@ -109,6 +109,7 @@ def test_arviz_works_unadapted(tree):
     assert np.isfinite(az.loo(tree).elpd)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_shape")
 def test_arviz_compares_two_models_of_the_same_answers():
     """Answers that are guessed: that the log says how many choices there are describes them better."""
@@ -231,6 +232,7 @@ def test_pooling_is_what_closed_forms_say():
         np.testing.assert_allclose(found.shares[:, place].mean(axis=0), shares, atol=0.12)
 
 
+@pytest.mark.slow
 def test_a_pooled_run_has_the_prior_of_one_that_is_not():
     """Without answers the scores of a run are standard normal whatever it is grouped with."""
     rng = np.random.default_rng(4)

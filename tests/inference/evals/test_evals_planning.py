@@ -53,6 +53,7 @@ def test_information_by_sums(run, k):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", ["lost", "accuracy_change"])
 def test_surfaces_by_sums(quantity):
     truth = truth_of(0.05, -0.1, 0.0, guess=0.2, k=4)
@@ -132,6 +133,7 @@ def test_a_plan_reaches_what_is_wanted_and_no_fewer_items_do():
     assert not found.by_seeds
 
 
+@pytest.mark.slow
 def test_seeds_cost_answers_of_their_own_and_items_do_not_replace_them():
     asked = question(truth_of(0.1), seed_sd=0.01, base_answers=4)
     found = designs.plan(asked, [2, 8])

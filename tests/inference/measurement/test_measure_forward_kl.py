@@ -213,6 +213,7 @@ def test_an_unchanged_checkpoint_is_exactly_none_and_shares_the_answers_of_the_b
     assert summary(measured(base, base, "run"), "kl_words") == "good"
 
 
+@pytest.mark.slow
 def test_of_several_tasks_it_stands_beside_their_weights():
     rng = np.random.default_rng(9)
     y = rng.normal(size=60)

@@ -103,6 +103,7 @@ def test_rows_without_text_are_left_out_and_counted(tmp_path):
     assert rows.max() > 0
 
 
+@pytest.mark.slow
 def test_a_function_embeds_too(tmp_path):
     run, old, new = written(tmp_path, 2)
 

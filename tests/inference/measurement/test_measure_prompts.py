@@ -93,6 +93,7 @@ def test_prompts_of_one_sample_have_the_law_without_prompts():
     assert got == pytest.approx(want, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_likelihood_does_not_depend_on_how_prompts_are_arranged():
     rng = np.random.default_rng(3)
     prompts = np.repeat(np.arange(40), rng.choice([1, 2, 5, 7, 8], size=40))
@@ -138,6 +139,7 @@ def references_of(rng, num_prompts=40, num=8, **options):
     return [labelled(rng, sign * np.inf, num_prompts, num, spread=0.0, **options) for sign in (1.0, -1.0)]
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_the_likelihood_and_the_prior():
     rng = np.random.default_rng(5)
     (old, a), (new, b) = references_of(rng)
@@ -287,6 +289,7 @@ def test_labels_come_in_every_form(run):
     assert "prompt_spread" not in measure(array, old, new, prompts=False, progress=False)["posterior"]
 
 
+@pytest.mark.slow
 def test_prompts_that_do_not_repeat_change_no_number(run):
     samples, ((old, _), (new, _)) = run
     y = samples[0][0]

@@ -154,6 +154,7 @@ def test_no_drift_is_reachable_and_no_old_samples_are_no_old_weight():
     assert "too few samples of the old mode" in gone["sample_stats"]["words"].item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("far", ["old", "new"])
 def test_a_mode_that_moved_far_across_the_axis_keeps_its_name(far):
     """The side of the middle tells whose a mode is, even where a climb begins closer to the other one."""
@@ -181,6 +182,7 @@ def test_skewed_modes_that_stay_have_not_moved(tails):
     assert float((tree["posterior"]["old_drift"] == 0.0).mean()) > 0.7
 
 
+@pytest.mark.slow
 def test_a_feature_that_is_nearly_always_one_number_in_one_reference_is_measured():
     """No Student-t mode fits it: its likelihood has no bound."""
     rng = np.random.default_rng(0)
@@ -433,6 +435,7 @@ def test_missing_rows_are_dropped_on_demand_and_counted(data):
     assert tree["sample_stats"]["num_samples"].item() == 497
 
 
+@pytest.mark.slow
 def test_draws_are_as_many_under_every_draw_of_the_references(data):
     """Asked for 101 there are 200: 2 in each of 4 chains under each of 25."""
     old, new, runs = data

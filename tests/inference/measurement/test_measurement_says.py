@@ -124,6 +124,7 @@ def test_neighbours_in_the_file_that_are_alike_are_said():
     assert words_of(measure(rng.permutation(y), old, new, **FAST)) == "good"
 
 
+@pytest.mark.slow
 def test_a_mode_that_lies_as_far_as_the_other_reference_may_be_another_behaviour():
     # The new mode lies beyond its reference by the distance of the references: no check of shape sees it.
     rng, old, new = referenced(d=2)

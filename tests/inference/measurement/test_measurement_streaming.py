@@ -199,6 +199,7 @@ def assert_same(streamed, held):
                 np.testing.assert_array_equal(found, values, err_msg=variable)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -269,6 +270,7 @@ def test_a_finished_checkpoint_is_read_once_to_know_it(
     xr.testing.assert_identical(again["posterior"].to_dataset(), first["posterior"].to_dataset())
 
 
+@pytest.mark.slow
 def test_a_streamed_checkpoint_never_goes_to_nuts(references, small_pieces, monkeypatch):
     monkeypatch.setattr(laplace, "MOST_K_HAT", -5.0)
     monkeypatch.setattr(verdict, "MOST_K_HAT", -5.0)

@@ -228,6 +228,7 @@ def test_scores_and_samples_are_not_compared(known, tmp_path):
             inference.compare_runs(trees)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_measured_is_said(massdrift, tmp_path):
     write(pd.DataFrame({OLD: np.zeros(30), NEW: np.zeros(30)}), tmp_path / "flat.csv")
     outs = [tmp_path / "out" / name for name in ("one", "two")]
