@@ -163,7 +163,8 @@ def page_of(runs: Sequence[Run], title: str) -> str:
 
 def _words(name: str) -> str:
     """Return the heading of a figure from its name."""
-    return name.replace("_", " ").capitalize()
+    words = " ".join("KL" if word == "kl" else word for word in name.split("_"))
+    return words[:1].upper() + words[1:]
 
 
 @cache
