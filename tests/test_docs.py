@@ -11,7 +11,8 @@ import mixture_models
 ROOT = Path(__file__).parent.parent
 # Trainings and measurements of other examples in other sizes.
 SLOW = {
-    *("measurement.md-3", "measurement.md-4", "measurement.md-5"),
+    *(f"measurement.md-{number}" for number in (2, 3, 4, 5)),
+    *("results.md-0", "sequences.md-0"),
     *("objectives.md-0", "objectives.md-3", "sweeps.md-0", "sweeps.md-1", "sweeps.md-2"),
 }
 EXAMPLES = [

@@ -33,6 +33,7 @@ def test_the_package_is_the_command_too(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("massdrift ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["companions", "precision"])
 def test_a_module_can_be_the_first_name_that_is_used(name):
     """Names are loaded when they are used: none may need that another was used before."""

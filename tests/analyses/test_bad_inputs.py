@@ -60,6 +60,7 @@ def test_the_estimate_that_spares_a_second_compilation_is_no_smaller():
     assert 4.0 * 8 * 2**12 < needed < training._BYTES_A_NUMBER * 8 * 2**12
 
 
+@pytest.mark.slow
 def test_records_further_apart_than_the_training_is_long_are_its_ends():
     # Of the shapes with which other tests train, for what they have compiled.
     target = TwoMode.create(0.4, [0.0, 0.0], [3.0, 0.0])

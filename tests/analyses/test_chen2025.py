@@ -118,6 +118,7 @@ def _check_step(values, names, parameters, expected, *, ignored=()):
     return errors
 
 
+@pytest.mark.slow
 def test_mean_update_of_forward_kl_is_its_expectation_floor_included():
     values = trained(TWO, FORWARD, rate=0.15, factor=0.005)
     expected = _expected_step(forward_terms, NEW_TASK, START, 0.15, 0.005)

@@ -357,6 +357,7 @@ def test_a_second_command_finds_what_the_first_compiled(tmp_path):
     assert 0 < counts[0] == counts[1] == counts[2]
 
 
+@pytest.mark.slow
 def test_json_is_the_answer_and_the_summary_for_scripts(massdrift, tmp_path):
     out = tmp_path / "out"
     code, printed, _ = massdrift("compare", "sft", "reverse_kl", *SMALL, "--json", "--out", out)

@@ -38,6 +38,7 @@ def log_probs(network):
     return jax.jit(NetworkLaw(network).log_prob)(EVERY)
 
 
+@pytest.mark.slow
 def test_the_likelihood_sums_to_one(log_probs):
     np.testing.assert_allclose(jnp.exp(log_probs).sum(), 1.0, rtol=1e-5)
     # An untrained network is no uniform law: the sum would be 1 for that too.
@@ -169,6 +170,7 @@ def test_params_and_network_are_the_same_arrays(network):
         np.testing.assert_array_equal(one + 1.0, other)
 
 
+@pytest.mark.slow
 def test_the_tilted_law_is_the_reference_times_the_reward(network, log_probs):
     def reward(y, task, reference):
         return y[:, 0].astype(float)

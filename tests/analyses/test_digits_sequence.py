@@ -35,6 +35,7 @@ def task():
     return GroupsTask.create(GROUPS, DIGITS.networks, (0.8, 0.15, 0.05), network, verifier)
 
 
+@pytest.mark.slow
 def test_tasks_hold_their_images_by_their_shares(task):
     images = [DIGITS.networks.of(digits).pixels for digits in GROUPS.values()]
     assert sum(map(len, images)) == len(DIGITS.networks.digits)

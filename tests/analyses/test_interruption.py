@@ -155,6 +155,7 @@ def test_what_is_kept_is_of_the_same_training_alone(tmp_path, monkeypatch):
         assert len(done) == number
 
 
+@pytest.mark.slow
 def test_an_exact_flow_is_kept_too(tmp_path, monkeypatch):
     target = TwoMode.create(0.5, [0.0, 0.0], [4.0, 0.0])
     start = target.replace(old_weight=0.9)

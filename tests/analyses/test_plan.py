@@ -372,6 +372,7 @@ def dummies():
     del objectives.registry["dummy"], objectives.registry["foreseen"]
 
 
+@pytest.mark.slow
 def test_a_registry_entry_is_planned(dummies, tmp_path):
     tree = planned(num_steps=100)
     frame = plan.summary(tree).set_index("objective")

@@ -77,6 +77,7 @@ def test_the_caller_need_not_enable_float64():
     assert all(entry.dtype == np.float64 for entry in gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES[:3])
 def test_many_dimensions_are_the_plane_of_the_means(objective):
     """A random rotation and covariance in d = 300 give the numbers of the reduced problem."""

@@ -95,6 +95,7 @@ def test_scales_that_grow_without_end_are_diverged():
     assert np.nanmax(tree["trajectory"]["scale"]) <= FARTHEST * 6.0  # else 10²², on the way to not finite
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_what_train_counts(tmp_path):
     tree = sweep(
         objectives.sft(),

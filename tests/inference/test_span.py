@@ -341,6 +341,7 @@ def test_a_result_holds_what_does_not_depend_on_coordinates():
     assert np.array_equal(tree["constant_data"]["target_new_mean"], target.new_mean)
 
 
+@pytest.mark.slow
 def test_a_dimension_compiles_nothing(compilations):
     run()
     assert not compilations(lambda: run(dimension=1_000_000, learning_rate=0.01, seed=5))

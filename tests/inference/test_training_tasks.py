@@ -68,6 +68,7 @@ def test_the_mean_gradient_of_batches_is_the_populations(objective, batch_size):
     np.testing.assert_array_less(np.abs(mean - wanted), 5.0 * error + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -122,6 +123,7 @@ def test_plain_numpyro_trains_an_objective_of_tasks():
     np.testing.assert_allclose(weights, [0.3, 0.3, 0.4], atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_result_keeps_the_tasks_and_both_mixtures():
     tree = train(
         objectives.reverse_kl(),

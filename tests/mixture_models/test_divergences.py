@@ -155,6 +155,7 @@ def test_replayed_samples_are_the_targets_old_mode():
     assert np.mean(weights < 1e-6) == pytest.approx(0.3**2, abs=5 * 0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replay", [None, 0.3])
 def test_the_score_gradient_ignores_a_constant_in_the_log_ratio(replay):
     divergence = ReverseKL(replay=replay, expectation=MonteCarlo(8))

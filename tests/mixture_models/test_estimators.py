@@ -148,6 +148,7 @@ def with_divergence(divergence):
     return Objective("reverse KL by NumPyro", Partial(true_target), two_mode_learner, divergence)
 
 
+@pytest.mark.slow
 def test_the_check_rejects_numpyros_trace_elbo_for_its_lost_weight_gradient():
     learner, target = random_setting(2, 1)
     gradients, _ = one_step(with_divergence(Trace_ELBO()), learner, target)

@@ -72,6 +72,7 @@ def test_two_resolutions_agree():
         np.testing.assert_allclose(fine, coarse, rtol=1e-10, atol=5e-11)
 
 
+@pytest.mark.slow
 def test_nothing_overflows():
     a, v = (x.ravel() for x in np.meshgrid([-1e4, -1.0, 0.0, 1e4], [0.0, 1e-12, 1.0, 1e4]))
     for function in (softplus_mean, sigmoid_mean):

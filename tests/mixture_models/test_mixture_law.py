@@ -147,6 +147,7 @@ def test_weighted_log_prob_has_the_gradient_of_the_weighted_sum(case, x64):
         assert np.any(np.asarray(ours) != 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_attributed_is_nothing_with_the_gradient_of_its_parts(case, x64):
     # Oracle: automatic differentiation of the weighted densities of the modes; shares that are no law's own.

@@ -223,6 +223,7 @@ def old_mass_is_lost(start, separation, gap, beta):
     return all(near_population_oracles.oapl(mixture(x, separation), *laws).gradient[0] > 0.0 for x in places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separation", [1.0, 2.0, 3.0, 4.0])
 @pytest.mark.parametrize(("gap", "beta"), [(1.0, 1.0), (2.0, 1.0), (2.0, 0.5)])
 def test_oapl_with_overlap_keeps_old_mass_as_long_as_rounds_rest(separation, gap, beta):

@@ -146,6 +146,7 @@ def test_arviz_works_for_one_answer_of_several_choices():
     assert np.isfinite(az.loo(tree).elpd)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_shape")
 def test_the_shares_of_the_base_are_those_of_the_log_and_of_the_law(tree):
     """Predicted by quadrature over the items' logits, at each draw's mean and standard deviation."""
@@ -181,6 +182,7 @@ def test_a_result_is_written_and_read(tree, tmp_path, suffix):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_shape")
 def test_a_result_depends_on_the_seed_alone():
     cells = sim.paired(sim.repeats(np.random.default_rng(1), sim.Truth(50, 2, 2), [(0.1, 0.0, 0.3)]))

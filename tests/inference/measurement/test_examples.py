@@ -88,6 +88,7 @@ def test_more_examples_than_samples_are_none(arrays):
         examples(tree, run, num=0)
 
 
+@pytest.mark.slow
 def test_examples_of_projected_features_are_in_the_frame_of_the_projection():
     rng = np.random.default_rng(3)
     old, new = rng.normal(size=(300, 20)), rng.normal(size=(300, 20)) + 1.2

@@ -36,6 +36,7 @@ def covered(tree):
     return (low <= WEIGHTS) & (high >= WEIGHTS), draws.mean(axis=1) - WEIGHTS
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_by_its_texts(tmp_path):
     run, old, new = written(tmp_path, 0)
     options = {"num_draws": 400, "progress": False, "cache": tmp_path / "cache"}

@@ -431,6 +431,7 @@ def test_two_tasks_by_name_are_the_measurement_of_two():
     assert list(turned["posterior"]["task"].to_numpy()) == ["math", "code"]
 
 
+@pytest.mark.slow
 def test_two_tasks_have_the_posterior_of_two_modes():
     rng = np.random.default_rng(9)
     given = references(rng, 1000, MEANS[:2], ("old", "new"))

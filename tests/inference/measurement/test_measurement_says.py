@@ -46,6 +46,7 @@ def assert_unchanged(one, other):
         np.testing.assert_allclose(*means, rtol=0.0, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "covariance", mostly_slow(["auto", "shared", "axis", "proportional", "unequal"], "auto", "shared")
 )

@@ -151,6 +151,7 @@ def known(tmp_path):
     return tmp_path, counts
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, known):
     folder, counts = known
     laws = {}
@@ -212,6 +213,7 @@ def test_the_command_writes_the_posterior_and_its_runs_are_compared(massdrift, k
         assert not (folder / "y").exists()
 
 
+@pytest.mark.slow
 def test_scores_and_samples_are_not_compared(known, tmp_path):
     folder, _ = known
     scores = inference.measure_scores(read_scores([folder / "sft.jsonl"]))
