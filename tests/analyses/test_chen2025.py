@@ -74,6 +74,7 @@ def estimate(divergence, learner, parameters, law, n, key):
     return np.array([np.ravel(gradient[name])[0] for name in names]), np.asarray(y, np.float64)[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [START, CLOSE, (0.3, -3.0, 3.2, 1.1, 0.6), (0.999, 0.0, 3.4, 0.8, 0.05), (0.001, 2.0, 2.0, 3.0, 0.5)],

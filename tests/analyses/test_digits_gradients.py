@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from marks import mostly_slow
 from scipy.special import expit, logsumexp
 
 from analyses.digits import objectives
@@ -105,7 +104,8 @@ def exact(name: str) -> np.ndarray:
     return means[name]()
 
 
-@pytest.mark.parametrize("name", mostly_slow(CHOSEN, "rl"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(CHOSEN))
 def test_the_mean_of_a_gradient_is_the_sum_over_all_images(name):
     objective = CHOSEN[name].objective
     divergence = objective.loss.with_samples(BATCH)

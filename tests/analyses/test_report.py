@@ -43,7 +43,10 @@ def test_a_report_is_written_into_an_output_and_again(massdrift, outputs):
     assert "massdrift compare --config settings.toml" in page
     assert "num_steps = 12" in page
     assert str(outputs) not in page
-    # What `massdrift compare` has written is replaced together with its report.
+
+
+@pytest.mark.slow
+def test_an_output_is_replaced_together_with_its_report(massdrift, outputs):
     assert massdrift("compare", "sft", *SMALL, "--out", outputs / "c")[0] == 0
     assert massdrift("report", outputs / "c")[0] == 0
     assert massdrift("compare", "sft", *SMALL, "--out", outputs / "c", "--overwrite")[0] == 0

@@ -72,6 +72,7 @@ def mixtures(*settings):
 # Flows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

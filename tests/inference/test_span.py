@@ -68,6 +68,7 @@ def held_noise(monkeypatch):
     return held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", walk("sft", "reverse_kl:replay=0.3,estimator=pathwise"))
 def test_coefficients_are_what_brute_force_finds(objective, monkeypatch):
     """By linearity: the gradient beside the span for the noise of one sample alone, one by one."""

@@ -306,6 +306,7 @@ def test_what_was_stopped_goes_on_with_what_is_missing(whole, tmp_path, monkeypa
     assert trained == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flipped", "shortened", "removed", "swapped"])
 def test_damage_is_found_and_mended(damage, copy, whole, trained):
     folder = copy / "final" / "retention" / "c"

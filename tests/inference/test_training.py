@@ -224,6 +224,7 @@ def test_the_recorded_observables_belong_to_the_recorded_parameters():
     assert values["retention"][2, 7] == pytest.approx(exact, abs=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft:replay=0.3", pytest.param("reverse_kl", marks=pytest.mark.slow)])
 def test_the_loss_is_the_divergence_at_the_recorded_parameters(name):
     # Oracle: a 1-D grid at every replicate's own parameters. A record that lags a step behind is off by the

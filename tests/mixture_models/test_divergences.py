@@ -60,6 +60,7 @@ def test_the_plain_svi_call(name):
     np.testing.assert_allclose(new, [4.0, 0.0], atol=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", mostly_slow(VARIANTS, "sft:replay=0.3", "reverse_kl:replay=0.3,estimator=pathwise")
 )
@@ -130,6 +131,7 @@ def learner_itself_shifted(start, target):
     numpyro.sample("y", shifted(start.law()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["score", "pathwise"])
 @pytest.mark.parametrize("replay", [0.05, 0.3, 0.7])
 def test_replay_weights_are_bounded_and_have_mean_one(replay, estimator):

@@ -124,6 +124,7 @@ def test_log_add_of_nothing(x64):
 # The fast gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_weighted_log_prob_has_the_gradient_of_the_weighted_sum(case, x64):
     # Oracle: automatic differentiation of log_prob, itself checked against SciPy above.

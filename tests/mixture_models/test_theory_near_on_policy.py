@@ -72,6 +72,7 @@ def test_an_anchor_too_weak_for_the_overlap_holds_nothing():
         assert set(np.sign(slopes)) == signs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "gap"), mostly_slow([(0.3, 1.0), (0.7, 1.0), (0.3, 3.0), (0.7, 3.0)], (0.7, 1.0))
 )

@@ -152,6 +152,7 @@ def test_the_order_of_rows_and_the_split_into_files_never_matter(tmp_path_factor
             pd.testing.assert_series_equal(*counts)
 
 
+@pytest.mark.slow
 @QUICK
 @given(tables())
 def test_every_kind_of_table_gives_the_same_cells(tmp_path_factory, table):

@@ -72,6 +72,7 @@ def value(y, prompts, logit, effects_):
         return sum(float(compiled(point, piece)) for piece in integral.arrange(y, prompts).pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [2, 5, 40])
 def test_the_likelihood_of_a_prompt_is_that_of_dense_quadrature(num):
     rng = np.random.default_rng(num)
