@@ -185,3 +185,6 @@ def test_runs_that_were_measured_from_samples_take_the_forward_kl_of_their_score
         inference.with_forward_kl(tree, tree)
     with pytest.raises(InputError, match="must be known of every measured checkpoint; that of 100 is not"):
         inference.with_forward_kl(first, tree.isel(checkpoint=[0]))
+    # Draws in the order of their size would go with the draws of the references, by which runs are compared.
+    drawn = inference.with_forward_kl(first, tree)["posterior"]["forward_kl"].to_numpy().reshape(-1, 2)[:, 1]
+    assert abs(np.corrcoef(np.arange(len(drawn)), drawn)[0, 1]) < 0.15
