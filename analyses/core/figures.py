@@ -259,6 +259,9 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
     views = _views.get()
     with saving(figure):
+        # Laid out once for all formats, which takes as long as to draw.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         for form in outputs.formats():
             dateless: Look | None = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
             figure.savefig(folder / f"{name}.{form}", metadata=dateless)

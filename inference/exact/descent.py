@@ -4,28 +4,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax import lax
-from jaxtyping import Array, Int
 
 from inference import results
-from inference.engine.programs import Numbers, Program, compiled
-from inference.exact.dynamics import (
-    Problem,
-    State,
-    check_records,
-    over_settings,
-    problem_of,
-    solved,
-    value_and_grad,
-)
+from inference.engine.programs import Numbers, Program
+from inference.exact.dynamics import Problem, Records, State, check_records, problem_of, solved
+from inference.exact.walk import descended
 from inference.training.checks import MOST_STEPS
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
-from mixture_models.types import AnyArray, Scalar
 from mixture_models.validation import integer, number, positive
 
 
@@ -75,10 +63,10 @@ def population_descent(
         "learning_rate_factors": problem.factors,
     }
     coords = {"time": steps * rate, "step": ("time", steps)}
-    return solved(problem, partial(_stepped, steps=steps), coords, settings)
+    return solved(problem, partial(_descended, steps=steps), coords, settings)
 
 
-def _stepped(
+def _descended(
     program: Program,
     numbers: Numbers,
     states: State,
@@ -87,41 +75,7 @@ def _stepped(
     objective: Objective,
     problem: Problem,
     steps: np.ndarray,
-) -> State:
-    """Return the states at all recorded steps, shape (setting, step, ...)."""
-    return _descend(program, numbers, states, mixtures, np.diff(steps), cast(float, problem.learning_rate))
-
-
-@compiled
-def _descend(
-    program: Program,
-    numbers: Numbers,
-    states: State,
-    mixtures: MixturePair,
-    counts: Int[AnyArray, "step"],
-    learning_rate: Scalar,
-) -> State:
-    def one(numbers: Numbers, state: State, mixtures: MixturePair) -> State:
-        _, guide, _, companion, factors = program.parts(numbers)
-
-        def update(_: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-            state, step = carry
-            _, gradient = value_and_grad(program, numbers, state, mixtures)
-            learner = {
-                name: value - learning_rate * factors.get(name, 1.0) * gradient[name]
-                for name, value in state.learner.items()
-            }
-            beside = None
-            if companion is not None:
-                beside = companion.after_step(state.companion, learner, step + 1, guide, *mixtures)
-            return State(learner, beside), step + 1
-
-        def record(carry: tuple[State, Array], count: Array) -> tuple[tuple[State, Array], State]:
-            carry = lax.fori_loop(0, count, update, carry)
-            return carry, carry[0]
-
-        _, states = lax.scan(record, (state, jnp.zeros((), int)), counts)
-        result: State = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states)
-        return result
-
-    return over_settings(one, numbers, states, mixtures)
+) -> Records:
+    """Return the records at the steps that are recorded."""
+    rate = cast(float, problem.learning_rate)
+    return descended(program, numbers, states, mixtures, np.diff(steps), rate)

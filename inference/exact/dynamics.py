@@ -19,7 +19,7 @@ from inference.engine.blas import on_one_thread
 from inference.engine.chunks import run_together
 from inference.engine.frames import METRICS, Frame, in_frame
 from inference.engine.programs import Numbers, Program, compiled, program_of
-from inference.exact.population import FINE, Place, check_error, check_exact, loss_and_grad, unmet_of, warn_of
+from inference.exact.population import Place, check_error, check_exact, loss_and_grad, warn_of
 from inference.storage import kept
 from inference.training.checks import check_factors, check_objectives, check_setting
 from mixture_models.mixture.mixture import Mixture, MixturePair, like_tasks
@@ -58,6 +58,22 @@ class State(NamedTuple):
 
     learner: Params
     companion: Params | None
+
+
+class Records(NamedTuple):
+    """What is known of the states at the records, shape (setting, record, ...).
+
+    Attributes:
+        states: the params.
+        loss: the exact loss [nat].
+        error: the estimated error of its gradient, the largest of any entry.
+        unmet: what the loss cannot fulfil there, see `Loss.unmet`.
+    """
+
+    states: State
+    loss: Array
+    error: Array
+    unmet: dict[str, Array]
 
 
 def problem_of(
@@ -114,7 +130,7 @@ def _listed(name: str, mixtures: Mixture | Sequence[Mixture]) -> list[Mixture]:
 
 @on_one_thread
 def solved(
-    problem: Problem, solve: Callable[..., State], coords: Mapping[str, object], settings: dict[str, object]
+    problem: Problem, solve: Callable[..., Records], coords: Mapping[str, object], settings: dict[str, object]
 ) -> xr.DataTree:
     """Solve every objective at all settings, in chunks side by side on the cores, and assemble the result."""
     with _arithmetic():
@@ -207,7 +223,7 @@ def _kept(
     batch: _Batch,
     dimension: int,
     rows: np.ndarray,
-    solve: Callable[..., State],
+    solve: Callable[..., Records],
     folder: Path | None,
     report: Callable[[int], None],
 ) -> _Found:
@@ -228,7 +244,7 @@ def _solve_chunk(
     batch: _Batch,
     dimension: int,
     rows: np.ndarray,
-    solve: Callable[..., State],
+    solve: Callable[..., Records],
     report: Callable[[int], None],
 ) -> _Found:
     """Return what is observed at some settings, what is unmet there, the params, and if they left."""
@@ -236,11 +252,12 @@ def _solve_chunk(
         jax.tree.map(lambda *leaves: np.stack(leaves).astype(float), *[one[i] for i in rows])
         for one in (batch.numbers, batch.guide_numbers, batch.states, batch.mixtures)
     )
-    reached = solve(batch.program, numbers, states, mixtures)
+    records = solve(batch.program, numbers, states, mixtures)
     report(1)
-    seen, left = _observe(batch.guide, guide_numbers, reached.learner, mixtures, dimension)
-    exact, unmet = _judge(batch.program, numbers, reached, mixtures)
-    result: _Found = jax.device_get((seen | exact, unmet, reached.learner, {"left": left}))
+    params = records.states.learner
+    seen, left = _observe(batch.guide, guide_numbers, params, mixtures, dimension)
+    exact = {"loss": records.loss, "integration_error": records.error}
+    result: _Found = jax.device_get((seen | exact, records.unmet, params, {"left": left}))
     return result
 
 
@@ -288,33 +305,6 @@ def _observe(
         return result
 
     return over_settings(one, numbers, params, mixtures)
-
-
-@compiled
-def _judge(
-    program: Program, numbers: Numbers, states: State, mixtures: MixturePair
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the loss and its error at states (setting, time, ...), and what it cannot fulfil there."""
-
-    def one(
-        numbers: Numbers, states: State, mixtures: MixturePair
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        model, guide, loss, *_ = program.parts(numbers)
-
-        def at(state: State) -> tuple[dict[str, Array], dict[str, Array]]:
-            def by_resolution(resolution: Array) -> tuple[Array, dict[str, Array]]:
-                return value_and_grad(program, numbers, state, mixtures, resolution)
-
-            value, gradient = lax.map(by_resolution, jnp.asarray([FINE, RESOLUTION]))
-            errors = [jnp.max(jnp.abs(g[0] - g[1])) for g in gradient.values()]
-            unmet = unmet_of(Place(loss, FINE, state.learner, model, guide, mixtures, state.companion))
-            return {"loss": value[0], "integration_error": jnp.max(jnp.stack(errors))}, unmet
-
-        # One state after the other: batched once more, this would be the longest of all programs to compile.
-        result: tuple[dict[str, Array], dict[str, Array]] = lax.map(at, states)
-        return result
-
-    return over_settings(one, numbers, states, mixtures)
 
 
 def value_and_grad(

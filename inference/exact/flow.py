@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from inference.engine.programs import Numbers, Program, compiled
 from inference.exact.dynamics import (
     Problem,
+    Records,
     State,
     check_records,
     over_settings,
@@ -24,6 +25,7 @@ from inference.exact.dynamics import (
     solved,
     value_and_grad,
 )
+from inference.exact.walk import reported
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
 from mixture_models.types import AnyArray, Scalar
@@ -107,8 +109,8 @@ def _integrated(
     problem: Problem,
     when: np.ndarray,
     tolerances: tuple[float, float],
-) -> State:
-    """Return the states at all times, shape (setting, time, ...)."""
+) -> Records:
+    """Return the records at all times."""
     # None where no companion asks for it.
     rate, companion, end = cast(float, problem.learning_rate), objective.companion, when[-1]
     interval = np.inf if companion is None else companion.sync_interval(rate)
@@ -134,7 +136,7 @@ def _integrated(
             f"the flow of {objective.name} must reach t = {end:g} at rtol {tolerances[0]:g} within "
             f"{_MAX_STEPS} steps; it did not"
         )
-    return states
+    return reported(program, numbers, states, mixtures)
 
 
 class _Rounding(NamedTuple):

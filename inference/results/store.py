@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
+import zarr
 
 from inference.results.schema import LAYOUT
 from inference.storage import files
@@ -37,7 +38,9 @@ def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Pat
             with warnings.catch_warnings():
                 # Without it a bare `xarray.open_datatree` warns on every reading.
                 warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-                tree.to_zarr(part, zarr_format=3, consolidated=True)
+                # xarray would consolidate anew after every group.
+                tree.to_zarr(part, zarr_format=3, consolidated=False)
+                zarr.consolidate_metadata(part)
         else:
             try:
                 tree.to_netcdf(part, engine="netcdf4")
