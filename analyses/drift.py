@@ -5,7 +5,6 @@ the peak and the integral of its drift are regressed on δ² and log δ: theory 
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import arviz as az
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from analyses.core import figures, outputs, tables
-from analyses.core.settings import BaseSettings, seed_setting, separations_setting, setting
+from analyses.core.settings import BaseSettings, increasing, seed_setting, separations_setting, setting
 from inference import results
 from inference.comparison.decay import check_windows, decay_posterior
 from inference.exact.flow import gradient_flow
@@ -27,7 +26,7 @@ from inference.progress import hidden
 from inference.training.train import train
 from mixture_models import objectives
 from mixture_models.mixture.two_mode import Pair, TwoMode
-from mixture_models.validation import flag, increasing_array, integer, open_interval
+from mixture_models.validation import flag, integer, open_interval
 
 results.register(
     integrated_old_drift=("integral of the old drift over time", "Mahalanobis"),
@@ -59,7 +58,7 @@ class Settings(BaseSettings):
     old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
     start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.9)
     fit_from: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[0, 100]"),
+        increasing("[0, 100]"),
         "Least separation of a window to regress; may be repeated.",
         (5.0, 6.0, 7.0),
     )

@@ -6,7 +6,6 @@ eigenvalue.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,12 +14,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analyses.core import figures, outputs, tables
-from analyses.core.settings import BaseSettings, separations_setting, setting
+from analyses.core.settings import BaseSettings, increasing, separations_setting, setting
 from inference import results
 from inference.exact.flow import gradient_flow
 from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.validation import increasing_array
 
 results.register(
     measured_rate=("rate of convergence fitted to the flow's tail", "1"),
@@ -45,7 +43,7 @@ class Settings(BaseSettings):
 
     separations: tuple[float, ...] = separations_setting("[1, 12]", (2.0, 3.0, 4.0, 5.0, 6.0))
     old_weights: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[0.02, 0.98]"),
+        increasing("[0.02, 0.98]"),
         "Target's mass of the old mode; may be repeated.",
         (0.1, 0.3, 0.5, 0.8),
         option="old_weight",

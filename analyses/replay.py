@@ -19,14 +19,14 @@ from rich.console import RenderableType
 from scipy import stats
 
 from analyses.core import figures, outputs, tables
-from analyses.core.settings import BaseSettings, seed_setting, setting
+from analyses.core.settings import BaseSettings, increasing, seed_setting, setting
 from inference import results
 from inference.exact.flow import gradient_flow
 from inference.intervals import interval_probability
 from inference.training.train import train
 from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.validation import increasing_array, integer, open_interval, positive
+from mixture_models.validation import integer, open_interval, positive
 
 results.register(
     optimum=("old weight at the population optimum", "1"),
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     """The settings of `run`: of the batches and the trainings, whose learner's means are right."""
 
     replay: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[0, 0.95]"),
+        increasing("[0, 0.95]"),
         "Replayed shares of reverse KL, increasing.",
         (0.0, 0.1, 0.2, 0.5),
         option="shares",

@@ -14,6 +14,7 @@ from analyses import compare
 from analyses.core import tables
 from analyses.core.settings import BaseSettings, read, setting, text, workers_setting
 from inference.sweeps import sweep
+from inference.training.checks import check_factors
 from mixture_models import objectives
 from mixture_models.validation import InputError, integer, number, one_of, path_of, positive
 
@@ -83,12 +84,16 @@ def run(settings: Settings, *, out: Path, progress: bool = True) -> xr.DataTree:
 def _read(path: Path) -> tuple[compare.Settings, dict[str, Any], dict[str, float], int | None]:
     """Return settings, axes, learning rate factors, and the steps between two records where given."""
     stored = read(path, [*compare.Settings.stored_fields(), "grid", "learning_rate_factors"])
-    axes, factors = stored.pop("grid", {}), stored.pop("learning_rate_factors", {})
-    for name, table in (("grid", axes), ("learning_rate_factors", factors)):
-        if not isinstance(table, Mapping):
-            raise InputError(f"{name} must be a table; got {table!r}")
-    record_every = stored.get("record_every")
-    return compare.Settings(**stored), dict(_flat(axes)), dict(factors), record_every
+    axes, factors = (_table(name, stored.pop(name, {})) for name in ("grid", "learning_rate_factors"))
+    settings = compare.Settings.from_values(stored)
+    record_every = settings.record_every if "record_every" in stored else None
+    return settings, dict(_flat(axes)), check_factors(factors), record_every
+
+
+def _table(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} must be a table; got {value!r}")
+    return value
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -108,7 +113,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return axes
 
 
-def _range(name: str, table: Mapping[str, Any]) -> list[float]:
+def _range(name: str, table: Mapping[str, object]) -> list[float]:
     """Return the values between two ends."""
     needed = {"first", "last", "count"}
     if not needed <= set(table) <= needed | {"spacing"}:
@@ -136,7 +141,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     rows = []
     for name in final["objective"].to_numpy():
         lost = diverged.sel(objective=name).compute()
-        row: dict[str, Any] = {"trainings": lost.size, "diverged": int(lost.sum())}
+        row: dict[str, float] = {"trainings": lost.size, "diverged": int(lost.sum())}
         for variable in _REPORTED:
             if variable in final:
                 means = final[variable].sel(objective=name).where(~lost).mean(["chain", "draw"], skipna=True)

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import Field, fields
 from pathlib import Path
@@ -34,7 +34,7 @@ def build(command: Command) -> Any:
     return typer.main.get_command(app)
 
 
-def _run(command: Command, context: typer.Context, given: dict[str, Any]) -> None:
+def _run(command: Command, context: typer.Context, given: Mapping[str, Any]) -> None:
     """Check the place and the settings, compute, write, and print."""
     analysis = command.analysis
     out: Path | None = given["out"]
@@ -48,7 +48,7 @@ def _run(command: Command, context: typer.Context, given: dict[str, Any]) -> Non
     with (
         _styled(given.get("style")),
         nullcontext() if given["quiet"] or "progress" in taken else console.status("computing"),
-        _place(command, out, given, formats) as folder,
+        _place(command, out, given.get("overwrite", False), formats) as folder,
     ):
         tree = analysis.run(chosen, **{name: arguments[name] for name in arguments if name in taken})
         if folder is not None and not command.resumes:
@@ -104,7 +104,7 @@ def _as_json(command: Command, tree: "xr.DataTree", said: list[str], out: Path |
 
 @contextmanager
 def _place(
-    command: Command, out: Path | None, given: dict[str, Any], formats: tuple[str, ...]
+    command: Command, out: Path | None, overwrite: bool, formats: tuple[str, ...]
 ) -> Iterator[Path | None]:
     """Hold the place of the output, and give the folder to write into, if any."""
     if out is None:
@@ -113,15 +113,15 @@ def _place(
         with outputs.resumed(out, formats=formats):
             yield out
     else:
-        with outputs.folder(out, overwrite=given["overwrite"], formats=formats) as folder:
+        with outputs.folder(out, overwrite=overwrite, formats=formats) as folder:
             yield folder
 
 
 def _chosen(
-    of: type[settings.BaseSettings], context: typer.Context, given: dict[str, Any]
+    of: type[settings.BaseSettings], context: typer.Context, given: Mapping[str, Any]
 ) -> settings.BaseSettings:
     """Return the settings: those given win over those of a file, which win over those of a preset."""
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, object] = {}
     for name, preset in of.presets.items():
         chosen |= preset.defaults if given[name] else {}
     if given.get("config") is not None:
@@ -130,31 +130,37 @@ def _chosen(
         source = context.get_parameter_source(settings.option(one))
         if source is not None and source.name == "COMMANDLINE":
             chosen[one.name] = given[settings.option(one)]
-    return of(**chosen)
+    return of.from_values(chosen)
 
 
 def _own(of: type[settings.BaseSettings]) -> Iterator[inspect.Parameter]:
     """Yield the parameters of the settings that the command line takes, and of the presets."""
     for one in fields(of):
         if settings.facts(one).shown:
-            yield _of_setting(one)
+            yield _of_setting(one, of.presets)
     for name, preset in of.presets.items():
         flag = typer.Option(f"--{name}", help=preset.text)
         yield _parameter(name, Annotated[bool, flag], False)
 
 
-def _of_setting(one: "Field[Any]") -> inspect.Parameter:
+def _of_setting(one: "Field[object]", presets: Mapping[str, settings.Preset]) -> inspect.Parameter:
     facts, name, default = settings.facts(one), settings.option(one), one.default
+    others = [
+        f"{preset.defaults[one.name]} if {flag}"
+        for flag, preset in presets.items()
+        if one.name in preset.defaults
+    ]
+    show = "; ".join([str(default), *others]) if others else facts.show
     kind: Any = one.type
     extra: dict[str, Any] = {"help": facts.text, "metavar": facts.metavar}
     if settings.is_list(one):
         kind = list[kind.__args__[0]]
         if isinstance(default, tuple) and default:
             extra["show_default"] = " ".join(str(v) if isinstance(v, str) else f"{v:g}" for v in default)
-    if facts.show is not None:
-        extra["show_default"] = facts.show
+    if show is not None:
+        extra["show_default"] = show
     required = settings.is_required(one)
-    if not required and (settings.is_list(one) or facts.show is not None):
+    if not required and (settings.is_list(one) or show is not None):
         kind, default = kind | None, None
     names = [f"--{name.replace('_', '-')}"] if one.default is False else []
     made = typer.Argument(**extra) if facts.argument else typer.Option(*names, **extra)

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 import tomli_w
 
 from inference.storage import files
@@ -25,13 +24,13 @@ from mixture_models.validation import InputError, increasing_array, integer
 FILE = "settings.toml"
 
 #: Returns a value that it has checked, from the setting's name and the value.
-Check = Callable[[str, Any], Any]
+type Check[T] = Callable[[str, object], T]
 
 
 class Facts(NamedTuple):
     """What is known of a setting beside its name, its type and its default; see `setting`."""
 
-    check: Check
+    check: Check[object]
     text: str
     argument: bool
     option: str | None
@@ -41,20 +40,20 @@ class Facts(NamedTuple):
     stored: bool
 
 
-def setting(
-    check: Check,
+def setting[T](
+    check: Check[T],
     text: str,
     default: object = MISSING,
     *,
-    factory: Any = MISSING,
+    factory: Callable[[], T] | None = None,
     argument: bool = False,
     option: str | None = None,
     show: str | None = None,
     metavar: str | None = None,
     shown: bool = True,
     stored: bool = True,
-) -> Any:
-    """Return the field of a setting.
+) -> T:
+    """Return the field of a setting, which has the type of its value, as `dataclasses.field` does.
 
     Args:
         check: called with the name and the value; what it returns is the setting's value. A setting whose
@@ -69,15 +68,16 @@ def setting(
         shown: whether the command line takes it; one that it does not take can stand in a file.
         stored: whether a number depends on it, so that files and results hold it.
     """
-    facts = Facts(check, text, argument, option, show, metavar, shown, stored)
-    return field(default=default, default_factory=factory, metadata={"setting": facts})
+    known = {"setting": Facts(check, text, argument, option, show, metavar, shown, stored)}
+    made: Any = field(default=default, metadata=known)
+    return made if factory is None else field(default_factory=factory, metadata=known)
 
 
 class Preset(NamedTuple):
     """Other defaults, which a flag of the command line chooses."""
 
     text: str
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +95,15 @@ class BaseSettings:
         for one in fields(self):
             value = getattr(self, one.name)
             if not (value is None and one.default is None):
-                self._set(one.name, facts(one).check(one.name, value))
-
-    def _set(self, name: str, value: object) -> None:
-        """Set a checked value while the settings are made."""
-        object.__setattr__(self, name, tuple(value.tolist()) if isinstance(value, np.ndarray) else value)
+                object.__setattr__(self, one.name, facts(one).check(one.name, value))
 
     @classmethod
-    def stored_fields(cls) -> dict[str, Field[Any]]:
+    def stored_fields(cls) -> dict[str, Field[object]]:
         """Return the fields that a file may hold, by the names that it calls them."""
         return {option(one): one for one in fields(cls) if facts(one).stored}
 
     @classmethod
-    def stored_in(cls, path: Path) -> dict[str, Any]:
+    def stored_in(cls, path: Path) -> dict[str, object]:
         """Return the settings that a file holds, by the names of their fields.
 
         Raises:
@@ -117,15 +113,20 @@ class BaseSettings:
         return {known[name].name: value for name, value in read(path, known).items()}
 
     @classmethod
-    def read(cls, path: Path, **changes: Any) -> Self:
+    def read(cls, path: Path, **changes: object) -> Self:
         """Read a file; settings that it leaves out have their defaults, ``changes`` win.
 
         Raises:
             InputError: the file is missing, is not TOML, or holds an unknown or unusable setting.
         """
-        return cls(**(cls.stored_in(path) | changes))
+        return cls.from_values(cls.stored_in(path) | changes)
 
-    def asdict(self) -> dict[str, Any]:
+    @classmethod
+    def from_values(cls, values: Mapping[str, object]) -> Self:
+        """Return the settings that have some values, by the names of their fields."""
+        return cls(**values)
+
+    def asdict(self) -> dict[str, object]:
         """Return all settings that a number depends on, as results hold them."""
         return {one.name: _plain(getattr(self, one.name)) for one in self.stored_fields().values()}
 
@@ -142,28 +143,28 @@ class BaseSettings:
         write(values, path)
 
 
-def facts(one: "Field[Any]") -> Facts:
+def facts(one: "Field[object]") -> Facts:
     """Return what `setting` was told of a field."""
     found: Facts = one.metadata["setting"]
     return found
 
 
-def option(one: "Field[Any]") -> str:
+def option(one: "Field[object]") -> str:
     """Return what the command line and files call a setting."""
     return facts(one).option or one.name
 
 
-def is_required(one: "Field[Any]") -> bool:
+def is_required(one: "Field[object]") -> bool:
     """Return whether a setting must be given."""
     return one.default is MISSING and one.default_factory is MISSING
 
 
-def is_list(one: "Field[Any]") -> bool:
+def is_list(one: "Field[object]") -> bool:
     """Return whether a setting is a list of any length."""
     return Ellipsis in getattr(one.type, "__args__", ())
 
 
-def read(path: Path, names: Iterable[str]) -> dict[str, Any]:
+def read(path: Path, names: Iterable[str]) -> dict[str, object]:
     """Return the settings in a file, which may hold some names.
 
     Raises:
@@ -176,13 +177,13 @@ def read(path: Path, names: Iterable[str]) -> dict[str, Any]:
     return stored
 
 
-def write(values: Mapping[str, Any], path: Path) -> None:
+def write(values: Mapping[str, object], path: Path) -> None:
     """Write settings by name, from which `read` returns those that are not None."""
     plain = {name: _plain(value) for name, value in values.items() if value is not None}
     files.write(path, tomli_w.dumps(plain).encode())
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """Return a value as TOML can hold it."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
@@ -203,10 +204,10 @@ def texts(name: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def each(check: Check) -> Check:
+def each[T](check: Check[T]) -> Check[tuple[T, ...]]:
     """Return a check of a list, every entry of which ``check`` takes."""
 
-    def checked(name: str, value: object) -> tuple[Any, ...]:
+    def checked(name: str, value: object) -> tuple[T, ...]:
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise InputError(f"{name} must be a list; got {value!r}")
         return tuple(check(name, one) for one in value)
@@ -214,19 +215,25 @@ def each(check: Check) -> Check:
     return checked
 
 
-def separations_setting(within: str, default: Iterable[float], *, show: str = "those of the figure") -> Any:
+def increasing(within: str) -> Check[tuple[float, ...]]:
+    """Return a check of a list that increases within an interval."""
+    return lambda name, value: tuple(increasing_array(name, value, within).tolist())
+
+
+def separations_setting(
+    within: str, default: Iterable[float], *, show: str = "those of the figure"
+) -> tuple[float, ...]:
     """Return the setting of the modes' separations, increasing within an interval."""
-    check = partial(increasing_array, interval=within)
     words = "Separations of the modes, increasing."
-    return setting(check, words, tuple(map(float, default)), show=show, argument=True)
+    return setting(increasing(within), words, tuple(map(float, default)), show=show, argument=True)
 
 
-def workers_setting() -> Any:
+def workers_setting() -> int | None:
     """Return the setting of how many processes sweep, on which no number depends."""
     text = "Processes of a Dask cluster on this machine."
     return setting(integer, text, None, stored=False)
 
 
-def seed_setting(text: str = "Seed of all random numbers.") -> Any:
+def seed_setting(text: str = "Seed of all random numbers.") -> int:
     """Return the setting that nearly every analysis has."""
     return setting(partial(integer, at_least=0, at_most=2**63 - 1), text, 0)

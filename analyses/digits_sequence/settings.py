@@ -4,19 +4,17 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from analyses.core.settings import Preset, setting, texts
-from analyses.digits.settings import NetworkSettings, checkpoint_steps
+from analyses.digits.settings import NetworkSettings, checkpoint_steps, stored
 from mixture_models.validation import InputError, integer, open_interval
-
-_stored = partial(setting, shown=False)
 
 #: Tasks at least, so that there are two that a stage does not teach, and at most, for an exact flow.
 FEWEST, MOST = 3, 4
 
 
-def _groups(name: str, value: Any) -> tuple[str, ...]:
+def _groups(name: str, value: object) -> tuple[str, ...]:
     groups = texts(name, value)
     shown = Counter(digit for group in groups for digit in digits_of(group))
     twice = [str(digit) for digit, count in shown.items() if count > 1]
@@ -60,20 +58,17 @@ class Settings(NetworkSettings):
         ("0-3", "4-6", "7-9"),
         argument=True,
     )
-    start_new_weight: float = _stored(open_interval, "Share of each later task in pre-training.", 0.1)
-    replay: float = _stored(
+    start_new_weight: float = stored(open_interval, "Share of each later task in pre-training.", 0.1)
+    replay: float = stored(
         open_interval, "Share of all tasks seen before in the data of SFT with replay, in equal parts.", 0.5
     )
-    steps: tuple[int, ...] = _stored(
+    steps: tuple[int, ...] = stored(
         checkpoint_steps, "Of every stage at which a checkpoint is kept, from 0 on.", (0, 20, 60)
     )
-    pretraining_steps: int = _stored(partial(integer, at_least=2), "Updates of the pre-training.", 700)
-    lag: int = _stored(integer, "Steps between two syncs of OAPL.", 20)
-    num_seeds: int = setting(integer, "Networks, each trained by itself.", 3, show="3; 2 if quick")
-    num_samples: int = setting(
-        partial(integer, at_least=50), "Images of a checkpoint.", 600, show="600; 300 if quick"
-    )
-    num_items: int = _stored(partial(integer, at_least=1, at_most=60), "Of each digit, in the evaluation.", 8)
+    pretraining_steps: int = stored(partial(integer, at_least=2), "Updates of the pre-training.", 700)
+    lag: int = stored(integer, "Steps between two syncs of OAPL.", 20)
+    num_samples: int = setting(partial(integer, at_least=50), "Images of a checkpoint.", 600)
+    num_items: int = stored(partial(integer, at_least=1, at_most=60), "Of each digit, in the evaluation.", 8)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -36,6 +36,10 @@ def _named(name: str, value: object) -> tuple[str, ...]:
     return given
 
 
+def _shapes(name: str, value: Any) -> tuple[float, float]:
+    return prior_shapes(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings(BaseSettings):
     """The settings of `run`."""
@@ -89,7 +93,7 @@ class Settings(BaseSettings):
         text, "Column of the answers' numbers of tokens.", None, show="no forward KL a token"
     )
     weight_prior: tuple[float, float] = setting(
-        lambda name, shapes: prior_shapes(shapes),
+        _shapes,
         "Shapes of the Beta prior of the old weight, each at least 1.",
         (1.0, 1.0),
     )

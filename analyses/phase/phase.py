@@ -16,6 +16,7 @@ from analyses.core import outputs, tables
 from analyses.core.settings import (
     BaseSettings,
     each,
+    increasing,
     seed_setting,
     separations_setting,
     setting,
@@ -48,7 +49,7 @@ _SAFE = 0.1
 
 
 def _sizes(name: str, value: object) -> tuple[int, ...]:
-    sizes: tuple[int, ...] = each(partial(integer, at_least=2))(name, value)
+    sizes = each(partial(integer, at_least=2))(name, value)
     increasing_array(name, sizes, "[2, 1000000]")
     return sizes
 
@@ -64,7 +65,7 @@ class Settings(BaseSettings):
         _sizes, "Samples in an update; may be repeated.", (2, 4, 8, 32, 64), option="batch_size"
     )
     knobs: tuple[float, ...] = setting(
-        partial(increasing_array, interval="[0, 0.95]"),
+        increasing("[0, 0.95]"),
         "Replay of SFT and RL, anchor of SDFT; may be repeated.",
         (0.0, 0.05, 0.2),
         option="knob",

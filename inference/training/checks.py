@@ -58,7 +58,7 @@ def check_rewards(objectives: Sequence[Objective], start: Mixture, target: Mixtu
                 check_finite(objective.name, objective.loss.reward, start, target)
 
 
-def check_factors(factors: Mapping[str, float] | None) -> dict[str, float]:
+def check_factors(factors: Mapping[str, object] | None) -> dict[str, float]:
     """Return learning rate factors as floats, none for None, or refuse what is negative or no number."""
     if factors is None:
         return {}
