@@ -119,10 +119,10 @@ def table(tree: xr.DataTree) -> tables.Grid:
     return tables.listed(
         summary(tree),
         [
-            ("δ", "separation", tables.plain),
-            ("α", "target_weight", tables.plain),
-            ("measured rate", "measured_rate", tables.plain),
-            ("local rate", "local_rate", tables.plain),
+            ("δ", "separation"),
+            ("α", "target_weight"),
+            ("measured rate", "measured_rate"),
+            ("local rate", "local_rate"),
             ("measured/local - 1", "relative_difference", lambda row, name: f"{100.0 * row[name]:+.3f} %"),
         ],
         title="How fast reverse KL comes home to a target of old weight α and separation δ",

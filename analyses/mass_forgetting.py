@@ -6,7 +6,6 @@ go, and with free means, where the component called old may walk over to the new
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -124,13 +123,13 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     end = tree["population"].to_dataset().isel(objective=0, time=-1)
     predicted = tree["theory"].to_dataset().isel(time=-1)
     held, free = end.sel(means="held"), end.sel(means="free")
-    columns: dict[str, Any] = {
+    columns = {
         "separation": end["separation"],
         "held_old_weight": held["old_weight"],
         **{name: predicted[name] for name in ("exponent", "crossover_weight", "crossover_time")},
         **{f"free_{name}": free[name] for name in ("old_weight", "retention", "old_coverage", "old_drift")},
     }
-    return pd.DataFrame({name: column.to_numpy() for name, column in columns.items()})
+    return tables.frame_of(columns)
 
 
 def table(tree: xr.DataTree) -> tables.Grid:
@@ -138,14 +137,14 @@ def table(tree: xr.DataTree) -> tables.Grid:
     return tables.listed(
         summary(tree),
         [
-            ("δ", "separation", tables.plain),
-            ("β, means\nheld", "held_old_weight", tables.plain),
-            ("its decay's\nexponent", "exponent", tables.plain),
-            ("crossover\nat t", "crossover_time", tables.plain),
-            ("β, means\nfree", "free_old_weight", tables.plain),
-            ("its\nretention", "free_retention", tables.plain),
-            ("its old\ncoverage", "free_old_coverage", tables.plain),
-            ("its old\ndrift", "free_old_drift", tables.plain),
+            ("δ", "separation"),
+            ("β, means\nheld", "held_old_weight"),
+            ("its decay's\nexponent", "exponent"),
+            ("crossover\nat t", "crossover_time"),
+            ("β, means\nfree", "free_old_weight"),
+            ("its\nretention", "free_retention"),
+            ("its old\ncoverage", "free_old_coverage"),
+            ("its old\ndrift", "free_old_drift"),
         ],
         title="What supervised fine-tuning leaves of the old mode",
         caption=(
@@ -185,7 +184,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     return {"mass_forgetting": figure}
 
 
-def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: list[Any]) -> None:
+def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: figures.Colours) -> None:
     times = held["time"]
     axes.plot(times, predicted["old_weight_separated"], "k--", linewidth=1.0, zorder=3)
     for index, colour in enumerate(colours):
@@ -214,7 +213,7 @@ def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: lis
     )
 
 
-def _plot_free(axes: Axes, free: xr.Dataset, colours: list[Any]) -> None:
+def _plot_free(axes: Axes, free: xr.Dataset, colours: figures.Colours) -> None:
     for index, colour in enumerate(colours):
         here = free.isel(separation=index)
         axes.plot(here["time"], here["old_weight"], color=colour, linewidth=1.8)

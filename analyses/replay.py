@@ -7,7 +7,6 @@ has nearly lost its old mode.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -194,13 +193,11 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     final, simulated = tree["final"].to_dataset(), tree["simulated"].to_dataset()
     shares = final["replay"].to_numpy()
     beta, size = settings["start_old_weight"], settings["batch_size"]
-    counted = simulated["starved_share_interval"]
-    columns: dict[str, Any] = {
+    columns = {
         "replay": shares,
         "starvation": theory.starvation_probability(beta, size, shares),
         "starved_share": simulated["starved_share"],
-        "starved_share_lower": counted.sel(ci_bound="lower"),
-        "starved_share_upper": counted.sel(ci_bound="upper"),
+        **tables.bounds("starved_share", simulated["starved_share_interval"]),
         "effective_fraction": theory.effective_sample_fraction(beta, settings["separation"], shares),
         "drawn_fraction": simulated["drawn_fraction"],
     }
@@ -210,7 +207,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     columns["spread_old_weight"] = _spread(tree).max("step")
     columns["num_recovered"] = measured["recovery_step"].where(kept).count(["chain", "draw"])
     columns["num_diverged"] = (~kept).sum(["chain", "draw"])
-    return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
+    return tables.frame_of(columns)
 
 
 def _spread(tree: xr.DataTree) -> xr.DataArray:
@@ -227,15 +224,15 @@ def table(tree: xr.DataTree) -> RenderableType:
     return tables.by_name(
         frame,
         [
-            ("starved batches, exact", "starvation", tables.plain),
-            ("   drawn", "starved_share", tables.with_interval),
-            ("effective fraction, exact", "effective_fraction", tables.plain),
-            ("   drawn", "drawn_fraction", tables.plain),
-            ("spread of the old weight", "spread_old_weight", tables.plain),
-            ("peak old drift", "peak_old_drift", tables.with_interval),
-            ("steps to half-way", "recovery_step", tables.with_interval),
-            ("trainings half-way", "num_recovered", tables.plain),
-            ("diverged, left out", "num_diverged", tables.plain),
+            ("starved batches, exact", "starvation"),
+            ("   drawn", "starved_share"),
+            ("effective fraction, exact", "effective_fraction"),
+            ("   drawn", "drawn_fraction"),
+            ("spread of the old weight", "spread_old_weight"),
+            ("peak old drift", "peak_old_drift"),
+            ("steps to half-way", "recovery_step"),
+            ("trainings half-way", "num_recovered"),
+            ("diverged, left out", "num_diverged"),
         ],
         title="What replay of a share λ does to reverse KL",
         caption=(

@@ -161,14 +161,14 @@ def table(tree: xr.DataTree) -> RenderableType:
     def spread(row: tables.Row, name: str) -> str:
         return " … ".join(tables.number(row[n]) for n in (f"{name}_lowest", name, f"{name}_highest"))
 
-    rows: list[tuple[str, str, tables.Cell]] = [("trainings", "trainings", tables.plain)]
+    rows: list[tables.Column] = [("trainings", "trainings")]
     rows += [(f"final {name.replace('_', ' ')}", name, spread) for name in _REPORTED if name in frame]
     final = tree["final"]
     axes = [str(d) for d in final["old_drift"].dims if d not in ("objective", "chain", "draw")]
     over = ", ".join(f"{name} ({final.sizes[name]})" for name in axes) or "no axis"
     return tables.by_name(
         frame,
-        [*rows, ("diverged, left out", "diverged", tables.plain)],
+        [*rows, ("diverged, left out", "diverged")],
         title=f"Sweep over {over}",
         caption="Lowest … median … highest over the points of the grid, of means over replicates.",
     )

@@ -153,7 +153,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         final, learnt = (part[group].to_dataset() for group in ("final", "learnt"))
         values: dict[str, xr.DataArray] = {name: final[name] for name in ("drop", "gain")}
         values |= {name: learnt[name] for name in ("learnt_drop", "learnt_step")}
-        columns: dict[str, Any] = {"setting": xr.full_like(kept["objective"], published, dtype=object)}
+        columns = {"setting": xr.full_like(kept["objective"], published, dtype=object)}
         columns |= {name: kept[name] for name in ("method", "learning_rate", "factor")}
         for name, array in values.items():
             limits = interval(array.where(kept))
@@ -164,7 +164,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         columns["num_replicates"] = kept.sum(["chain", "draw"])
         columns["num_diverged"] = (~kept).sum(["chain", "draw"])
         index = pd.Index(kept["objective"].to_numpy(), name="run")
-        frames.append(pd.DataFrame({name: array.to_numpy() for name, array in columns.items()}, index=index))
+        frames.append(tables.frame_of(columns, index))
     return pd.concat(frames)
 
 

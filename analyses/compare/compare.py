@@ -1,7 +1,6 @@
 """Which objective forgets, how much, and in which of the two ways? The main comparison."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -144,7 +143,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     kept = results.converged(tree)
     final = tree["final"].to_dataset().where(kept)
     peak = tree["trajectory"].to_dataset()["old_drift"].max("step", skipna=False).where(kept)
-    columns: dict[str, Any] = {}
+    columns: dict[str, xr.DataArray] = {}
     for name, values in {**final, "peak_old_drift": peak}.items():
         if name in _MEANS:
             columns |= tables.interval_columns(str(name), values)
@@ -156,10 +155,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
             against = tree[group].to_dataset().isel(other=0, drop=True)
             columns[f"probability_{verb}_more"] = against["probability_larger"]
             columns[f"{variable}_difference"] = against["mean_difference"]
-            for bound in ("lower", "upper"):
-                columns[f"{variable}_difference_{bound}"] = against["mean_difference_interval"].sel(
-                    ci_bound=bound, drop=True
-                )
+            columns |= tables.bounds(f"{variable}_difference", against["mean_difference_interval"])
     if "old_mean" in final:
         displacement = comparison.systematic_displacement(tree)
         columns["mean_displacement"] = displacement["displacement"]
@@ -168,9 +164,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         held = tree["deviation"].to_dataset().reindex(objective=final["objective"])
         columns |= {name: held[name] for name in ("deviation", "noise_limit", "discretisation")}
     columns["num_diverged"] = (~kept).sum(["chain", "draw"])
-    return pd.DataFrame(
-        {name: column.to_numpy() for name, column in columns.items()}, index=final["objective"]
-    ).rename_axis("objective")
+    return tables.frame_of(columns, pd.Index(final["objective"].to_numpy(), name="objective"))
 
 
 # What the table shows at first sight.
@@ -181,9 +175,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     first = frame.index[0]
-
-    def against_first(write: tables.Cell) -> tables.Cell:
-        return lambda row, name: "(reference)" if row["objective"] == first else write(row, name)
+    against_first = tables.against(first)
 
     kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
     replicates = tree["final"].sizes["draw"]
@@ -195,33 +187,25 @@ def table(tree: xr.DataTree) -> RenderableType:
     return tables.by_name(
         frame,
         [
-            ("final old weight", "old_weight", tables.with_interval),
-            ("final retention", "retention", tables.with_interval),
-            ("final old coverage", "old_coverage", tables.with_interval),
-            ("peak old drift", "peak_old_drift", tables.with_interval),
-            ("final old drift", "old_drift", tables.with_interval),
-            ("old drift of the mean displacement", "mean_displacement", tables.with_error),
-            ("final new gap", "new_gap", tables.with_interval),
-            ("final forward KL of the start [nat]", "forward_kl", tables.with_interval),
-            (
-                f"probability to retain more than {first}",
-                "probability_retains_more",
-                against_first(tables.plain),
-            ),
-            (f"retention minus that of {first}", "retention_difference", against_first(tables.with_interval)),
+            ("final old weight", "old_weight"),
+            ("final retention", "retention"),
+            ("final old coverage", "old_coverage"),
+            ("peak old drift", "peak_old_drift"),
+            ("final old drift", "old_drift"),
+            ("old drift of the mean displacement", "mean_displacement"),
+            ("final new gap", "new_gap"),
+            ("final forward KL of the start [nat]", "forward_kl"),
+            (f"probability to retain more than {first}", "probability_retains_more", against_first),
+            (f"retention minus that of {first}", "retention_difference", against_first),
             (
                 f"probability to cover more of the old mode than {first}",
                 "probability_covers_more",
-                against_first(tables.plain),
+                against_first,
             ),
-            (
-                f"old coverage minus that of {first}",
-                "old_coverage_difference",
-                against_first(tables.with_interval),
-            ),
+            (f"old coverage minus that of {first}", "old_coverage_difference", against_first),
             ("deviation from exact descent, in standard errors", "deviation", _against_noise),
-            ("exact descent from flow, in retention", "discretisation", tables.plain),
-            ("diverged replicates (not finite or out of range), left out", "num_diverged", tables.plain),
+            ("exact descent from flow, in retention", "discretisation"),
+            ("diverged replicates (not finite or out of range), left out", "num_diverged"),
         ],
         title="What is left of the old task, and what has moved",
         brief=_BRIEF,

@@ -27,44 +27,40 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """
     data = tree["comparison"].to_dataset()
     columns = columns_of(data, [name for name in ("old_weight", *_OF_TASKS, DISTANCE) if name in data])
-    frame = xr.Dataset(columns).reset_coords(drop=True)
-    return frame.to_dataframe(dim_order=["run", "task"]).reset_index("task")
+    return tables.task_frame(columns, "run")
 
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal, a run and task a row."""
     frame = summary(tree)
-    first, tasks = frame.index[0], list(tree["comparison"]["task"].to_numpy())
+    first = frame.index[0]
     with_drift = "task_drift" in frame
     caption = (
         f"Mean and {100 * interval_probability():g} % interval of the posterior. P: probability to have kept "
         f"more of the task, or to have drifted less, than {first}."
     ) + ("" if with_drift else " Scores see no drift: weights alone are compared.")
-    heads = ["run", "task", "weight", "P(kept\nmore)"] + ["drift", "P(drifted\nless)"] * with_drift
-    heads += ["verdict:\nweights", "\ndrifts"][: 1 + with_drift]
-    compared = list(_OF_TASKS)[: 1 + with_drift]
-    left = range(len(heads) - 1 - with_drift, len(heads))
-    with_kl = DISTANCE in frame
-    heads += ["forward KL\n[nat]", "P(closer to\nthe base)", "verdict:\nKL"] * with_kl
-    rows, ends = [], set()
-    for place, (name, row) in enumerate(frame.iterrows()):
-        opens = row["task"] == tasks[0]
-        cells = [str(name) if opens else "", str(row["task"])]
-        for variable in compared:
-            cells.append(tables.with_interval(dict(row), variable))
-            cells.append("" if name == first else tables.number(row[f"{variable}_better"]))
-        cells += [tables.verdict(row[f"{variable}_words"]) if opens else "" for variable in compared]
-        if with_kl:
-            known = [
-                tables.with_interval(dict(row), DISTANCE),
-                "" if name == first else tables.number(row[f"{DISTANCE}_better"]),
-                tables.verdict(row[f"{DISTANCE}_words"]),
-            ]
-            cells += known if opens else [""] * len(known)
-        rows.append(cells)
-        if row["task"] == tasks[-1]:
-            ends.add(place)
-    return tables.Grid(heads, rows, title_of(tree), caption, keys=2, left=left, ends=ends)
+    against_first = tables.against(first, "")
+    return tables.by_task(
+        frame,
+        [
+            ("weight", "weight"),
+            ("P(kept\nmore)", "weight_better", against_first),
+            ("drift", "task_drift"),
+            ("P(drifted\nless)", "task_drift_better", against_first),
+            ("verdict:\nweights", "weight_words", tables.said),
+            ("\ndrifts", "task_drift_words", tables.said),
+            ("forward KL\n[nat]", DISTANCE),
+            ("P(closer to\nthe base)", f"{DISTANCE}_better", against_first),
+            ("verdict:\nKL", f"{DISTANCE}_words", tables.said),
+        ],
+        once=(
+            "weight_words",
+            "task_drift_words",
+            *(f"{DISTANCE}{part}" for part in ("", "_better", "_words")),
+        ),
+        title=title_of(tree),
+        caption=caption,
+    )
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

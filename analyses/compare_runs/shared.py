@@ -15,8 +15,8 @@ def columns_of(data: xr.Dataset, names: Iterable[str]) -> dict[str, xr.DataArray
     """Return what a summary says of compared variables: values, intervals, and how the first run compares.
 
     ``X_better`` is the probability of a larger weight, a smaller drift or a smaller forward KL,
-    ``X_equivalent`` that of practical
-    equivalence, where a rope was given: within one of no width nothing lies.
+    ``X_equivalent`` that of practical equivalence, where a rope was given: within one of no width nothing
+    lies.
     """
     against = data.isel(other=0, drop=True)
     columns: dict[str, xr.DataArray] = {}
@@ -28,10 +28,8 @@ def columns_of(data: xr.Dataset, names: Iterable[str]) -> dict[str, xr.DataArray
             columns[f"{name}_equivalent"] = against[f"{name}_probability_equivalent"]
         columns[f"{name}_difference"] = against[f"{name}_difference"]
         for bound in ("lower", "upper"):
-            columns[f"{name}_{bound}"] = data[f"{name}_interval"].sel(ci_bound=bound, drop=True)
-            columns[f"{name}_difference_{bound}"] = against[f"{name}_difference_interval"].sel(
-                ci_bound=bound, drop=True
-            )
+            for key in (name, f"{name}_difference"):
+                columns[f"{key}_{bound}"] = against[f"{key}_interval"].sel(ci_bound=bound, drop=True)
         columns[f"{name}_words"] = data[f"{name}_words"]
     return columns | {"reached": data["reached"]}
 

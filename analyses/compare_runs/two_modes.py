@@ -28,64 +28,34 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     """
     data = tree["comparison"].to_dataset()
     columns = columns_of(data, _compared(tree))
-    frame = pd.DataFrame(
-        {name: column.to_numpy() for name, column in columns.items()}, index=data["run"].to_numpy()
-    )
-    frame.index.name = "run"
-    return frame
+    return tables.frame_of(columns, pd.Index(data["run"].to_numpy(), name="run"))
 
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     first = frame.index[0]
-
-    def against_first(write: tables.Cell) -> tables.Cell:
-        return lambda row, name: "(reference)" if row["objective"] == first else write(row, name)
+    against_first = tables.against(first)
 
     return tables.by_name(
         frame,
         [
-            ("old weight", "old_weight", tables.with_interval),
-            (
-                f"probability to have kept more old mass than {first}",
-                "old_weight_better",
-                against_first(tables.plain),
-            ),
-            ("probability of practical equivalence", "old_weight_equivalent", against_first(tables.plain)),
-            (
-                f"old weight minus that of {first}",
-                "old_weight_difference",
-                against_first(tables.with_interval),
-            ),
-            ("verdict on it", "old_weight_words", _verdict),
-            ("old drift", "old_drift", tables.with_interval),
-            (
-                f"probability to have drifted less than {first}",
-                "old_drift_better",
-                against_first(tables.plain),
-            ),
-            ("probability of practical equivalence ", "old_drift_equivalent", against_first(tables.plain)),
-            (f"old drift minus that of {first}", "old_drift_difference", against_first(tables.with_interval)),
-            ("verdict on it ", "old_drift_words", _verdict),
-            ("forward KL [nat]", DISTANCE, tables.with_interval),
-            (
-                f"probability to be closer to the base than {first}",
-                f"{DISTANCE}_better",
-                against_first(tables.plain),
-            ),
-            (
-                "probability of practical equivalence  ",
-                f"{DISTANCE}_equivalent",
-                against_first(tables.plain),
-            ),
-            (
-                f"forward KL minus that of {first}",
-                f"{DISTANCE}_difference",
-                against_first(tables.with_interval),
-            ),
-            ("verdict on it  ", f"{DISTANCE}_words", _verdict),
-            ("share of draws that reach the level", "reached", tables.plain),
+            ("old weight", "old_weight"),
+            (f"probability to have kept more old mass than {first}", "old_weight_better", against_first),
+            ("probability of practical equivalence", "old_weight_equivalent", against_first),
+            (f"old weight minus that of {first}", "old_weight_difference", against_first),
+            ("verdict on it", "old_weight_words", tables.said),
+            ("old drift", "old_drift"),
+            (f"probability to have drifted less than {first}", "old_drift_better", against_first),
+            ("probability of practical equivalence ", "old_drift_equivalent", against_first),
+            (f"old drift minus that of {first}", "old_drift_difference", against_first),
+            ("verdict on it ", "old_drift_words", tables.said),
+            ("forward KL [nat]", DISTANCE),
+            (f"probability to be closer to the base than {first}", f"{DISTANCE}_better", against_first),
+            ("probability of practical equivalence  ", f"{DISTANCE}_equivalent", against_first),
+            (f"forward KL minus that of {first}", f"{DISTANCE}_difference", against_first),
+            ("verdict on it  ", f"{DISTANCE}_words", tables.said),
+            ("share of draws that reach the level", "reached"),
         ],
         title=title_of(tree),
         caption=f"Mean and {100 * interval_probability():g} % interval of the posterior."
@@ -95,10 +65,6 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 def _compared(tree: xr.DataTree) -> list[str]:
     return [name for name in (*COMPARED, DISTANCE) if name in tree["comparison"]]
-
-
-def _verdict(row: tables.Row, name: str) -> str:
-    return tables.verdict(row[name])
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

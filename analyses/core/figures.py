@@ -26,7 +26,7 @@ _COLOURS = matplotlib.color_sequences["petroff10"]
 #: Of what is not to be trusted.
 UNTRUSTED = "crimson"
 
-_DASHES: list[Any] = ["-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))]
+_DASHES: list[str | tuple[int, tuple[float, ...]]] = ["-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 _MARKERS = "osD^vP*X<>"
 
 _STYLE: Any = {
@@ -55,6 +55,8 @@ _STYLES_NAMED = ("ggplot", "grayscale", "tableau-colorblind10")
 
 #: Keyword arguments of matplotlib's artists.
 type Look = dict[str, Any]
+#: Colours with their opacity.
+type Colours = list[tuple[float, float, float, float]]
 #: Colour, dash and marker by name.
 type Styles = dict[str, Look]
 
@@ -140,7 +142,7 @@ def line_style(names: Sequence[str]) -> Styles:
     }
 
 
-def ordered_colours(count: int) -> list[Any]:
+def ordered_colours(count: int) -> Colours:
     """Return colours for values in order, from dark to light, none of them too light for white paper."""
     return [matplotlib.colormaps["viridis"](0.88 * i / max(1, count - 1)) for i in range(count)]
 

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from rich import box
@@ -23,6 +24,8 @@ from inference.intervals import interval
 Row = Mapping[str, Any]
 #: How a cell is written, of its row and the name of its column.
 Cell = Callable[[Row, str], str]
+#: Heading, column of a frame, and how its cells are written, where that is not `written`.
+type Column = tuple[str, str] | tuple[str, str, Cell]
 
 #: What a cell shows where a value does not exist.
 MISSING = "n/a"
@@ -35,16 +38,19 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value == 0.0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
 
 
-def plain(row: Row, name: str) -> str:
-    """Write a value alone."""
-    return number(row[name])
-
-
 def interval_columns(name: str, values: xr.DataArray) -> dict[str, xr.DataArray]:
     """Return mean and interval of the draws, as columns ``name``, ``_lower`` and ``_upper``."""
-    limits = interval(values)
-    bounds = {f"{name}_{bound}": limits.sel(ci_bound=bound, drop=True) for bound in ("lower", "upper")}
-    return {name: values.mean(["chain", "draw"], skipna=True)} | bounds
+    return {name: values.mean(["chain", "draw"], skipna=True)} | bounds(name, interval(values))
+
+
+def bounds(name: str, limits: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Return the ends of an interval along ``ci_bound`` as columns ``name_lower`` and ``name_upper``."""
+    return {f"{name}_{bound}": limits.sel(ci_bound=bound, drop=True) for bound in ("lower", "upper")}
+
+
+def frame_of(columns: Mapping[str, object], index: pd.Index | None = None) -> pd.DataFrame:
+    """Return columns of equal length, whatever coordinates they have, as a table."""
+    return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()}, index)
 
 
 def with_interval(row: Row, name: str) -> str:
@@ -71,6 +77,20 @@ def with_error(row: Row, name: str) -> str:
     return number(row[name]) + ("" if error == MISSING else f"\n± {error}")
 
 
+def written(row: Row, name: str) -> str:
+    """Write a text or a whole number as it is, another number above its interval or error if it has one."""
+    if isinstance(row[name], str | int | np.integer):
+        return str(row[name])
+    if f"{name}_lower" in row:
+        return with_interval(row, name)
+    return with_error(row, name) if f"{name}_error" in row else number(row[name])
+
+
+def against(first: object, itself: str = "(reference)") -> Cell:
+    """Return how a comparison with the first objective or run is written, and what is of it with itself."""
+    return lambda row, name: itself if row["objective"] == first else written(row, name)
+
+
 def with_trained(trained: str) -> Cell:
     """Return how a prediction is written: above its range, and what was trained, if there are any."""
 
@@ -92,9 +112,20 @@ def verdict(words: object) -> str:
     return {"not to be trusted": "untrusted", "not measured": "unmeasured"}.get(kind, kind)
 
 
-def remarks(words: pd.Series) -> list[str]:
+def said(row: Row, name: str) -> str:
+    """Write a verdict in one word."""
+    return verdict(row[name])
+
+
+def as_text(row: Row, name: str) -> str:
+    """Write a name, which may be a number."""
+    return str(row[name])
+
+
+def remarks(words: xr.DataArray, sentence: str = "Checkpoint {} is {}.") -> list[str]:
     """Return one sentence for each checkpoint whose verdict in words is not ``good``."""
-    return [f"Checkpoint {name} is {text}." for name, text in words.items() if text != "good"]
+    told = zip(words["checkpoint"].to_numpy(), words.to_numpy(), strict=True)
+    return [sentence.format(name, text) for name, text in told if text != "good"]
 
 
 #: Whether a command prints all rows and what they mean, or what is needed at first sight.
@@ -193,21 +224,56 @@ class Grid:
 _SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z])")
 
 
-def listed(
-    frame: pd.DataFrame, columns: Iterable[tuple[str, str, Cell]], *, title: str, caption: str
-) -> Grid:
+def listed(frame: pd.DataFrame, columns: Iterable[Column], *, title: str, caption: str) -> Grid:
     """Return a table of ``frame``, one of its rows a row.
 
     Args:
         frame: one row a setting.
-        columns: heading, column of ``frame`` and how a cell is written; absent columns are left out. The
-            first tells the rows apart.
+        columns: absent ones are left out. The first tells the rows apart.
         title: above the table.
         caption: below it.
     """
-    present = [(heading, name, write) for heading, name, write in columns if name in frame]
+    present = _present(frame, columns)
     rows = [[write(dict(row), name) for _, name, write in present] for _, row in frame.iterrows()]
-    return Grid([heading for heading, _, _ in present], rows, title, caption)
+    left = [place for place, (_, name, _) in enumerate(present) if name.endswith("words")]
+    return Grid([heading for heading, _, _ in present], rows, title, caption, left=left)
+
+
+def task_frame(columns: Mapping[str, xr.DataArray], along: str) -> pd.DataFrame:
+    """Return what is known of tasks, a row an entry of the dim ``along``, the index, and task."""
+    frame = xr.Dataset(columns).reset_coords(drop=True).to_dataframe(dim_order=[along, "task"])
+    return frame.reset_index("task")
+
+
+def by_task(
+    frame: pd.DataFrame, columns: Iterable[Column], once: Collection[str], *, title: str, caption: str
+) -> Grid:
+    """Return a table of what `task_frame` returns, a task a row, with a line below each group.
+
+    Args:
+        frame: a row a checkpoint or run, by its index, and task.
+        columns: absent ones are left out.
+        once: columns that say the same of all tasks, and are written in a group's first row.
+        title: above the table.
+        caption: below it.
+    """
+    present = _present(frame, columns)
+    opens, ends = ~frame.index.duplicated(), ~frame.index.duplicated(keep="last")
+    rows = [
+        [str(name) if first else "", str(row["task"])]
+        + [
+            write({"objective": name} | dict(row), column) if first or column not in once else ""
+            for _, column, write in present
+        ]
+        for first, (name, row) in zip(opens, frame.iterrows(), strict=True)
+    ]
+    heads = ["run" if frame.index.name == "run" else "", "task", *(heading for heading, _, _ in present)]
+    left = [2 + place for place, (_, column, _) in enumerate(present) if column.endswith("words")]
+    return Grid(heads, rows, title, caption, keys=2, left=left, ends=np.flatnonzero(ends).tolist())
+
+
+def _present(frame: pd.DataFrame, columns: Iterable[Column]) -> list[tuple[str, str, Cell]]:
+    return [(one[0], one[1], one[2] if len(one) == 3 else written) for one in columns if one[1] in frame]
 
 
 # Characters of a line of a heading.
@@ -216,7 +282,7 @@ _HEADING = 16
 
 def by_name(
     frame: pd.DataFrame,
-    columns: Iterable[tuple[str, str, Cell]],
+    columns: Iterable[Column],
     *,
     title: str,
     caption: str,
@@ -226,12 +292,12 @@ def by_name(
 
     Args:
         frame: one row an objective, as the analyses' ``summary`` returns it.
-        columns: heading, column of ``frame`` and how a cell is written; absent columns are left out.
+        columns: absent ones are left out.
         title: above the table.
         caption: below it.
         brief: columns of ``frame`` that are printed at first sight; none for all.
     """
-    present = [column for column in columns if column[1] in frame]
+    present = _present(frame, columns)
     kept = [column for column in present if is_full() or not brief or column[1] in brief]
     heads = [
         textwrap.fill(heading, _HEADING, break_long_words=False, break_on_hyphens=False)

@@ -33,14 +33,14 @@ def final(tree: xr.DataTree) -> pd.DataFrame:
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the last checkpoints as a table for the terminal, an objective a column."""
-    rows: list[tuple[str, str, tables.Cell]] = []
+    rows: list[tables.Column] = []
     for label, name in (("accuracy change", "accuracy_change"), ("lost", "lost"), ("won", "won")):
-        rows.append((f"old tasks: {label}", f"answers_{name}", tables.with_interval))
-        rows.append((f"{label}, by brute force", f"true_{name}", tables.plain))
+        rows.append((f"old tasks: {label}", f"answers_{name}"))
+        rows.append((f"{label}, by brute force", f"true_{name}"))
     rows += [
-        ("old tasks: old weight, 1 - m", "answers_old_weight", tables.with_interval),
-        ("old weight of images over the start's", "kept_share", tables.with_interval),
-        ("new task: accuracy change", "answers_gain", tables.with_interval),
+        ("old tasks: old weight, 1 - m", "answers_old_weight"),
+        ("old weight of images over the start's", "kept_share"),
+        ("new task: accuracy change", "answers_gain"),
     ]
     return tables.by_name(
         final(tree),

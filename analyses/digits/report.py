@@ -1,7 +1,5 @@
 """What a run prints: tables for a terminal of 80 columns, and what it says in words."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -17,18 +15,16 @@ def final(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: its last checkpoint, the seeds' draws put together."""
     posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
     last, dims = posterior.isel(checkpoint=-1), ["seed", "chain", "draw"]
-    columns: dict[str, Any] = {}
+    columns: dict[str, xr.DataArray] = {}
     for name in ("old_weight", "old_drift", "new_gap"):
-        found = mean_and_interval(last[name], name, dims)
-        columns |= {column: values.to_numpy() for column, values in found.items()}
-    columns["start_old_weight"] = posterior["old_weight"].isel(checkpoint=0).mean(dims).to_numpy()
-    columns["start_old_drift"] = posterior["old_drift"].isel(checkpoint=0).mean(dims).to_numpy()
-    columns["counted"] = count["counted_old_weight"].isel(checkpoint=-1).mean("seed").to_numpy()
-    columns["predicted"] = tree["theory"]["predicted_old_weight"].mean("seed").to_numpy()
-    columns["num_agree"] = count["agrees"].sum(["seed", "checkpoint"]).to_numpy()
-    columns["num_counted"] = np.full(len(columns["num_agree"]), count["seed"].size * count["checkpoint"].size)
-    frame = pd.DataFrame(columns, index=posterior["objective"].to_numpy())
-    frame.index.name = "objective"
+        columns |= mean_and_interval(last[name], name, dims)
+    columns["start_old_weight"] = posterior["old_weight"].isel(checkpoint=0).mean(dims)
+    columns["start_old_drift"] = posterior["old_drift"].isel(checkpoint=0).mean(dims)
+    columns["counted"] = count["counted_old_weight"].isel(checkpoint=-1).mean("seed")
+    columns["predicted"] = tree["theory"].to_dataset()["predicted_old_weight"].mean("seed")
+    columns["num_agree"] = count["agrees"].sum(["seed", "checkpoint"])
+    frame = tables.frame_of(columns, pd.Index(posterior["objective"].to_numpy(), name="objective"))
+    frame["num_counted"] = count["seed"].size * count["checkpoint"].size
     against = tree["comparison"].to_dataset().mean("seed").isel(other=0)
     first = against["other"].item()
     for name, side in (("old_weight", "larger"), ("old_drift", "smaller")):
@@ -43,15 +39,15 @@ def table(tree: xr.DataTree) -> RenderableType:
     return tables.by_name(
         final(tree),
         [
-            ("old weight at the start", "start_old_weight", tables.plain),
-            ("old weight, measured", "old_weight", tables.with_interval),
-            ("old weight, counted", "counted", tables.plain),
-            ("old weight, where the lens rests", "predicted", tables.plain),
-            ("old drift at the start", "start_old_drift", tables.plain),
-            ("old drift", "old_drift", tables.with_interval),
-            ("new gap", "new_gap", tables.with_interval),
-            (f"P(kept more than {first})", "old_weight_larger", tables.plain),
-            (f"P(drifted less than {first})", "old_drift_smaller", tables.plain),
+            ("old weight at the start", "start_old_weight"),
+            ("old weight, measured", "old_weight"),
+            ("old weight, counted", "counted"),
+            ("old weight, where the lens rests", "predicted"),
+            ("old drift at the start", "start_old_drift"),
+            ("old drift", "old_drift"),
+            ("new gap", "new_gap"),
+            (f"P(kept more than {first})", "old_weight_larger"),
+            (f"P(drifted less than {first})", "old_drift_smaller"),
             ("checkpoints where measure and count agree", "num_agree", _of_counted),
         ],
         title="What post-training left of the old digits",
@@ -86,8 +82,8 @@ def agreement(tree: xr.DataTree) -> tables.Grid:
     return tables.listed(
         frame,
         [
-            ("objective", "objective", lambda row, name: str(row[name])),
-            ("step", "checkpoint", lambda row, name: str(row[name])),
+            ("objective", "objective"),
+            ("step", "checkpoint"),
             ("measured", "measured", lambda row, name: f"{row[name]:.3f}"),
             ("counted", "counted", lambda row, name: f"{row[name]:.3f}"),
             ("differences", "lower", lambda row, _: f"{row['lower']:+.3f} to {row['upper']:+.3f}"),

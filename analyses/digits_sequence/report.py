@@ -1,8 +1,5 @@
 """What a run prints: tables for a terminal of 80 columns, and what it says in words."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -52,11 +49,11 @@ def table(tree: xr.DataTree) -> RenderableType:
     forgotten = tables.by_name(
         sequence.summary(of_source(tree, COUNT)),
         [
-            ("forgetting from best", "forgetting_from_best", tables.with_interval),
-            ("forgetting from own stage", "forgetting_from_own_stage", tables.with_interval),
-            ("plasticity", "plasticity", tables.with_interval),
-            ("average performance", "average_performance", tables.with_interval),
-            *((f"last performance on {task}", f"last_{task}", tables.with_interval) for task in tasks),
+            ("forgetting from best", "forgetting_from_best"),
+            ("forgetting from own stage", "forgetting_from_own_stage"),
+            ("plasticity", "plasticity"),
+            ("average performance", "average_performance"),
+            *((f"last performance on {task}", f"last_{task}") for task in tasks),
         ],
         title="What is forgotten of earlier digits, and how well new ones are learnt",
         brief=("forgetting_from_best", "plasticity", *(f"last_{task}" for task in own)),
@@ -72,11 +69,11 @@ def table(tree: xr.DataTree) -> RenderableType:
     ordered = tables.listed(
         lines,
         [
-            ("objective", "objective", lambda row, name: str(row[name])),
-            ("stage", "stage", lambda row, name: str(row[name])),
+            ("objective", "objective"),
+            ("stage", "stage"),
             ("more : less", "first", lambda row, _: f"{row['first']} : {row['second']}"),
             ("predicted", "predicted", lambda row, name: f"{row[name]:+.2f}"),
-            ("counted", "found", lambda row, _: _signed(row)),
+            ("counted", "found", _signed),
             ("P(count)", COUNT, _probability),
             ("P(each)", EACH, _probability),
             ("P(at once)", AT_ONCE, _probability),
@@ -90,11 +87,11 @@ def table(tree: xr.DataTree) -> RenderableType:
     return Group(forgotten, ordered, _answers(tree))
 
 
-def _signed(row: Mapping[str, Any]) -> str:
-    return f"{row['found']:+.2f} [{row['found_lower']:+.2f}, {row['found_upper']:+.2f}]"
+def _signed(row: tables.Row, name: str) -> str:
+    return f"{row[name]:+.2f} [{row[f'{name}_lower']:+.2f}, {row[f'{name}_upper']:+.2f}]"
 
 
-def _probability(row: Mapping[str, Any], name: str) -> str:
+def _probability(row: tables.Row, name: str) -> str:
     return f"{row[name]:.2f}" if row["is_order"] else tables.MISSING
 
 
@@ -102,7 +99,7 @@ def _answers(tree: xr.DataTree) -> tables.Grid:
     """Return what each stage has lost of the answers to each task that it does not teach."""
     evals, taught = tree["evals"].to_dataset(), tree["order"]["is_taught"]
     columns: dict[str, pd.Series] = {}
-    rows: list[tuple[str, str, tables.Cell]] = []
+    rows: list[tables.Column] = []
     for stage in evals["stage"].to_numpy():
         for task in evals["task"].to_numpy():
             name = f"lost_{stage}_{task}"
@@ -110,7 +107,7 @@ def _answers(tree: xr.DataTree) -> tables.Grid:
             found = tables.interval_columns(name, values.sel(stage=stage, task=task))
             columns |= {column: one.to_series() for column, one in found.items()}
             word = "change" if taught.sel(stage=stage, task=task) else "lost"
-            rows.append((f"stage {stage}, {task}: {word}", name, tables.with_interval))
+            rows.append((f"stage {stage}, {task}: {word}", name))
     return tables.by_name(
         pd.DataFrame(columns),
         rows,

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import RenderableType
 from rich.text import Text
 
-from analyses.core import figures
+from analyses.core import figures, tables
 from analyses.evals import text_rows
 from inference.intervals import interval, interval_probability
 from inference.measurement.evals.compare_evals import ALL, COMPARED, MOST_BEFORE_FIRST, compare_evals
@@ -77,9 +77,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         columns[name] = data[name]
         columns[f"{name}_of_other"] = data[name].rename(run="other")
         columns[f"{name}_difference"] = data[f"{name}_difference"]
-        for bound in ("lower", "upper"):
-            limits = data[f"{name}_difference_interval"]
-            columns[f"{name}_difference_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+        columns |= tables.bounds(f"{name}_difference", data[f"{name}_difference_interval"])
         for side in ("smaller", "larger"):
             columns[f"{name}_probability_{side}"] = data[f"{name}_probability_{side}"]
     columns["words"], columns["words_of_other"] = data["words"], data["words"].rename(run="other")

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from analyses.core import figures
+from analyses.core import figures, tables
 from analyses.core.settings import BaseSettings, setting, text, texts
 from analyses.evals import comparison, text_rows
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval_probability
 from inference.measurement.evals.measure_evals import METHODS, measure_evals
 from inference.measurement.evals.readers.long_form import FINAL
 from mixture_models.validation import InputError, integer, one_of
@@ -139,10 +139,7 @@ def summary(tree: xr.DataTree, group: str = "posterior") -> pd.DataFrame:
     dims = [name for name in _RUN if name in posterior.dims]
     columns: dict[str, xr.DataArray] = {}
     for name, values in posterior.data_vars.items():
-        limits = interval(values)
-        columns[str(name)] = values.mean(["chain", "draw"])
-        for bound in ("lower", "upper"):
-            columns[f"{name}_{bound}"] = limits.sel(ci_bound=bound, drop=True)
+        columns |= tables.interval_columns(str(name), values)
     if group == "posterior":
         columns |= {str(name): values for name, values in tree["sample_stats"].to_dataset().data_vars.items()}
     frame = xr.Dataset(columns).to_dataframe().reset_index()
@@ -189,7 +186,7 @@ def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> Render
         if str(row["checkpoint"]) != FINAL:
             labels.append(str(row["checkpoint"]))
         if "words" in row and not str(row["words"]).startswith("good"):
-            labels.append(_kind(row["words"]))
+            labels.append(str(row["words"]).partition(":")[0])
         cells = [_cell(row, name, digits) for name, digits in columns.items()]
         lines += text_rows.row(labels, cells, widths)
     return text_rows.as_text([*lines, text_rows.RULE, ""])
@@ -200,11 +197,6 @@ def _cell(row: pd.Series, name: str, digits: int) -> str:
         return "n/a"
     low, high = row[f"{name}_lower"], row[f"{name}_upper"]
     return f"{row[name]:.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _kind(words: object) -> str:
-    """Return a verdict without its reasons."""
-    return str(words).partition(":")[0]
 
 
 def remarks(tree: xr.DataTree) -> list[str]:

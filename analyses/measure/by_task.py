@@ -22,8 +22,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     for name in ("weight", "task_drift", *({"old_weight"} & set(posterior))):
         columns |= tables.interval_columns(name, posterior[name])
     columns |= {name: stats[name] for name in (*_OF_TASKS, "num_samples", *OF_CHECKPOINTS)}
-    frame = xr.Dataset(columns).reset_coords(drop=True)
-    return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
+    return tables.task_frame(columns, "checkpoint")
 
 
 def table(tree: xr.DataTree) -> RenderableType:
@@ -42,26 +41,20 @@ def _table(tree: xr.DataTree) -> tables.Grid:
     if kept < 1.0:
         caption += f" Held-out references keep {100 * kept:.0f} % of their squared distances."
     caption += not_counted(attrs)
-    tasks = list(tree["posterior"]["task"].to_numpy())
-    rows, ends = [], set()
-    for place, (name, row) in enumerate(summary(tree).iterrows()):
-        first = row["task"] == tasks[0]
-        rows.append(
-            [
-                str(name) if first else "",
-                str(row["task"]),
-                tables.with_interval(dict(row), "weight"),
-                tables.with_interval(dict(row), "task_drift"),
-                tables.number(row["resolution"]),
-                tables.number(row["unmoved_probability"]),
-                *(tables.verdict(row[f"{word}_words"]) if first else "" for word in ("weight", "drift")),
-            ]
-        )
-        if row["task"] == tasks[-1]:
-            ends.add(place)
-    heads = ["", "task", "weight", "drift", "resolution", "P(un-\nmoved)", "verdict:\nweights", "\ndrifts"]
-    title = "What is left of every task, and what has moved, by checkpoint"
-    return tables.Grid(heads, rows, title, caption, keys=2, left={6, 7}, ends=ends)
+    return tables.by_task(
+        summary(tree),
+        [
+            ("weight", "weight"),
+            ("drift", "task_drift"),
+            ("resolution", "resolution"),
+            ("P(un-\nmoved)", "unmoved_probability"),
+            ("verdict:\nweights", "weight_words", tables.said),
+            ("\ndrifts", "drift_words", tables.said),
+        ],
+        once=("weight_words", "drift_words"),
+        title="What is left of every task, and what has moved, by checkpoint",
+        caption=caption,
+    )
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

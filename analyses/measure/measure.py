@@ -211,8 +211,7 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each checkpoint whose verdict is not ``good``."""
-    words = tree["sample_stats"]["words"]
-    return tables.remarks(pd.Series(words.to_numpy(), index=words["checkpoint"].to_numpy()))
+    return tables.remarks(tree["sample_stats"].to_dataset()["words"])
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -1,7 +1,5 @@
 """Table and figures of a measurement of two modes, old and new."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -27,7 +25,7 @@ _OF_MODES = (
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a checkpoint: means, intervals, resolutions and the verdict in words."""
     posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
-    columns: dict[str, Any] = {"num_samples": stats["num_samples"]}
+    columns = {"num_samples": stats["num_samples"]}
     for name in ("old_weight", "old_drift", "new_gap"):
         columns |= tables.interval_columns(name, posterior[name])
     for name in ("prompt_spread", "prompt_shift"):
@@ -37,10 +35,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         columns |= tables.interval_columns(f"old_weight_of_{group}", of_group)
     for name in (*_OF_MODES, *OF_CHECKPOINTS):
         columns[name] = stats[name]
-    return pd.DataFrame(
-        {name: column.to_numpy() for name, column in columns.items()},
-        index=pd.Index(posterior["checkpoint"].to_numpy(), name="checkpoint"),
-    )
+    return tables.frame_of(columns, pd.Index(posterior["checkpoint"].to_numpy(), name="checkpoint"))
 
 
 def table(tree: xr.DataTree) -> RenderableType:
@@ -49,7 +44,6 @@ def table(tree: xr.DataTree) -> RenderableType:
 
 
 def _table(tree: xr.DataTree) -> tables.Grid:
-    frame = summary(tree)
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
     caption = (
@@ -65,29 +59,21 @@ def _table(tree: xr.DataTree) -> tables.Grid:
             "distance, and drift outside of the projection is not in the numbers."
         )
     caption += not_counted(attrs)
-    heads = [
-        "",
-        "old weight",
-        "old drift",
-        "resolution",
-        "P(un-\nmoved)",
-        "new gap",
-        "verdict:\nweight",
-        "\ndrift",
-    ]
-    rows = [
+    return tables.listed(
+        summary(tree).reset_index(),
         [
-            str(name),
-            *(tables.with_interval(dict(row), variable) for variable in ("old_weight", "old_drift")),
-            tables.number(row["old_resolution"]),
-            tables.number(row["old_unmoved_probability"]),
-            tables.with_interval(dict(row), "new_gap"),
-            *(tables.verdict(row[f"{word}_words"]) for word in ("weight", "drift")),
-        ]
-        for name, row in frame.iterrows()
-    ]
-    title = "What is left of the old task, and what has moved, by checkpoint"
-    return tables.Grid(heads, rows, title, caption, left={6, 7})
+            ("", "checkpoint", tables.as_text),
+            ("old weight", "old_weight"),
+            ("old drift", "old_drift"),
+            ("resolution", "old_resolution"),
+            ("P(un-\nmoved)", "old_unmoved_probability"),
+            ("new gap", "new_gap"),
+            ("verdict:\nweight", "weight_words", tables.said),
+            ("\ndrift", "drift_words", tables.said),
+        ],
+        title="What is left of the old task, and what has moved, by checkpoint",
+        caption=caption,
+    )
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

@@ -22,8 +22,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     if "old_weight" in posterior:
         columns |= tables.interval_columns("old_weight", posterior["old_weight"])
     columns |= forward_kl.columns(tree)
-    frame = xr.Dataset(columns).reset_coords(drop=True)
-    return frame.to_dataframe(dim_order=["checkpoint", "task"]).reset_index("task")
+    return tables.task_frame(columns, "checkpoint")
 
 
 def table(tree: xr.DataTree) -> tables.Grid:
@@ -32,28 +31,19 @@ def table(tree: xr.DataTree) -> tables.Grid:
         f"Mean and {100 * interval_probability():g} % interval. The references are taken as they are: that a "
         "task's behaviour has moved is not seen, so there is no drift."
     )
-    caption += forward_kl.caption(tree)
-    tasks = list(tree["posterior"]["task"].to_numpy())
-    kl_heads = forward_kl.heads(tree)
-    rows, ends = [], set()
-    for place, (name, row) in enumerate(summary(tree).iterrows()):
-        opens = row["task"] == tasks[0]
-        rows.append(
-            [
-                str(name) if opens else "",
-                str(row["task"]),
-                str(row["num_samples"]) if opens else "",
-                tables.with_interval(dict(row), "weight"),
-                tables.number(row["task_information"]),
-                tables.verdict(row["words"]) if opens else "",
-                *(forward_kl.cells(tree, dict(row)) if opens else [""] * len(kl_heads)),
-            ]
-        )
-        if row["task"] == tasks[-1]:
-            ends.add(place)
-    heads = ["", "task", "samples", "weight", "information", "verdict", *kl_heads]
-    title = "What is left of every task, by scores, by checkpoint"
-    return tables.Grid(heads, rows, title, caption, keys=2, left={5}, ends=ends)
+    return tables.by_task(
+        summary(tree),
+        [
+            ("samples", "num_samples"),
+            ("weight", "weight"),
+            ("information", "task_information"),
+            ("verdict", "words", tables.said),
+            *forward_kl.COLUMNS,
+        ],
+        once=("num_samples", "words", *(column[1] for column in forward_kl.COLUMNS)),
+        title="What is left of every task, by scores, by checkpoint",
+        caption=caption + forward_kl.caption(tree),
+    )
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

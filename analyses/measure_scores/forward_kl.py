@@ -30,16 +30,11 @@ def columns(tree: xr.DataTree) -> dict[str, xr.DataArray]:
     return found
 
 
-def heads(tree: xr.DataTree) -> list[str]:
-    """Return the heads of the table's columns of divergences, the verdict's last."""
-    found = [head for name, head in _HEADS.items() if name in tree["posterior"]]
-    return [*found, "verdict:\nKL"] if found else []
-
-
-def cells(tree: xr.DataTree, row: dict[str, object]) -> list[str]:
-    """Return the cells of a checkpoint under these heads."""
-    found = [tables.with_interval(row, name) for name in _HEADS if name in tree["posterior"]]
-    return [*found, tables.verdict(row["kl_words"])] if found else []
+#: Columns of the table on divergences, and those of them that a checkpoint has.
+COLUMNS: list[tables.Column] = [
+    *((head, name) for name, head in _HEADS.items()),
+    ("verdict:\nKL", "kl_words", tables.said),
+]
 
 
 def caption(tree: xr.DataTree) -> str:

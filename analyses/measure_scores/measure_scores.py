@@ -175,15 +175,9 @@ def table(tree: xr.DataTree) -> RenderableType:
 def remarks(tree: xr.DataTree) -> list[str]:
     """Return one sentence for each checkpoint and verdict that is not ``good``."""
     said = tree["summary"].to_dataset()
-    names = said["checkpoint"].to_numpy()
-    found = tables.remarks(pd.Series(said["words"].to_numpy(), index=names))
-    if "kl_words" in said:
-        found += [
-            f"The forward KL of checkpoint {name} is {words}."
-            for name, words in zip(names, said["kl_words"].to_numpy(), strict=True)
-            if words != "good"
-        ]
-    return found
+    of_kl = "The forward KL of checkpoint {} is {}."
+    found = tables.remarks(said["kl_words"], of_kl) if "kl_words" in said else []
+    return tables.remarks(said["words"]) + found
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:

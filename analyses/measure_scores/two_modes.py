@@ -19,16 +19,14 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     stats = tree["summary"].to_dataset()
     lower, upper = _limits(tree)
     columns = {
-        "num_samples": stats["num_samples"].to_numpy(),
-        "old_weight": stats["old_weight_mean"].to_numpy(),
+        "num_samples": stats["num_samples"],
+        "old_weight": stats["old_weight_mean"],
         "old_weight_lower": lower,
         "old_weight_upper": upper,
-        "old_weight_sd": stats["old_weight_sd"].to_numpy(),
-        "information": stats["information"].to_numpy(),
-        "words": stats["words"].to_numpy(),
+        **{name: stats[name] for name in ("old_weight_sd", "information", "words")},
+        **forward_kl.columns(tree),
     }
-    columns |= {name: values.to_numpy() for name, values in forward_kl.columns(tree).items()}
-    return pd.DataFrame(columns, index=pd.Index(stats["checkpoint"].to_numpy(), name="checkpoint"))
+    return tables.frame_of(columns, pd.Index(stats["checkpoint"].to_numpy(), name="checkpoint"))
 
 
 def _limits(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
@@ -48,24 +46,18 @@ def table(tree: xr.DataTree) -> tables.Grid:
         f"Mean and {100 * interval_probability():g} % interval. Both references are taken as they are: that "
         "the old behaviour has moved is not seen, so there is no drift."
     )
-    rows = [
+    return tables.listed(
+        summary(tree).reset_index(),
         [
-            str(name),
-            str(row["num_samples"]),
-            tables.with_interval(dict(row), "old_weight"),
-            tables.number(row["information"]),
-            tables.verdict(row["words"]),
-            *forward_kl.cells(tree, dict(row)),
-        ]
-        for name, row in summary(tree).iterrows()
-    ]
-    heads = ["", "samples", "old weight", "information", "verdict", *forward_kl.heads(tree)]
-    return tables.Grid(
-        heads,
-        rows,
-        "What is left of the old task, by scores, by checkpoint",
-        caption + forward_kl.caption(tree),
-        left={4},
+            ("", "checkpoint", tables.as_text),
+            ("samples", "num_samples"),
+            ("old weight", "old_weight"),
+            ("information", "information"),
+            ("verdict", "words", tables.said),
+            *forward_kl.COLUMNS,
+        ],
+        title="What is left of the old task, by scores, by checkpoint",
+        caption=caption + forward_kl.caption(tree),
     )
 
 

@@ -171,7 +171,7 @@ def _draw_rows(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> Non
     places = 0.5 + _place(parts, abscissa)
     for number, (value, colour) in enumerate(zip(rows, figures.ordered_colours(len(rows)), strict=True)):
         curve = parts["population"][measure].sel({ordinate: value})
-        look = {"color": colour, "label": f"{_SHORT[ordinate]} {value:g}"}
+        look: figures.Look = {"color": colour, "label": f"{_SHORT[ordinate]} {value:g}"}
         if measure == "old_drift":  # a log axis cannot show none
             curve = curve.where(curve > 0.0)
         axes.plot(x, curve, linestyle=("-", "--", "-.")[number % 3], **look)

@@ -263,11 +263,11 @@ def table(tree: xr.DataTree) -> tables.Grid:
     return tables.listed(
         frame,
         [
-            ("method,\nsetting", "point", lambda row, name: str(row[name])),
+            ("method,\nsetting", "point"),
             ("theory,\nlong run", "theory_old_weight", _theory),
             ("old weight", "exact_old_weight", tables.with_trained("old_weight")),
-            ("retention", "exact_retention", tables.plain),
-            ("old\ncoverage", "exact_old_coverage", tables.plain),
+            ("retention", "exact_retention"),
+            ("old\ncoverage", "exact_old_coverage"),
             ("old drift", "exact_old_drift", tables.with_trained("old_drift")),
         ],
         title="What near-on-policy methods leave of the old mode",

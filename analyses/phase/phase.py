@@ -202,16 +202,16 @@ def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal."""
     settings = tree.attrs
     frame = summary(tree)
-    columns: list[tuple[str, str, tables.Cell]] = [
+    columns: list[tables.Column] = [
         ("objec-\ntive", "objective", lambda row, name: str(row[name]).replace("_", "_\n")),
-        ("replay or\nanchor", "knob", tables.plain),
-        ("starved\nbelow N", "starved_below", tables.plain),
-        ("kept,\nstarved", "kept_starved", tables.plain),
-        ("kept, not\nstarved", "kept_fed", tables.plain),
-        ("cover-\nage", "kept_coverage", tables.plain),
-        ("drift,\noverlap", "old_drift_overlapping", tables.plain),
-        ("drift,\napart", "old_drift_apart", tables.plain),
-        ("lost", "num_diverged", tables.plain),
+        ("replay or\nanchor", "knob"),
+        ("starved\nbelow N", "starved_below"),
+        ("kept,\nstarved", "kept_starved"),
+        ("kept, not\nstarved", "kept_fed"),
+        ("cover-\nage", "kept_coverage"),
+        ("drift,\noverlap", "old_drift_overlapping"),
+        ("drift,\napart", "old_drift_apart"),
+        ("lost", "num_diverged"),
     ]
     return tables.listed(
         frame,

@@ -209,11 +209,11 @@ def run(settings: Settings) -> xr.DataTree:
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row an objective: prediction, the smallest value in words, batches, and any check."""
     plan = tree["plan"].to_dataset()
-    columns: dict[str, object] = {name: plan[name] for name in ("objective", *plan.data_vars)}
+    columns = {name: plan[name] for name in ("objective", *plan.data_vars)}
     if "simulated" in tree:
         for name, values in tree["simulated"].to_dataset().data_vars.items():
             columns |= tables.interval_columns(f"simulated_{name}", values)
-    return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
+    return tables.frame_of(columns)
 
 
 def table(tree: xr.DataTree) -> tables.Grid:
@@ -229,13 +229,13 @@ def table(tree: xr.DataTree) -> tables.Grid:
     return tables.listed(
         frame,
         [
-            ("objective", "objective", lambda row, name: str(row[name])),
+            ("objective", "objective"),
             ("final\nold weight", "final_old_weight", tables.with_trained("simulated_old_weight")),
             ("final\nretention", "final_retention", tables.with_trained("simulated_retention")),
             ("peak\ndrift", "peak_old_drift", tables.with_trained("simulated_peak_old_drift")),
             (f"smallest that\nretains {wanted:.3g}", "answer", _answer),
             ("starved\nbatch", "starvation_largest", _starved),
-            ("eff.", "effective_fraction", tables.plain),
+            ("eff.", "effective_fraction"),
         ],
         title=f"Plan: from old weight {settings['start_old_weight']:.4g}, retain {settings['keep']:g} of it",
         caption=(

@@ -6,7 +6,6 @@ Without a simulation, from the expected information of the answers: `inference.m
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -258,18 +257,19 @@ def table(tree: xr.DataTree) -> RenderableType:
     guess = f", guess rate {settings['guess_rate']:.3g}" if settings["guess_rate"] else ""
     counted = "Cost: generated answers of the base and of "
     counted += f"the {settings['seeds']} runs" if "seed_sd" in settings else "the run"
+    base = f"as its log of {settings['task']}" if settings["logged_items"] else "as supposed"
     caption = (
         f"{seen}Supposed: mass lost {settings['mass_lost']:g}, drift {settings['drift']:g}, drift spread "
-        f"{settings['drift_spread']:g}; base {_base_words(settings)} with accuracy "
+        f"{settings['drift_spread']:g}; base {base} with accuracy "
         f"{settings['accuracy']:.3g}, items' logits of mean {settings['item_mean']:.3g} and sd "
         f"{settings['item_sd']:.3g}{guess}. {counted}. n/a: not with {settings['max_items']:,} items."
     )
-    shown = [
+    shown: list[tables.Column] = [
         ("items", "items", _whole),
         ("cost", "cost", _whole),
-        ("width", "width", tables.plain),
-        ("probability\nto see", "power", tables.plain),
-        ("false\nalarm", "false_alarm", tables.plain),
+        ("width", "width"),
+        ("probability\nto see", "power"),
+        ("false\nalarm", "false_alarm"),
     ]
     if settings["goal"] == "width" or "seed_sd" in settings:
         shown = shown[:-1]
@@ -277,7 +277,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     parts = [
         tables.listed(
             marked,
-            [("answers\nan item", "answers", _whole), *shown, ("", "mark", lambda row, name: str(row[name]))],
+            [("answers\nan item", "answers", _whole), *shown, ("", "mark")],
             title=title,
             caption=caption,
         )
@@ -293,10 +293,6 @@ def table(tree: xr.DataTree) -> RenderableType:
             )
         )
     return Group(*parts)
-
-
-def _base_words(settings: Any) -> str:
-    return f"as its log of {settings['task']}" if settings["logged_items"] else "as supposed"
 
 
 def _answers(row: tables.Row, name: str) -> str:

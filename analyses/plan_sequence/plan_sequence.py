@@ -215,10 +215,10 @@ def table(tree: xr.DataTree) -> RenderableType:
     return tables.by_name(
         summary(tree),
         [
-            ("smallest setting", "answer", lambda row, name: str(row[name])),
-            ("part kept", "kept_part", tables.plain),
+            ("smallest setting", "answer"),
+            ("part kept", "kept_part"),
             ("task kept least", "worst_task", lambda row, name: str(row[name]) or tables.MISSING),
-            ("plasticity", "plasticity", tables.plain),
+            ("plasticity", "plasticity"),
         ],
         title=f"The smallest setting that keeps {wanted:g} of every earlier task",
         caption=(

@@ -129,9 +129,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
         for key, value in tables.interval_columns(name, one).items()
     }
     shown["num_diverged"] = (~kept).sum(["chain", "draw"])
-    return pd.DataFrame(
-        {name: column.to_numpy() for name, column in shown.items()}, index=kept["objective"].to_numpy()
-    ).rename_axis("objective")
+    return tables.frame_of(shown, pd.Index(kept["objective"].to_numpy(), name="objective"))
 
 
 def table(tree: xr.DataTree) -> RenderableType:
@@ -148,13 +146,13 @@ def table(tree: xr.DataTree) -> RenderableType:
     return tables.by_name(
         frame,
         [
-            ("forgetting from best", "forgetting_from_best", tables.with_interval),
-            ("forgetting from own stage", "forgetting_from_own_stage", tables.with_interval),
-            ("plasticity", "plasticity", tables.with_interval),
-            ("backward transfer", "backward_transfer", tables.with_interval),
-            ("average performance", "average_performance", tables.with_interval),
-            *((f"last performance on {task}", f"last_{task}", tables.with_interval) for task in tasks),
-            ("diverged sequences, left out", "num_diverged", tables.plain),
+            ("forgetting from best", "forgetting_from_best"),
+            ("forgetting from own stage", "forgetting_from_own_stage"),
+            ("plasticity", "plasticity"),
+            ("backward transfer", "backward_transfer"),
+            ("average performance", "average_performance"),
+            *((f"last performance on {task}", f"last_{task}") for task in tasks),
+            ("diverged sequences, left out", "num_diverged"),
         ],
         title="What is forgotten of earlier tasks, and how well new ones are learnt",
         brief=(*SENSES, "plasticity"),

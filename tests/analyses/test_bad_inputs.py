@@ -159,9 +159,7 @@ def test_a_table_shows_names_as_they_are():
     console = Console(width=200)
     with console.capture() as capture:
         console.print(tables.listed(frame, columns, title="[/title]", caption="[caption]"))
-        console.print(
-            tables.by_name(frame, [("[label]", "value", tables.plain)], title="[/t]", caption="[c]")
-        )
+        console.print(tables.by_name(frame, [("[label]", "value")], title="[/t]", caption="[c]"))
     for name in [
         "[/title]",
         "[caption]",

@@ -51,7 +51,7 @@ def test_names_and_intervals_are_whole_and_lines_fit(width, count):
 
 def test_what_is_printed_at_first_sight_and_in_full():
     data = frame(3)
-    columns = [(f"q {k}", f"quantity_{k}", tables.plain) for k in range(3)]
+    columns = [(f"q {k}", f"quantity_{k}") for k in range(3)]
 
     def grid():
         caption = "Mean of all. What it means: nothing."
