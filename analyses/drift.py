@@ -20,7 +20,7 @@ from analyses.core.settings import BaseSettings, increasing, seed_setting, separ
 from inference import results
 from inference.comparison.decay import check_windows, decay_posterior
 from inference.exact.flow import gradient_flow
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 from inference.progress import hidden
 from inference.training.train import train
 from mixture_models import objectives
@@ -221,7 +221,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
         ],
         title="How the drift of reverse KL falls with separation: δ^b exp(-k δ²)",
         caption=(
-            f"Posterior mean, {100 * interval_probability():g} % interval; exact flow, only the weight off "
+            f"Posterior mean, {interval_percent()} interval; exact flow, only the weight off "
             "at first. The drifts have no noise: the residual is what the form leaves of a smooth "
             "curve, and later windows tell how fast k nears its limit. R-hat and ESS: the worst of a row's "
             f"parameters; {frame['num_divergences'].iloc[0]} divergences."
@@ -266,7 +266,7 @@ def _plot_decay(axes: Axes, gated: xr.Dataset) -> None:
         line = float(gated[name][-1]) * np.exp(-(square - square[-1]) / 8.0)
         axes.plot(square, line, "k:", linewidth=1.0, label="exp(-δ²/8)" if name == _MEASURES[0] else None)
     axes.set_ylabel("old drift")
-    axes.set_title("Only the weight off: drift falls like the overlap", loc="left", fontsize=10)
+    axes.set_title("Only the weight off: drift falls like the overlap")
     axes.legend()
 
 
@@ -285,8 +285,8 @@ def _plot_posterior(axes: Axes, rates: xr.DataArray) -> None:
         )
     axes.axhline(THEORY, color="k", linestyle=":", linewidth=1.2, label="theory, 1/8")
     axes.set(xlabel="least separation that is regressed", ylabel="decay rate k", xticks=windows)
-    words = f"Posterior of k in δ^b exp(-k δ²),\nmean and {100 * interval_probability():g} % interval"
-    axes.set_title(words, loc="left", fontsize=10)
+    words = f"Posterior of k in δ^b exp(-k δ²),\nmean and {interval_percent()} interval"
+    axes.set_title(words)
     axes.legend()
 
 
@@ -295,11 +295,7 @@ def _plot_starts(axes: Axes, population: xr.Dataset) -> None:
     for name, look in figures.line_style(list(STARTS)).items():
         axes.plot(square, population["peak_old_drift"].sel(start=name), label=name, markersize=4, **look)
     axes.set_ylabel("peak old drift")
-    axes.set_title(
-        "Other starts: a near new mode overlaps more;\nan old mode that is off starts off",
-        loc="left",
-        fontsize=10,
-    )
+    axes.set_title("Other starts: a near new mode overlaps more;\nan old mode that is off starts off")
     axes.legend()
 
 
@@ -319,11 +315,7 @@ def _plot_trainings(axes: Axes, gated: xr.Dataset, trainings: xr.Dataset) -> Non
         axes.errorbar(square, centre, ends, fmt=look["marker"], color=look["color"], capsize=3, label=words)
     axes.plot([], [], color="0.3", linestyle="--", linewidth=1.0, label="noise alone, predicted")
     axes.set_ylabel("peak old drift")
-    axes.set_title(
-        f"Finite batches ({_BATCH}): noise moves the old mode,\nhowever small the overlap",
-        loc="left",
-        fontsize=10,
-    )
+    axes.set_title(f"Finite batches ({_BATCH}): noise moves the old mode,\nhowever small the overlap")
     axes.legend(fontsize=9)
 
 

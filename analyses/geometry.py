@@ -164,13 +164,11 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         left.set(yscale="log", xlim=(0.0, 19.0), ylim=(_TAIL[0], 1.0), xlabel="time × local rate")
         left.set_ylabel("distance from the target")
         left.axhspan(*_TAIL, color="0.92", zorder=0, label="where the rate is fitted")
-        left.set_title("Every flow ends at its target's local rate", loc="left", fontsize=10)
+        left.set_title("Every flow ends at its target's local rate")
         left.legend()
         right.set(yscale="log", xlabel="separation δ of the modes", ylabel="rate of convergence")
         right.set_title(
-            "Points: measured, lines: local rate,\nthin horizontals: α(1-α), its limit for modes apart",
-            loc="left",
-            fontsize=10,
+            "Points: measured, lines: local rate,\nthin horizontals: α(1-α), its limit for modes apart"
         )
         right.legend(title="target's old weight α")
     return {"geometry": figure}

@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
 
 from analyses.core import figures, outputs, tables
 from analyses.core.settings import BaseSettings, separations_setting, setting
@@ -184,7 +185,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     return {"mass_forgetting": figure}
 
 
-def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: figures.Colours) -> None:
+def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: list[ColorType]) -> None:
     times = held["time"]
     axes.plot(times, predicted["old_weight_separated"], "k--", linewidth=1.0, zorder=3)
     for index, colour in enumerate(colours):
@@ -196,11 +197,7 @@ def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: fig
         if here["crossover_time"] > 0.0:
             axes.plot(here["crossover_time"], here["crossover_weight"], "o", color=colour, markersize=6)
     axes.set_ylabel("old weight β")
-    axes.set_title(
-        "Means held: every separation loses its old mode,\nas $1/t$, then as $t^{-1/2}$",
-        loc="left",
-        fontsize=10,
-    )
+    axes.set_title("Means held: every separation loses its old mode,\nas $1/t$, then as $t^{-1/2}$")
     axes.legend(
         handles=[
             Line2D([], [], color="0.2", linewidth=1.8, label="exact flow"),
@@ -213,12 +210,12 @@ def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: fig
     )
 
 
-def _plot_free(axes: Axes, free: xr.Dataset, colours: figures.Colours) -> None:
+def _plot_free(axes: Axes, free: xr.Dataset, colours: list[ColorType]) -> None:
     for index, colour in enumerate(colours):
         here = free.isel(separation=index)
         axes.plot(here["time"], here["old_weight"], color=colour, linewidth=1.8)
         axes.plot(here["time"], here["retention"], color=colour, linestyle=(0, (4, 1.5)), linewidth=1.2)
-    axes.set_title("Means free: the weight may stay,\nthe behaviour goes", loc="left", fontsize=10)
+    axes.set_title("Means free: the weight may stay,\nthe behaviour goes")
     axes.set_ylabel("old weight, or retention")
     axes.legend(
         handles=[

@@ -21,7 +21,7 @@ from analyses.core import figures, outputs, tables
 from analyses.core.settings import BaseSettings, increasing, seed_setting, setting
 from inference import results
 from inference.exact.flow import gradient_flow
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent, interval_probability
 from inference.training.train import train
 from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
@@ -238,7 +238,7 @@ def table(tree: xr.DataTree) -> RenderableType:
         caption=(
             f"Trainings from old weight {settings['start_old_weight']:g} toward "
             f"{settings['old_weight']:g}, right means at separation {settings['separation']:g}, batches of "
-            f"{settings['batch_size']}: mean and {100 * interval_probability():g} % interval over "
+            f"{settings['batch_size']}: mean and {interval_percent()} interval over "
             f"{settings['num_replicates']} replicates. A starved batch holds no old sample; the effective "
             "fraction is of the sample, by its importance weights. Spread: the largest standard deviation of "
             "the replicates at any step; half-way: when half of the missing weight is back. Wilson intervals "
@@ -271,7 +271,7 @@ def _plot_optimum(axes: Axes, predicted: xr.Dataset, ends: xr.DataArray) -> None
             ends["replay"], ends.sel(means=means), marker, fillstyle="none", markersize=size, label=words
         )
     axes.set_ylabel("old weight at the end")
-    axes.set_title("Forward KL: replay moves the optimum to its share", loc="left", fontsize=10)
+    axes.set_title("Forward KL: replay moves the optimum to its share")
     axes.legend()
 
 
@@ -281,7 +281,7 @@ def _plot_starvation(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset, s
     ends = np.abs(simulated["starved_share_interval"].transpose("ci_bound", "replay").to_numpy() - share)
     axes.errorbar(simulated["replay"], share, ends, fmt="o", color=_DRAWN, capsize=3, label="drawn batches")
     axes.set_ylabel("batches without an old sample")
-    axes.set_title(f"Reverse KL, batches of {size}: replay ends starvation", loc="left", fontsize=10)
+    axes.set_title(f"Reverse KL, batches of {size}: replay ends starvation")
     axes.legend()
 
 
@@ -290,7 +290,7 @@ def _plot_fraction(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset) -> 
     axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color=_DRAWN, label="drawn samples")
     axes.plot(predicted["replay"], predicted["effective_fraction_bound"], "k:", label="bound 1-λ")
     axes.set(ylabel="effective sample fraction", ylim=(0.0, 1.05))
-    axes.set_title("What it costs: the importance weights' share", loc="left", fontsize=10)
+    axes.set_title("What it costs: the importance weights' share")
     axes.legend()
 
 
@@ -305,9 +305,7 @@ def _plot_trainings(axes: Axes, tree: xr.DataTree) -> None:
     axes.set_ylim(bottom=0.0)
     axes.set_title(
         f"Trainings from β = {tree.attrs['start_old_weight']:g}, batches of {tree.attrs['batch_size']}:\n"
-        "how far replicates differ",
-        loc="left",
-        fontsize=10,
+        "how far replicates differ"
     )
     axes.legend(title="replayed share")
 

@@ -23,6 +23,17 @@ def interval_kind() -> str:
     return str(rcParams["stats.ci_kind"])
 
 
+def interval_percent() -> str:
+    """Return the probability of every interval in words, as ``94 %``."""
+    return f"{100 * interval_probability():g} %"
+
+
+def interval_name() -> str:
+    """Return what every interval is called, as ``94 % equal-tailed interval``."""
+    kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
+    return f"{interval_percent()} {kind} interval"
+
+
 def interval(values: xr.DataArray) -> xr.DataArray:
     """Return lower and upper bound over the replicates, along a new dim ``ci_bound``; NaN are left out.
 

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from analyses.core import tables
 from analyses.core.settings import BaseSettings, seed_setting, setting
 from inference import results
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 from inference.training.loop import scale_by_name
 from inference.training.train import train
 from mixture_models.losses.kl import ReverseKL
@@ -185,7 +185,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
         ["learner, method", "reached\ngain 0.9", "drop then", "final drop", "final gain"],
         rows,
         "Chen et al. 2025: what is lost of the old mode for what is gained of the new one",
-        f"Median and {100 * interval_probability():g} % interval of the replicates. Drop and gain are the "
+        f"Median and {interval_percent()} interval of the replicates. Drop and gain are the "
         "change since the start of the overlap with the target's old and new mode, as published.",
         ends=ends,
     )

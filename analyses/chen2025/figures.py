@@ -1,7 +1,5 @@
 """The figures of `analyses.chen2025`: where the densities end, and what is lost for what is gained."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -9,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analyses.core import figures
 from inference import results
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 from mixture_models.mixture.two_mode import TwoMode
 
 # One colour a method in every panel; rates of one method differ in their dashes.
@@ -40,15 +38,13 @@ def _plot_densities(tree: xr.DataTree) -> Figure:
         end = _density(trajectory.isel(step=-1), x)
         axes.plot(x, end, color=figures.line_style([""])[""]["color"], linewidth=1.8, label="end")
         words = [f"{word} {trajectory[word].isel(step=-1).median():.2f}" for word in ("drop", "gain")]
-        axes.set_title(f"{setting}: {name}\n{', '.join(words)}", fontsize=8.5)
+        axes.set_title(f"{setting}: {name}\n{', '.join(words)}", loc="center", fontsize=8.5)
     for axes in grid[-1]:
         axes.set_xlabel("sample x")
     for axes in grid[:, 0]:
         axes.set_ylabel("density")
     figures.legend_below(figure, *grid[0, 0].get_legend_handles_labels(), columns=3)
-    figure.suptitle(
-        "Where the learners end (mean density over replicates; median drop and gain)", fontsize=10
-    )
+    figure.suptitle("Where the learners end (mean density over replicates; median drop and gain)")
     return figure
 
 
@@ -71,10 +67,10 @@ def _plot_drop_and_gain(tree: xr.DataTree) -> Figure:
             if factor == 1.0
             else f", factor {factor:g}"
         )
-        pair[0].set_title(f"{setting} learner{words}", loc="left", fontsize=10)
+        pair[0].set_title(f"{setting} learner{words}")
         pair[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
-    words = f"line: mean, band: {100 * interval_probability():g} % interval of the replicates"
-    figure.suptitle(f"What is lost of the old mode for what is gained of the new one ({words})", fontsize=10)
+    words = f"line: mean, band: {interval_percent()} interval of the replicates"
+    figure.suptitle(f"What is lost of the old mode for what is gained of the new one ({words})")
     return figure
 
 
@@ -104,5 +100,5 @@ def _density(state: xr.Dataset, x: np.ndarray) -> np.ndarray:
     return (old + new).mean("draw").to_numpy()
 
 
-def _normal(x: Any, mean: Any, scale: Any) -> Any:
+def _normal[T: (np.ndarray, xr.DataArray)](x: T, mean: T, scale: T) -> T:
     return np.exp(-0.5 * ((x - mean) / scale) ** 2) / (scale * np.sqrt(2.0 * np.pi))

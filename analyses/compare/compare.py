@@ -16,7 +16,6 @@ from inference.comparison.forward_kl import forward_kl
 from inference.exact.descent import population_descent
 from inference.exact.flow import gradient_flow
 from inference.exact.population import Parameters, has_exact
-from inference.intervals import interval_kind, interval_probability
 from inference.training.train import train
 from mixture_models import objectives
 from mixture_models.mixture.two_mode import TwoMode
@@ -177,13 +176,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     first = frame.index[0]
     against_first = tables.against(first)
 
-    kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
-    replicates = tree["final"].sizes["draw"]
-    over = (
-        "One training of each objective, which has no interval"
-        if replicates == 1
-        else f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} replicates"
-    )
+    over = tables.over_replicates(tree, one="training of each objective", many="replicates")
     return tables.by_name(
         frame,
         [

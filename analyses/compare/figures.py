@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from analyses.core import figures
 from inference import results
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 
 # Drifts below this are not drawn: reverse KL has no noise at its optimum and falls without end.
 _LEAST_DRIFT = 1e-4
@@ -78,10 +78,10 @@ def _over_steps(
         if beside is not None:
             mean = beside.sel(objective=objective).mean(["chain", "draw"], skipna=True)
             axes.plot(step, mean, **_BESIDE, zorder=5)
-        axes.set_title(objective, loc="left", fontsize=9)
+        axes.set_title(objective, fontsize=9)
     panels[0].set_xlim(0, float(step.max()))
-    figure.supxlabel("training step", fontsize=10)
-    figure.supylabel(figures.label(values), fontsize=10)
+    figure.supxlabel("training step")
+    figure.supylabel(figures.label(values))
     figures.heading(figure, title)
     for axes in empty:
         axes.set_axis_off()
@@ -96,7 +96,7 @@ def _over_steps(
 
 
 def _legend(tree: xr.DataTree, bounded: bool) -> list[Line2D | Patch]:
-    percent = f"{100 * interval_probability():g} %"
+    percent = interval_percent()
     handles: list[Line2D | Patch] = [
         Line2D([], [], color="0.3", linewidth=1.8, label="mean of the replicates"),
         Patch(color="0.3", alpha=0.3, linewidth=0, label=f"their {percent} interval"),
@@ -181,9 +181,9 @@ def _plot_forward_kl(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles
         axes.set_ylabel(figures.label(kept[name]))
         axes.set_xlim(left=0.0)
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.0)
-    words = f"path: mean over training, point: end with {100 * interval_probability():g} % interval"
+    words = f"path: mean over training, point: end with {interval_percent()} interval"
     words += ", dotted: exact flow" if exact else ""
-    figure.suptitle(f"Forgetting against the forward KL of the start from the learner\n{words}", fontsize=10)
+    figure.suptitle(f"Forgetting against the forward KL of the start from the learner\n{words}")
     figures.legend_below(figure, *panels[0].get_legend_handles_labels(), fontsize=9)
     return figure
 
@@ -197,7 +197,7 @@ def _plot_frontier(kept: xr.Dataset, styles: figures.Styles) -> Figure:
         # Behaviour can be newer than the new task's own: retention is then below 0.
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), None if name == "old_drift" else 1.0)
         axes.invert_xaxis()
-    words = f"path: mean over training, point: end with {100 * interval_probability():g} % interval"
-    figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
+    words = f"path: mean over training, point: end with {interval_percent()} interval"
+    figure.suptitle(f"Forgetting against learning ({words})")
     figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels(), fontsize=9)
     return figure

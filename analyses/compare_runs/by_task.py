@@ -1,19 +1,18 @@
 """Table and figure of runs that were measured against several tasks by name."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import RenderableType
 
 from analyses.compare_runs.shared import columns_of, title_of
 from analyses.core import figures, tables
 from inference.comparison.runs import DISTANCE
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 
 # What is compared of a task.
 _OF_TASKS = ("weight", "task_drift")
@@ -36,7 +35,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     first = frame.index[0]
     with_drift = "task_drift" in frame
     caption = (
-        f"Mean and {100 * interval_probability():g} % interval of the posterior. P: probability to have kept "
+        f"Mean and {interval_percent()} interval of the posterior. P: probability to have kept "
         f"more of the task, or to have drifted less, than {first}."
     ) + ("" if with_drift else " Scores see no drift: weights alone are compared.")
     against_first = tables.against(first, "")
@@ -76,8 +75,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             _side_by_side(axes, frame, variable)
             axes.set(ylabel=labels[variable], xlabel="task")
             axes.set_ylim(0.0, 1.0 if variable == "weight" else None)
-        words = f"point: mean, line: {100 * interval_probability():g} % interval"
-        figure.suptitle(f"{title_of(tree)}\n{words}", fontsize=10)
+        figure.suptitle(f"{title_of(tree)}\n{figures.points()}")
         figures.legend_below(figure, *panels[0, 0].get_legend_handles_labels())
     return {"runs": figure}
 
@@ -85,7 +83,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 def _side_by_side(axes: Axes, frame: pd.DataFrame, variable: str) -> None:
     """Draw mean and interval of every run at every task; an x where a verdict says not to trust it."""
     tasks, runs = list(dict.fromkeys(frame["task"])), list(dict.fromkeys(frame.index))
-    doubtful: Any = None
+    doubtful: Line2D | None = None
     for place, (name, look) in enumerate(figures.line_style(runs).items()):
         one = frame.loc[[name]].set_index("task").loc[tasks]
         at = np.arange(len(tasks)) + 0.5 * (place - 0.5 * (len(runs) - 1)) / len(runs)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analyses.compare_runs.shared import untrusted
 from analyses.core import crosses, figures
 from inference.comparison.runs import DISTANCE
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
@@ -25,8 +25,8 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             crosses.draw(axes, posterior, (DISTANCE, "old_weight"), look, bad, figures.entry(name))
         axes.set_ylim(0.0, 1.0)
         axes.set_xlabel(axes.get_xlabel() + "\nfarther from the base →")
-        words = f"point: a checkpoint's mean, lines: {100 * interval_probability():g} % intervals"
+        words = f"point: a checkpoint's mean, lines: {interval_percent()} intervals"
         words += ", ×: not to be trusted" if any_bad else ""
-        axes.set_title(f"Forgetting against distance from the base\n{words}", loc="left", fontsize=10)
+        axes.set_title(f"Forgetting against distance from the base\n{words}")
         figures.legend_below(figure, *axes.get_legend_handles_labels(), title="run")
     return {"forward_kl": figure}

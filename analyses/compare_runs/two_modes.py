@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from analyses.compare_runs.shared import columns_of, title_of, untrusted
 from analyses.core import checkpoint_axis, figures, tables
 from inference.comparison.runs import COMPARED, DISTANCE
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 
 # What the caption says of runs that were measured from scores, without a forward KL and with one.
 _OF_SCORES = (
@@ -58,7 +58,7 @@ def table(tree: xr.DataTree) -> RenderableType:
             ("share of draws that reach the level", "reached"),
         ],
         title=title_of(tree),
-        caption=f"Mean and {100 * interval_probability():g} % interval of the posterior."
+        caption=f"Mean and {interval_percent()} interval of the posterior."
         + ("" if "old_drift" in frame else _OF_SCORES[DISTANCE in frame]),
     )
 
@@ -94,10 +94,10 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             )
             axes.set_ylim(0.0, 1.0 if variable == "old_weight" else None)
             axes.invert_xaxis()
-        words = f"point: a checkpoint's mean, line: {100 * interval_probability():g} % interval"
+        words = f"point: a checkpoint's mean, line: {interval_percent()} interval"
         if any(untrusted(c, w).any() for c in tree["runs"].children.values() for w in ("weight", "drift")):
             words += ", ×: not to be trusted"
-        figure.suptitle(f"Forgetting against learning ({words})", fontsize=10)
+        figure.suptitle(f"Forgetting against learning ({words})")
         figures.legend_below(figure, *panels[0].get_legend_handles_labels())
     return {"runs": figure}
 
@@ -120,7 +120,7 @@ def _plot_scores(runs: dict[str, xr.Dataset]) -> Figure:
     if not numeric:
         checkpoint_axis.name_ticks(axes, names)
     axes.set(xlabel="checkpoint", ylabel=figures.label(weight), ylim=(0.0, 1.0))
-    words = f"point: a checkpoint's mean, line: {100 * interval_probability():g} % interval"
-    axes.set_title(f"How much old behaviour is left, by scores?\n{words}", loc="left", fontsize=10)
+    words = f"point: a checkpoint's mean, line: {interval_percent()} interval"
+    axes.set_title(f"How much old behaviour is left, by scores?\n{words}")
     figures.legend_below(figure, *axes.get_legend_handles_labels())
     return figure

@@ -2,9 +2,11 @@
 
 from textwrap import fill
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from analyses.core import figures
 from inference.intervals import interval
@@ -40,6 +42,22 @@ def draw(axes: Axes, posterior: xr.Dataset, names: list[str], untrusted: np.ndar
             label="not to be trusted (see the table)",
             clip_on=False,
         )
+
+
+def draw_tasks(values: xr.DataArray, untrusted: np.ndarray, label: str, title: str) -> Figure:
+    """Draw a variable of every task over checkpoints, as `draw` does."""
+    figure, axes = plt.subplots(figsize=(7.0, 4.2))
+    parts = {
+        str(name): values.sel(task=name, drop=True).assign_attrs(
+            long_name=figures.entry(str(name)), units="1"
+        )
+        for name in values["task"].to_numpy()
+    }
+    draw(axes, xr.Dataset(parts), list(parts), untrusted)
+    axes.set_ylabel(label)
+    axes.set_title(f"{title}\n{figures.points()}")
+    figures.legend_below(figure, *axes.get_legend_handles_labels(), title="task")
+    return figure
 
 
 def name_ticks(axes: Axes, checkpoints: np.ndarray) -> None:

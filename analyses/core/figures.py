@@ -13,28 +13,34 @@ import matplotlib
 import matplotlib.pyplot as plt
 import matplotlib.style
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterMathtext
+from matplotlib.typing import ColorType, LineStyleType
 
 from analyses.core import outputs
 from analyses.page.page import View, view_of
-from inference.intervals import interval
+from inference.intervals import interval, interval_percent
 from mixture_models.validation import InputError
 
 _COLOURS = matplotlib.color_sequences["petroff10"]
 #: Of what is not to be trusted.
 UNTRUSTED = "crimson"
 
-_DASHES: list[str | tuple[int, tuple[float, ...]]] = ["-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))]
+_DASHES: list[LineStyleType] = ["-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 _MARKERS = "osD^vP*X<>"
 
 _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
     "grid.alpha": 0.25,
     "figure.constrained_layout.use": True,
+    "figure.labelsize": 10,
+    "figure.titlesize": 10,
     "font.size": 10,
     "legend.frameon": False,
     "savefig.dpi": 150,
@@ -55,8 +61,6 @@ _STYLES_NAMED = ("ggplot", "grayscale", "tableau-colorblind10")
 
 #: Keyword arguments of matplotlib's artists.
 type Look = dict[str, Any]
-#: Colours with their opacity.
-type Colours = list[tuple[float, float, float, float]]
 #: Colour, dash and marker by name.
 type Styles = dict[str, Look]
 
@@ -142,7 +146,7 @@ def line_style(names: Sequence[str]) -> Styles:
     }
 
 
-def ordered_colours(count: int) -> Colours:
+def ordered_colours(count: int) -> list[ColorType]:
     """Return colours for values in order, from dark to light, none of them too light for white paper."""
     return [matplotlib.colormaps["viridis"](0.88 * i / max(1, count - 1)) for i in range(count)]
 
@@ -158,6 +162,11 @@ def bands(axes: Axes, values: xr.DataArray, styles: Styles) -> None:
         axes.plot(values["step"], mean.sel(objective=name), label=name, linewidth=1.8, **look)
 
 
+def points() -> str:
+    """Say what points and lines of means and intervals are."""
+    return f"point: mean, line: {interval_percent()} interval"
+
+
 def label(variable: xr.DataArray) -> str:
     """Return the axis label of a variable: its long name, and its unit where it has one."""
     units = variable.attrs["units"]
@@ -170,7 +179,8 @@ def panels(
     *,
     columns: int = 3,
     margin: tuple[float, float] = (0.0, 0.0),
-    **shared: Any,
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure of panels, row by row, and the panels; what is left of the last row stays blank.
 
@@ -179,13 +189,19 @@ def panels(
         size: width and height of a panel [inch].
         columns: at most as many panels stand side by side.
         margin: what the figure is wider and higher than its panels [inch].
-        shared: ``sharex`` and ``sharey`` of matplotlib's ``subplots``.
+        sharex: whether all panels have the same x axis.
+        sharey: likewise.
     """
     columns = min(columns, count)
     rows = -(-count // columns)
     (width, height), (beside, above) = size, margin
     figure, grid = plt.subplots(
-        rows, columns, figsize=(width * columns + beside, height * rows + above), squeeze=False, **shared
+        rows,
+        columns,
+        figsize=(width * columns + beside, height * rows + above),
+        squeeze=False,
+        sharex=sharex,
+        sharey=sharey,
     )
     for axes in grid.flat[count:]:
         axes.set_axis_off()
@@ -201,11 +217,11 @@ def heading(figure: Figure, *lines: str) -> None:
     """Put lines above all panels, from the left; those that are wider than the figure are broken."""
     width = int(_CHARACTERS_AN_INCH * figure.get_figwidth())
     words = "\n".join(fill(line, width) for line in lines)
-    figure.suptitle(words, x=0.1 / figure.get_figwidth(), ha="left", fontsize=10)
+    figure.suptitle(words, x=0.1 / figure.get_figwidth(), ha="left")
 
 
 def legend_below(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 4, **options: Any
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], *, columns: int = 4, **options: object
 ) -> None:
     """Put a legend below all panels, whatever its names are: it covers no data, and is not cut off.
 

@@ -1,13 +1,15 @@
 """The report of an output folder: what is on its page, and where it is written."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import xarray as xr
 
 from analyses.core import outputs, settings
-from analyses.page.page import Run, View, page_of, run_of
-from analyses.registry import COMMANDS
+from analyses.page.cells import table_of
+from analyses.page.page import Run, View, page_of
+from analyses.registry import COMMANDS, frame_of, remarks_of
 from inference.storage import files
 from mixture_models.validation import InputError
 
@@ -33,15 +35,20 @@ def run_in(folder: Path, tree: xr.DataTree, views: Mapping[str, View], *, name: 
         raise InputError(
             f"{folder} must be an output of this version's commands; its results do not name one that draws"
         )
-    file = folder / settings.FILE
-    return run_of(
-        command.analysis,
-        tree,
-        views,
+    file, analysis = folder / settings.FILE, command.analysis
+    answer = list(analysis.answer(tree))
+    versions = [f"{key}: {value}" for key, value in tree.attrs.items() if str(key).endswith("version")]
+    return Run(
         name=name,
         question=command.text,
+        answer=answer,
+        remarks=[words for words in remarks_of(analysis, tree) if words not in answer],
+        views=views,
+        meanings=analysis.MEANINGS,
+        table=table_of(frame_of(analysis, tree)),
         command=f"massdrift {command.name} --config {settings.FILE} --out again",
         settings=file.read_text() if file.exists() else "",
+        versions="\n".join(versions) or f"massdrift: {version('massdrift')}",
     )
 
 

@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inference.intervals import interval
+from inference.intervals import interval, interval_name
 
 #: A row of a summary: what is known of each of its columns.
 Row = Mapping[str, Any]
@@ -104,6 +104,16 @@ def with_trained(trained: str) -> Cell:
         return "\n".join(lines)
 
     return write
+
+
+def over_replicates(tree: xr.DataTree, *, one: str, many: str) -> str:
+    """Say what means and intervals of a result are over, which has none of one replicate."""
+    count = tree["trajectory"].sizes["draw"]
+    return (
+        f"One {one}, which has no interval"
+        if count == 1
+        else f"Mean and {interval_name()} over {count} {many}"
+    )
 
 
 def verdict(words: object) -> str:

@@ -1,7 +1,5 @@
 """What a run says of its evaluation: table, words and figure."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -14,7 +12,7 @@ from analyses.core import figures as house
 from analyses.core import tables
 from analyses.digits.evals_layout import KNOWN, columns, coverage, old_tasks
 from analyses.digits.evaluation import NUM_TRUTH
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 
 # Of logarithmic axes, as probabilities are written.
 _TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -46,7 +44,7 @@ def table(tree: xr.DataTree) -> RenderableType:
         final(tree),
         rows,
         title="What the answers say: digits of which the upper half is given",
-        caption=f"Last checkpoint against the start; mean and {100 * interval_probability():g} % interval "
+        caption=f"Last checkpoint against the start; mean and {interval_percent()} interval "
         "over the draws of all networks. Old tasks: their mean.",
     )
 
@@ -65,7 +63,7 @@ def words(tree: xr.DataTree) -> str:
             f"{off:.3f}, mean width {float(found[f'{name}_width'].mean()):.3f})"
         )
     return (
-        f"Brute force ({NUM_TRUTH:,} completions an item) lies in the {100 * interval_probability():g} % "
+        f"Brute force ({NUM_TRUTH:,} completions an item) lies in the {interval_percent()} "
         f"intervals: {'; '.join(each)}. They are intervals of the task, of which the items are a sample; the "
         "truth is that of the items, so more should be held."
     )
@@ -80,11 +78,7 @@ def plot(tree: xr.DataTree) -> Figure:
     _against_images(panels[1], tree, looks)
     if known:
         _against_truth(panels[2], tree, looks)
-    figure.suptitle(
-        "Forgetting in answers: upper half of a digit given, the lower drawn\n"
-        f"point: mean, line: {100 * interval_probability():g} % interval",
-        fontsize=10,
-    )
+    figure.suptitle(f"Forgetting in answers: upper half of a digit given, the lower drawn\n{house.points()}")
     house.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=6)
     return figure
 
@@ -118,7 +112,7 @@ def _over_training(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
     axes.set(xlabel="post-training step", ylabel="success lost, E max(p_base - p_run, 0)")
     axes.set_ylim(bottom=0.0)
     title = "Lost of the old tasks"
-    axes.set_title(title + (" (bar: brute force)" if truth is not None else ""), loc="left", fontsize=9)
+    axes.set_title(title + (" (bar: brute force)" if truth is not None else ""), fontsize=9)
 
 
 def _against_images(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
@@ -127,7 +121,7 @@ def _against_images(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
     for objective, look in looks.items():
         where = {"objective": objective, "checkpoint": steps}
         x, y = (found[name].sel(where).to_numpy().ravel() for name in ("kept_share", "answers_old_weight"))
-        sides: dict[str, Any] = {
+        sides: house.Look = {
             name: np.abs(
                 [
                     found[f"{column}_{bound}"].sel(where).to_numpy().ravel() - value
@@ -145,7 +139,7 @@ def _against_images(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
         xlim=(0.0, 1.15),
         ylim=(0.0, 1.03),
     )
-    axes.set_title("Two old weights, each network and checkpoint", loc="left", fontsize=9)
+    axes.set_title("Two old weights, each network and checkpoint", fontsize=9)
 
 
 def _against_truth(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
@@ -176,4 +170,4 @@ def _against_truth(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
         axis.set_ticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
         axis.set_ticks([], minor=True)
     axes.set(xlim=ends, ylim=(0.2 * ends[0], ends[1]))
-    axes.set_title("Each network and task, last checkpoint", loc="left", fontsize=9)
+    axes.set_title("Each network and task, last checkpoint", fontsize=9)

@@ -10,7 +10,7 @@ from analyses.core import figures as house
 from analyses.digits import evals_report
 from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.report import final
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 
 # Images in a row and rows of a grid.
 _COLUMNS, _ROWS = 8, 5
@@ -33,7 +33,7 @@ def _grid(axes: Axes, images: np.ndarray, title: str) -> None:
     framed = np.pad(images[:count].astype(float), ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     joined = framed.reshape(_ROWS, _COLUMNS, side + 1, side + 1).swapaxes(1, 2)
     axes.imshow(joined.reshape(_ROWS * (side + 1), -1), cmap="gray", interpolation="nearest")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, loc="center", fontsize=9)
     axes.set_axis_off()
 
 
@@ -52,9 +52,7 @@ def _images(tree: xr.DataTree) -> Figure:
         _grid(axes, images, title)
     for axes in panels.ravel()[len(everything) :]:
         axes.set_visible(False)
-    figure.suptitle(
-        "Images of one network before and after post-training on the new digits 5 to 9", fontsize=10
-    )
+    figure.suptitle("Images of one network before and after post-training on the new digits 5 to 9")
     return figure
 
 
@@ -76,12 +74,10 @@ def _training(tree: xr.DataTree) -> Figure:
                 axes.plot(at, counted, "_", color=look["color"], markersize=11, markeredgewidth=2)
         axes.set(xlabel="post-training step", ylabel=house.label(posterior[name]))
     panels[0].set_ylim(0.0, 1.0)
-    panels[0].set_title("Mass: old digits' share (bars: count by classifiers)", loc="left", fontsize=9)
+    panels[0].set_title("Mass: old digits' share (bars: count by classifiers)", fontsize=9)
     panels[1].set_ylim(bottom=0.0)
-    panels[1].set_title("Drift: distance of the old mode from real old digits", loc="left", fontsize=9)
-    figure.suptitle(
-        f"Points: mean, lines: {100 * interval_probability():g} % interval over all seeds", fontsize=10
-    )
+    panels[1].set_title("Drift: distance of the old mode from real old digits", fontsize=9)
+    figure.suptitle(f"Points: mean, lines: {interval_percent()} interval over all seeds")
     house.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=3)
     return figure
 
@@ -116,7 +112,7 @@ def _lens(tree: xr.DataTree) -> Figure:
         )
     frontier.invert_xaxis()
     frontier.set(xlabel="new gap [Mahalanobis]\nlearnt →", ylabel="old weight", ylim=(0.0, 1.0))
-    frontier.set_title("Retention against learning (interval: last checkpoint)", loc="left", fontsize=9)
+    frontier.set_title("Retention against learning (interval: last checkpoint)", fontsize=9)
     lens.plot([0.0, 1.0], [0.0, 1.0], color="0.5", linestyle=":", label="as predicted")
     lens.set(
         xlabel="old weight at which the two-mode lens ends",
@@ -124,7 +120,7 @@ def _lens(tree: xr.DataTree) -> Figure:
         xlim=(-0.05, 1.0),
         ylim=(0.0, 1.0),
     )
-    lens.set_title("The lens against the transformer, last checkpoint", loc="left", fontsize=9)
+    lens.set_title("The lens against the transformer, last checkpoint", fontsize=9)
     handles, labels = frontier.get_legend_handles_labels()
     more = lens.get_legend_handles_labels()
     house.legend_below(figure, handles + more[0], labels + more[1])

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from analyses.core import tables
 from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.layout import order_agreement
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent, interval_probability
 
 
 def final(tree: xr.DataTree) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def table(tree: xr.DataTree) -> RenderableType:
             ("checkpoints where measure and count agree", "num_agree", _of_counted),
         ],
         title="What post-training left of the old digits",
-        caption=f"Last checkpoint; mean and {100 * interval_probability():g} % interval over the draws of "
+        caption=f"Last checkpoint; mean and {interval_percent()} interval over the draws of "
         "all networks; probabilities within a network, their mean. Drift and gap: Mahalanobis distance from "
         "real digits.",
     )
@@ -92,7 +92,7 @@ def agreement(tree: xr.DataTree) -> tables.Grid:
         ],
         title="Measured old weight and that counted by classifiers trained on real digits",
         caption="Means over networks; least and largest difference; at how many networks the "
-        f"{100 * interval_probability():g} % interval of the difference holds 0, and how many measurements "
+        f"{interval_percent()} interval of the difference holds 0, and how many measurements "
         "are not to be trusted by their own checks.",
     )
 
@@ -128,7 +128,7 @@ def words(tree: xr.DataTree) -> str:
         f"The lens orders {shares.mean():.2f} [{low:.2f}, {high:.2f}] of the pairs of objectives as their "
         f"measured old weights are. Within 0.1 of where it rests: {near}. Further off: {far or 'none'}. "
         f"The measured old weight agrees with the count at {agree} of {total} checkpoints "
-        f"({100 * interval_probability():g} % intervals of the difference; root mean square of the "
+        f"({interval_percent()} intervals of the difference; root mean square of the "
         f"difference {np.sqrt(np.mean(difference**2)):.3f}, largest {np.abs(difference).max():.3f}; with one "
         f"kind of classifier alone: {alone}), and {distrusted[distinct].sum()} are not to be trusted by the "
         "instrument's own checks."

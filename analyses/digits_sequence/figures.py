@@ -10,7 +10,7 @@ from analyses.digits_sequence.layout import AT_ONCE, COUNT, EACH, NO_ORDER, orde
 from analyses.digits_sequence.report import of_source
 from analyses.sequence.figures import over_stages, performance
 from inference import results
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 
 # Of each measurement at the end of a stage the marker, and how far it stands beside, as a share of all steps.
 _MEASURED = {EACH: ("o", -0.015), AT_ONCE: ("x", 0.015)}
@@ -93,9 +93,9 @@ def _order(tree: xr.DataTree) -> Figure:
         axes.axhline(0.0, color="0.6", linewidth=0.8, zorder=0)
         axes.axline((0.0, 0.0), slope=1.0, color="0.5", linestyle=":")
         axes.set(xlabel="predicted by the mixture [nat]")
-        axes.set_title(f"stage {stage}, which teaches {taught[int(stage)]}", loc="left", fontsize=9)
+        axes.set_title(f"stage {stage}, which teaches {taught[int(stage)]}", fontsize=9)
     panels[0, 0].set_ylabel("found: change of log(larger/smaller) [nat]")
-    percent = f"{100 * interval_probability():g} %"
+    percent = interval_percent()
     figures.heading(
         figure,
         "Which of two tasks that are not taught loses more: below 0 the one that held more",

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from analyses.core import tables
 from analyses.digits_sequence.layout import AT_ONCE, COUNT, EACH, NO_ORDER, SOURCES, order
 from analyses.sequence import sequence
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 
 _POOLED = ["chain", "draw"]
 
@@ -43,7 +43,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return what is forgotten, what is lost first, and what answers say, an objective a column."""
-    percent = f"{100 * interval_probability():g} %"
+    percent = interval_percent()
     tasks = [str(task) for task in tree["stages"]["task"].to_numpy()]
     own = [task for task in tasks if int(tree["constant_data"]["own_stage"].sel(task=task)) == 0]
     forgotten = tables.by_name(
@@ -113,7 +113,7 @@ def _answers(tree: xr.DataTree) -> tables.Grid:
         rows,
         title="What each stage changes in answers: digits of which the upper half is given",
         caption="Success lost since the stage began, and of the task that it teaches the change of accuracy; "
-        f"mean and {100 * interval_probability():g} % interval over the draws of all networks.",
+        f"mean and {interval_percent()} interval over the draws of all networks.",
     )
 
 

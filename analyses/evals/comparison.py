@@ -15,7 +15,7 @@ from rich.text import Text
 
 from analyses.core import figures, tables
 from analyses.evals import text_rows
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 from inference.measurement.evals.compare_evals import ALL, COMPARED, MOST_BEFORE_FIRST, compare_evals
 from inference.measurement.verdict.words import ORDER
 from mixture_models.validation import InputError
@@ -112,9 +112,7 @@ def parts(tree: xr.DataTree) -> list[RenderableType]:
                 if (a, b, task) in rows.index:
                     lines += _row(rows.loc[(a, b, task)], str(task), names)
         found.append(text_rows.as_text([*lines, text_rows.RULE]))
-    words = (
-        f"Difference: the first arm less the second, mean and {100 * interval_probability():g} % interval."
-    )
+    words = f"Difference: the first arm less the second, mean and {interval_percent()} interval."
     if len(tasks) == 1 and data.sizes["task"] > 2:
         words += " Each task is in comparison.csv."
     return [*found, Text(words)]
@@ -206,8 +204,8 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         panels[0].plot(
             [], [], "x", color=figures.UNTRUSTED, markersize=8, label="not to be trusted on some task"
         )
-    words = f"point: a checkpoint, mean over tasks; thin lines: {100 * interval_probability():g} % intervals"
-    figure.suptitle(f"Forgetting on the old tasks against learning\n{words}", fontsize=10)
+    words = f"point: a checkpoint, mean over tasks; thin lines: {interval_percent()} intervals"
+    figure.suptitle(f"Forgetting on the old tasks against learning\n{words}")
     figures.legend_below(figure, *panels[0].get_legend_handles_labels())
     return {"frontier": figure}
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from analyses.core import figures, tables
 from analyses.core.settings import BaseSettings, setting, text, texts
 from analyses.evals import comparison, text_rows
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 from inference.measurement.evals.measure_evals import METHODS, measure_evals
 from inference.measurement.evals.readers.long_form import FINAL
 from mixture_models.validation import InputError, integer, one_of
@@ -165,7 +165,7 @@ def table(tree: xr.DataTree) -> RenderableType:
             task="mean over the old tasks; each is in summary.csv"
         )
     repeated = "old_weight" in frame
-    caption = f"Mean and {100 * interval_probability():g} % interval."
+    caption = f"Mean and {interval_percent()} interval."
     if not repeated or frame["old_weight"].isna().any():
         caption += " One answer an item does not tell mass lost from drift"
         caption += ": n/a here, summary.csv has what was forgotten and acquired." if repeated else "."
@@ -305,8 +305,8 @@ def _plot_forgetting(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
         nothing = {"old_weight": 1.0}.get(name, 0.0)
         axes.axvline(nothing, color="0.35", linestyle=":", linewidth=1.0)
         axes.set_xlabel(_label(tree, name))
-    words = f"point: mean, line: {100 * interval_probability():g} % interval, dotted: nothing forgotten"
-    figure.suptitle(f"What the last checkpoints have forgotten\n{words}", fontsize=10)
+    words = f"{figures.points()}, dotted: nothing forgotten"
+    figure.suptitle(f"What the last checkpoints have forgotten\n{words}")
     _legend(figure, panels[0], looks, frame)
     return figure
 
@@ -320,8 +320,7 @@ def _plot_transitions(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
         axes.set_xlim(-0.02 * top, 1.05 * top or 1.0)
         axes.set_xlabel(_label(tree, name))
     panels[0].invert_xaxis()
-    words = f"point: mean, line: {100 * interval_probability():g} % interval"
-    figure.suptitle(f"What an unchanged accuracy hides: lost and won\n{words}", fontsize=10)
+    figure.suptitle(f"What an unchanged accuracy hides: lost and won\n{figures.points()}")
     _legend(figure, panels[0], looks, frame)
     return figure
 
@@ -342,16 +341,16 @@ def _plot_base(rows: pd.DataFrame) -> Figure:
         (colour,) = (look["color"] for look in figures.line_style(["predicted"]).values())
         look = {"fmt": "o", "color": colour, "markersize": 4.0, "capsize": 3}
         axes.errorbar(x, of_task["predicted"], yerr=np.stack(span), label="predicted", **look)
-        axes.set_title(_short(str(task)), fontsize=9)
+        axes.set_title(_short(str(task)), loc="center", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_ylim(0.0)
     for axes in panels[::across]:
         axes.set_ylabel("share of the items")
     for axes in panels[-across:]:
         axes.set_xlabel("right answers of the base")
-    words = f"line: {100 * interval_probability():g} % interval of replicated logs"
+    words = f"line: {interval_percent()} interval of replicated logs"
     more = f"; the first {_MOST_PANELS} of {len(tasks)} tasks" if len(tasks) > len(shown) else ""
-    figure.suptitle(f"Is the base as the model says?\n{words}{more}", fontsize=10)
+    figure.suptitle(f"Is the base as the model says?\n{words}{more}")
     figures.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=2)
     return figure
 
@@ -369,8 +368,8 @@ def _plot_checkpoints(tree: xr.DataTree, frame: pd.DataFrame) -> Figure:
             axes.vlines(x, rows[f"{name}_lower"], rows[f"{name}_upper"], color=look["color"], alpha=0.5)
             axes.plot(x, rows[name], markersize=4, linewidth=1.2, **look)
         axes.set(xlabel="checkpoint", ylabel=_label(tree, name))
-    words = f"mean over the old tasks; line: {100 * interval_probability():g} % interval"
-    figure.suptitle(f"Forgetting over training ({words})", fontsize=10)
+    words = f"mean over the old tasks; line: {interval_percent()} interval"
+    figure.suptitle(f"Forgetting over training ({words})")
     for name, look in looks.items():
         panels[0].plot([], [], label=name, **look)
     figures.legend_below(figure, *panels[0].get_legend_handles_labels())

@@ -1,6 +1,5 @@
 """Table and figures of a measurement of several tasks."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -9,7 +8,7 @@ from rich.console import Group, RenderableType
 from analyses.core import checkpoint_axis, examples_shown, figures, tables
 from analyses.measure import samples_shown
 from analyses.measure.shared import OF_CHECKPOINTS, not_counted, untrusted
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 
 # Of `/sample_stats`, what is of the tasks.
 _OF_TASKS = ("resolution", "unmoved_probability", "task_information", "task_reference_share")
@@ -34,7 +33,7 @@ def _table(tree: xr.DataTree) -> tables.Grid:
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
     caption = (
-        f"Mean and {100 * interval_probability():g} % interval. Modes: {attrs['covariance']} covariance, "
+        f"Mean and {interval_percent()} interval. Modes: {attrs['covariance']} covariance, "
         f"{attrs['tails']} tails. Below its resolution a drift cannot be told from none; P(unmoved): "
         "probability of no drift at all. The verdicts are on all weights and on all drifts of a checkpoint."
     )
@@ -60,33 +59,14 @@ def _table(tree: xr.DataTree) -> tables.Grid:
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return the figures ``weight`` and ``drift``, every task over checkpoints, and ``samples``."""
     with figures.style():
-        weight = _over_checkpoints(
-            tree, "weight", "weight of the task", "Mass forgetting: how much is left of every task?"
-        )
+        posterior, bad = tree["posterior"].to_dataset(), untrusted(tree)
+        title = "Mass forgetting: how much is left of every task?"
+        weight = checkpoint_axis.draw_tasks(posterior["weight"], bad, "weight of the task", title)
         weight.axes[0].set_ylim(0.0, 1.0)
-        drift = _over_checkpoints(
-            tree,
-            "task_drift",
-            "distance from the reference [Mahalanobis]",
-            "Drift: how far has every task moved?",
-        )
+        label, title = "distance from the reference [Mahalanobis]", "Drift: how far has every task moved?"
+        drift = checkpoint_axis.draw_tasks(posterior["task_drift"], bad, label, title)
         drift.axes[0].set_ylim(bottom=0.0)
         drawn = {"weight": weight, "drift": drift}
         if "shown" in tree.children:
             drawn["samples"] = samples_shown.plot(tree)
     return drawn
-
-
-def _over_checkpoints(tree: xr.DataTree, variable: str, label: str, title: str) -> Figure:
-    figure, axes = plt.subplots(figsize=(7.0, 4.2))
-    values = tree["posterior"].to_dataset()[variable]
-    parts: dict[str, object] = {}
-    for name in map(str, values["task"].to_numpy()):
-        one = values.sel(task=name, drop=True)
-        parts[name] = one.assign_attrs(long_name=figures.entry(name), units="1")
-    checkpoint_axis.draw(axes, xr.Dataset(parts), list(parts), untrusted(tree))
-    axes.set_ylabel(label)
-    shown = f"point: mean, line: {100 * interval_probability():g} % interval"
-    axes.set_title(f"{title}\n{shown}", loc="left", fontsize=10)
-    figures.legend_below(figure, *axes.get_legend_handles_labels(), title="task")
-    return figure

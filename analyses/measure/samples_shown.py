@@ -97,13 +97,13 @@ def plot(tree: xr.DataTree) -> Figure:
         title = f"checkpoint {name}"
         if "old_weight" in posterior:
             title += f": old weight {float(posterior['old_weight'].sel(checkpoint=name).mean()):.2g}"
-        axes.set_title(fill(title, 40), fontsize=9)
+        axes.set_title(fill(title, 40), loc="center", fontsize=9)
         axes.set_aspect("equal")
     of_many = len(modes) > 2
     for axes in panels[-3:]:
         axes.set_xlabel(f"{'first discriminant' if of_many else 'along the axis'} [Mahalanobis]")
     beside = "second discriminant" if of_many else "across it"
-    figure.supylabel(beside if not flat else "(spread out)", fontsize=10)
+    figure.supylabel(beside if not flat else "(spread out)")
     plane = "along the first two discriminants" if of_many else "along and across the axis"
     figures.heading(figure, f"Samples and fitted modes, {plane} between the references; circles: 2 sd")
     figures.legend_below(figure, *panels[0].get_legend_handles_labels(), columns=3, markerscale=1.5)

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from analyses.core import checkpoint_axis, examples_shown, figures, tables
 from analyses.measure import samples_shown
 from analyses.measure.shared import OF_CHECKPOINTS, not_counted, untrusted
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 
 # Of `/sample_stats`, what is of the modes.
 _OF_MODES = (
@@ -47,7 +47,7 @@ def _table(tree: xr.DataTree) -> tables.Grid:
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
     caption = (
-        f"Mean and {100 * interval_probability():g} % interval. Modes: {attrs['covariance']} covariance, "
+        f"Mean and {interval_percent()} interval. Modes: {attrs['covariance']} covariance, "
         f"{attrs['tails']} tails; the references are {float(attrs['separation']):.3g} Mahalanobis apart. "
         "Below its resolution a drift cannot be told from none; P(unmoved): probability of no drift at all. "
         "The verdicts are on the weight and on the drift."
@@ -90,8 +90,7 @@ def _plot_weight(tree: xr.DataTree) -> Figure:
     checkpoint_axis.draw(axes, tree["posterior"].to_dataset(), ["old_weight"], untrusted(tree))
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
-    words = f"point: mean, line: {100 * interval_probability():g} % interval"
-    axes.set_title(f"Mass forgetting: how much old behaviour is left?\n{words}", loc="left", fontsize=10)
+    axes.set_title(f"Mass forgetting: how much old behaviour is left?\n{figures.points()}")
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend()
     return figure
@@ -115,7 +114,6 @@ def _plot_drift(tree: xr.DataTree) -> Figure:
     )
     axes.set_ylim(0.0, top)
     axes.set_ylabel("distance from the reference [Mahalanobis]")
-    words = f"point: mean, line: {100 * interval_probability():g} % interval"
-    axes.set_title(f"Drift: how far have the modes moved?\n{words}", loc="left", fontsize=10)
+    axes.set_title(f"Drift: how far have the modes moved?\n{figures.points()}")
     figures.legend_below(figure, *axes.get_legend_handles_labels(), columns=2)
     return figure

@@ -1,6 +1,5 @@
 """Table and figure of a measurement by log-likelihoods under the references of several tasks."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -8,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analyses.core import checkpoint_axis, figures, tables
 from analyses.measure_scores import forward_kl
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -28,7 +27,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal, a checkpoint and task a row."""
     caption = (
-        f"Mean and {100 * interval_probability():g} % interval. The references are taken as they are: that a "
+        f"Mean and {interval_percent()} interval. The references are taken as they are: that a "
         "task's behaviour has moved is not seen, so there is no drift."
     )
     return tables.by_task(
@@ -49,18 +48,9 @@ def table(tree: xr.DataTree) -> tables.Grid:
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return the figure ``weight``: that of every task over checkpoints."""
     with figures.style():
-        figure, axes = plt.subplots(figsize=(7.0, 4.2))
+        bad = np.char.startswith(tree["summary"]["words"].to_numpy().astype(str), "not ")
+        title = "Mass forgetting, by scores: how much is left of every task?"
         weight = tree["posterior"].to_dataset()["weight"]
-        parts: dict[str, object] = {}
-        for name in map(str, weight["task"].to_numpy()):
-            one = weight.sel(task=name, drop=True)
-            parts[name] = one.assign_attrs(long_name=figures.entry(name), units="1")
-        words = tree["summary"]["words"].to_numpy().astype(str)
-        checkpoint_axis.draw(axes, xr.Dataset(parts), list(parts), np.char.startswith(words, "not "))
-        axes.set(ylim=(0.0, 1.0), ylabel="weight of the task")
-        shown = f"point: mean, line: {100 * interval_probability():g} % interval"
-        axes.set_title(
-            f"Mass forgetting, by scores: how much is left of every task?\n{shown}", loc="left", fontsize=10
-        )
-        figures.legend_below(figure, *axes.get_legend_handles_labels(), title="task")
+        figure = checkpoint_axis.draw_tasks(weight, bad, "weight of the task", title)
+        figure.axes[0].set_ylim(0.0, 1.0)
     return {"weight": figure}

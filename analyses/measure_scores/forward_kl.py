@@ -6,7 +6,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from analyses.core import checkpoint_axis, crosses, figures, tables
-from inference.intervals import interval_probability
 
 # Variables of the posterior, with the heads of their columns.
 _HEADS = {
@@ -66,8 +65,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             crosses.draw(axes, posterior, ("forward_kl", "old_weight"), looks["forward_kl"], bad)
             axes.set_ylim(0.0, 1.0)
             axes.set_xlabel(axes.get_xlabel() + "\nfarther from the base →")
-        shown = f"point: mean, line: {100 * interval_probability():g} % interval"
-        figure.suptitle(f"How far is the base from the run, on the new task's prompts?\n{shown}", fontsize=10)
+        figure.suptitle(f"How far is the base from the run, on the new task's prompts?\n{figures.points()}")
         if bad.any():
             panels[0, 0].legend()
     return {"forward_kl": figure}

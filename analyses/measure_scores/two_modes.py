@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analyses.core import checkpoint_axis, figures, tables
 from analyses.measure_scores import forward_kl
-from inference.intervals import interval, interval_kind, interval_probability
+from inference.intervals import interval, interval_kind, interval_percent, interval_probability
 
 # Checkpoints whose density is drawn.
 _MOST_DENSITIES = 8
@@ -43,7 +43,7 @@ def _limits(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
 def table(tree: xr.DataTree) -> tables.Grid:
     """Return the summary as a table for the terminal, a checkpoint a row."""
     caption = (
-        f"Mean and {100 * interval_probability():g} % interval. Both references are taken as they are: that "
+        f"Mean and {interval_percent()} interval. Both references are taken as they are: that "
         "the old behaviour has moved is not seen, so there is no drift."
     )
     return tables.listed(
@@ -74,10 +74,7 @@ def _plot_weight(tree: xr.DataTree) -> Figure:
     checkpoint_axis.draw(axes, posterior, ["old_weight"], none)
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel(figures.label(posterior["old_weight"]))
-    words = f"point: mean, line: {100 * interval_probability():g} % interval"
-    axes.set_title(
-        f"Mass forgetting, by scores: how much old behaviour is left?\n{words}", loc="left", fontsize=10
-    )
+    axes.set_title(f"Mass forgetting, by scores: how much old behaviour is left?\n{figures.points()}")
     if none.any():
         axes.legend()
     return figure
@@ -98,6 +95,6 @@ def _plot_density(tree: xr.DataTree) -> Figure:
     axes.set_ylim(bottom=0.0)
     axes.set_xlabel(figures.label(tree["posterior"].to_dataset()["old_weight"]))
     axes.set_ylabel(figures.label(density["old_weight_density"]))
-    axes.set_title("Posterior of the old weight, by checkpoint", loc="left", fontsize=10)
+    axes.set_title("Posterior of the old weight, by checkpoint")
     figures.legend_below(figure, *axes.get_legend_handles_labels(), title="checkpoint")
     return figure

@@ -1,5 +1,6 @@
 from .figures import plot
-from .near_on_policy import Settings, run, summary, table
+from .near_on_policy import run, summary, table
+from .settings import Settings
 from .words import MEANINGS, answer
 
 __all__ = ["MEANINGS", "Settings", "answer", "plot", "run", "summary", "table"]

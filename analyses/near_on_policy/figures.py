@@ -1,7 +1,6 @@
 """The figures of `analyses.near_on_policy`: maps, and the rows of them that were trained as curves."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +16,7 @@ from matplotlib.patheffects import AbstractPathEffect
 
 from analyses.core import figures
 from analyses.near_on_policy.maps import NAMES
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 
 _AXES = {
     "ema": "teacher's rate a step, ema",
@@ -79,7 +78,7 @@ def _plot_method(tree: xr.DataTree, name: str) -> Figure:
     return figure
 
 
-def _words(settings: Mapping[Any, Any]) -> str:
+def _words(settings: Mapping[Hashable, object]) -> str:
     """Return where the learners start, and what they have done."""
     return (
         f"after {settings['num_steps']} steps of rate {settings['learning_rate']:g} from old weight "
@@ -87,7 +86,7 @@ def _words(settings: Mapping[Any, Any]) -> str:
     )
 
 
-def _handles(settings: Mapping[Any, Any], theory: str) -> list[Artist]:
+def _handles(settings: Mapping[Hashable, object], theory: str) -> list[Artist]:
     """Return what a legend says of the looks that all rows share."""
     trained = f"mean of {settings['num_replicates']} trainings in batches of {settings['batch_size']}"
     line: figures.Look = {"color": "0.3", "linewidth": 1.2}
@@ -104,7 +103,7 @@ def _handles(settings: Mapping[Any, Any], theory: str) -> list[Artist]:
             marker="|",
             markersize=10,
             markeredgewidth=1.5,
-            label=f"{100 * interval_probability():g} % interval of single trainings",
+            label=f"{interval_percent()} interval of single trainings",
         ),
     ]
 
@@ -185,14 +184,14 @@ def _draw_rows(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> Non
         axes.set_yscale("log")
 
 
-def _draw_trained(axes: Axes, x: np.ndarray, trained: xr.Dataset, measure: str, **look: Any) -> None:
+def _draw_trained(axes: Axes, x: np.ndarray, trained: xr.Dataset, measure: str, **look: object) -> None:
     """Draw what is comparable of trainings with the interval of single ones."""
     low, high = (interval(trained[measure]).sel(ci_bound=bound).to_numpy() for bound in ("lower", "upper"))
     axes.vlines(x, low, high, color=look["color"])
     axes.plot(x, _comparable(trained, measure).to_numpy(), **(_CIRCLE | look))
 
 
-def _draw_adaptive(panels: Any, tree: xr.DataTree) -> None:
+def _draw_adaptive(panels: Sequence[Axes], tree: xr.DataTree) -> None:
     """Draw the trainings with an adaptive η beside those with a fixed one."""
     trained = tree["adaptive"]["trained"].to_dataset()
     kl_weight = tree["ttt_discover"]["population"]["kl_weight"].to_numpy()

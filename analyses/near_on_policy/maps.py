@@ -13,9 +13,10 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
+from analyses.near_on_policy.settings import Settings
 from inference import results
 from mixture_models import objectives, theory
-from mixture_models.mixture.two_mode import Pair, TwoMode
+from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.rewards import mode_reward
 
@@ -35,35 +36,6 @@ _SHOWN = (1e-4, 0.9)
 _LEAST_KL_WEIGHT, _MOST_KL_WEIGHT = 0.05, 5.0
 _LEAST_BETA, _MOST_BETA = 0.2, 3.0
 _LEAST_LAG = 5
-
-
-class Setting(NamedTuple):
-    """What all maps share; ``anchor`` and ``ema`` are those of the map over demonstrations."""
-
-    separation: float
-    target_weight: float
-    start_weight: float
-    start_new_gap: float
-    reward_gap: float
-    num_steps: int
-    learning_rate: float
-    anchor: float
-    ema: float
-
-    @property
-    def reward_scale(self) -> float:
-        """Return what a temperature is measured in: the reward gap, or 1 where that is smaller."""
-        return max(1.0, abs(self.reward_gap))
-
-    @property
-    def end_time(self) -> float:
-        """Return steps times learning rate."""
-        return self.num_steps * self.learning_rate
-
-    def mixtures(self, dimension: int) -> Pair:
-        """Return start and target, their means on the first coordinate."""
-        target = TwoMode.on_axis(self.target_weight, self.separation, dimension)
-        return target.displaced(self.start_weight, new_gap=self.start_new_gap), target
 
 
 class Map(NamedTuple):
@@ -103,15 +75,15 @@ class Map(NamedTuple):
         return xr.Dataset({name: (tuple(self.axes), np.asarray(v)) for name, v in values.items()}, self.axes)
 
 
-def maps(setting: Setting, num_points: int) -> dict[str, Map]:
+def maps(settings: Settings) -> dict[str, Map]:
     """Return all maps by name, of at most ``num_points`` values an axis."""
     makers = (_sdft, _demonstrations, _ttt_discover, _oapl)
-    return {name: make(setting, num_points) for name, make in zip(NAMES, makers, strict=True)}
+    return {name: make(settings) for name, make in zip(NAMES, makers, strict=True)}
 
 
-def adaptive(setting: Setting, kl_weights: np.ndarray) -> list[Objective]:
+def adaptive(settings: Settings, kl_weights: np.ndarray) -> list[Objective]:
     """Return TTT-Discover with its adaptive η at several KL weights."""
-    reward = mode_reward(0.0, setting.reward_gap)
+    reward = mode_reward(0.0, settings.reward_gap)
     return [
         replace(
             objectives.ttt_discover(reward, kl_weight=float(weight), eta="adaptive"),
@@ -121,15 +93,15 @@ def adaptive(setting: Setting, kl_weights: np.ndarray) -> list[Objective]:
     ]
 
 
-def _sdft(setting: Setting, num_points: int) -> Map:
-    start, shown = setting.start_weight, setting.target_weight
+def _sdft(settings: Settings) -> Map:
+    start, shown = settings.start_old_weight, settings.old_weight
 
     def objective(target: TwoMode, ema: float, anchor: float) -> Objective:
         return objectives.sdft(anchor=anchor, ema=ema, demonstrations=target)
 
     def predicted(ema: np.ndarray, anchor: np.ndarray) -> dict[str, np.ndarray]:
-        kept = theory.sdft_retains(anchor, start, shown, separation=setting.separation)
-        left = np.exp(-_sdft_rate(setting, anchor, ema, shown) * setting.end_time)
+        kept = theory.sdft_retains(anchor, start, shown, separation=settings.separation)
+        left = np.exp(-_sdft_rate(settings, anchor, ema, shown) * settings.end_time)
         return {
             "old_weight": expit(logit(shown) + (logit(start) - logit(shown)) * left),
             "retains": kept.retains,
@@ -139,94 +111,97 @@ def _sdft(setting: Setting, num_points: int) -> Map:
     return Map(
         title="SDFT, the target demonstrated",
         theory="decay at the local rate",
-        axes={"ema": _spaced(*_EMAS, num_points), "anchor": _from_zero(*_ANCHORS, num_points)},
+        axes={
+            "ema": _spaced(*_EMAS, settings.num_points),
+            "anchor": _from_zero(*_ANCHORS, settings.num_points),
+        },
         objective=objective,
         predicted=predicted,
     )
 
 
-def _sdft_rate(setting: Setting, anchor: np.ndarray, ema: np.ndarray, shown: float) -> np.ndarray:
+def _sdft_rate(settings: Settings, anchor: np.ndarray, ema: np.ndarray, shown: float) -> np.ndarray:
     return theory.sdft_local_rate(
-        shown, setting.separation, anchor=anchor, teacher_rate=ema / setting.learning_rate
+        shown, settings.separation, anchor=anchor, teacher_rate=ema / settings.learning_rate
     )
 
 
-def _demonstrations(setting: Setting, num_points: int) -> Map:
+def _demonstrations(settings: Settings) -> Map:
     def objective(target: TwoMode, away: float, weight: float) -> Objective:
         shown = target.displaced(weight, old_drift=away)
-        return objectives.sdft(anchor=setting.anchor, ema=setting.ema, demonstrations=shown)
+        return objectives.sdft(anchor=settings.anchor, ema=settings.ema, demonstrations=shown)
 
     def predicted(away: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
         kept = theory.sdft_retains(
-            setting.anchor, setting.start_weight, weight, separation=setting.separation
+            settings.anchor, settings.start_old_weight, weight, separation=settings.separation
         )
         return {
             "old_weight": kept.old_weight,
-            "old_drift": np.where(setting.anchor > 0.0, away, 0.0),
+            "old_drift": np.where(settings.anchor > 0.0, away, 0.0),
             "retains": kept.retains,
             "resting_old_weight": kept.old_weight,
         }
 
     low, high = logit(_SHOWN)
     return Map(
-        title=f"SDFT, anchor {setting.anchor:g}, ema {setting.ema:g}",
+        title=f"SDFT, anchor {settings.anchor:g}, ema {settings.ema:g}",
         theory="at rest: what is demonstrated",
         axes={
-            "demonstrated_drift": _short(np.linspace(0.0, 0.5 * setting.separation, num_points)),
-            "demonstrated_weight": _short(expit(np.linspace(low, high, num_points))),
+            "demonstrated_drift": _short(np.linspace(0.0, 0.5 * settings.separation, settings.num_points)),
+            "demonstrated_weight": _short(expit(np.linspace(low, high, settings.num_points))),
         },
         objective=objective,
         predicted=predicted,
     )
 
 
-def _ttt_discover(setting: Setting, num_points: int) -> Map:
-    start, gap = setting.start_weight, setting.reward_gap
+def _ttt_discover(settings: Settings) -> Map:
+    start, gap = settings.start_old_weight, settings.reward_gap
 
     def objective(target: TwoMode, eta: float, kl_weight: float) -> Objective:
         return objectives.ttt_discover(mode_reward(0.0, gap), kl_weight=kl_weight, eta=eta)
 
     def predicted(eta: np.ndarray, kl_weight: np.ndarray) -> dict[str, np.ndarray]:
-        settings: dict[str, ArrayLike] = {"reward_gap": gap, "kl_weight": kl_weight, "eta": eta}
+        shared: dict[str, ArrayLike] = {"reward_gap": gap, "kl_weight": kl_weight, "eta": eta}
         kept = theory.ttt_discover_retains(
-            start, **settings, separation=setting.separation, target_weight=setting.target_weight
+            start, **shared, separation=settings.separation, target_weight=settings.old_weight
         )
         return {
-            "old_weight": expit(theory.ttt_discover_stationary_logit(start, **settings)),
+            "old_weight": expit(theory.ttt_discover_stationary_logit(start, **shared)),
             "retains": kept.retains,
             "resting_old_weight": kept.old_weight,
         }
 
-    scale = setting.reward_scale
+    scale = settings.reward_scale
     # A larger KL weight makes a step of plain descent overshoot.
-    most = min(_MOST_KL_WEIGHT, 1.0 / setting.learning_rate)
+    most = min(_MOST_KL_WEIGHT, 1.0 / settings.learning_rate)
     return Map(
         title="TTT-Discover",
         theory="at rest, separated modes",
         axes={
-            "eta": _spaced(_ETAS[0] / scale, _ETAS[1] / scale, num_points),
-            "kl_weight": _from_zero(_LEAST_KL_WEIGHT, most, num_points),
+            "eta": _spaced(_ETAS[0] / scale, _ETAS[1] / scale, settings.num_points),
+            "kl_weight": _from_zero(_LEAST_KL_WEIGHT, most, settings.num_points),
         },
         objective=objective,
         predicted=predicted,
     )
 
 
-def _oapl(setting: Setting, num_points: int) -> Map:
-    start, gap = setting.start_weight, setting.reward_gap
+def _oapl(settings: Settings) -> Map:
+    start, gap = settings.start_old_weight, settings.reward_gap
 
     def objective(target: TwoMode, beta: float, lag: float) -> Objective:
         return objectives.oapl(mode_reward(0.0, gap), beta1=beta, beta2=beta, lag=int(lag))
 
     def predicted(beta: np.ndarray, lag: np.ndarray) -> dict[str, np.ndarray]:
-        columns = [_after(setting, b, int(every[0])) for b, every in zip(beta.T, lag.T, strict=True)]
+        columns = [_after(settings, b, int(every[0])) for b, every in zip(beta.T, lag.T, strict=True)]
         kept = theory.oapl_retains(
             start,
             np.inf,
             reward_gap=gap,
             beta=beta,
-            separation=setting.separation,
-            target_weight=setting.target_weight,
+            separation=settings.separation,
+            target_weight=settings.old_weight,
         )
         return {
             "old_weight": expit(np.stack(columns, axis=-1)),
@@ -236,13 +211,13 @@ def _oapl(setting: Setting, num_points: int) -> Map:
 
     # A step of plain descent overshoots where the learning rate times the curvature, up to 2 β², is above 2;
     # half of that.
-    most = min(_MOST_BETA, (2.0 * setting.learning_rate) ** -0.5)
-    lags = np.geomspace(min(_LEAST_LAG, setting.num_steps), setting.num_steps, num_points)
+    most = min(_MOST_BETA, (2.0 * settings.learning_rate) ** -0.5)
+    lags = np.geomspace(min(_LEAST_LAG, settings.num_steps), settings.num_steps, settings.num_points)
     return Map(
         title="OAPL",
         theory="the same rounds, separated modes",
         axes={
-            "beta": _spaced(min(_LEAST_BETA * setting.reward_scale, 0.5 * most), most, num_points),
+            "beta": _spaced(min(_LEAST_BETA * settings.reward_scale, 0.5 * most), most, settings.num_points),
             "lag": np.unique(np.round(lags)).astype(int),
         },
         objective=objective,
@@ -250,15 +225,15 @@ def _oapl(setting: Setting, num_points: int) -> Map:
     )
 
 
-def _after(setting: Setting, beta: np.ndarray, lag: int) -> np.ndarray:
+def _after(settings: Settings, beta: np.ndarray, lag: int) -> np.ndarray:
     """Return OAPL's logit after all steps: whole rounds, then what is left of one."""
-    shared: dict[str, ArrayLike] = {"reward_gap": setting.reward_gap, "beta1": beta, "beta2": beta}
-    rounds, rest = divmod(setting.num_steps, lag)
-    phi = np.full(beta.shape, logit(setting.start_weight))
+    shared: dict[str, ArrayLike] = {"reward_gap": settings.reward_gap, "beta1": beta, "beta2": beta}
+    rounds, rest = divmod(settings.num_steps, lag)
+    phi = np.full(beta.shape, logit(settings.start_old_weight))
     for count, steps in ((rounds, lag), (1, rest)):
         if count and steps:
             phi = theory.oapl_logit_after(
-                count, start_logit=phi, time_per_round=steps * setting.learning_rate, **shared
+                count, start_logit=phi, time_per_round=steps * settings.learning_rate, **shared
             )
     return phi
 

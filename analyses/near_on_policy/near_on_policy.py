@@ -5,8 +5,6 @@ theory's formula, and trainings on batches at some of the pairs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,18 +12,17 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from analyses.core import outputs, tables
-from analyses.core.settings import BaseSettings, seed_setting, setting
-from analyses.near_on_policy.maps import NAMES, Map, Setting, adaptive, maps
+from analyses.near_on_policy.maps import NAMES, Map, adaptive, maps
+from analyses.near_on_policy.settings import Settings
 from inference import results
 from inference.comparison.replicates import systematic_displacement
 from inference.exact.descent import population_descent
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 from inference.progress import hidden
-from inference.training.checks import check_batch
 from inference.training.train import train
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
-from mixture_models.validation import InputError, closed_interval, flag, integer, number, open_interval
+from mixture_models.validation import InputError, flag
 
 _MEASURES = ["old_weight", "retention", "old_coverage", "old_drift", "new_gap"]
 
@@ -37,48 +34,6 @@ _ADAPTIVE = "adaptive"
 
 # Points that the table shows of every map, all of its middle row.
 _SHOWN = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(BaseSettings):
-    """The settings of `run`.
-
-    The target's weight is also that of SDFT's demonstrations, and its responsibilities are in the rewards.
-    Where the reward gap is beyond 1 the temperatures are crossed in units of it. The learner's old mean is
-    right at the start, and its new mean off toward the old mode, by less than the separation.
-    """
-
-    separation: float = setting(
-        partial(closed_interval, low=1.0, high=10.0), "Distance of the target's modes.", 4.0
-    )
-    old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
-    start_old_weight: float = setting(open_interval, "Old weight at the start.", 0.7)
-    start_new_gap: float = setting(number, "Distance of the new mean from the target's at the start.", 0.0)
-    reward_gap: float = setting(
-        partial(closed_interval, low=-5.0, high=5.0), "What a new sample earns more than an old one.", 1.0
-    )
-    anchor: float = setting(closed_interval, "SDFT's, in the map over demonstrations.", 0.3)
-    ema: float = setting(closed_interval, "SDFT's, in the map over demonstrations.", 0.05)
-    dimension: int = setting(integer, "Dimension of a sample in the trainings.", 2)
-    num_steps: int = setting(partial(integer, at_least=10), "Updates of a training.", 1000)
-    batch_size: int = setting(partial(integer, at_least=2), "Samples seen in an update.", 32)
-    learning_rate: float = setting(
-        partial(closed_interval, low=1e-6, high=1.0), "Learning rate of plain SGD.", 0.05
-    )
-    num_points: int = setting(
-        partial(integer, at_least=3, at_most=41), "Values of each setting on a map.", 13
-    )
-    num_trained: int = setting(
-        partial(integer, at_least=2), "Values of a map's abscissa at which is trained, in three rows.", 5
-    )
-    num_replicates: int = setting(partial(integer, at_least=2), "Trainings at each of these points.", 16)
-    seed: int = seed_setting()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        closed_interval("start_new_gap", self.start_new_gap, 0.0, 0.9 * self.separation)
-        integer("num_trained", self.num_trained, at_most=self.num_points)
-        check_batch(self.batch_size, self.dimension)
 
 
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
@@ -97,81 +52,73 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
         every training, NaN where it diverged, and ``mean_displacement``. ``/adaptive/trained`` over kl_weight
         is TTT-Discover's with an adaptive η.
     """
-    setting = Setting(
-        target_weight=settings.old_weight,
-        start_weight=settings.start_old_weight,
-        **{name: getattr(settings, name) for name in Setting._fields if not name.endswith("_weight")},
-    )
-    chosen, count = maps(setting, settings.num_points), settings.num_trained
-    training = {
-        name: getattr(settings, name) for name in ("dimension", "batch_size", "num_replicates", "seed")
-    }
+    chosen = maps(settings)
     groups: dict[str, xr.Dataset] = {}
     flag("progress", progress)
     with tqdm(total=2 * len(chosen) + 1, unit="map", disable=hidden(progress)) as bar:
         for name, crossed in chosen.items():
             bar.set_description(f"{name}, exact")
-            groups[f"{name}/population"] = _exact(crossed, setting)
+            groups[f"{name}/population"] = _exact(crossed, settings)
             groups[f"{name}/theory"] = crossed.theory_over()
             bar.update()
             bar.set_description(f"{name}, trainings")
-            groups[f"{name}/trained"] = _trained_over(crossed, setting, count, **training)
+            groups[f"{name}/trained"] = _trained_over(crossed, settings)
             groups[f"{name}/theory"].attrs = {"words": crossed.theory, "title": crossed.title}
             bar.update()
         kl_weight = groups["ttt_discover/trained"]["kl_weight"].to_numpy()
         groups[f"{_ADAPTIVE}/trained"] = _trained(
-            adaptive(setting, kl_weight), setting, {"kl_weight": kl_weight}, **training
+            adaptive(settings, kl_weight), settings, {"kl_weight": kl_weight}
         )
         bar.update()
     return outputs.result(settings.asdict(), groups)
 
 
-def _exact(crossed: Map, setting: Setting) -> xr.Dataset:
+def _exact(crossed: Map, settings: Settings) -> xr.Dataset:
     """Return what the exact descent reaches at every pair of a map, NaN where it cannot be followed."""
     # All means lie on a line, which the descent never leaves: one dimension is enough.
-    start, target = setting.mixtures(1)
+    start, target = settings.mixtures(1)
     chosen = crossed.objectives(target, crossed.axes)
     try:
-        reached = _reached(chosen, start, target, setting)
+        reached = _reached(chosen, start, target, settings)
     except InputError:
-        alone = [_reached_or_nan(objective, start, target, setting) for objective in chosen]
+        alone = [_reached_or_nan(objective, start, target, settings) for objective in chosen]
         reached = xr.concat(alone, "objective")
     return _on_axes(reached, crossed.axes)
 
 
-def _reached(chosen: list[Objective], start: TwoMode, target: TwoMode, setting: Setting) -> xr.Dataset:
+def _reached(chosen: list[Objective], start: TwoMode, target: TwoMode, settings: Settings) -> xr.Dataset:
     """Return where the exact descent of every objective is after the last step."""
-    steps = setting.num_steps
+    steps = settings.num_steps
     tree = population_descent(
         chosen,
         start,
         target,
         num_steps=steps,
-        learning_rate=setting.learning_rate,
+        learning_rate=settings.learning_rate,
         record_every=steps,
     )
     final = tree["population"].to_dataset().isel(time=-1, drop=True)[_MEASURES]
     return final.reset_coords(drop=True)
 
 
-def _reached_or_nan(objective: Objective, start: TwoMode, target: TwoMode, setting: Setting) -> xr.Dataset:
+def _reached_or_nan(objective: Objective, start: TwoMode, target: TwoMode, settings: Settings) -> xr.Dataset:
     """Return `_reached` of one objective, NaN where its integrals are not accurate."""
     try:
-        return _reached([objective], start, target, setting)
+        return _reached([objective], start, target, settings)
     except InputError:
         unknown = {measure: ("objective", [np.nan]) for measure in _MEASURES}
         return xr.Dataset(unknown, {"objective": [objective.name]})
 
 
-def _trained_over(crossed: Map, setting: Setting, count: int, **training: int) -> xr.Dataset:
+def _trained_over(crossed: Map, settings: Settings) -> xr.Dataset:
     """Return what trainings reach at some pairs of a map."""
-    sizes = (_TRAINED_ROWS, count)
+    sizes = (_TRAINED_ROWS, settings.num_trained)
     axes = {
         name: values[_spread(values.size, size)]
         for (name, values), size in zip(crossed.axes.items(), sizes, strict=True)
     }
-    _, target = setting.mixtures(training["dimension"])
-    return _trained(crossed.objectives(target, axes), setting, axes, **training)
+    _, target = settings.mixtures(settings.dimension)
+    return _trained(crossed.objectives(target, axes), settings, axes)
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:
@@ -179,25 +126,16 @@ def _spread(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.round(np.linspace(0, count - 1, wanted)).astype(int))
 
 
-def _trained(
-    chosen: list[Objective],
-    setting: Setting,
-    axes: Mapping[str, np.ndarray],
-    *,
-    dimension: int,
-    batch_size: int,
-    num_replicates: int,
-    seed: int,
-) -> xr.Dataset:
+def _trained(chosen: list[Objective], settings: Settings, axes: Mapping[str, np.ndarray]) -> xr.Dataset:
     runs = train(
         chosen,
-        *setting.mixtures(dimension),
-        num_steps=setting.num_steps,
-        batch_size=batch_size,
-        learning_rate=setting.learning_rate,
-        num_replicates=num_replicates,
-        seed=seed,
-        record_every=setting.num_steps,
+        *settings.mixtures(settings.dimension),
+        num_steps=settings.num_steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        num_replicates=settings.num_replicates,
+        seed=settings.seed,
+        record_every=settings.num_steps,
         progress=False,
     )
     final = runs["final"].to_dataset()[_MEASURES]
@@ -278,7 +216,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
             f"{settings['reward_gap']:g}, after {settings['num_steps']} steps of rate "
             f"{settings['learning_rate']:g}. Old weight β, retention, coverage and drift: exact, without the "
             f"noise of batches. Trained: in batches of {settings['batch_size']}, mean and "
-            f"{100 * interval_probability():g} % interval of {settings['num_replicates']} trainings; noise "
+            f"{interval_percent()} interval of {settings['num_replicates']} trainings; noise "
             "moves the old mean of each. Theory of the old weight, right means: SDFT's decay at its local "
             "rate, or what it is shown; TTT-Discover at rest, OAPL in the same rounds (τ = β₁ = β₂), both "
             "for modes apart. Below it, where theory has the weight rest, with overlap; not held: old mass "

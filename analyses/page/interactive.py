@@ -6,15 +6,16 @@ page gives them those of its light or dark scheme.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib.transforms import Bbox
+from numpy.typing import ArrayLike
 
 from analyses.page.looks import rgba
 from analyses.page.panel import SCALES, Panel, Plotly, panels_of, text_of
@@ -135,7 +136,7 @@ def _label_of_all(figure: Figure) -> list[Plotly]:
     return [place | {"text": text_of(figure.get_supylabel()), "showarrow": False, "font": {"size": 13}}]
 
 
-def _named_ticks(axis: Any, bent: Callable[[Any], np.ndarray]) -> Plotly:
+def _named_ticks(axis: Axis, bent: Callable[[ArrayLike], np.ndarray]) -> Plotly:
     """Return the ticks of an axis that have names instead of numbers, or a scale that plotly lacks."""
     formatter = axis.get_major_formatter()
     if axis.get_scale() in SCALES and not isinstance(formatter, FixedFormatter | FuncFormatter):

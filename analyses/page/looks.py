@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colors
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.typing import ColorType
+from numpy.typing import ArrayLike
 
 from analyses.page.panel import Plotly, panels_of, text_of
 
@@ -30,7 +33,7 @@ def name_of(label: str) -> Plotly:
 
 def stroke(line: Line2D) -> Plotly:
     """Return colour, width and dash of a line."""
-    style: Any = line.get_linestyle()
+    style = str(line.get_linestyle())
     # What matplotlib calls "--" may be a pattern of its own, which it keeps unscaled.
     pattern = line._unscaled_dash_pattern[1] if style == "--" else None  # type: ignore[attr-defined]
     dash = ",".join(f"{length * 1.5:g}px" for length in pattern) if pattern else _DASHES.get(style, "solid")
@@ -41,17 +44,17 @@ def stroke(line: Line2D) -> Plotly:
     }
 
 
-def colors_of(given: Any) -> list[Any]:
+def colors_of(given: ArrayLike) -> list[tuple[float, float, float, float]]:
     """Return the colours of a collection, one that is seen through where it has none."""
-    found = list(np.atleast_2d(np.asarray(given, float))) if np.size(given) else []
-    return found or [(0.5, 0.5, 0.5, 0.0)]
+    rows = np.atleast_2d(np.asarray(given, float)) if np.size(given) else ()
+    return [(red, green, blue, alpha) for red, green, blue, alpha in rows] or [(0.5, 0.5, 0.5, 0.0)]
 
 
-def rgba(color: Any, artist: Any) -> str:
+def rgba(color: ColorType, artist: Artist) -> str:
     """Return a colour for a browser, with the opacity of what has it."""
     red, green, blue, alpha = colors.to_rgba(color)
     own = artist.get_alpha()
-    alpha = alpha if own is None or not np.isscalar(own) else float(own)  # type: ignore[arg-type]
+    alpha = alpha if own is None or not np.isscalar(own) else float(own)
     return f"rgba({round(255 * red)},{round(255 * green)},{round(255 * blue)},{alpha:.3g})"
 
 

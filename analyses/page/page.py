@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 
-from analyses.page.cells import Table, table_of
+from analyses.page.cells import Table
 from analyses.page.interactive import of_figure, series_of
-from analyses.registry import Analysis, frame_of, remarks_of
-from inference.intervals import interval_kind, interval_probability
+from analyses.page.panel import Plotly
+from inference.intervals import interval_name
 
 # Axes along which figures can be read off at one place, and places at most.
 _READ_ALONG, _MOST_PLACES = ("step", "checkpoint"), 400
@@ -39,7 +38,7 @@ class View(NamedTuple):
     """
 
     svg: str
-    interactive: dict[str, Any] | None
+    interactive: Plotly | None
 
 
 class Run(NamedTuple):
@@ -84,43 +83,6 @@ def view_of(figure: Figure, drawing: bytes | None = None) -> View:
     return View(base64.b64encode(drawing).decode(), of_figure(figure))
 
 
-def run_of(
-    analysis: Analysis,
-    tree: xr.DataTree,
-    views: Mapping[str, View],
-    *,
-    name: str,
-    question: str,
-    command: str,
-    settings: str,
-) -> Run:
-    """Return what the page shows of a result.
-
-    Args:
-        analysis: that made it.
-        tree: the result.
-        views: of its figures, by name.
-        name: of the run.
-        question: that its command answers.
-        command: that makes the same numbers again.
-        settings: contents of the file of settings.
-    """
-    answer = list(analysis.answer(tree))
-    versions = [f"{key}: {value}" for key, value in tree.attrs.items() if str(key).endswith("version")]
-    return Run(
-        name,
-        question,
-        answer,
-        [words for words in remarks_of(analysis, tree) if words not in answer],
-        views,
-        analysis.MEANINGS,
-        table_of(frame_of(analysis, tree)),
-        command,
-        settings,
-        "\n".join(versions) or f"massdrift: {version('massdrift')}",
-    )
-
-
 def page_of(runs: Sequence[Run], title: str) -> str:
     """Return the page of one or more runs, whose figures of the same name stand side by side."""
     told = [name for run in runs for name in run.meanings] + [name for run in runs for name in run.views]
@@ -141,7 +103,6 @@ def page_of(runs: Sequence[Run], title: str) -> str:
     steps = _steps(known)
     # A name that stands in one figure alone is no subject of the whole page.
     common = [name for name in dict.fromkeys(series) if series.count(name) > 1]
-    kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string(_part("page.html.j2")).render(
         title=title,
@@ -150,7 +111,7 @@ def page_of(runs: Sequence[Run], title: str) -> str:
         figures=figures,
         series=common,
         steps=steps,
-        intervals=f"Brackets are {100 * interval_probability():g} % {kind} intervals.",
+        intervals=f"Brackets are {interval_name()}s.",
         version=version("massdrift"),
         css=jinja2.utils.markupsafe.Markup(_part("page.css")),
         js=jinja2.utils.markupsafe.Markup(_part("page.js")),
@@ -180,7 +141,7 @@ def _plotly() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
-def _script(value: object) -> Any:
+def _script(value: object) -> jinja2.utils.markupsafe.Markup:
     """Return JSON that may stand in a script of a page, whatever names hold."""
     text = (
         json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -190,7 +151,7 @@ def _script(value: object) -> Any:
     return jinja2.utils.markupsafe.Markup(text)
 
 
-def _stepped(interactive: Mapping[str, Any]) -> list[str]:
+def _stepped(interactive: Plotly) -> list[str]:
     """Return the suffixes of the panels that can be read off at a step or checkpoint."""
     layout = interactive["layout"]
     axes = {key.removeprefix("xaxis"): layout[key] for key in layout if key.startswith("xaxis")}
@@ -203,7 +164,7 @@ def _stepped(interactive: Mapping[str, Any]) -> list[str]:
     return sorted(s for s in along | unlabelled if "ticktext" not in axes[s])
 
 
-def _steps(views: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def _steps(views: Mapping[str, Plotly]) -> Plotly | None:
     """Return the places at which figures can be read off, and what they are called, or None."""
     places: set[float] = set()
     label = ""

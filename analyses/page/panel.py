@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 #: A part of a plotly figure, as its JSON says it.
 type Plotly = dict[str, Any]
@@ -30,11 +32,11 @@ class Panel(NamedTuple):
     axes: Axes
     suffix: str
 
-    def x(self, values: object) -> np.ndarray:
+    def x(self, values: ArrayLike) -> np.ndarray:
         """Return places along the x axis as plotly takes them: bent where it lacks the scale."""
         return _bent(self.axes.xaxis, values)
 
-    def y(self, values: object) -> np.ndarray:
+    def y(self, values: ArrayLike) -> np.ndarray:
         """Return places along the y axis."""
         return _bent(self.axes.yaxis, values)
 
@@ -43,7 +45,7 @@ class Panel(NamedTuple):
         return {"xaxis": f"x{self.suffix}", "yaxis": f"y{self.suffix}"}
 
 
-def _bent(axis: Any, values: Any) -> np.ndarray:
+def _bent(axis: Axis, values: ArrayLike) -> np.ndarray:
     found = np.asarray(values, float)
     return found if axis.get_scale() in SCALES else np.asarray(axis.get_transform().transform(found), float)
 

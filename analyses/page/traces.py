@@ -1,15 +1,16 @@
 """What is drawn in a panel of a matplotlib figure, as traces of plotly."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from matplotlib import colors
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection, QuadMesh
+from matplotlib.collections import Collection, LineCollection, PathCollection, PolyCollection, QuadMesh
 from matplotlib.contour import ContourSet
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
 
 from analyses.page.looks import colors_of, name_of, named, numbers, on_scale, rgba, scale_of, stroke
 from analyses.page.names import main_color, names_of_containers, owners_by_legend, owners_of
@@ -33,6 +34,9 @@ _SYMBOLS = {
     "_": "line-ew",
 }
 
+# Lines that have no text under the pointer.
+_LINES: Plotly = {"mode": "lines", "hoverinfo": "skip"}
+
 
 def traces(panel: Panel) -> Iterator[Plotly]:
     """Yield the traces of a panel: what lies below first.
@@ -52,7 +56,7 @@ def traces(panel: Panel) -> Iterator[Plotly]:
         yield trace
 
 
-def _drawn(panel: Panel) -> Iterator[tuple[Any, Plotly]]:
+def _drawn(panel: Panel) -> Iterator[tuple[Artist, Plotly]]:
     """Yield every artist that becomes a trace, with it."""
     limits = _limits(panel.axes)
     for artist in sorted(panel.axes.get_children(), key=lambda one: one.get_zorder()):
@@ -76,7 +80,7 @@ def _drawn(panel: Panel) -> Iterator[tuple[Any, Plotly]]:
 
 
 def _line(
-    panel: Panel, line: Line2D, limits: Callable[[Any, np.ndarray], list[str] | None]
+    panel: Panel, line: Line2D, limits: Callable[[ColorType, np.ndarray], list[str] | None]
 ) -> Iterator[Plotly]:
     """Yield the trace of a line or of its markers, with the interval around every point where it has one."""
     x, y = (np.asarray(values, float) for values in line.get_data())
@@ -116,7 +120,7 @@ def _line(
     yield trace
 
 
-def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[str] | None]:
+def _limits(axes: Axes) -> Callable[[ColorType, np.ndarray], list[str] | None]:
     """Return what tells the interval around the points of a line: the bands and strokes of its colour."""
     known: list[tuple[tuple[float, ...], dict[float, tuple[float, float]]]] = []
     for artist in axes.collections:
@@ -133,7 +137,7 @@ def _limits(axes: Axes) -> Callable[[Any, np.ndarray], list[str] | None]:
                     edges[_key(x)] = (min(low, y), max(high, y))
             known.append((_each(artist.get_facecolor())[0], edges))
 
-    def of_points(color: Any, x: np.ndarray) -> list[str] | None:
+    def of_points(color: ColorType, x: np.ndarray) -> list[str] | None:
         own = tuple(colors.to_rgb(color))
         table: dict[float, tuple[float, float]] = {}
         for other, ends in known:
@@ -158,50 +162,39 @@ def _key(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _segments(panel: Panel, collection: LineCollection) -> Plotly:
-    """Return strokes as one trace, with a gap between them."""
+def _trace(panel: Panel, collection: Collection, x: object, y: object, **more: object) -> Plotly:
+    """Return what a collection becomes, in the panel's axes and with its name."""
+    return panel.places() | named(collection) | {"type": "scatter", "x": x, "y": y} | more
+
+
+def _strokes(
+    panel: Panel, collection: Collection, pieces: Sequence[object], color: ColorType, width: float
+) -> Plotly:
+    """Return polygons that are not filled as one trace, with a gap between them."""
     x: list[float | None] = []
     y: list[float | None] = []
-    for segment in collection.get_segments():
-        points = np.asarray(segment, float).reshape(-1, 2)
+    for piece in pieces:
+        points = np.asarray(piece, float).reshape(-1, 2)
         x += [*numbers(panel.x(points[:, 0])), None]
         y += [*numbers(panel.y(points[:, 1])), None]
+    return _trace(panel, collection, x, y, line={"color": rgba(color, collection), "width": width}, **_LINES)
+
+
+def _segments(panel: Panel, collection: LineCollection) -> Plotly:
+    """Return strokes as one trace."""
     width = float(np.atleast_1d(np.asarray(collection.get_linewidth(), float))[0])
     color = colors_of(collection.get_edgecolor())[0]
-    return (
-        panel.places()
-        | named(collection)
-        | {
-            "type": "scatter",
-            "mode": "lines",
-            "x": x,
-            "y": y,
-            "line": {"color": rgba(color, collection), "width": width},
-            "hoverinfo": "skip",
-        }
-    )
+    return _strokes(panel, collection, collection.get_segments(), color, width)
 
 
 def _areas(panel: Panel, collection: PolyCollection) -> Iterator[Plotly]:
     """Yield filled areas."""
-    fill = colors_of(collection.get_facecolor())
+    fill = {"fill": "toself", "fillcolor": rgba(colors_of(collection.get_facecolor())[0], collection)}
     for path in collection.get_paths():
         vertices = np.asarray(path.vertices, float)
         if len(vertices):
-            yield (
-                panel.places()
-                | named(collection)
-                | {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "x": numbers(panel.x(vertices[:, 0])),
-                    "y": numbers(panel.y(vertices[:, 1])),
-                    "fill": "toself",
-                    "fillcolor": rgba(fill[0], collection),
-                    "line": {"width": 0},
-                    "hoverinfo": "skip",
-                }
-            )
+            x, y = (numbers(values) for values in (panel.x(vertices[:, 0]), panel.y(vertices[:, 1])))
+            yield _trace(panel, collection, x, y, line={"width": 0}, **fill, **_LINES)
 
 
 def _points(panel: Panel, collection: PathCollection) -> Iterator[Plotly]:
@@ -223,42 +216,16 @@ def _points(panel: Panel, collection: PathCollection) -> Iterator[Plotly]:
             np.max(collection.get_linewidth(), initial=0.0),
         )
         marker["line"] = {"color": rgba(edge, collection), "width": float(width)}
-    yield (
-        panel.places()
-        | named(collection)
-        | {
-            "type": "scatter",
-            "mode": "markers",
-            "x": numbers(panel.x(offsets[:, 0])),
-            "y": numbers(panel.y(offsets[:, 1])),
-            "marker": marker,
-            "hovertemplate": "%{x:.4g}: %{y:.4g}<extra></extra>",
-        }
-    )
+    x, y = (numbers(values) for values in (panel.x(offsets[:, 0]), panel.y(offsets[:, 1])))
+    told = "%{x:.4g}: %{y:.4g}<extra></extra>"
+    yield _trace(panel, collection, x, y, mode="markers", marker=marker, hovertemplate=told)
 
 
 def _contours(panel: Panel, contours: ContourSet) -> Iterator[Plotly]:
     """Yield the lines of a contour plot."""
     for path, color in zip(contours.get_paths(), colors_of(contours.get_edgecolor()) * 1000, strict=False):
-        x: list[float | None] = []
-        y: list[float | None] = []
-        for polygon in path.to_polygons(closed_only=False):
-            points = np.asarray(polygon, float)
-            x += [*numbers(panel.x(points[:, 0])), None]
-            y += [*numbers(panel.y(points[:, 1])), None]
-        if x:
-            yield (
-                panel.places()
-                | named(contours)
-                | {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "x": x,
-                    "y": y,
-                    "line": {"color": rgba(color, contours), "width": 1.5},
-                    "hoverinfo": "skip",
-                }
-            )
+        if lines := path.to_polygons(closed_only=False):
+            yield _strokes(panel, contours, lines, color, 1.5)
 
 
 def _heatmap(panel: Panel, mesh: QuadMesh | AxesImage) -> Plotly:

@@ -78,7 +78,7 @@ def _plot_phase(tree: xr.DataTree, measures: Sequence[_Measure], name: str) -> F
     for axes, value in zip(panels[0], shares, strict=True):
         objective = turned(name, value)
         drawn = "" if np.isfinite(starved_below(objective, beta)) else "\n(no old sample in a batch)"
-        axes.set_title(f"{knob_of(objective)} {value:g}{drawn}", fontsize=9, loc="left")
+        axes.set_title(f"{knob_of(objective)} {value:g}{drawn}", fontsize=9)
     sizes = tree["final"]["batch_size"].to_numpy()
     for axes in panels[:, 0]:
         axes.set_yticks(np.log2(sizes), [f"{size:g}" for size in sizes])

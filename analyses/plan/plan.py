@@ -25,7 +25,7 @@ from analyses.plan.samples import (
     told_apart,
 )
 from inference import results
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 from inference.measurement.separation import EstimatedSetting, estimate_setting
 from mixture_models import objectives
 from mixture_models.theory.paths import Setting
@@ -221,8 +221,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
     frame, settings = summary(tree), tree.attrs
     wanted = settings["keep"] * settings["start_old_weight"]
     checked = (
-        f" Trained: mean and {100 * interval_probability():g} % interval over "
-        f"{tree['simulated'].sizes['draw']} replicates."
+        f" Trained: mean and {interval_percent()} interval over {tree['simulated'].sizes['draw']} replicates."
         if "simulated" in tree
         else ""
     )

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.core import tables
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 from inference.measurement.separation import EstimatedSetting
 from mixture_models.theory.paths import Setting
 from mixture_models.validation import InputError, number
@@ -72,7 +72,7 @@ def estimated_words(estimated: EstimatedSetting) -> str:
     """Say what was estimated, from how much, and how uncertain it is."""
     old, new, now = estimated.num_samples
     value, low, high = map(tables.number, estimated.separation)
-    percent = f"{100 * interval_probability():g} %"
+    percent = interval_percent()
     words = (
         f"Estimated from {old} old and {new} new samples in {len(estimated.features)} features: separation "
         f"{value} ({percent} interval {low} to {high}; {tables.number(estimated.plug_in_separation)} before "

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analyses.core import figures
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 from inference.measurement.evals.planning import QUANTITIES
 
 # How far the axis of costs goes beyond the dearest design.
@@ -37,7 +37,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         reached = np.isfinite(plan["cost"])
         if reached.any():
             axes.set_xlim(float(curve["cost_tried"].min()), _BEYOND * float(plan["cost"].max()))
-        percent = f"{100 * interval_probability():g} %"
+        percent = interval_percent()
         name = settings["of"].replace("_", " ")
         if goal == "width":
             axes.set_yscale("log")
@@ -52,6 +52,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         whose = f"{settings['seeds']} runs" if "seed_sd" in settings else "run"
         axes.set_xlabel(f"generated answers of base and {whose}")
         words = "dotted: wanted; ring: cheapest" if reached.any() else "dotted: wanted, not reached"
-        axes.set_title(words, fontsize=10)
+        axes.set_title(words, loc="center")
         figures.legend_below(figure, *axes.get_legend_handles_labels(), columns=3, fontsize=9)
     return {"plan": figure}

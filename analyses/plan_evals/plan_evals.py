@@ -17,7 +17,7 @@ from scipy.special import expit
 from analyses.core import outputs, tables
 from analyses.core.settings import BaseSettings, each, setting, text, texts
 from inference import results
-from inference.intervals import interval_probability
+from inference.intervals import interval_percent
 from inference.measurement.evals.base_law import BaseLaw, base_law
 from inference.measurement.evals.designs import (
     LEAST_ITEMS,
@@ -241,7 +241,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the plan as a table for the terminal; with training seeds, a second one over them."""
     frame, settings = summary(tree), tree.attrs
-    percent = f"{100 * interval_probability():g} %"
+    percent = interval_percent()
     called, loss = _WORDS[settings["of"]]
     size = abs(settings["value"] - QUANTITIES[settings["of"]][0])
     arm = f", arm of {settings['seeds']} seeds" if "seed_sd" in settings else ""

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 from analyses.core import figures, tables
 from analyses.sequence.sequence import SENSES
 from inference import results
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval, interval_percent
 
 # Panels side by side: of curves, and of the wider matrices.
 _COLUMNS, _WIDE = 4, 2
@@ -96,13 +96,13 @@ def over_stages(
                 fontsize=8,
                 color="0.35",
             )
-        axes.set_title(name, loc="left", fontsize=9)
+        axes.set_title(name, fontsize=9)
     panels[0].set(xlim=(0, float(step[-1])), ylim=(min(0.0, float(mean.min())), 1.0))
     columns = min(_COLUMNS, len(names) + 1)
     for axes in panels[-columns:]:
         axes.tick_params(labelbottom=True)
-    figure.supxlabel("training step, over all stages", fontsize=10)
-    figure.supylabel(figures.label(shown), fontsize=10)
+    figure.supxlabel("training step, over all stages")
+    figure.supylabel(figures.label(shown))
     figures.heading(figure, f"{title} (a vertical line begins the stage of the task beside it)")
     figure.get_layout_engine().set(rect=(0.015, 0.0, 0.985, 1.0))  # type: ignore[union-attr, call-arg]
     handles: list[Line2D | Patch] = [
@@ -111,9 +111,7 @@ def over_stages(
         )
         for task, look in styles.items()
     ]
-    handles.append(
-        Patch(color="0.3", alpha=0.25, linewidth=0, label=f"{100 * interval_probability():g} % interval")
-    )
+    handles.append(Patch(color="0.3", alpha=0.25, linewidth=0, label=f"{interval_percent()} interval"))
     if "population" in tree.children:
         handles.append(Line2D([], [], color="black", linestyle=":", linewidth=1.0, label=flow))
     legend.legend(handles=[*handles, *more], loc="center", fontsize=8)
@@ -164,9 +162,9 @@ def performance(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
         axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8)
         axes.tick_params(labelleft=place % _WIDE == 0)
         axes.invert_yaxis()
-        axes.set_title(name, loc="left", fontsize=9)
+        axes.set_title(name, fontsize=9)
     figure.colorbar(drawn, ax=panels, label="performance R", shrink=0.6, pad=0.01)
-    words = f"mean with {100 * interval_probability():g} % interval, the stage's own task framed"
+    words = f"mean with {interval_percent()} interval, the stage's own task framed"
     figures.heading(figure, f"Performance R on every task after every stage ({words})")
     return figure
 
@@ -195,11 +193,10 @@ def _plot_frontier(tree: xr.DataTree, kept: xr.DataArray) -> Figure:
         axes.set(
             xlabel="plasticity: performance on a new task\nafter its own stage, learnt →",
             ylabel="forgetting of earlier tasks, mean",
-            title=f"{sense.replace('_', ' ')}: {words[sense]}",
         )
-        axes.title.set_fontsize(9)
+        axes.set_title(f"{sense.replace('_', ' ')}: {words[sense]}", loc="center", fontsize=9)
         axes.tick_params(labelleft=True)
-    percent = f"{100 * interval_probability():g} %"
+    percent = interval_percent()
     figures.heading(figure, f"Forgetting against plasticity (mean and {percent} interval of the sequences)")
     figures.legend_below(figure, *panels[0].get_legend_handles_labels(), fontsize=9)
     return figure

@@ -12,7 +12,6 @@ from analyses.sequence.settings import Settings
 from inference import results
 from inference.exact.population import has_exact
 from inference.exact.sequence import sequence_flow
-from inference.intervals import interval_kind, interval_probability
 from inference.progress import hidden
 from inference.training.sequence import train_sequence
 from inference.training.stages import Stage
@@ -135,13 +134,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
-    kind = {"eti": "equal-tailed", "hdi": "highest-density"}[interval_kind()]
-    replicates = tree["stages"].sizes["draw"]
-    over = (
-        "One sequence of each objective, which has no interval"
-        if replicates == 1
-        else f"Mean and {100 * interval_probability():g} % {kind} interval over {replicates} sequences"
-    )
+    over = tables.over_replicates(tree, one="sequence of each objective", many="sequences")
     tasks = [str(task) for task in tree["stages"]["task"].to_numpy()]
     return tables.by_name(
         frame,

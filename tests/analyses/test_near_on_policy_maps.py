@@ -5,6 +5,7 @@ are looked at: their settings are as different as the axes allow.
 """
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,23 +18,28 @@ import inference
 from analyses import near_on_policy
 from analyses.core import outputs
 from analyses.near_on_policy import near_on_policy as parts
-from analyses.near_on_policy.maps import NAMES, Setting, maps
+from analyses.near_on_policy.maps import NAMES, maps
+from analyses.near_on_policy.settings import Settings
 from inference import population_descent, train
 from mixture_models import InputError, TwoMode, objectives, theory
 from mixture_models.rewards import mode_reward
 
-SETTING = Setting(
+SETTINGS = Settings(
     separation=3.0,
-    target_weight=0.4,
-    start_weight=0.8,
+    old_weight=0.4,
+    start_old_weight=0.8,
     start_new_gap=0.5,
     reward_gap=1.5,
     num_steps=50,
     learning_rate=0.2,
     anchor=0.4,
     ema=0.3,
+    batch_size=16,
+    num_replicates=3,
+    seed=4,
+    num_points=4,
+    num_trained=3,
 )
-TRAINING = {"dimension": 2, "batch_size": 16, "num_replicates": 3, "seed": 4}
 
 
 def mixtures(dimension):
@@ -61,9 +67,9 @@ def direct(name, target, ordinate, abscissa):
 
 
 def check_places(name):
-    crossed = maps(SETTING, 4)[name]
-    exact = parts._exact(crossed, SETTING)
-    trained = parts._trained_over(crossed, SETTING, 3, **TRAINING)
+    crossed = maps(SETTINGS)[name]
+    exact = parts._exact(crossed, SETTINGS)
+    trained = parts._trained_over(crossed, SETTINGS)
     ordinate, abscissa = crossed.axes
     assert exact["old_weight"].dims == (ordinate, abscissa)
     assert trained["old_weight"].dims == (ordinate, abscissa, "chain", "draw")
@@ -134,7 +140,7 @@ def oapl_by_hand(beta, lag):
 
 
 def test_theory_over_the_maps():
-    chosen = {name: crossed.theory_over() for name, crossed in maps(SETTING, 4).items()}
+    chosen = {name: crossed.theory_over() for name, crossed in maps(SETTINGS).items()}
 
     sdft = chosen["sdft"].isel(ema=-1, anchor=1)
     anchor, ema = float(sdft["anchor"]), float(sdft["ema"])
@@ -168,27 +174,27 @@ def test_theory_over_the_maps():
 
 
 def test_axes_end_where_steps_would_overshoot():
-    fast = maps(SETTING._replace(learning_rate=1.0, reward_gap=-4.0), 5)
+    fast = maps(replace(SETTINGS, learning_rate=1.0, reward_gap=-4.0, num_points=5))
     assert fast["ttt_discover"].axes["kl_weight"][-1] == 1.0
     beta = fast["oapl"].axes["beta"]
     assert 2.0 * beta[-1] ** 2 * 1.0 <= 1.01
     assert np.all(np.diff(beta) > 0.0)
     # Values of two digits may coincide on a fine grid.
-    for crossed in maps(SETTING, 41).values():
+    for crossed in maps(replace(SETTINGS, num_points=41)).values():
         assert all(np.all(np.diff(values) > 0.0) for values in crossed.axes.values())
     # Temperatures are in units of the reward.
     assert fast["ttt_discover"].axes["eta"][-1] * 4.0 == pytest.approx(5.0, rel=0.05)
 
 
 def test_a_pair_that_cannot_be_followed_is_left_out(monkeypatch):
-    def reached(chosen, start, target, setting):
+    def reached(chosen, start, target, settings):
         if any("ema 1 " in objective.name for objective in chosen):
             raise InputError("the integrals must be accurate")
         values = {measure: ("objective", [0.5] * len(chosen)) for measure in parts._MEASURES}
         return xr.Dataset(values, {"objective": [objective.name for objective in chosen]})
 
     monkeypatch.setattr(parts, "_reached", reached)
-    found = parts._exact(maps(SETTING, 3)["sdft"], SETTING)["retention"]
+    found = parts._exact(maps(replace(SETTINGS, num_points=3))["sdft"], SETTINGS)["retention"]
     assert found["ema"].values.tolist() == [0.002, 0.045, 1.0]
     np.testing.assert_array_equal(found.isnull().all("anchor"), [False, False, True])
     np.testing.assert_array_equal(found.isnull().any("anchor"), [False, False, True])
