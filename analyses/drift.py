@@ -73,10 +73,6 @@ class Settings(BaseSettings):
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Follow reverse KL from three starts, regress the drift of the first, and train with finite batches.
 
-    Args:
-        settings: of the flows, the regression and the trainings.
-        progress: whether a terminal shows a progress bar.
-
     Returns:
         DataTree with ``/population`` (dims objective, start, separation, time; the two measures of drift have
         no time), ``/posterior``, ``/sample_stats`` and ``/observed_data`` of `decay_posterior`, and

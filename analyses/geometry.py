@@ -142,7 +142,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.6))
         styles = figures.line_style([f"{weight:g}" for weight in weights])
         for weight, look in zip(weights, styles.values(), strict=True):
-            marker, line = look["marker"], {k: v for k, v in look.items() if k != "marker"}
+            marker, line = look["marker"], figures.line_of(look)
             for separation in population["separation"].to_numpy():
                 here = {"separation": separation, "target_weight": weight}
                 scaled = population["time"] * float(predicted["local_rate"].sel(here))

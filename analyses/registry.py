@@ -1,6 +1,6 @@
 """The commands, each an analysis: a module of `analyses` whose name is the command's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import analyses
@@ -14,7 +14,25 @@ if TYPE_CHECKING:  # what only prints imports none of them
     from analyses.core.settings import BaseSettings
 
 
-class Analysis(Protocol):
+class Shown(Protocol):
+    """What shows a result."""
+
+    def summary(self, tree: "xr.DataTree", /) -> "pd.DataFrame":
+        """Return the rows of the table."""
+
+    def table(self, tree: "xr.DataTree", /) -> "RenderableType":
+        """Return the summary as a table for the terminal."""
+
+    def plot(self, tree: "xr.DataTree", /) -> "dict[str, Figure]":
+        """Return the figures by name."""
+
+
+def shown_by(dims: Container[Hashable], two_modes: Shown, by_task: Shown) -> Shown:
+    """Return what shows a result: of two modes, or of tasks, by the dims that it has."""
+    return by_task if "task" in dims else two_modes
+
+
+class Analysis(Shown, Protocol):
     """What the module of an analysis has.
 
     It may have more: ``remarks(tree)``, what is to be known beside the answer, see `remarks_of`, and
@@ -30,15 +48,6 @@ class Analysis(Protocol):
     Settings: type["BaseSettings"]
     MEANINGS: Mapping[str, str]
     run: Callable[..., "xr.DataTree"]
-
-    def summary(self, tree: "xr.DataTree", /) -> "pd.DataFrame":
-        """Return the rows of the table."""
-
-    def table(self, tree: "xr.DataTree", /) -> "RenderableType":
-        """Return the summary as a table for the terminal."""
-
-    def plot(self, tree: "xr.DataTree", /) -> "dict[str, Figure]":
-        """Return the figures by name."""
 
     def answer(self, tree: "xr.DataTree", /) -> Sequence[str]:
         """Return the answer in sentences."""

@@ -298,7 +298,7 @@ def _plot_trainings(axes: Axes, tree: xr.DataTree) -> None:
     spread = _spread(tree)
     names = [f"λ = {share:g}" for share in tree["final"]["replay"].to_numpy()]
     for index, (name, look) in enumerate(figures.line_style(names).items()):
-        line = {key: value for key, value in look.items() if key != "marker"}
+        line = figures.line_of(look)
         axes.plot(spread["step"], spread.isel(objective=index), label=name, **line)
     settled = spread["step"].where(spread.max("objective") > 0.05 * spread.max()).max()
     axes.set(xlabel="training step", ylabel="standard deviation of the old weight", xlim=(0, 1.3 * settled))

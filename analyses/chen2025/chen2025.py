@@ -118,10 +118,6 @@ class Settings(BaseSettings):
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Reproduce both published settings, and the bi-modal one without the factor and with reverse KL.
 
-    Args:
-        settings: of the trainings.
-        progress: whether a terminal shows a progress bar.
-
     Returns:
         DataTree with children ``/bimodal`` and ``/unimodal``, each a result of `inference.training.train`.
         Their ``/trajectory`` and ``/final`` also hold ``drop`` and ``gain``; ``/learnt`` holds

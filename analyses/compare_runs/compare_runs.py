@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import xarray as xr
@@ -13,6 +12,7 @@ from analyses.compare_runs import by_task, forward_kl, two_modes
 from analyses.compare_runs.shared import NAMES
 from analyses.core import outputs
 from analyses.core.settings import BaseSettings, each, setting, text
+from analyses.registry import shown_by
 from inference import results
 from inference.comparison.joined import with_forward_kl
 from inference.comparison.runs import (
@@ -98,25 +98,18 @@ def run(settings: Settings, *, out: Path | None = None) -> xr.DataTree:
     return tree
 
 
-def _shown_by(tree: xr.DataTree) -> ModuleType:
-    """Return what shows a comparison: of two modes, or of tasks along a dim."""
-    return by_task if "task" in tree["comparison"].dims else two_modes
-
-
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a run (and task): weight and drift with intervals, and how it compares with the first.
 
     ``X_equivalent``, the probability of practical equivalence, is there where a rope was given, and drift
     where runs were measured from samples; the forward KL where all were measured with answers.
     """
-    frame: pd.DataFrame = _shown_by(tree).summary(tree)
-    return frame
+    return shown_by(tree["comparison"].dims, two_modes, by_task).summary(tree)
 
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal."""
-    shown: RenderableType = _shown_by(tree).table(tree)
-    return shown
+    return shown_by(tree["comparison"].dims, two_modes, by_task).table(tree)
 
 
 def remarks(tree: xr.DataTree) -> list[str]:
@@ -136,5 +129,4 @@ def remarks(tree: xr.DataTree) -> list[str]:
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return ``runs``, weight and drift against the new gap or of every task, and perhaps ``forward_kl``."""
-    drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
-    return drawn | forward_kl.plot(tree)
+    return shown_by(tree["comparison"].dims, two_modes, by_task).plot(tree) | forward_kl.plot(tree)

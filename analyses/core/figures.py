@@ -146,6 +146,11 @@ def line_style(names: Sequence[str]) -> Styles:
     }
 
 
+def line_of(look: Look) -> Look:
+    """Return a look without its marker."""
+    return {key: value for key, value in look.items() if key != "marker"}
+
+
 def ordered_colours(count: int) -> list[ColorType]:
     """Return colours for values in order, from dark to light, none of them too light for white paper."""
     return [matplotlib.colormaps["viridis"](0.88 * i / max(1, count - 1)) for i in range(count)]
@@ -156,7 +161,7 @@ def bands(axes: Axes, values: xr.DataArray, styles: Styles) -> None:
     limits = interval(values)
     mean = values.mean(["chain", "draw"], skipna=True)
     for name in values["objective"].to_numpy():
-        look = {key: value for key, value in styles[name].items() if key != "marker"}
+        look = line_of(styles[name])
         low, high = (limits.sel(objective=name, ci_bound=bound) for bound in ("lower", "upper"))
         axes.fill_between(values["step"], low, high, color=look["color"], alpha=0.25, linewidth=0)
         axes.plot(values["step"], mean.sel(objective=name), label=name, linewidth=1.8, **look)

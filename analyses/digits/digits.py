@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,23 @@ from tqdm.auto import tqdm
 
 from analyses.digits import data, evals_report, judges, report
 from analyses.digits.evals_layout import evals_groups
-from analyses.digits.evaluation import BASE, NEW_TASKS, Evaluation, evaluation, now, write_log
+from analyses.digits.evaluation import (
+    BASE,
+    NEW_TASKS,
+    Evaluation,
+    evaluation,
+    measured_images,
+    now,
+    write_log,
+)
 from analyses.digits.evaluation import measured as measured_answers
 from analyses.digits.layout import assembled, checkpoint_name, image_sets
 from analyses.digits.objectives import Choice, DigitsTask, choices
 from analyses.digits.settings import Settings
 from analyses.digits.store import Store
-from analyses.digits.trained import checkpoint_at, post_trained, pretrained
+from analyses.digits.trained import KeyOf, checkpoint_at, post_trained, pretrained
 from analyses.digits.transformer import Transformer
-from inference import measure, results
+from inference import results
 from inference.progress import hidden
 from inference.storage import files
 
@@ -65,7 +73,7 @@ def remarks(tree: xr.DataTree) -> list[str]:
     return [words for words in (report.words(tree), evals_report.words(tree)) if words]
 
 
-def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
+def _run(settings: Settings, store: Store, bar: tqdm) -> xr.DataTree:
     key = jax.random.key(settings.seed)
     of = partial(jax.random.fold_in, key)
     digits = data.load(settings.num_levels, settings.seed)
@@ -91,20 +99,21 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
     for seed in range(settings.num_seeds):
         bar.set_description(f"measuring network {seed + 1} of {settings.num_seeds}")
         images = image_sets(arrays, settings.steps, seed)
-        measured = partial(
-            _measured, images, old, new, embed, settings.seed, store.parts / f"measuring-{seed}"
-        )
-        trees.append(store.tree(f"measured-{seed}", measured))
+        embedded = {name: embed(each) for name, each in images.items()}
+        measuring = partial(measured_images, embedded, settings.seed, store.parts / f"measuring-{seed}")
+        # Each task's digits vary in their own way, and a network's unsure digits lie between the tasks: all
+        # features tell what one axis alone does not.
+        measuring = partial(measuring, embed(old), embed(new), covariance="unequal")
+        trees.append(store.tree(f"measured-{seed}", measuring))
         counts.append({name: panel.count(each) for name, each in images.items()})
     asked = evaluation(digits, settings.num_levels, settings.num_items, of(_GRADER))
     checkpoints = _Checkpoints(settings, networks, arrays)
     evaluated = _evaluated(checkpoints, store, asked, of, bar)
     right = _brute_force(checkpoints, store, asked, of, bar) if settings.truth else None
     found = assembled(settings, chosen, arrays, trees, counts, digits)
-    groups = evals_groups(evaluated, right, asked)
-    return xr.DataTree.from_dict(
-        found.to_dict() | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    for name, group in evals_groups(evaluated, right, asked).items():
+        found[name] = xr.DataTree(results.describe(group))
+    return found
 
 
 def _choices(settings: Settings) -> dict[str, Choice]:
@@ -120,7 +129,13 @@ def _task(
 
 
 def _trained(
-    settings: Settings, choice: Choice, start: DigitsTask, targets: DigitsTask, of: Any, index: int, bar: Any
+    settings: Settings,
+    choice: Choice,
+    start: DigitsTask,
+    targets: DigitsTask,
+    of: KeyOf,
+    index: int,
+    bar: tqdm,
 ) -> dict[str, np.ndarray]:
     def sample_key(place: int) -> PRNGKeyArray:
         # The start is the same for all objectives, and so are its images.
@@ -151,7 +166,7 @@ class _Checkpoints(NamedTuple):
 
 
 def _evaluated(
-    checkpoints: _Checkpoints, store: Store, asked: Evaluation, of: Any, bar: Any
+    checkpoints: _Checkpoints, store: Store, asked: Evaluation, of: KeyOf, bar: tqdm
 ) -> list[xr.DataTree]:
     """Let every checkpoint answer, write the logs, and return what is measured of each network's."""
     settings, arrays = checkpoints.settings, checkpoints.arrays
@@ -191,7 +206,7 @@ def _evaluated(
 
 
 def _brute_force(
-    checkpoints: _Checkpoints, store: Store, asked: Evaluation, of: Any, bar: Any
+    checkpoints: _Checkpoints, store: Store, asked: Evaluation, of: KeyOf, bar: tqdm
 ) -> xr.DataArray:
     """Return of very many completions of each item those that are right, at the start and at the end."""
     settings, arrays, steps = checkpoints.settings, checkpoints.arrays, checkpoints.settings.steps
@@ -224,26 +239,4 @@ def _brute_force(
             "checkpoint": [steps[place] for place in places],
         },
         ("objective", "seed", "checkpoint", "batch", "item"),
-    )
-
-
-def _measured(
-    images: dict[str, np.ndarray],
-    old: np.ndarray,
-    new: np.ndarray,
-    embed: judges.Embedding,
-    seed: int,
-    folder: Path,
-) -> xr.DataTree:
-    return measure(
-        {name: embed(each) for name, each in images.items()},
-        embed(old),
-        embed(new),
-        seed=seed,
-        keep=folder,
-        progress=False,
-        method="laplace",
-        # Each task's digits vary in their own way, and a network's unsure digits lie between the tasks: all
-        # features tell what one axis alone does not.
-        covariance="unequal",
     )

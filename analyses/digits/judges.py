@@ -66,6 +66,10 @@ class Perceptron(eqx.Module):
         return jax.nn.log_softmax(jax.vmap(lambda x: self.out(jax.nn.relu(self.hidden(x))))(grey))
 
 
+# A perceptron and the state of its optimizer.
+type _Learning = tuple[Perceptron, optax.OptState]
+
+
 @jax.jit
 def _trained(perceptron: Perceptron, pixels: Array, digits: Array, key: PRNGKeyArray) -> Perceptron:
     grey, optimizer = pixels / (perceptron.num_levels - 1), optax.adam(_RATE)
@@ -73,7 +77,9 @@ def _trained(perceptron: Perceptron, pixels: Array, digits: Array, key: PRNGKeyA
     def loss(perceptron: Perceptron, seen: Array) -> Array:
         return -jnp.mean(jnp.take_along_axis(perceptron.log_probabilities(seen), digits[:, None], axis=-1))
 
-    def update(carry: tuple[Perceptron, optax.OptState], key: Array) -> tuple[Any, None]:
+    def update(
+        carry: tuple[Perceptron, optax.OptState], key: Array
+    ) -> tuple[tuple[Perceptron, optax.OptState], None]:
         perceptron, state = carry
         seen = grey + _NOISE * jax.random.normal(key, grey.shape)
         change, state = optimizer.update(jax.grad(loss)(perceptron, seen), state)

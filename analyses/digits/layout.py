@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analyses.core import outputs
 from analyses.digits import data
 from analyses.digits.evals_layout import columns, mean_and_interval
 from analyses.digits.judges import Count, Panel, panel_draws
@@ -119,13 +120,9 @@ def assembled(
         "comparison": _compared(posterior, stats, trees),
         "shown": _shown(arrays, axes, digits),
     }
-    attrs = results.provenance(settings.asdict()) | {
-        "kind": "digits",
-        "separation": float(trees[0].attrs["separation"]),
-    }
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attrs)} | {f"/{n}": results.describe(group) for n, group in groups.items()}
-    )
+    tree = outputs.result(settings.asdict(), groups)
+    tree.attrs |= {"kind": "digits", "separation": float(trees[0].attrs["separation"])}
+    return tree
 
 
 def _compared(posterior: xr.Dataset, stats: xr.Dataset, trees: Sequence[xr.DataTree]) -> xr.Dataset:

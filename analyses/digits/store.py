@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from analyses.core.settings import FILE, BaseSettings, write
 from inference import results
@@ -39,7 +39,7 @@ class Store:
         """Return the arrays of a part: those that are kept, or computed now and kept."""
         return kept.arrays((name, self.settings), compute, folder=self.parts, name=name)
 
-    def tree(self, name: str, compute: Callable[[], Any]) -> Any:
+    def tree(self, name: str, compute: Callable[[], xr.DataTree]) -> xr.DataTree:
         """Return the DataTree of a part: the one that is kept, or computed now and kept."""
         path = kept.place(self.parts, (name, self.settings), ".nc", name)
         if not path.exists():

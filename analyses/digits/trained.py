@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
+from tqdm.auto import tqdm
 
 from analyses.digits import data, training
 from analyses.digits.objectives import NetworkTask, network_of, params_of, pretraining
@@ -16,6 +16,9 @@ from analyses.digits.settings import NetworkSettings
 from analyses.digits.store import Store
 from analyses.digits.transformer import Transformer
 from mixture_models.objectives import Objective
+
+#: Random numbers of each part of a run, by its number.
+type KeyOf = Callable[[int], PRNGKeyArray]
 
 # Steps of pre-training between two looks at its bar.
 _SHOWN = 20
@@ -26,7 +29,7 @@ def pretrained(
     store: Store,
     task_of: Callable[[Transformer], NetworkTask],
     keys: tuple[PRNGKeyArray, PRNGKeyArray],
-    bar: Any,
+    bar: tqdm,
 ) -> Transformer:
     """Return the networks that post-training begins with, trained now or kept.
 
@@ -70,7 +73,7 @@ def post_trained(
     settings: NetworkSettings,
     key: PRNGKeyArray,
     sample_key: Callable[[int], PRNGKeyArray],
-    bar: Any,
+    bar: tqdm,
 ) -> dict[str, np.ndarray]:
     """Return the checkpoints of a post-training: params by ``param.NAME``, ``loss`` and ``samples``.
 
@@ -107,7 +110,7 @@ def checkpoint_at(arrays: Mapping[str, np.ndarray], place: int, like: Transforme
     return network_of(params, like)
 
 
-def _told(checkpoints: Iterator[training.Checkpoint], bar: Any) -> Iterator[training.Checkpoint]:
+def _told(checkpoints: Iterator[training.Checkpoint], bar: tqdm) -> Iterator[training.Checkpoint]:
     """Pass checkpoints on, and tell the bar of the steps to each once it is dealt with."""
     before = 0
     for checkpoint in checkpoints:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,9 +11,9 @@ from jaxtyping import PRNGKeyArray
 from tqdm.auto import tqdm
 
 from analyses.digits import data, judges
-from analyses.digits.evaluation import BASE, Evaluation, evaluation, measured, now, write_log
+from analyses.digits.evaluation import BASE, Evaluation, evaluation, measured, measured_images, now, write_log
 from analyses.digits.store import Store
-from analyses.digits.trained import checkpoint_at, post_trained, pretrained
+from analyses.digits.trained import KeyOf, checkpoint_at, post_trained, pretrained
 from analyses.digits.transformer import Transformer
 from analyses.digits_sequence import prediction
 from analyses.digits_sequence.layout import (
@@ -28,7 +27,7 @@ from analyses.digits_sequence.layout import (
 from analyses.digits_sequence.objectives import DEMONSTRATED, DEMONSTRATES, NAMES, of_networks
 from analyses.digits_sequence.settings import Settings
 from analyses.digits_sequence.tasks import GroupsTask
-from inference import measure
+from inference.progress import hidden
 from inference.storage import files
 
 # What the random numbers of each part are folded with.
@@ -56,11 +55,11 @@ def run(settings: Settings, *, out: Path, progress: bool = True) -> xr.DataTree:
         InputError: a folder of other settings, before anything is computed.
     """
     store = Store(out, settings)
-    with jax.enable_x64(False), tqdm(disable=None if progress else True, unit="step") as bar:
+    with jax.enable_x64(False), tqdm(disable=hidden(progress), unit="step") as bar:
         return _run(settings, store, bar)
 
 
-def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
+def _run(settings: Settings, store: Store, bar: tqdm) -> xr.DataTree:
     of = partial(jax.random.fold_in, jax.random.key(settings.seed))
     groups, shown = settings.groups, [digit for own in settings.groups.values() for digit in own]
     digits = data.Digits(*(part.of(shown) for part in data.load(settings.num_levels, settings.seed)))
@@ -80,7 +79,7 @@ def _run(settings: Settings, store: Store, bar: Any) -> xr.DataTree:
         bar.set_description(f"measuring network {seed + 1} of {settings.num_seeds}")
         images = images_of(settings, arrays, seed)
         ends = {name: features.embed(images[name]) for name in ends_of(settings)}
-        measuring = partial(_measured, ends, settings.seed, store.parts / f"measuring-{seed}")
+        measuring = partial(measured_images, ends, settings.seed, store.parts / f"measuring-{seed}")
         at_once.append(store.tree(f"at-once-{seed}", partial(measuring, features.tasks)))
         each.append([])
         for task in groups:
@@ -112,7 +111,7 @@ class _Features:
         return self.embed(self._digits.of(digits).pixels)
 
 
-def _trained(settings: Settings, store: Store, start: GroupsTask, of: Any, bar: Any) -> Arrays:
+def _trained(settings: Settings, store: Store, start: GroupsTask, of: KeyOf, bar: tqdm) -> Arrays:
     """Return the checkpoints of every objective and stage, each stage begun where the one before it ended."""
     arrays: dict[str, list[dict[str, np.ndarray]]] = {}
     for index, name in enumerate(NAMES):
@@ -154,16 +153,14 @@ def images_of(settings: Settings, arrays: Arrays, seed: int) -> dict[str, np.nda
     return found
 
 
-def _measured(
-    samples: Mapping[str, np.ndarray], seed: int, keep: Path, *references: Any, covariance: str = "auto"
-) -> xr.DataTree:
-    return measure(
-        samples, *references, seed=seed, keep=keep, progress=False, method="laplace", covariance=covariance
-    )
-
-
 def _evaluated(
-    settings: Settings, store: Store, asked: Evaluation, start: Transformer, arrays: Arrays, of: Any, bar: Any
+    settings: Settings,
+    store: Store,
+    asked: Evaluation,
+    start: Transformer,
+    arrays: Arrays,
+    of: KeyOf,
+    bar: tqdm,
 ) -> list[list[dict[str, xr.DataTree]]]:
     """Let the start and the end of every stage answer, and return what each stage has lost since it began.
 
@@ -214,7 +211,7 @@ def _logs(folder: Path, seed: int, checkpoint: str) -> Path:
 
 
 def _courses(
-    settings: Settings, store: Store, features: _Features, counted: np.ndarray, bar: Any
+    settings: Settings, store: Store, features: _Features, counted: np.ndarray, bar: tqdm
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return the mixture's course under every objective; ``counted`` as `counted_draws` returns it."""
     mean = counted.mean(axis=(1, 3))

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from analyses.core import outputs
 from analyses.digits.judges import Count, panel_draws
 from analyses.digits_sequence.objectives import NAMES
 from analyses.digits_sequence.settings import Settings
@@ -196,10 +197,9 @@ def assembled(
             xr.Variable("network", np.arange(settings.num_seeds)),
         ),
     }
-    attrs = results.provenance(settings.asdict()) | {"kind": "digits in a sequence"}
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attrs)} | {f"/{n}": results.describe(group) for n, group in groups.items()}
-    )
+    tree = outputs.result(settings.asdict(), groups)
+    tree.attrs["kind"] = "digits in a sequence"
+    return tree
 
 
 def _log_change(settings: Settings, weight: xr.DataArray) -> xr.DataArray:

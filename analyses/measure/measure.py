@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ from rich.console import RenderableType
 from analyses.core import examples_shown, tables
 from analyses.core.settings import BaseSettings, setting, text, texts
 from analyses.measure import by_task, samples_shown, two_modes
+from analyses.registry import shown_by
 from inference.measurement.checkpoints import COVARIANCES, METHODS, TAILS, measure
 from inference.measurement.examples import examples
 from inference.measurement.generations.files import is_of_texts
@@ -192,21 +192,14 @@ def _references(settings: Settings) -> dict[str, Path]:
     return {name: path_of("reference", file) for name, _, file in pairs}
 
 
-def _shown_by(tree: xr.DataTree) -> ModuleType:
-    """Return what shows a measurement: of two modes, or of tasks along a dim."""
-    return by_task if "task" in tree["posterior"].dims else two_modes
-
-
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a checkpoint (and task): means, intervals, resolutions and the verdict in words."""
-    frame: pd.DataFrame = _shown_by(tree).summary(tree)
-    return frame
+    return shown_by(tree["posterior"].dims, two_modes, by_task).summary(tree)
 
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal, and examples of the last checkpoint."""
-    shown: RenderableType = _shown_by(tree).table(tree)
-    return shown
+    return shown_by(tree["posterior"].dims, two_modes, by_task).table(tree)
 
 
 def remarks(tree: xr.DataTree) -> list[str]:
@@ -216,8 +209,7 @@ def remarks(tree: xr.DataTree) -> list[str]:
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return the figures ``old_weight`` (or ``weight``), ``drift`` and ``samples``."""
-    drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
-    return drawn
+    return shown_by(tree["posterior"].dims, two_modes, by_task).plot(tree)
 
 
 def extras(tree: xr.DataTree) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from rich.console import RenderableType
 from analyses.core import tables
 from analyses.core.settings import BaseSettings, each, setting, text, texts
 from analyses.measure_scores import by_task, forward_kl, two_modes
+from analyses.registry import shown_by
 from inference.measurement.scores.answers import SAMPLED_FROM
 from inference.measurement.scores.files import COLUMNS, read_answers, read_scores
 from inference.measurement.scores.measure_scores import measure_scores, prior_shapes
@@ -155,21 +155,14 @@ def _answers(settings: Settings) -> dict[str, Any]:
     return {**numbers, "prompts": prompts, "sampled_from": settings.sampled_from}
 
 
-def _shown_by(tree: xr.DataTree) -> ModuleType:
-    """Return what shows a measurement: of two modes, or of tasks along a dim."""
-    return by_task if "task" in tree["posterior"].dims else two_modes
-
-
 def summary(tree: xr.DataTree) -> pd.DataFrame:
     """Return one row a checkpoint (and task): mean, sd and interval of the weight, and the verdict."""
-    frame: pd.DataFrame = _shown_by(tree).summary(tree)
-    return frame
+    return shown_by(tree["posterior"].dims, two_modes, by_task).summary(tree)
 
 
 def table(tree: xr.DataTree) -> RenderableType:
     """Return the summary as a table for the terminal, a checkpoint (and task) a row."""
-    shown: RenderableType = _shown_by(tree).table(tree)
-    return shown
+    return shown_by(tree["posterior"].dims, two_modes, by_task).table(tree)
 
 
 def remarks(tree: xr.DataTree) -> list[str]:
@@ -182,5 +175,4 @@ def remarks(tree: xr.DataTree) -> list[str]:
 
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return ``old_weight`` and ``density``, or of tasks ``weight``, and ``forward_kl`` if measured."""
-    drawn: dict[str, Figure] = _shown_by(tree).plot(tree)
-    return drawn | forward_kl.plot(tree)
+    return shown_by(tree["posterior"].dims, two_modes, by_task).plot(tree) | forward_kl.plot(tree)

@@ -39,10 +39,6 @@ _SHOWN = 3
 def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     """Map the three methods exactly, by theory and, at some points, by trainings.
 
-    Args:
-        settings: of the maps and the trainings.
-        progress: whether a terminal shows a progress bar.
-
     Returns:
         DataTree with a group a map, ``/sdft`` over (ema, anchor), ``/demonstrations`` over
         (demonstrated_drift, demonstrated_weight), ``/ttt_discover`` over (eta, kl_weight) and ``/oapl`` over

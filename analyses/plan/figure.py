@@ -24,7 +24,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     with figures.style():
         figure, (first, *others) = figures.panels(1 + len(turned), (3.2, 3.2), margin=(0.0, 1.2))
         for name, look in styles.items():
-            line = {key: value for key, value in look.items() if key != "marker"}
+            line = figures.line_of(look)
             first.plot(path["time"], path["retention"].sel(objective=name), label=name, **line)
             first.plot(path["time"], path["old_weight"].sel(objective=name), **line | _WEIGHT)
         first.axhline(wanted * start, color="0.3", linestyle=":")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import CubicSpline
@@ -91,9 +91,9 @@ def row_of(
     return _predict(prediction, path, setting, size, wanted, corners)
 
 
-def _nothing(setting: Setting, answer: str) -> tuple[dict[str, Any], list[np.ndarray], list[np.ndarray]]:
+def _nothing(setting: Setting, answer: str) -> tuple[dict[str, object], list[np.ndarray], list[np.ndarray]]:
     """Return the row of an objective without a prediction."""
-    row = dict.fromkeys(_NUMBERS, np.nan) | {"knob": "", "answer": answer}
+    row: dict[str, object] = dict.fromkeys(_NUMBERS, np.nan) | {"knob": "", "answer": answer}
     return row, [np.full_like(times_of(setting), np.nan) for _ in SHOWN], [np.full(NUM_CURVE, np.nan)] * 3
 
 

@@ -79,7 +79,7 @@ def over_stages(
             chosen = {"objective": name, "task": task}
             low, high = (limits.sel(chosen | {"ci_bound": bound}) for bound in ("lower", "upper"))
             axes.fill_between(step, low, high, color=look["color"], alpha=0.25, linewidth=0)
-            line = {key: value for key, value in look.items() if key != "marker"}
+            line = figures.line_of(look)
             axes.plot(step, mean.sel(chosen), label=figures.entry(task), linewidth=1.5, **line)
             exact = _exact(tree, "population", of_flow, chosen)
             if exact is not None:

@@ -7,7 +7,7 @@ import xarray as xr
 from rich.console import RenderableType
 from tqdm.auto import tqdm
 
-from analyses.core import tables
+from analyses.core import outputs, tables
 from analyses.sequence.settings import Settings
 from inference import results
 from inference.exact.population import has_exact
@@ -81,13 +81,10 @@ def run(settings: Settings, *, progress: bool = True) -> xr.DataTree:
     if "population" in groups:
         steps = groups["population"]["time"] / settings.learning_rate
         groups["population"] = groups["population"].assign_coords(step=steps)
-    attributes = results.provenance(settings.asdict())
+    tree = outputs.result(settings.asdict(), groups)
     if reasons:
-        attributes["no_exact_side"] = "; ".join(reasons)
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attributes)}
-        | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+        tree.attrs["no_exact_side"] = "; ".join(reasons)
+    return tree
 
 
 def _no_flow(stages: Sequence[Stage], start: Mixture) -> str | None:
