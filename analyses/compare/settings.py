@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mixture_models
-from analyses.core.settings import BaseSettings, seed_setting, setting, texts
+from analyses.core.settings import BaseSettings, objectives_setting, seed_setting, setting
 from mixture_models.validation import InputError, flag, integer, number, one_of, open_interval, positive
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 MOST_COORDINATES = 1000
 
 _MEANS_AT_ONCE = 8
-
-
-def _by_default() -> tuple[str, ...]:
-    return mixture_models.objectives.by_default()
 
 
 def _precision(name: str, value: object) -> str:
@@ -39,13 +35,7 @@ class Settings(BaseSettings):
     each other. Replicate i of every objective sees the same random numbers where they are common.
     """
 
-    objectives: tuple[str, ...] = setting(
-        texts,
-        "Objectives and their arguments, as sft:replay=0.2; others are held against the first.",
-        factory=_by_default,
-        show="every registered one and its variants",
-        argument=True,
-    )
+    objectives: tuple[str, ...] = objectives_setting("sft:replay=0.2; others are held against the first.")
     old_weight: float = setting(open_interval, "Target's mass of the old mode.", 0.5)
     separation: float = setting(positive, "Distance of the target's modes.", 4.0)
     dimension: int = setting(integer, "Dimension of a sample, of any size.", 2)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import tomli_w
 
+import mixture_models
 from inference.storage import files
 from inference.storage.reading import read_toml
 from mixture_models.validation import InputError, increasing_array, integer
@@ -226,6 +227,17 @@ def separations_setting(
     """Return the setting of the modes' separations, increasing within an interval."""
     words = "Separations of the modes, increasing."
     return setting(increasing(within), words, tuple(map(float, default)), show=show, argument=True)
+
+
+def objectives_setting(example: str) -> tuple[str, ...]:
+    """Return the setting of what is trained, by default all that is registered."""
+    return setting(
+        texts,
+        f"Objectives and their arguments, as {example}",
+        factory=lambda: mixture_models.objectives.by_default(),
+        show="every registered one and its variants",
+        argument=True,
+    )
 
 
 def workers_setting() -> int | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import mixture_models
-from analyses.core.settings import BaseSettings, each, seed_setting, setting, texts
+from analyses.core.settings import BaseSettings, each, objectives_setting, seed_setting, setting, texts
 from mixture_models.validation import InputError, integer, not_negative, one_of, open_interval, positive
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 PLACES = ("line", "simplex")
 
 
-def _by_default() -> tuple[str, ...]:
-    return mixture_models.objectives.by_default()
-
-
-def _placed(name: str, value: object) -> str:
-    return one_of(name, value, PLACES)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SequenceSettings(BaseSettings):
     """The tasks of a sequence, and how each of its stages is trained.
@@ -36,12 +28,8 @@ class SequenceSettings(BaseSettings):
     old means are right, and each new mean is off toward the first old task.
     """
 
-    objectives: tuple[str, ...] = setting(
-        texts,
-        "Objectives and their arguments, as sft:replay=0.2: the share of all replayed tasks together.",
-        factory=_by_default,
-        show="every registered one and its variants",
-        argument=True,
+    objectives: tuple[str, ...] = objectives_setting(
+        "sft:replay=0.2: the share of all replayed tasks together."
     )
     old_tasks: tuple[str, ...] = setting(
         texts, "Names of the tasks that are known at the start.", ("chat", "facts", "safety")
@@ -55,7 +43,9 @@ class SequenceSettings(BaseSettings):
         (),
         show="equal ones",
     )
-    places: str = setting(_placed, "Where the modes lie: on a line or on a regular simplex.", "line")
+    places: str = setting(
+        partial(one_of, known=PLACES), "Where the modes lie: on a line or on a regular simplex.", "line"
+    )
     separation: float = setting(positive, "Distance of neighbouring modes [Mahalanobis].", 4.0)
     start_new_weight: float = setting(open_interval, "Weight of each new task at the start.", 0.05)
     start_new_gap: float = setting(
