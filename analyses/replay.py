@@ -263,13 +263,10 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 
 def _plot_optimum(axes: Axes, predicted: xr.Dataset, ends: xr.DataArray) -> None:
     axes.plot(predicted["replay"], predicted["optimum"], "k:", label="forward KL, theory: β = λ")
-    for means, marker, size in (("held", "o", 9), ("free", "x", 6)):
-        words = {"held": "flow's end, means held right", "free": "flow's end, free means that start off"}[
-            means
-        ]
-        axes.plot(
-            ends["replay"], ends.sel(means=means), marker, fillstyle="none", markersize=size, label=words
-        )
+    looks = {"held": ("o", 9, "means held right"), "free": ("x", 6, "free means that start off")}
+    for means, (marker, size, words) in looks.items():
+        style: figures.Look = {"fillstyle": "none", "markersize": size, "label": f"flow's end, {words}"}
+        axes.plot(ends["replay"], ends.sel(means=means), marker, **style)
     axes.set_ylabel("old weight at the end")
     axes.set_title("Forward KL: replay moves the optimum to its share")
     axes.legend()

@@ -6,7 +6,6 @@ both published settings run as they were, then without that factor, then with th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import optax
 import pandas as pd
@@ -30,7 +29,7 @@ from mixture_models.objectives.published import (
     PublishedTwoModeLearner,
     clip_to_bounds,
 )
-from mixture_models.types import Scalar
+from mixture_models.types import Program, Scalar
 from mixture_models.validation import integer
 
 results.register(
@@ -71,7 +70,7 @@ class Run:
         return f"{self.method}, rate {self.learning_rate:g}{factor}"
 
     def train(
-        self, learner: Any, num_steps: int, num_replicates: int, seed: int, progress: bool
+        self, learner: Program, num_steps: int, num_replicates: int, seed: int, progress: bool
     ) -> xr.DataTree:
         """Train the replicates by clipped plain gradient steps on the published coordinates."""
         model, description, divergence = _METHODS[self.method]
@@ -248,7 +247,7 @@ def _chain(learning_rate: Scalar, factor: Scalar) -> optax.GradientTransformatio
     return optax.chain(optax.sgd(learning_rate), scale_by_name(slowed), clip_to_bounds())
 
 
-def _labelled(data: xr.Dataset, **labels: Any) -> xr.Dataset:
+def _labelled(data: xr.Dataset, **labels: object) -> xr.Dataset:
     """Give the objective of a training its method, rate and factor as coordinates."""
     if "objective" not in data.sizes:
         return data

@@ -92,24 +92,13 @@ def _lens(tree: xr.DataTree) -> Figure:
         x, y = values["new_gap"].mean(dims), values["old_weight"].mean(dims)
         frontier.plot(x, y, label=objective, markersize=4, linewidth=1.2, **look)
         row = frame.loc[objective]
-        frontier.errorbar(
-            x[-1],
-            y[-1],
-            xerr=[[x[-1] - row["new_gap_lower"]], [row["new_gap_upper"] - x[-1]]],
-            yerr=[[y[-1] - row["old_weight_lower"]], [row["old_weight_upper"] - y[-1]]],
-            color=look["color"],
-            alpha=0.5,
+        beside, above = (
+            [[row[name] - row[f"{name}_lower"]], [row[f"{name}_upper"] - row[name]]]
+            for name in ("new_gap", "old_weight")
         )
-        lens.errorbar(
-            row["predicted"],
-            row["old_weight"],
-            yerr=[
-                [row["old_weight"] - row["old_weight_lower"]],
-                [row["old_weight_upper"] - row["old_weight"]],
-            ],
-            color=look["color"],
-            marker=look["marker"],
-        )
+        frontier.errorbar(x[-1], y[-1], above, beside, color=look["color"], alpha=0.5)
+        style = {name: look[name] for name in ("color", "marker")}
+        lens.errorbar(row["predicted"], row["old_weight"], above, **style)
     frontier.invert_xaxis()
     frontier.set(xlabel="new gap [Mahalanobis]\nlearnt →", ylabel="old weight", ylim=(0.0, 1.0))
     frontier.set_title("Retention against learning (interval: last checkpoint)", fontsize=9)

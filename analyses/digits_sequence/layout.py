@@ -123,6 +123,7 @@ def assembled(
     taught = ["", *settings.taught]
     stage_axes = {"stage": np.arange(num_stages + 1), "stage_task": ("stage", taught)}
     own_stage = own_stages(tasks, settings.taught)
+    networks = xr.Variable("network", np.arange(settings.num_seeds))
 
     def pooled(values: np.ndarray) -> np.ndarray:
         """Return (objective, network, step, draw, task) as (objective, chain, draw, step, task)."""
@@ -171,10 +172,7 @@ def assembled(
         "constant_data": xr.Dataset({"own_stage": own_stage}),
         "population": xr.Dataset({"task_retention": predicted}),
         "population_stages": xr.Dataset(
-            {
-                "task_retention": predicted_ends,
-                "task_performance": retained(predicted_ends, wanted),
-            }
+            {"task_retention": predicted_ends, "task_performance": retained(predicted_ends, wanted)}
         ),
         "order": xr.Dataset(
             {
@@ -190,12 +188,9 @@ def assembled(
                 _agreement(difference.isel(draw=difference["network"].to_numpy() == seed))
                 for seed in range(settings.num_seeds)
             ],
-            xr.Variable("network", np.arange(settings.num_seeds)),
+            networks,
         ),
-        "sample_stats": xr.concat(
-            [_checked(settings, tree) for tree in at_once],
-            xr.Variable("network", np.arange(settings.num_seeds)),
-        ),
+        "sample_stats": xr.concat([_checked(settings, tree) for tree in at_once], networks),
     }
     tree = outputs.result(settings.asdict(), groups)
     tree.attrs["kind"] = "digits in a sequence"

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,7 +41,9 @@ _MOST_PANELS = 12
 _MOST_REMARKS = 12
 
 
-def logs_of(paths: Sequence[str], runs: Iterable[str], base: str = "base") -> Any:
+def logs_of(
+    paths: Sequence[str], runs: Iterable[str], base: str = "base"
+) -> dict[str, list[str]] | list[str]:
     """Return the logs that a command names: those of the base, and ``NAME=PATH`` of each run.
 
     Raises:
