@@ -277,34 +277,3 @@ class CheckpointLaw(Distribution):
         """Return log q(y), up to no constant."""
         result: Array = row_log_likelihood(self.anchors, self.unknowns, Squares.of_rows(self.anchors, value))
         return result
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*n d"]:
-        """Draw samples, each of its own component."""
-        keys = jax.random.split(key, 6)
-        d = self.event_shape[0]
-        z = jax.random.normal(keys[0], (*sample_shape, d))
-        radius = jnp.ones((*sample_shape, 1))
-        if self.anchors.tail_dof is not None:
-            chi2 = 2.0 * jax.random.gamma(keys[1], 0.5 * self.anchors.tail_dof, sample_shape)
-            radius = jnp.sqrt(self.anchors.tail_dof / chi2)[..., None]
-        modes = []
-        for mode, mean in enumerate((self.unknowns.old_mean, self.unknowns.new_mean)):
-            kappa, tilt, b = precision_columns(self.anchors, self.unknowns, mode)
-            # x = A⁻ᵀ z: the coordinates across the axis first, then the axis given them.
-            beside = jax.scipy.linalg.solve_triangular(
-                b.T, (radius * z[..., 1:]).reshape(z.size // d, d - 1).T, lower=False
-            ).T.reshape(*sample_shape, d - 1)
-            s = (radius * z[..., :1])[..., 0]
-            if self.anchors.shape is not None:
-                shape = jax.tree.map(lambda a, mode=mode: a[mode], self.anchors.shape)
-                picked = jax.random.categorical(keys[4 + mode], shape.log_weight, shape=sample_shape)
-                s = jnp.asarray(shape.location)[picked] + jnp.asarray(shape.scale)[picked] * z[..., 0]
-            along = (s - beside @ tilt) / kappa
-            modes.append(mean + jnp.concatenate([along[..., None], beside], axis=-1))
-        old = jax.random.bernoulli(keys[2], jax.nn.sigmoid(self.unknowns.old_logit), sample_shape)
-        y = jnp.where(old[..., None], modes[0], modes[1])
-        if self.unknowns.neither is not None:
-            third = self.unknowns.neither
-            picked = jax.random.bernoulli(keys[3], jax.nn.sigmoid(third.logit), sample_shape)
-            y = jnp.where(picked[..., None], third.mean + jnp.exp(third.log_scale) * z, y)
-        return y

@@ -1,8 +1,7 @@
 """The same posterior by NUTS: a chain for each draw of the anchors, started by the fast path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import arviz as az
 import jax
@@ -123,72 +122,74 @@ def sample(
     count = len(start.scales)
     place = np.arange(count), rng.integers(start.scales.shape[1], size=count)
     moved = (start.scales[place][:, :, 0] > 0.0).astype(float)
+    seen = ["old_share", "old_mean", "new_mean"]
+    seen += [] if start.unknowns.prompts is None else Effects._fields
     at = _site_values(
         jax.tree.map(lambda a: np.asarray(a)[place], start.unknowns), start.scales[place], prior
     )
-    keys = jax.random.split(jax.random.key(rng.integers(2**63)), count)
-    sites, diverging = _chains(anchors, prior, rows, jnp.asarray(moved), at, keys, neither=neither, num=num)
-    sites = {name: np.asarray(array) for name, array in sites.items()}
+    given = (anchors, prior, rows, jnp.asarray(moved))
+    sites, found = run_chains(model, given, at, seen, neither=neither, num=num, rng=rng)
     third = None
     if neither:
         third = Neither(
             special.logit(sites["neither_share"]), sites["neither_mean"], sites["neither_log_scale"]
         )
     tilt = sites.get("tilt", np.zeros((count, num, *start.unknowns.tilt.shape[2:])))
-    seen = ["old_share", "old_mean", "new_mean"]
     prompts = None
     if start.unknowns.prompts is not None:
         prompts = Effects(sites["spread_score"], sites["shift_score"])
-        seen += ["spread_score", "shift_score"]
     weight = special.logit(sites["old_share"])
     unknowns = Unknowns(weight, sites["old_mean"], sites["new_mean"], tilt, third, prompts)
     scales = np.stack([np.sqrt(sites["axis_variance"]), sites["across_scale"]], axis=-1)
-    found = diagnostics({name: sites[name] for name in seen})
-    found["divergences"] = float(np.sum(np.asarray(diverging)))
     return Draws(unknowns, scales * moved[:, None, :, None], start.k_hat, start.efficiency), found
 
 
-@partial(jax.jit, static_argnames=("neither", "num"))
-def _chains(
-    anchors: Anchors,
-    prior: Prior,
-    rows: Held,
-    moved: Float[Array, "R 2"],
+def run_chains[Law, Beliefs](
+    program: Callable[..., None],
+    given: tuple[Law, Beliefs, Held, Float[AnyArray, "R K"]],
+    at: dict[str, AnyArray],
+    seen: Sequence[str],
+    *,
+    neither: bool,
+    num: int,
+    rng: np.random.Generator,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Return draws (R, num, ...) of the sites of a NumPyro model, and their diagnostics.
+
+    Args:
+        program: the model.
+        given: its arguments: the modes, the prior, the samples, and which modes have moved; every chain has
+            its own of the first and of the last.
+        at: sites where every chain starts.
+        seen: sites whose chains are diagnosed.
+        neither: whether the model has a component for neither task.
+        num: draws of every chain, after warm-up.
+        rng: for the seed.
+    """
+    keys = jax.random.split(jax.random.key(rng.integers(2**63)), len(given[-1]))
+    drawn, diverging = _chains(program, given, at, keys, neither=neither, num=num)
+    sites = {name: np.asarray(array) for name, array in drawn.items()}
+    found = diagnostics({name: sites[name] for name in seen})
+    return sites, found | {"divergences": float(np.sum(np.asarray(diverging)))}
+
+
+@partial(jax.jit, static_argnames=("program", "neither", "num"))
+def _chains[Given: tuple[object, ...]](
+    program: Callable[..., None],
+    given: Given,
     at: dict[str, AnyArray],
     keys: Array,
     *,
     neither: bool,
     num: int,
 ) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
-    """Return draws (R, num, ...) of the sites of a chain for each draw of the anchors, and what diverged."""
-    given = (anchors, prior, rows, moved)
-    return run_chains(partial(model, neither=neither), given, (0, None, None, 0), at, keys, num=num)
+    """Return draws of the sites of a chain for each draw of the modes, and what diverged."""
+    model_of = partial(program, neither=neither)
 
-
-def run_chains(
-    program: Callable[..., None],
-    given: tuple[Any, ...],
-    axes: tuple[int | None, ...],
-    at: dict[str, AnyArray],
-    keys: Array,
-    *,
-    num: int,
-) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
-    """Return draws (R, num, ...) of the sites of a NumPyro model, and what diverged.
-
-    Args:
-        program: the model.
-        given: its arguments.
-        axes: 0 for an argument of which every chain has its own, None for one that they share.
-        at: sites where every chain starts.
-        keys: one for every chain.
-        num: draws of every chain, after warm-up.
-    """
-
-    def one(given: tuple[Any, ...], at: dict[str, AnyArray], key: Array) -> tuple[dict[str, Array], Array]:
-        init, step = hmc(lambda z: potential_energy(program, given, {}, z), algo="NUTS")
+    def one(given: Given, at: dict[str, AnyArray], key: Array) -> tuple[dict[str, Array], Array]:
+        init, step = hmc(lambda z: potential_energy(model_of, given, {}, z), algo="NUTS")
         state = init(
-            unconstrain_fn(program, given, {}, at),
+            unconstrain_fn(model_of, given, {}, at),
             _WARMUP,
             dense_mass=True,
             max_tree_depth=_MOST_DEPTH,
@@ -201,9 +202,9 @@ def run_chains(
             return state, (state.z, state.diverging)
 
         _, (drawn, diverging) = jax.lax.scan(kept, state, None, num)
-        return jax.vmap(lambda z: constrain_fn(program, given, {}, z))(drawn), diverging
+        return jax.vmap(lambda z: constrain_fn(model_of, given, {}, z))(drawn), diverging
 
-    return jax.vmap(one, in_axes=(axes, 0, 0))(given, at, keys)
+    return jax.vmap(one, in_axes=((0, None, None, 0), 0, 0))(given, at, keys)
 
 
 def diagnostics(sites: dict[str, np.ndarray]) -> dict[str, float]:

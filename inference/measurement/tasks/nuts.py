@@ -1,18 +1,16 @@
 """The same posterior by NUTS: a chain for each draw of the modes, started by the fast path."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import logit
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from scipy import special
 
 from inference.measurement.posterior.law import Rows
-from inference.measurement.posterior.nuts import diagnostics, run_chains
+from inference.measurement.posterior.nuts import run_chains
 from inference.measurement.posterior.prior import (
     NEITHER_LOG_SCALE,
     NEITHER_SHARE,
@@ -94,9 +92,8 @@ def sample(
         share = special.softmax(start.unknowns.logits[place], axis=-1)[:, -1]
         at["neither_share"] = np.clip(share, 1e-9, 1.0 - 1e-9)
         at["neither_mean"], at["neither_log_scale"] = (part[place] for part in start.unknowns.neither)
-    keys = jax.random.split(jax.random.key(rng.integers(2**63)), count)
-    sites, diverging = _chains(modes, prior, rows, jnp.asarray(moved), at, keys, neither=neither, num=num)
-    sites = {name: np.asarray(array) for name, array in sites.items()}
+    given = (modes, prior, rows, jnp.asarray(moved))
+    sites, told = run_chains(model, given, at, ("shares", "means"), neither=neither, num=num, rng=rng)
     unknowns = TaskUnknowns(np.log(np.maximum(sites["shares"], 1e-300)), sites["means"])
     if neither:
         third = TaskNeither(sites["neither_mean"], sites["neither_log_scale"])
@@ -109,23 +106,4 @@ def sample(
         if len(pool):
             beside[..., k] = rng.choice(pool, along.shape[:2])
     found = np.stack([along, beside], axis=-1) * moved[:, None, :, None]
-    told = diagnostics({name: sites[name] for name in ("shares", "means")})
-    told["divergences"] = float(np.sum(np.asarray(diverging)))
     return TaskDraws(unknowns, found, start.k_hat, start.efficiency), told
-
-
-@partial(jax.jit, static_argnames=("neither", "num"))
-def _chains(
-    modes: TaskModes,
-    prior: TaskPrior,
-    rows: Rows,
-    moved: Float[Array, "R K"],
-    at: dict[str, AnyArray],
-    keys: Array,
-    *,
-    neither: bool,
-    num: int,
-) -> tuple[dict[str, Array], Bool[Array, "R num"]]:
-    """Return draws (R, num, ...) of the sites of a chain for each draw of the modes, and what diverged."""
-    given = (modes, prior, rows, moved)
-    return run_chains(partial(model, neither=neither), given, (0, None, None, 0), at, keys, num=num)

@@ -160,28 +160,6 @@ def test_the_priors_derivatives_are_its_differences(neither):
         assert second == pytest.approx(direction @ hessian[0] @ direction, rel=1e-3)
 
 
-@pytest.mark.parametrize(("covariance", "heavy", "neither"), [KINDS[1], KINDS[3], KINDS[5]])
-def test_samples_follow_the_density(covariance, heavy, neither):
-    # Shares of the plane's quadrants around the old mean, of SciPy's samples and ours: 5 standard errors of
-    # 40,000 samples are 0.018.
-    anchors = anchored(covariance, heavy, d=2)
-    unknowns = unknowns_at(anchors, neither=neither)
-    num, rng = 40_000, np.random.default_rng(5)
-    with jax.enable_x64(True):
-        ours = np.asarray(law.CheckpointLaw(anchors, unknowns).sample(jax.random.key(0), (num,)))
-    parts = scipy_components(anchors, unknowns)
-    counts = rng.multinomial(num, [w for w, _ in parts])
-    d = anchors.means.shape[1]
-    theirs = np.concatenate(
-        [q.rvs(size=c, random_state=rng).reshape(c, d) for (_, q), c in zip(parts, counts, strict=True)]
-    )
-    for centre in (unknowns.old_mean, unknowns.new_mean):
-        for direction in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0])[: 4 if d == 2 else 1]:
-            for radius in (0.0, 1.0):
-                shares = [np.mean((y - centre) @ direction[:d] > radius) for y in (ours, theirs)]
-                assert abs(shares[0] - shares[1]) < 5.0 * np.sqrt(0.5 / num)
-
-
 def test_what_is_predicted_is_the_references_moved_and_mixed():
     """Moments of 40,000 predicted samples are those of the references at the fitted places and weight."""
     found = anchoring.anchor(*references(), Kind("axis", False))
