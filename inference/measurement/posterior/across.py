@@ -199,13 +199,13 @@ def summary_of(references: References, estimates: Estimates) -> Gaussian:
     return Gaussian(precision, precision @ (estimates.means[0] - references.means[:, 1:]), noise)
 
 
-def sets_of(anchors: Anchors, unknowns: Unknowns, num: int) -> list[tuple[Anchors, Unknowns]]:
-    """Return the first draws for each of a batch of anchors, unbatched; that of draw r and j at r num + j."""
+def sets_of[Modes, Fitted](modes: Modes, unknowns: Fitted, num: int) -> list[tuple[Modes, Fitted]]:
+    """Return the first draws for each of a batch of modes, unbatched; that of draw r and j at r num + j."""
     return [
         (
-            jax.tree.map(lambda a, r=r: a[r], anchors),
+            jax.tree.map(lambda a, r=r: a[r], modes),
             jax.tree.map(lambda a, r=r, j=j: np.asarray(a)[r, j], unknowns),
         )
-        for r in range(len(anchors.axis_precision))
+        for r in range(len(jax.tree.leaves(modes)[0]))
         for j in range(num)
     ]

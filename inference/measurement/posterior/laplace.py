@@ -8,8 +8,8 @@ largest weights, whose shape k̂ says whether the draws can be trusted (Vehtari 
 Derivation: docs/measurement-model.md.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -78,59 +78,58 @@ def draw(
         num: draws for each draw of the anchors.
         rng: of all that is random.
     """
-    found, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, ATTEMPTS[0], None)
-    for attempt in ATTEMPTS[1:]:
-        if found.k_hat <= MOST_K_HAT:
-            break
-        tried, shares = _draw(anchors, prior, rows, scales, modes, neither, num, rng, attempt, shares)
-        found = min(found, tried, key=lambda draws: draws.k_hat)
-    return found
-
-
-def _draw(
-    anchors: Anchors,
-    prior: Prior,
-    rows: Iterable[Seen],
-    scales_of: ScalePosterior,
-    modes: Modes,
-    neither: bool,
-    num: int,
-    rng: np.random.Generator,
-    attempt: tuple[float, int],
-    shares: Float[np.ndarray, "configuration"] | None,
-) -> tuple[Draws, Float[np.ndarray, "configuration"]]:
     one = unbatched(anchors)
     start = law.start_of(one, 0.0, neither)
-    width, times = attempt
-    count, proposed = len(modes.flat), times * num
-    scales, moved, log_odds = scales_of.propose(count * proposed, rng, shares)
-    scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
-    quadratics = _of_scores(modes.quadratic(anchors), start)
-    parts = [
-        _propose_unknowns(one, Quadratic(*(a[r] for a in quadratics)), scales[r], rng, width)
-        for r in range(count)
-    ]
-    flat, log_q = (np.stack(part) for part in zip(*parts, strict=True))
-    unknowns = restored(start, flat)
-    log_p = log_prior(one, prior, unknowns, mean_factors(anchors, scales))
-    log_likelihood = total(lambda piece: law.log_likelihoods(anchors, unknowns, piece), rows)
-    log_weight = np.asarray(log_likelihood) + np.asarray(log_p) - log_q + log_odds
-    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
-    if not np.isfinite(log_weight).any(axis=1).all():
-        kept = jax.tree.map(lambda a: np.asarray(a)[:, :num], unknowns)
-        return Draws(kept, scales[:, :num], np.inf, 0.0), np.full(len(CONFIGURATIONS), 0.25)
-    shared, shares = _shared_odds(log_weight, moved)
-    log_shares, k_hat = smoothed(shared)
-    weight = special.softmax(log_shares, axis=1)
-    chosen = np.stack([resampled(w, num, rng) for w in weight])
-    taken = np.arange(count)[:, None], chosen
-    draws = Draws(
-        jax.tree.map(lambda a: np.asarray(a)[taken], unknowns),
-        scales[taken],
-        k_hat,
-        float(1.0 / np.sum((weight / count) ** 2) / weight.size),
-    )
-    return draws, shares
+    count, quadratics = len(modes.flat), _of_scores(modes.quadratic(anchors), start)
+
+    def attempt(width: float, times: int, shares: np.ndarray | None) -> tuple[Draws, np.ndarray]:
+        drawn = scales.propose(count * times * num, rng, shares)
+        tau, moved, log_odds = (a.reshape(count, times * num, *a.shape[1:]) for a in drawn)
+        parts = [
+            _propose_unknowns(one, Quadratic(*(a[r] for a in quadratics)), tau[r], rng, width)
+            for r in range(count)
+        ]
+        flat, log_q = (np.stack(part) for part in zip(*parts, strict=True))
+        unknowns = restored(start, flat)
+        log_p = log_prior(one, prior, unknowns, mean_factors(anchors, tau))
+        log_likelihood = total(lambda piece: law.log_likelihoods(anchors, unknowns, piece), rows)
+        log_weight = np.asarray(log_likelihood) + np.asarray(log_p) - log_q + log_odds
+        log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+        if not np.isfinite(log_weight).any(axis=1).all():
+            kept = jax.tree.map(lambda a: np.asarray(a)[:, :num], unknowns)
+            return Draws(kept, tau[:, :num], np.inf, 0.0), np.full(len(CONFIGURATIONS), 0.25)
+        shared, shares = _shared_odds(log_weight, moved)
+        taken, k_hat, efficiency = resampled_rows(shared, num, rng)
+        kept = jax.tree.map(lambda a: np.asarray(a)[taken], unknowns)
+        return Draws(kept, tau[taken], k_hat, efficiency), shares
+
+    return best_attempt(attempt)
+
+
+class Judged(Protocol):
+    """Draws with the Pareto shape of their importance weights."""
+
+    @property
+    def k_hat(self) -> float:
+        """The shape."""
+
+
+def best_attempt[Found: Judged](
+    attempt: Callable[[float, int, np.ndarray | None], tuple[Found, np.ndarray]],
+) -> Found:
+    """Return the draws of the first of `ATTEMPTS` that can be trusted, else those of the least k̂.
+
+    Args:
+        attempt: returns draws, and the chances of what has moved by which the next one proposes, given width,
+            proposals a draw, and the chances by the one before.
+    """
+    found, chances = attempt(*ATTEMPTS[0], None)
+    for width, times in ATTEMPTS[1:]:
+        if found.k_hat <= MOST_K_HAT:
+            break
+        tried, chances = attempt(width, times, chances)
+        found = min(found, tried, key=lambda draws: draws.k_hat)
+    return found
 
 
 def _of_scores(quadratic: Quadratic, start: Unknowns) -> Quadratic:
@@ -186,6 +185,18 @@ def smoothed(log_weight: Float[np.ndarray, "R P"]) -> tuple[Float[np.ndarray, "R
     # It takes what has to be negated, as a log-likelihood has for leave-one-out.
     found, k_hat = array_stats.psislw(log_weight.max() - np.maximum(log_weight, floor).ravel())
     return np.asarray(found).reshape(log_weight.shape), float(k_hat)
+
+
+def resampled_rows(
+    log_weight: Float[np.ndarray, "R P"], num: int, rng: np.random.Generator
+) -> tuple[tuple[np.ndarray, np.ndarray], float, float]:
+    """Return places (r, p) of ``num`` draws a row by smoothed weights, and k̂ and efficiency of these."""
+    log_shares, k_hat = smoothed(log_weight)
+    weight = special.softmax(log_shares, axis=1)
+    count = len(weight)
+    chosen = np.stack([resampled(w, num, rng) for w in weight])
+    efficiency = float(1.0 / np.sum((weight / count) ** 2) / weight.size)
+    return (np.arange(count)[:, None], chosen), k_hat, efficiency
 
 
 def resampled(weight: Float[np.ndarray, "P"], num: int, rng: np.random.Generator) -> np.ndarray:

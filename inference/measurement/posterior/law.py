@@ -198,11 +198,11 @@ def log_densities(anchors: Anchors, settled: Settled, at: list[AnyArray]) -> lis
 def _mode(anchors: Anchors, mode: int, along: AnyArray, across: AnyArray) -> AnyArray:
     """Return the log density of a mode at (s, q): elliptical, or in one dimension of its own shape."""
     if anchors.shape is None:
-        return _radial(anchors.tail_dof, anchors.means.shape[1], along**2 + across)
+        return radial(anchors.tail_dof, anchors.means.shape[1], along**2 + across)
     return log_density(anchors.shape, mode, along)
 
 
-def _radial(tail_dof: AnyArray | None, d: int, squared: AnyArray) -> AnyArray:
+def radial(tail_dof: AnyArray | None, d: int, squared: AnyArray) -> AnyArray:
     """Return the log density of d coordinates at a squared distance, Gaussian or Student-t."""
     if tail_dof is None:
         return -0.5 * (squared + d * _LOG_2PI)

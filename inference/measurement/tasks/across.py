@@ -14,11 +14,10 @@ covariance of its own, and no slope, so that it does not pull the tasks' means.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from inference.measurement.posterior.across import LEAST_MASS, Estimates, draw_means
+from inference.measurement.posterior.across import LEAST_MASS, Estimates, draw_means, sets_of
 from inference.measurement.posterior.law import Rows
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.prior import NEITHER_LOG_SCALE, NEITHER_SPREAD
@@ -77,14 +76,7 @@ def with_beside(
         return draws
     count, each = draws.scales.shape[:2]
     size = min(_SETS if num * (d - q) <= _MANY else 1, each)
-    sets = [
-        (
-            jax.tree.map(lambda a, r=r: a[r], references.draws),
-            jax.tree.map(lambda a, r=r, j=j: a[r, j], draws.unknowns),
-        )
-        for r in range(count)
-        for j in range(size)
-    ]
+    sets = sets_of(references.draws, draws.unknowns, size)
     estimates, third = _estimate(references, sets, rows)
     which = np.arange(count)[:, None] * size + np.arange(each) % size
     prior = references.means[:, q:], references.mean_covariances[:, q:, q:]

@@ -13,7 +13,7 @@ from jax.lax.linalg import triangular_solve
 from jaxtyping import Bool, Float
 from scipy import special
 
-from inference.measurement.posterior.laplace import ATTEMPTS, MOST_K_HAT, cholesky, resampled, smoothed
+from inference.measurement.posterior.laplace import best_attempt, cholesky, resampled_rows
 from inference.measurement.posterior.law import Rows
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.scales import Quadratic
@@ -77,58 +77,34 @@ def draw(
         num: draws for each draw of the modes.
         rng: of all that is random.
     """
-    best, moved = _draw(modes, prior, rows, scales, found, num, rng, ATTEMPTS[0], None)
-    for attempt in ATTEMPTS[1:]:
-        if best.k_hat <= MOST_K_HAT:
-            break
-        tried, moved = _draw(modes, prior, rows, scales, found, num, rng, attempt, moved)
-        best = min(best, tried, key=lambda draws: draws.k_hat)
-    return best
-
-
-def _draw(
-    modes: TaskModes,
-    prior: TaskPrior,
-    rows: Iterable[Rows],
-    scales_of: TaskScales,
-    found: TaskMode,
-    num: int,
-    rng: np.random.Generator,
-    attempt: tuple[float, int],
-    chances: Float[np.ndarray, "K"] | None,
-) -> tuple[TaskDraws, Float[np.ndarray, "K"]]:
-    one = jax.tree.map(lambda a: a[0], modes)
-    width, times = attempt
+    one, count = jax.tree.map(lambda a: a[0], modes), len(modes.means)
     # With more unknowns the same excess of width would spread the weights wider.
-    width = 1.0 + (width - 1.0) * min(1.0, np.sqrt(_UNKNOWNS / found.quadratic.flat.shape[1]))
-    count, proposed = len(modes.means), times * num
-    scales, moved, log_odds = scales_of.propose(count * proposed, rng, chances)
-    scales, moved, log_odds = (a.reshape(count, proposed, *a.shape[1:]) for a in (scales, moved, log_odds))
-    factors = mean_factors(one, scales[..., 0])
-    parts = [
-        _propose(one, Quadratic(*(a[r] for a in found.quadratic)), factors[r], found.base, rng, width)
-        for r in range(count)
-    ]
-    flat, log_q = (np.stack(part) for part in zip(*parts, strict=True))
-    unknowns = restored(flat, found.base, one.means.shape)
-    log_p = log_prior(one, prior, unknowns, factors)
-    log_likelihood = total(lambda piece: law.log_likelihoods(modes, unknowns, piece), rows)
-    log_weight = np.asarray(log_likelihood) + log_p - log_q + log_odds
-    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
-    if not np.isfinite(log_weight).any(axis=1).all():
-        kept = jax.tree.map(lambda part: part[:, :num], unknowns)
-        return TaskDraws(kept, scales[:, :num], np.inf, 0.0), scales_of.moved
-    shared, chances = _shared_odds(log_weight, moved)
-    log_shares, k_hat = smoothed(shared)
-    weight = special.softmax(log_shares, axis=1)
-    taken = np.arange(count)[:, None], np.stack([resampled(w, num, rng) for w in weight])
-    draws = TaskDraws(
-        jax.tree.map(lambda part: part[taken], unknowns),
-        scales[taken],
-        k_hat,
-        float(1.0 / np.sum((weight / count) ** 2) / weight.size),
-    )
-    return draws, chances
+    excess = min(1.0, np.sqrt(_UNKNOWNS / found.quadratic.flat.shape[1]))
+
+    def attempt(width: float, times: int, chances: np.ndarray | None) -> tuple[TaskDraws, np.ndarray]:
+        width = 1.0 + (width - 1.0) * excess
+        drawn = scales.propose(count * times * num, rng, chances)
+        tau, moved, log_odds = (a.reshape(count, times * num, *a.shape[1:]) for a in drawn)
+        factors = mean_factors(one, tau[..., 0])
+        parts = [
+            _propose(one, Quadratic(*(a[r] for a in found.quadratic)), factors[r], found.base, rng, width)
+            for r in range(count)
+        ]
+        flat, log_q = (np.stack(part) for part in zip(*parts, strict=True))
+        unknowns = restored(flat, found.base, one.means.shape)
+        log_p = log_prior(one, prior, unknowns, factors)
+        log_likelihood = total(lambda piece: law.log_likelihoods(modes, unknowns, piece), rows)
+        log_weight = np.asarray(log_likelihood) + log_p - log_q + log_odds
+        log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+        if not np.isfinite(log_weight).any(axis=1).all():
+            kept = jax.tree.map(lambda part: part[:, :num], unknowns)
+            return TaskDraws(kept, tau[:, :num], np.inf, 0.0), scales.moved
+        shared, chances = _shared_odds(log_weight, moved)
+        taken, k_hat, efficiency = resampled_rows(shared, num, rng)
+        kept = jax.tree.map(lambda part: part[taken], unknowns)
+        return TaskDraws(kept, tau[taken], k_hat, efficiency), chances
+
+    return best_attempt(attempt)
 
 
 def _shared_odds(

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import special
 
-from inference.measurement.posterior.law import Rows
+from inference.measurement.posterior.law import Rows, radial
 from inference.measurement.tasks.references import TaskModes
 from mixture_models.types import AnyArray
 
@@ -87,14 +87,8 @@ def log_densities(
     away = xp.reshape(y @ xp.reshape(xp.permute_dims(roots, (1, 0, 2)), (q, num * q)), (-1, num, q)) - turned
     squared = xp.sum(away * away, axis=-1)
     determinants = xp.sum(xp.log(xp.linalg.diagonal(roots)), axis=-1)
-    radial = -0.5 * (squared + q * _LOG_2PI)
-    if modes.tail_dof is not None:
-        dof = modes.tail_dof
-        gammaln = special.gammaln if xp is np else jax.scipy.special.gammaln
-        constant = gammaln(0.5 * (dof + q)) - gammaln(0.5 * dof) - 0.5 * q * xp.log(dof * xp.pi)
-        radial = constant - 0.5 * (dof + q) * xp.log1p(squared / dof)
     shares, third = log_shares(unknowns.logits), unknowns.neither
-    of_tasks = shares[:num] + determinants + radial
+    of_tasks = shares[:num] + determinants + radial(modes.tail_dof, q, squared)
     if third is None:
         return of_tasks, squared
     beyond = xp.sum((y - third.mean) ** 2, axis=-1) * xp.exp(-2.0 * third.log_scale)
