@@ -1,5 +1,17 @@
 """The variables of a measurement of checkpoints: long names and units."""
 
+# In words, those of `verdict.checks`.
+_STATISTICS = {
+    "spread_along_axis": "spread along the axis",
+    "skewness_along_axis": "skewness along the axis",
+    "kurtosis_along_axis": "kurtosis along the axis",
+    "places_along_axis": "places along the axis",
+    "spread_across_axis_old": "old side's spread across the axis",
+    "spread_across_axis_new": "new side's spread across the axis",
+    "widest_across_axis": "largest variance across the axis",
+    "far_from_both": "distance from both references",
+}
+
 VARIABLES = dict(
     new_weight=("new weight", "1"),
     old_displacement=("displacement of the old mean, Δ_o", "feature"),
@@ -30,38 +42,10 @@ VARIABLES = dict(
     lag_correlation=("correlation of neighbours in the file", "1"),
     lag_correlation_error=("its standard error", "1"),
     deviation_left_out=("deviation of the mean in what a projection leaves out", "1"),
-    deviation_spread_along_axis=(
-        "deviation of the spread along the axis from its prediction, in standard deviations",
-        "1",
-    ),
-    deviation_skewness_along_axis=(
-        "deviation of the skewness along the axis from its prediction, in standard deviations",
-        "1",
-    ),
-    deviation_kurtosis_along_axis=(
-        "deviation of the kurtosis along the axis from its prediction, in standard deviations",
-        "1",
-    ),
-    deviation_places_along_axis=(
-        "deviation of the places along the axis from its prediction, in standard deviations",
-        "1",
-    ),
-    deviation_spread_across_axis_old=(
-        "deviation of the old side's spread across the axis from its prediction, in standard deviations",
-        "1",
-    ),
-    deviation_spread_across_axis_new=(
-        "deviation of the new side's spread across the axis from its prediction, in standard deviations",
-        "1",
-    ),
-    deviation_widest_across_axis=(
-        "deviation of the largest variance across the axis from its prediction, in standard deviations",
-        "1",
-    ),
-    deviation_far_from_both=(
-        "deviation of the distance from both references from its prediction, in standard deviations",
-        "1",
-    ),
+    **{
+        f"deviation_{name}": (f"deviation of the {words} from its prediction, in standard deviations", "1")
+        for name, words in _STATISTICS.items()
+    },
     check_statistic=("statistic of the predictive check", "1"),
     statistic=("statistic of the predictive check", "1"),
     sample_mean=("mean of the samples", "feature"),

@@ -83,8 +83,12 @@ def fit_repeats(
 
         def law(place: int, report: Callable[[int], None]) -> fast.Law:
             facts = ("law of a task", chunks[place], lanes, seed, place)
-            learn = partial(_learnt, chunks[place], lanes, [seed, place, 0], pool)
-            learnt = fast.Law(**kept.arrays(facts, learn, folder=folder))
+            rng = np.random.default_rng([seed, place, 0])
+            learnt = fast.Law(
+                **kept.arrays(
+                    facts, lambda: fast.learn(chunks[place], lanes, rng, pool)._asdict(), folder=folder
+                )
+            )
             report(len(by_task[place][1]))
             return learnt
 
@@ -96,33 +100,17 @@ def fit_repeats(
             numbers = by_task[place][1]
             prior = None if pooled is None else _prior(pooled, runs, numbers, len(laws[place].mean))
             facts = ("draws of a task", chunks[place], laws[place], prior, lanes, seed, place, method)
-            of_task = (chunks[place], all_cells[place], laws[place], prior, lanes, [seed, place, 1], pool)
-            drawn = kept.arrays(facts, partial(_drawn, *of_task, method), folder=folder)
+
+            def compute() -> dict[str, np.ndarray]:
+                rng = np.random.default_rng([seed, place, 1])
+                found = fast.draw(chunks[place], laws[place], prior, lanes, rng, pool)
+                return _with_nuts(all_cells[place], found, method, seed)
+
+            drawn = kept.arrays(facts, compute, folder=folder)
             report(len(numbers))
             return TaskDraws(numbers, all_cells[place], **drawn)
 
         return run_together([partial(draws, place) for place in places], nullcontext, report)
-
-
-def _learnt(
-    chunks: list[TaskCells], lanes: int, seed: list[int], pool: ThreadPoolExecutor
-) -> dict[str, np.ndarray]:
-    return fast.learn(chunks, lanes, np.random.default_rng(seed), pool)._asdict()
-
-
-def _drawn(
-    chunks: list[TaskCells],
-    cells: TaskCells,
-    law: fast.Law,
-    prior: fast.Prior | None,
-    lanes: int,
-    seed: list[int],
-    pool: ThreadPoolExecutor,
-    method: str,
-) -> dict[str, np.ndarray]:
-    """Return the arrays of `TaskDraws`."""
-    drawn = fast.draw(chunks, law, prior, lanes, np.random.default_rng(seed), pool)
-    return _with_nuts(cells, drawn, method, seed[0])
 
 
 def _chunks(cells: TaskCells, size: int) -> list[TaskCells]:

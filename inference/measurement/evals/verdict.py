@@ -3,8 +3,7 @@
 import numpy as np
 
 from inference.measurement.evals.checks import STATISTICS
-from inference.measurement.posterior.laplace import MOST_K_HAT
-from inference.measurement.verdict.words import Stats
+from inference.measurement.verdict.words import Stats, computation_of, worded
 
 #: Beyond this many standard deviations of the replicates a statistic is off.
 MOST_DEVIATION = 4.5
@@ -18,9 +17,6 @@ MOST_P, LEAST_DESIGN_EFFECT, MOST_DESIGN_EFFECT = 1e-3, 1.2, 2.0
 
 #: Of neighbours: the least correlation, and in standard errors, that are an alarm.
 MOST_ERRORS, LEAST_CORRELATION = 4.0, 0.05
-
-# Of R̂ and the effective sample size, as in `inference.measurement.verdict.words`.
-_MOST_R_HAT, _LEAST_ESS = 1.02, 200.0
 
 # Share of items that may be left out, or not compared, without a word.
 _MOST_LEFT_OUT = 0.05
@@ -41,16 +37,7 @@ def words_of(stats: Stats) -> str:
     Args:
         stats: the entries of ``/sample_stats`` of the run.
     """
-    bad, weak, remarks = [], [], []
-    if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
-        bad.append(f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})")
-    if stats["method"] == "nuts":
-        if not stats["r_hat"] <= _MOST_R_HAT:
-            bad.append(f"the chains disagree (R-hat {stats['r_hat']:.3f})")
-        elif not stats["ess"] >= _LEAST_ESS:
-            weak.append(f"few independent draws (ESS {stats['ess']:.0f})")
-        if stats["divergences"] > 0:
-            weak.append(f"{stats['divergences']:.0f} divergent transitions")
+    (bad, weak), remarks = computation_of(stats), []
     off = [
         _OFF[name]
         for name in STATISTICS
@@ -83,11 +70,9 @@ def words_of(stats: Stats) -> str:
         )
     if stats["num_seeds"] == 1 and not stats["is_retest"]:
         remarks.append("one training seed: the interval is of this run, not of the method")
-    for kind, reasons in (("not to be trusted", bad), ("weak", weak), ("good", remarks)):
-        if reasons:
-            later = {"not to be trusted": weak + remarks, "weak": remarks, "good": []}[kind]
-            return f"{kind}: " + "; ".join(reasons + later)
-    return "good"
+    if bad or weak:
+        return worded(bad, weak + remarks)
+    return f"good: {'; '.join(remarks)}" if remarks else "good"
 
 
 def _clusters(stats: Stats) -> str:

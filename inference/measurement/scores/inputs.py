@@ -19,15 +19,8 @@ def by_checkpoint(name: str, scores: ScoresLike | Mapping[str, ScoresLike]) -> d
     if isinstance(scores, Mapping):
         items = dict(scores)
     elif isinstance(scores, xr.DataArray) and "checkpoint" in scores.dims:
-        labels = (
-            scores.coords["checkpoint"]
-            if "checkpoint" in scores.coords
-            else range(scores.sizes["checkpoint"])
-        )
-        items = {
-            label.item() if isinstance(label, xr.DataArray) else label: scores.isel(checkpoint=i).to_numpy()
-            for i, label in enumerate(labels)
-        }
+        labels = scores["checkpoint"].to_numpy().tolist()
+        items = {label: scores.isel(checkpoint=i).to_numpy() for i, label in enumerate(labels)}
     else:
         several = isinstance(scores, Sequence) and not isinstance(scores, str | bytes)
         rows: Any = scores if several else np.ma.atleast_1d(as_array(name, scores))

@@ -117,7 +117,7 @@ def computation_of(stats: Stats) -> tuple[list[str], list[str]]:
     bad, weak = [], []
     if stats["method"] == "laplace" and not stats["k_hat"] <= MOST_K_HAT:
         text = f"the fast path cannot be trusted here (k-hat {stats['k_hat']:.2g} > {MOST_K_HAT:g})"
-        if stats["streamed"]:
+        if stats.get("streamed"):
             text += ", and the samples take more memory than NUTS may have"
         bad.append(text)
     if stats["method"] == "nuts":

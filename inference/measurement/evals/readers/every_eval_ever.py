@@ -3,8 +3,6 @@
 from collections import defaultdict
 from pathlib import Path
 
-import pandas as pd
-
 from inference.measurement.evals.readers import long_form
 from inference.measurement.evals.readers.log import (
     METRICS,
@@ -49,19 +47,8 @@ def read(path: Path, options: Options) -> Log:
         rows = Rows()
         for values in found[metric]:
             rows.add(**values)
-        hint = "epochs must be in metadata"
-        frames.append(rows.frame(task, path, hint=hint))
-    frame = long_form.concatenated([_named(frame) for frame in frames]).drop(
-        columns=["arm", "seed", "checkpoint"]
-    )
-    return Log(frame, models.pop(), metrics)
-
-
-def _named(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with the columns that name a run, still empty."""
-    return frame.assign(
-        **{name: long_form.constant("", len(frame)) for name in ("arm", "seed", "checkpoint")}
-    )
+        frames.append(rows.frame(task, path, hint="epochs must be in metadata"))
+    return Log(long_form.concatenated(frames), models.pop(), metrics)
 
 
 def _metric(row: JsonObject, task: str) -> str:

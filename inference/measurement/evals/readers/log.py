@@ -135,10 +135,7 @@ class Rows:
                 kinds = {"sample": np.int64, "score": np.float64, "text": np.uint64}
                 columns[name] = np.array(values, dtype=kinds[name])
         columns["cluster"] = long_form.unknown(num)
-        for name in ("arm", "seed", "checkpoint"):
-            columns[name] = long_form.constant("", num)
-        frame = pd.DataFrame(columns)
-        return long_form.unique(frame, str(path), hint=hint).drop(columns=["arm", "seed", "checkpoint"])
+        return long_form.unique(pd.DataFrame(columns), str(path), hint=hint)
 
 
 def choose(kind: str, found: Iterable[str], wanted: Sequence[str], known: Sequence[str], path: Path) -> str:

@@ -115,7 +115,7 @@ def concatenated(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if len(frames) == 1:
         return frames[0]
     columns: dict[str, object] = {}
-    for name in COLUMNS:
+    for name in (name for name in COLUMNS if name in frames[0]):
         parts = [frame[name] for frame in frames]
         if name in _NAMES:
             columns[name] = union_categoricals([part.array for part in parts])
@@ -207,7 +207,7 @@ def unique(frame: pd.DataFrame, name: str, *, hint: str) -> pd.DataFrame:
     """Mark answers without a score, and answers that are there a second time; check what is left.
 
     Args:
-        frame: a long form.
+        frame: a long form, or one without the columns that name a run.
         name: what to call it in an error.
         hint: what to do about an answer that is there twice, for the error.
 
@@ -226,7 +226,7 @@ def unique(frame: pd.DataFrame, name: str, *, hint: str) -> pd.DataFrame:
     used = ~np.isnan(score) & frame["problem"].isna().to_numpy()
     if not used.all():
         frame.loc[~used, "score"] = np.nan
-    codes = answer_codes(frame)
+    codes = answer_codes(frame, [name for name in KEY if name in frame])
     # Answers that can be used come first, so that one of those is kept.
     order = np.argsort(codes + 0 if used.all() else codes * 2 + ~used, kind="stable")
     again = np.zeros(len(frame), dtype=bool)
