@@ -101,7 +101,4 @@ def tree_of(
             {name: (("chain", "draw", "checkpoint", "row"), np.moveaxis(values, 0, 2))},
             {k: draws[k] for k in ("chain", "draw", "checkpoint")} | {"row": np.arange(values.shape[-1])},
         )
-    attrs = results.provenance(settings) | {"kind": "measurement"} | extra
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attrs)} | {f"/{name}": results.describe(data) for name, data in groups.items()}
-    )
+    return results.assembled(groups, results.provenance(settings) | {"kind": "measurement"} | extra)

@@ -1,6 +1,7 @@
 """The layout of a result: its variables, its groups, and its files."""
 
 from inference.results.build import (
+    assembled,
     converged,
     names,
     objective_coords,
@@ -17,6 +18,7 @@ from inference.results.store import check_complete, foreign, open, save
 
 __all__ = [
     "LAYOUT",
+    "assembled",
     "attributes_of",
     "check_complete",
     "converged",

@@ -57,16 +57,13 @@ def training_tree(
         {"diverged_step": (("objective", "chain", "draw"), np.stack(diverged_steps)[:, None])}, coords
     )
     final = trajectory.isel(step=-1, drop=True)
-    root = xr.Dataset(attrs=provenance(settings))
     groups = {
         "trajectory": trajectory,
         "final": final,
         "trajectory_stats": stats,
         "constant_data": constant_data(mixtures),
     }
-    return xr.DataTree.from_dict(
-        {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
-    )
+    return assembled(groups, provenance(settings))
 
 
 def population_tree(
@@ -111,6 +108,12 @@ def population_tree(
         groups = {name: group.isel(setting=0, drop=True) for name, group in groups.items()}
     root = xr.Dataset(attrs=provenance(settings))
     return xr.DataTree.from_dict({"/": root} | {f"/{name}": group for name, group in groups.items()})
+
+
+def assembled(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]) -> xr.DataTree:
+    """Return a result of groups, their variables described, with the attributes of its root."""
+    described = {f"/{name}": describe(group) for name, group in groups.items()}
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs)} | described)
 
 
 def on_grid(dataset: xr.Dataset, axes: Mapping[str, ArrayLike]) -> xr.Dataset:

@@ -273,10 +273,7 @@ def _tree(
             {"y": (("chain", "draw", "item"), log_p.reshape(_CHAINS, per_chain, -1))},
             sample | {"item": np.arange(len(of_item)), "run": ("item", of_item)},
         )
-    attrs = results.provenance(settings) | {"kind": "evaluation logs"}
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs=attrs)} | {f"/{name}": results.describe(data) for name, data in groups.items()}
-    )
+    return results.assembled(groups, results.provenance(settings) | {"kind": "evaluation logs"})
 
 
 def _dense(entries: list[float | str], places: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> np.ndarray:

@@ -149,9 +149,13 @@ def importance(log_weights: Float[np.ndarray, "n"], prompts: Int[np.ndarray, "n"
 
 
 def add_forward_kl(
-    tree: xr.DataTree, answers: Mapping[Hashable, Answers], source: str, num_draws: int, seed: int
+    tree: xr.DataTree,
+    answers: Mapping[Hashable, Answers] | None,
+    source: str | None,
+    num_draws: int,
+    seed: int,
 ) -> xr.DataTree:
-    """Add the forward KL to a measurement of scores, in place.
+    """Add the forward KL to a measurement of scores, in place; nothing where there are no answers.
 
     Args:
         tree: the measurement, over the same checkpoints.
@@ -160,6 +164,8 @@ def add_forward_kl(
         num_draws: as many as the measurement has.
         seed: of the draws.
     """
+    if answers is None or source is None:
+        return tree
     strata = np.random.default_rng([seed, 2]).permuted(
         np.tile(np.arange(num_draws), (len(answers), 1)), axis=1
     )

@@ -10,13 +10,12 @@ from scipy import stats
 from inference import results
 from inference.engine import memory
 from inference.engine.blas import on_one_thread
-from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import NODES, WeightPosterior, weight_posterior
 from inference.measurement.samples.labels import Labels
 from inference.measurement.scores.answers import Given, answers_of
 from inference.measurement.scores.forward_kl import add_forward_kl
 from inference.measurement.scores.inputs import ScoresLike, by_checkpoint
-from inference.measurement.scores.measure_task_scores import tree_of_tasks
+from inference.measurement.scores.measure_task_scores import quantile_levels, scores_tree, tree_of_tasks
 from inference.measurement.tasks.names import check_names, dirichlet_shapes
 from mixture_models.validation import InputError, integer, number
 
@@ -131,13 +130,13 @@ def measure_scores(
     uniforms = (strata + np.random.default_rng([seed, 1]).uniform(size=strata.shape)) / num_draws
     draws = np.stack([p.quantiles(u) for p, u in zip(posteriors, uniforms, strict=True)], axis=-1)
     tree = _tree(differences, posteriors, draws, shapes, seed)
-    return tree if answers is None else add_forward_kl(tree, answers, str(sampled_from), num_draws, seed)
+    return add_forward_kl(tree, answers, sampled_from, num_draws, seed)
 
 
 def _by_task(scores: object) -> dict[str, ScoresLike]:
     """Return the scores of every task by its name."""
     if isinstance(scores, xr.DataArray) and "task" in scores.dims:
-        labels = scores.coords["task"].to_numpy() if "task" in scores.coords else range(scores.sizes["task"])
+        labels = scores["task"].to_numpy()
         return {str(label): scores.isel(task=i, drop=True) for i, label in enumerate(labels)}
     if not isinstance(scores, Mapping):
         raise InputError(
@@ -183,9 +182,7 @@ def _of_tasks(
             )
     answers = answers_of(names, given)
     tree = tree_of_tasks(scores, list(tasks), shapes, new_task, num_draws, seed)
-    return (
-        tree if answers is None else add_forward_kl(tree, answers, str(given.sampled_from), num_draws, seed)
-    )
+    return add_forward_kl(tree, answers, given.sampled_from, num_draws, seed)
 
 
 def _difference(checkpoint: Hashable, old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -237,8 +234,7 @@ def _tree(
     seed: int,
 ) -> xr.DataTree:
     names = list(differences)
-    tails = 0.5 * (1.0 - interval_probability())
-    probabilities = np.array([tails, 0.25, 0.5, 0.75, 1.0 - tails])
+    probabilities = quantile_levels()
     prior_sd = float(stats.beta(*shapes).std())
     samples = [difference.size for difference in differences.values()]
     # The information about β that a sample holds, relative to a sample whose mode is known.
@@ -249,10 +245,7 @@ def _tree(
     panels = max(len(p.density) for p in posteriors)
     nodes, density = (
         np.stack([np.pad(a, (0, panels * NODES - a.size), constant_values=np.nan) for a in arrays])
-        for arrays in (
-            [p.weights.ravel() for p in posteriors],
-            [p.density.ravel() for p in posteriors],
-        )
+        for arrays in zip(*((p.weights.ravel(), p.density.ravel()) for p in posteriors), strict=True)
     )
     summary = xr.Dataset(
         {
@@ -285,12 +278,5 @@ def _tree(
             {"checkpoint": names, "node": np.arange(nodes.shape[1])},
         ),
     }
-    settings = {
-        "weight_prior": list(shapes),
-        "seed": seed,
-        "interval_probability": interval_probability(),
-    }
-    root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "measurement of scores"})
-    return xr.DataTree.from_dict(
-        {"/": root} | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    settings = {"weight_prior": list(shapes), "seed": seed}
+    return scores_tree(groups, settings, "measurement of scores")

@@ -145,8 +145,7 @@ def tree_of_tasks(
         task_weights(one, np.array(shapes), num_draws, np.random.default_rng([seed, index]))
         for index, one in enumerate(scores.values())
     ]
-    tails = 0.5 * (1.0 - interval_probability())
-    probabilities = np.array([tails, 0.25, 0.5, 0.75, 1.0 - tails])
+    probabilities = quantile_levels()
     sizes = np.array([len(one) for one in scores.values()])
     mean, sd = (np.stack([getattr(one, name) for one in found]) for name in ("mean", "sd"))
     information = mean * (1.0 - mean) / np.maximum(sd**2, 1e-300) / sizes[:, None]
@@ -177,17 +176,21 @@ def tree_of_tasks(
     )
     if new_task is not None:
         posterior["old_weight"] = posterior["weight"].drop_sel(task=new_task).sum("task")
-    settings = {
-        "weight_prior": list(shapes),
-        "seed": seed,
-        "new_task": new_task or "",
-        "interval_probability": interval_probability(),
-    }
-    root = xr.Dataset(attrs=results.provenance(settings) | {"kind": "measurement of scores of tasks"})
+    settings = {"weight_prior": list(shapes), "seed": seed, "new_task": new_task or ""}
     groups = {"posterior": posterior, "summary": summary}
-    return xr.DataTree.from_dict(
-        {"/": root} | {f"/{name}": results.describe(group) for name, group in groups.items()}
-    )
+    return scores_tree(groups, settings, "measurement of scores of tasks")
+
+
+def quantile_levels() -> Float[np.ndarray, "5"]:
+    """Return the probabilities of the quantiles that are told: the interval's ends, quartiles and median."""
+    tail = 0.5 * (1.0 - interval_probability())
+    return np.array([tail, 0.25, 0.5, 0.75, 1.0 - tail])
+
+
+def scores_tree(groups: Mapping[str, xr.Dataset], settings: Mapping[str, object], kind: str) -> xr.DataTree:
+    """Return the result of a measurement of scores; its settings tell the probability of its intervals."""
+    shown = {**settings, "interval_probability": interval_probability()}
+    return results.assembled(groups, results.provenance(shown) | {"kind": kind})
 
 
 def _words(found: TaskWeights, tasks: list[str], prior_sd: Float[np.ndarray, "K"]) -> str:

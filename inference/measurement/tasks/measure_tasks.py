@@ -363,7 +363,4 @@ def _tree(
             for _, one in sorted(zip(task_names, checked.references, strict=True), key=lambda pair: pair[0])
         ),
     }
-    root = xr.Dataset(attrs=results.provenance(shown) | extra)
-    return xr.DataTree.from_dict(
-        {"/": root} | {f"/{name}": results.describe(data) for name, data in groups.items()}
-    )
+    return results.assembled(groups, results.provenance(shown) | extra)

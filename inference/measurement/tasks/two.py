@@ -55,9 +55,9 @@ def by_task(tree: xr.DataTree, references: Mapping[str, Source], new_task: str |
             )
         if "mode" in data.dims:
             data = data.rename({"mode": "task"}).assign_coords(task=np.array(roles))
-        found[f"/{name}"] = results.describe(data)
+        found[name] = data
     attrs = tree.attrs | {"kind": "measurement of tasks", "new_task": new or ""}
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs)} | found)
+    return results.assembled(found, attrs)
 
 
 def _roles(references: Mapping[str, Source], new_task: str | None) -> tuple[str, str]:
