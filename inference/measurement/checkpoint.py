@@ -1,8 +1,8 @@
 """One checkpoint: its posterior, what is checked of it, and what is kept."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,13 +19,11 @@ from inference.measurement.references.anchors import NUM_DRAWS, References
 from inference.measurement.references.clusters import concentration_of, likeness_of
 from inference.measurement.references.contamination import Contamination
 from inference.measurement.references.projection import Projection
-from inference.measurement.samples import inputs, stored
+from inference.measurement.run.measured import Measured, places_looked_at, samples_at
+from inference.measurement.samples import inputs
 from inference.measurement.samples.labels import Prompts
 from inference.measurement.verdict import checks
 from inference.measurement.verdict import words as verdict
-
-# Samples that follow one another in the file, of which it is asked whether they are independent.
-_CONSECUTIVE = 1000
 
 
 class Plan(NamedTuple):
@@ -56,41 +54,6 @@ class Checkpoint(NamedTuple):
     prompts: Prompts | None = None
 
 
-class Measured(NamedTuple):
-    """What is kept of one checkpoint, by name.
-
-    Attributes:
-        posterior: draws, one after the other, each draw of the anchors at every R-th place.
-        stats: how it was computed, diagnostics and the verdict.
-        observed: what a summary of the samples says.
-        check: statistics of the predictive check, observed and replicated.
-        log_likelihood: of some samples under every draw; empty where none is kept.
-    """
-
-    posterior: dict[str, np.ndarray]
-    stats: dict[str, np.ndarray]
-    observed: dict[str, np.ndarray]
-    check: dict[str, np.ndarray]
-    log_likelihood: dict[str, np.ndarray]
-
-    def flat(self) -> dict[str, np.ndarray]:
-        """Return all arrays by names of part and array, as files keep them."""
-        return {
-            f"{part}.{name}": array
-            for part, arrays in self._asdict().items()
-            for name, array in arrays.items()
-        }
-
-    @classmethod
-    def of_flat(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Return what `flat` was made of."""
-        parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in cls._fields}
-        for key, array in arrays.items():
-            part, _, name = key.partition(".")
-            parts[part][name] = array
-        return cls(**parts)
-
-
 def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Checked, index: int) -> Measured:
     """Measure one checkpoint."""
     references, summary = plan.references, checked.summaries[index]
@@ -102,8 +65,8 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
     if plan.on_line and references.old.shape[1] > 1:
         draws, across_variances = _with_across(references, checkpoint, line, rng)
     reported = posterior.report(references, draws, rng)
-    places = _places_looked_at(plan, checkpoint, rng)
-    y, kept_y, consecutive = _samples_at(checkpoint, places)
+    places = places_looked_at(checkpoint.num, plan.num_log_likelihood_rows, rng)
+    y, kept_y, consecutive = samples_at(checkpoint.rows, places)
     codes, prompted, worth = None, None, float(checkpoint.num)
     if prompts is not None and of_prompts is not None:
         codes = prompts.codes[places[0]], prompts.codes[places[2]]
@@ -225,24 +188,6 @@ def _sampled(
     if plan.on_line:
         draws = draws._replace(scales=_scales_across(draws.scales, fast.scales, rng))
     return draws, made | {"method": "nuts", **sampled}
-
-
-def _places_looked_at(
-    plan: Plan, checkpoint: Checkpoint, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return places of the samples that are checked, of those whose log-likelihood is kept, and the first."""
-    num = checkpoint.num
-    looked_at, kept_rows = (
-        rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
-        for most in (checks.MOST_ROWS, plan.num_log_likelihood_rows)
-    )
-    return looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))
-
-
-def _samples_at(checkpoint: Checkpoint, places: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-    """Return the samples at some places, in one reading of all."""
-    ends = np.cumsum(list(map(len, places)))[:-1]
-    return np.split(stored.take(pieces.sample_arrays(checkpoint.rows), np.concatenate(places)), ends)
 
 
 def _along_axis(mean: ArrayLike, references: References, mode: int) -> float:

@@ -3,28 +3,27 @@
 import hashlib
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory as memory_of
 from inference.engine.blas import on_one_thread
-from inference.measurement.checkpoint import Checkpoint, Measured, Plan, measure_checkpoint
-from inference.measurement.layout import CHAINS, tree_of
+from inference.measurement.checkpoint import Checkpoint, Plan, measure_checkpoint
+from inference.measurement.layout import tree_of
 from inference.measurement.posterior import pieces
 from inference.measurement.posterior.choice import choose_kind
 from inference.measurement.posterior.prior import Prior
 from inference.measurement.references.anchors import COVARIANCES as KINDS
 from inference.measurement.references.anchors import NUM_DRAWS, anchor
 from inference.measurement.references.contamination import contamination_of
-from inference.measurement.references.projection import Projection, project
+from inference.measurement.references.projection import project
+from inference.measurement.run.groups import CHAINS
+from inference.measurement.run.measured import Measured, measure_each, sizes_of
 from inference.measurement.samples import inputs, stored
 from inference.measurement.samples.labels import Labels, Prompts, group_names, groups_of, numbered
 from inference.measurement.samples.sources import Source
@@ -34,9 +33,7 @@ from inference.measurement.tasks.names import check_names, dirichlet_shapes, nam
 from inference.measurement.tasks.references import COVARIANCES as OF_TASKS
 from inference.measurement.tasks.two import by_task, in_roles
 from inference.measurement.variables import VARIABLES
-from inference.progress import hidden
-from inference.storage import kept
-from mixture_models.validation import InputError, flag, folder_of, integer, one_of, positive
+from mixture_models.validation import InputError, flag, integer, one_of, positive
 
 results.register(**VARIABLES)
 
@@ -192,13 +189,7 @@ def measure(
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
     inputs.check_own_covariances(old, new)
-    sizes = [pieces.bytes_of(summary.num, old.shape[1]) for summary in checked.summaries]
-    if method == "nuts" and max(sizes) > limit:
-        raise InputError(
-            "a checkpoint must fit into memory for NUTS, which reads all of it at every step; checkpoint "
-            f"{checked.samples.names[int(np.argmax(sizes))]} takes {max(sizes) / 1e9:.2g} GB, and "
-            f"{limit / 1e9:.2g} GB can be used: choose the method laplace, or give fewer samples"
-        )
+    sizes = sizes_of(checked, old.shape[1], method, limit)
     if neither and covariance == "axis":
         raise InputError(
             "a third component is seen in all coordinates, not along the axis alone; got neither "
@@ -245,21 +236,18 @@ def measure(
             num_rows,
             seed,
         )
-        names = checked.samples.names
         facts = _facts(settings, checked)
-        measured = []
-        keeping = nullcontext() if keep is None else kept.keeping(folder_of("keep", keep))
-        with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=hidden(progress)) as bar:
-            folder = kept.folder()
-            for index, _ in enumerate(bar):
-                prompted = _prompts(checked, index, prompt_groups, names_of_groups)
-                streamed = sizes[index] > limit
-                compute = partial(
-                    _measured, plan, checked, projection, index, streamed=streamed, prompts=prompted
-                )
-                key = (facts, index, checked.summaries[index].digest, *_digest_of(prompted))
-                found = kept.arrays(key, compute, folder=folder)
-                measured.append(Measured.of_flat(found))
+
+        def prompted(index: int) -> Prompts | None:
+            return _prompts(checked, index, prompt_groups, names_of_groups)
+
+        measured = measure_each(
+            checked,
+            lambda at: _measured(plan, checked, at, streamed=sizes[at] > limit, prompts=prompted(at)),
+            lambda at: (facts, at, checked.summaries[at].digest, *_digest_of(prompted(at))),
+            keep=keep,
+            progress=progress,
+        )
     tail_dof = references.central.tail_dof
     extra = {
         "tail_dof": float("nan") if tail_dof is None else float(tail_dof[0]),
@@ -269,7 +257,7 @@ def measure(
         "separation": references.separation,
         "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),
     }
-    tree = tree_of(measured, names, checked, projection, plan, settings, extra, names_of_groups)
+    tree = tree_of(measured, checked, plan, settings, extra, names_of_groups)
     return tree if named is None else by_task(tree, named, new_task)
 
 
@@ -326,31 +314,17 @@ def _digest_of(prompts: Prompts | None) -> tuple[str, ...]:
 
 
 def _measured(
-    plan: Plan,
-    checked: inputs.Checked,
-    projection: Projection,
-    index: int,
-    *,
-    streamed: bool,
-    prompts: Prompts | None,
-) -> dict[str, np.ndarray]:
-    """Return all that is kept of one checkpoint."""
-    checkpoint = _checkpoint(plan, checked, projection, index, streamed=streamed)._replace(prompts=prompts)
-    try:
-        return measure_checkpoint(plan, checkpoint, checked, index).flat()
-    except np.linalg.LinAlgError as error:
-        raise InputError(inputs.degenerate(checked, index, error)) from error
+    plan: Plan, checked: inputs.Checked, index: int, *, streamed: bool, prompts: Prompts | None
+) -> Measured:
+    """Measure one checkpoint, its samples in the frame."""
 
-
-def _checkpoint(
-    plan: Plan, checked: inputs.Checked, projection: Projection, index: int, *, streamed: bool
-) -> Checkpoint:
     def in_frame() -> Iterator[np.ndarray]:
         for y in checked.pieces(index):
-            yield plan.references.frame.coordinates(projection.apply(y))
+            yield plan.references.frame.coordinates(plan.projection.apply(y))
 
     num, d = checked.summaries[index].num, plan.references.old.shape[1]
-    return Checkpoint(num, pieces.pieces_of(in_frame, num, d, streamed=streamed), streamed)
+    rows = pieces.pieces_of(in_frame, num, d, streamed=streamed)
+    return measure_checkpoint(plan, Checkpoint(num, rows, streamed, prompts), checked, index)
 
 
 # Of kept checkpoints: those of another format are measured again.

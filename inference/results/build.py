@@ -110,7 +110,7 @@ def population_tree(
     return xr.DataTree.from_dict({"/": root} | {f"/{name}": group for name, group in groups.items()})
 
 
-def assembled(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, object]) -> xr.DataTree:
+def assembled[Name](groups: Mapping[str, xr.Dataset], attrs: Mapping[Name, object]) -> xr.DataTree:
     """Return a result of groups, their variables described, with the attributes of its root."""
     described = {f"/{name}": describe(group) for name, group in groups.items()}
     return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs)} | described)

@@ -2,25 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory as memory_of
 from inference.measurement.posterior import pieces
 from inference.measurement.posterior.derived import by_slot
 from inference.measurement.posterior.laplace import MOST_K_HAT
-from inference.measurement.posterior.law import Rows
 from inference.measurement.references.anchors import NUM_DRAWS
-from inference.measurement.samples import inputs, stored
+from inference.measurement.run.groups import checks_of, coords_of, drawn, stacked
+from inference.measurement.run.measured import Measured, measure_each, places_looked_at, samples_at, sizes_of
+from inference.measurement.samples import inputs
 from inference.measurement.samples.sources import Source
 from inference.measurement.tasks import across, checks, climb, derived, law, nuts, words
 from inference.measurement.tasks import draws as draws_of
@@ -29,21 +27,14 @@ from inference.measurement.tasks.prior import TaskPrior
 from inference.measurement.tasks.references import TaskReferences, anchor_tasks
 from inference.measurement.tasks.scales import scales_of
 from inference.measurement.tasks.variables import VARIABLES
-from inference.measurement.verdict.checks import MOST_ROWS, independence_of
+from inference.measurement.verdict.checks import independence_of
 from inference.measurement.verdict.words import together
-from inference.progress import hidden
-from inference.storage import kept
-from mixture_models.validation import InputError, folder_of
+from mixture_models.validation import InputError
 
 results.register(**VARIABLES)
 
-_CHAINS = 4
-
-# Samples that follow one another in the file, of which it is asked whether they are independent.
-_CONSECUTIVE = 1000
-
 # Of kept checkpoints: those of another format are measured again.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class TaskSettings(NamedTuple):
@@ -115,13 +106,7 @@ def measure_tasks(
             f"unequal covariances along {space.num} discriminants need {space.num + 7} samples of every "
             f"reference; got {', '.join(map(str, map(len, checked.references)))}"
         )
-    sizes = [pieces.bytes_of(summary.num, d) for summary in checked.summaries]
-    if settings.method == "nuts" and max(sizes) > memory:
-        raise InputError(
-            "a checkpoint must fit into memory for NUTS, which reads all of it at every step; checkpoint "
-            f"{checked.samples.names[int(np.argmax(sizes))]} takes {max(sizes) / 1e9:.2g} GB, and "
-            f"{memory / 1e9:.2g} GB can be used: choose the method laplace, or give fewer samples"
-        )
+    sizes = sizes_of(checked, d, settings.method, memory)
     num_rows = min(settings.num_log_likelihood_rows, *(summary.num for summary in checked.summaries))
     settings = settings._replace(num_log_likelihood_rows=num_rows)
     names = [task_names[k] for k in order]
@@ -136,14 +121,13 @@ def measure_tasks(
         told = hashlib.sha256(json.dumps([_FORMAT, names, settings._asdict()]).encode())
         for one in given:
             told.update(np.ascontiguousarray(one).tobytes())
-        measured = []
-        keeping = nullcontext() if keep is None else kept.keeping(folder_of("keep", keep))
-        checkpoints = checked.samples.names
-        with keeping, tqdm(checkpoints, desc="measuring", unit="checkpoint", disable=hidden(progress)) as bar:
-            for index, _ in enumerate(bar):
-                compute = partial(_measured, plan, checked, index, streamed=sizes[index] > memory)
-                digest = told.hexdigest(), index, checked.summaries[index].digest
-                measured.append(kept.arrays(digest, compute, folder=kept.folder()))
+        measured = measure_each(
+            checked,
+            lambda at: _measured(plan, checked, at, streamed=sizes[at] > memory),
+            lambda at: (told.hexdigest(), at, checked.summaries[at].digest),
+            keep=keep,
+            progress=progress,
+        )
     return _tree(measured, task_names, np.argsort(order), checked, plan)
 
 
@@ -163,8 +147,8 @@ def separations(references: TaskReferences) -> np.ndarray:
     return found
 
 
-def _measured(plan: _Plan, checked: inputs.Checked, index: int, *, streamed: bool) -> dict[str, np.ndarray]:
-    """Return all that is kept of one checkpoint, flat."""
+def _measured(plan: _Plan, checked: inputs.Checked, index: int, *, streamed: bool) -> Measured:
+    """Measure one checkpoint."""
 
     def coordinates() -> Iterator[np.ndarray]:
         for y in checked.pieces(index):
@@ -172,16 +156,6 @@ def _measured(plan: _Plan, checked: inputs.Checked, index: int, *, streamed: boo
 
     summary, d = checked.summaries[index], plan.references.means.shape[1]
     rows = pieces.pieces_of(coordinates, summary.num, d, streamed=streamed)
-    try:
-        found = _posterior(plan, rows, summary, index, streamed=streamed)
-    except np.linalg.LinAlgError as error:
-        raise InputError(inputs.degenerate(checked, index, error)) from error
-    return found | {"observed_mean": summary.mean, "observed_sd": summary.sd}
-
-
-def _posterior(
-    plan: _Plan, rows: Iterable[Rows], summary: inputs.Summary, index: int, *, streamed: bool
-) -> dict[str, np.ndarray]:
     references, settings = plan.references, plan.settings
     num, q, each = summary.num, references.space.num, settings.num_draws // NUM_DRAWS
     rng = np.random.default_rng([settings.seed, index])
@@ -204,13 +178,8 @@ def _posterior(
     line = draws
     draws = across.with_beside(references, rows, draws, rng)
     reported = derived.report(references, draws, rng)
-    looked_at, kept_rows = (
-        rng.choice(num, min(most, num), replace=False) if most else np.arange(0)
-        for most in (MOST_ROWS, settings.num_log_likelihood_rows)
-    )
-    places = np.concatenate([looked_at, kept_rows, np.arange(min(num, _CONSECUTIVE))])
-    ends = np.cumsum([len(looked_at), len(kept_rows)])
-    y, kept_y, consecutive = np.split(stored.take(pieces.sample_arrays(rows), places), ends)
+    places = places_looked_at(num, settings.num_log_likelihood_rows, rng)
+    y, kept_y, consecutive = samples_at(rows, places)
     prediction = checks.predictive_check(references, draws, y, rng)
     weights = reported.weight.mean(axis=(0, 1))
     stats |= derived.precision_of(references, draws, y, num)._asdict()
@@ -229,13 +198,16 @@ def _posterior(
     shift = draws.unknowns.means[..., :q].mean(axis=(0, 1)) - references.means[:, :q]
     told = words.verdicts(stats, plan.facts, np.linalg.norm(shift, axis=1), references.means.shape[1])
     stats |= {"weight_words": told[0], "drift_words": told[1], "words": together(*told)}
-    flat = {f"posterior_{name}": by_slot(array) for name, array in reported._asdict().items()}
-    flat |= {f"stats_{name}": np.asarray(value) for name, value in stats.items()}
-    flat |= {"check_observed": prediction.observed, "check_replicated": prediction.replicated}
+    kept_likelihood = {}
     if settings.num_log_likelihood_rows:
-        values = law.pointwise(references.draws, line.unknowns, kept_y[:, :q])
-        flat["log_likelihood"] = by_slot(values)
-    return flat
+        kept_likelihood["y"] = by_slot(law.pointwise(references.draws, line.unknowns, kept_y[:, :q]))
+    return Measured(
+        posterior={name: by_slot(array) for name, array in reported._asdict().items()},
+        stats={name: np.asarray(value) for name, value in stats.items()},
+        observed={"mean": summary.mean, "sd": summary.sd},
+        check={"observed": prediction.observed, "replicated": prediction.replicated},
+        log_likelihood=kept_likelihood,
+    )
 
 
 # Dims beside checkpoint of what is kept of one.
@@ -254,7 +226,7 @@ _DIMS = {
 
 
 def _tree(
-    measured: list[dict[str, np.ndarray]],
+    measured: list[Measured],
     task_names: list[str],
     back: np.ndarray,
     checked: inputs.Checked,
@@ -262,73 +234,40 @@ def _tree(
 ) -> xr.DataTree:
     """Assemble the result, its tasks in the order in which they were given."""
     settings, references, space = plan.settings, plan.references, plan.references.space
-    names: list[Hashable] = checked.samples.names
-    per_chain = settings.num_draws // _CHAINS
-    features = checked.features if space.names is None else space.names
     statistics = [*checks.STATISTICS, *(f"spread beside discriminants, {name}" for name in plan.names)]
-    coords: dict[str, object] = {
-        "chain": np.arange(_CHAINS),
-        "draw": np.arange(per_chain),
-        "checkpoint": names,
+    sample = coords_of(checked.samples.names, settings.num_draws)
+    coords = sample | {
         "task": plan.names,
         "other_task": plan.names,
-        "feature": features,
-        "statistic": statistics,
+        "feature": checked.features if space.names is None else space.names,
         "source_feature": checked.features,
         "coordinate": np.arange(len(space.forward)),
+        "statistic": statistics,
     }
 
-    def stacked(key: str) -> np.ndarray:
-        return np.stack([np.asarray(found[key]) for found in measured])
-
-    def dataset(variables: Mapping[str, tuple[tuple[str, ...], Any]]) -> xr.Dataset:
+    def dataset(variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> xr.Dataset:
         used = {dim for dims, _ in variables.values() for dim in dims}
         found = xr.Dataset(dict(variables), {name: coords[name] for name in coords if name in used})
-        ordered = {dim: back for dim in ("task", "other_task") if dim in used}
-        return found.isel(ordered)
+        return found.isel({dim: back for dim in ("task", "other_task") if dim in used})
 
-    def drawn(array: np.ndarray) -> np.ndarray:
-        """Return (checkpoint, draw, ...) as (chain, draw, checkpoint, ...)."""
-        return np.moveaxis(array.reshape(len(names), _CHAINS, per_chain, *array.shape[2:]), 0, 2)
-
-    def of(prefix: str) -> dict[str, np.ndarray]:
-        return {k.removeprefix(prefix): stacked(k) for k in measured[0] if k.startswith(prefix)}
-
+    of = {part: stacked(measured, part) for part in ("posterior", "stats", "observed")}
     posterior = dataset(
         {
             name: (("chain", "draw", "checkpoint", *_DIMS[name]), drawn(array))
-            for name, array in of("posterior_").items()
+            for name, array in of["posterior"].items()
         }
-    ).assign_coords(reference_draw=("draw", np.arange(per_chain) % NUM_DRAWS))
+    ).assign_coords(reference_draw=sample["reference_draw"])
     if settings.new_task is not None:
         posterior["old_weight"] = posterior["weight"].drop_sel(task=settings.new_task).sum("task")
-    replicated = stacked("check_replicated")
+    stats = {name: (("checkpoint", *_DIMS.get(name, ())), array) for name, array in of["stats"].items()}
     groups = {
         "posterior": posterior,
-        "sample_stats": dataset(
-            {name: (("checkpoint", *_DIMS.get(name, ())), array) for name, array in of("stats_").items()}
-        ),
-        "observed_data": dataset(
-            {"check_statistic": (("checkpoint", "statistic"), stacked("check_observed"))}
-        ),
-        "posterior_predictive": xr.Dataset(
-            {
-                "check_statistic": (
-                    ("chain", "draw", "checkpoint", "statistic"),
-                    np.moveaxis(replicated, 0, 1)[None],
-                )
-            },
-            {
-                "chain": [0],
-                "draw": np.arange(replicated.shape[1]),
-                "checkpoint": names,
-                "statistic": statistics,
-            },
-        ),
+        "sample_stats": dataset(stats),
+        **checks_of(measured, checked.samples.names, statistics),
         "constant_data": dataset(
             {
-                "sample_mean": (("checkpoint", "source_feature"), stacked("observed_mean")),
-                "sample_sd": (("checkpoint", "source_feature"), stacked("observed_sd")),
+                "sample_mean": (("checkpoint", "source_feature"), of["observed"]["mean"]),
+                "sample_sd": (("checkpoint", "source_feature"), of["observed"]["sd"]),
                 "reference_mean": (("task", "source_feature"), np.stack([y.mean(0) for y in plan.given])),
                 "reference_separation": (("task", "other_task"), plan.facts.separation),
                 "foreign_share": (("task", "other_task"), plan.facts.foreign),
@@ -339,11 +278,6 @@ def _tree(
             }
         ),
     }
-    if "log_likelihood" in measured[0]:
-        values = drawn(stacked("log_likelihood"))
-        dims = ("chain", "draw", "checkpoint", "row")
-        coords["row"] = np.arange(values.shape[-1])
-        groups["log_likelihood"] = dataset({"y": (dims, values)})
     tail_dof = references.central.tail_dof
     shown = settings._asdict() | {
         "covariance": references.kind.covariance,
