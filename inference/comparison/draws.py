@@ -1,7 +1,6 @@
 """Draws of one run against those of another: differences, probabilities and intervals."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,13 +10,16 @@ from jaxtyping import Float
 from inference import results
 from inference.intervals import interval_kind, interval_probability
 
+#: Dims and values of variables of ``/comparison``, by their names.
+type Entries = dict[str, tuple[tuple[str, ...], np.ndarray]]
+
 
 def compare_draws(
     variable: str,
     values: list[Float[np.ndarray, "n"]],
     groups: list[np.ndarray | None],
     rope: float,
-) -> dict[str, Any]:
+) -> Entries:
     """Return the entries of ``/comparison`` of one variable.
 
     Args:
@@ -47,7 +49,7 @@ def compare_draws(
     pair = ("run", "other")
     finite = [v[np.isfinite(v)] for v in values]
     return {
-        variable: ("run", [v.mean() for v in finite]),
+        variable: (("run",), np.array([v.mean() for v in finite])),
         f"{variable}_interval": (("run", "ci_bound"), np.stack([_bounds(v) for v in finite])),
         f"{variable}_probability_larger": (pair, larger),
         f"{variable}_probability_smaller": (pair, smaller),
@@ -90,7 +92,7 @@ def compare_by_task(
     values: dict[str, list[Float[np.ndarray, "n"]]],
     groups: list[np.ndarray | None],
     rope: float,
-) -> dict[str, Any]:
+) -> Entries:
     """Return what `compare_draws` does of every task, along a last dim ``task``.
 
     Args:
@@ -100,10 +102,9 @@ def compare_by_task(
         rope: half width of the region of practical equivalence.
     """
     parts = [compare_draws(variable, of_task, groups, rope) for of_task in values.values()]
-    found: dict[str, Any] = {}
+    found: Entries = {}
     for name, (dims, _) in parts[0].items():
-        dims = (dims,) if isinstance(dims, str) else dims
-        found[name] = ((*dims, "task"), np.stack([np.asarray(part[name][1]) for part in parts], axis=-1))
+        found[name] = ((*dims, "task"), np.stack([part[name][1] for part in parts], axis=-1))
     return found
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +24,7 @@ from inference.measurement.references.projection import project
 from inference.measurement.run.groups import CHAINS
 from inference.measurement.run.measured import Measured, measure_each, sizes_of
 from inference.measurement.samples import inputs, stored
-from inference.measurement.samples.labels import Labels, Prompts, group_names, groups_of, numbered
+from inference.measurement.samples.labels import Groups, Labels, Prompts, group_names, groups_of, numbered
 from inference.measurement.samples.sources import Source
 from inference.measurement.scores.measure_scores import prior_shapes
 from inference.measurement.tasks.measure_tasks import TaskSettings, measure_tasks
@@ -68,7 +67,7 @@ def measure(
     prompts: Labels = None,
     old_prompts: Labels = None,
     new_prompts: Labels = None,
-    prompt_groups: Mapping[Any, Hashable] | None = None,
+    prompt_groups: Groups | None = None,
 ) -> xr.DataTree:
     """Return the posterior of old weight and drift of every checkpoint of a run, from samples.
 
@@ -282,7 +281,7 @@ def _check_goes_with_prompts(
         raise InputError(f"with prompts every checkpoint must fit into memory, {ignored}")
 
 
-def _names_of_groups(checked: inputs.Checked, groups: Mapping[Any, Hashable] | None) -> list[Hashable]:
+def _names_of_groups(checked: inputs.Checked, groups: Groups | None) -> list[Hashable]:
     if groups is None:
         return []
     if checked.prompts is None:
@@ -294,7 +293,7 @@ def _names_of_groups(checked: inputs.Checked, groups: Mapping[Any, Hashable] | N
 def _prompts(
     checked: inputs.Checked,
     index: int,
-    groups: Mapping[Any, Hashable] | None,
+    groups: Groups | None,
     names: list[Hashable],
 ) -> Prompts | None:
     if checked.prompts is None:

@@ -111,20 +111,19 @@ def base_counts(
         return None
     observed = _base_counts(found.counts)
     patterns = patterns_of(len(observed) - 1, found.inverse_choices, coarse(len(observed)))
-    predicted = np.exp(_compiled_base(tasks, patterns))[:, : len(observed)]
+    predicted = np.exp(_log_of_base(tasks, patterns))[:, : len(observed)]
     predicted /= predicted.sum(axis=-1, keepdims=True)
     total = observed.sum()
     replicated = rng.multinomial(round(total), predicted) / total
     return BaseCounts(observed / total, predicted.mean(axis=0), replicated)
 
 
+@compiled
 def _log_of_base(tasks: Float[Array, "D 3"], base: Patterns) -> Float[Array, "D b"]:
     return jax.lax.map(lambda scores: log_base(task_of(scores), base) + log_multiplicity(base), tasks)
 
 
-_compiled_base = compiled(_log_of_base)
-
-
+@compiled
 def _tables(
     tasks: Float[Array, "D 3"], runs: Float[Array, "D 3"], base: Patterns, answers: Patterns
 ) -> Float[Array, "D b r"]:
@@ -140,9 +139,6 @@ def _tables(
         return jnp.exp(of_base[:, None] + of_run)
 
     return jax.lax.map(lambda given: table(*given), (tasks, runs))
-
-
-_compiled_tables = compiled(_tables)
 
 
 def check(
@@ -167,7 +163,7 @@ def check(
         return Check(np.full(4, np.nan), np.nan, 0.0)
     n_base, n_run = (size - 1 for size in found.counts.shape)
     base, answers = (patterns_of(n, found.inverse_choices, coarse(n + 1)) for n in (n_base, n_run))
-    tables = _compiled_tables(tasks[:NUM_REPLICATES], runs[:NUM_REPLICATES], base, answers)
+    tables = _tables(tasks[:NUM_REPLICATES], runs[:NUM_REPLICATES], base, answers)
     tables = tables[:, : n_base + 1, : n_run + 1]
     deviations = [
         _deviation(part(found.counts), part(tables), rng)
@@ -176,7 +172,7 @@ def check(
     from_base = np.nan
     if is_retest:
         unchanged = np.tile(_UNCHANGED, (len(tables), 1))
-        null = _compiled_tables(tasks[:NUM_REPLICATES], unchanged, base, answers)
+        null = _tables(tasks[:NUM_REPLICATES], unchanged, base, answers)
         from_base = _deviation(_together(found.counts), _together(null[:, : n_base + 1, : n_run + 1]), rng)
     return Check(np.array(deviations), from_base, found.share)
 

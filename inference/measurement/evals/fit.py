@@ -17,6 +17,7 @@ from jaxtyping import Float
 from inference.engine.chunks import num_threads, run_together
 from inference.measurement.evals import fast, nuts
 from inference.measurement.evals.cells import TaskCells, coarse, padded, task_cells
+from inference.measurement.evals.model import repeats_model
 from inference.measurement.evals.pooling import Groups, Pooled, pool
 from inference.measurement.posterior.laplace import MOST_K_HAT
 from inference.storage import kept
@@ -178,7 +179,7 @@ def _with_nuts(cells: TaskCells, drawn: fast.Draws, method: str, seed: int) -> d
     r_hat, ess, divergences = (np.full(count, np.nan) for _ in range(3))
     bad = np.ones(count, bool) if method == "nuts" else (k_hat > MOST_K_HAT) & (method == "auto")
     for r in np.flatnonzero(bad):
-        found = nuts.sample_repeats(cells, int(r), fast.NUM_DRAWS, seed)
+        found = nuts.sample(repeats_model, fast.NUM_DRAWS, seed, cells, cells.counts[r])
         tasks[r], runs[r] = nuts.scores_of(found)
         methods[r], r_hat[r], ess[r], divergences[r] = "nuts", found.r_hat, found.ess, found.divergences
     return {

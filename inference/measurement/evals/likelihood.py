@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,22 +24,26 @@ from inference.measurement.evals.item_integral import (
 )
 from inference.measurement.evals.prior import run_of, task_of
 from mixture_models.accel.compiler import compiler_options
+from mixture_models.types import AnyArray
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function in float64, at its first call with such shapes; threads may call it side by side."""
+def compiled(function: Callable[..., object]) -> Callable[..., AnyArray]:
+    """Compile a function in float64, at its first call with such shapes; threads may call it side by side.
+
+    It takes and returns arrays of NumPy, in any pytree.
+    """
     first, known = Lock(), set()
 
     @cache
-    def jitted() -> Callable[..., Any]:
+    def jitted() -> Callable[..., object]:
         return jax.jit(traced_alone(function), compiler_options=compiler_options())
 
-    def run(*args: object) -> Any:
+    def run(*args: object) -> AnyArray:
         # JAX's settings are those of a thread.
         with jax.enable_x64(True):
             return jax.tree.map(np.asarray, jitted()(*args))
 
-    def call(*args: object) -> Any:
+    def call(*args: object) -> AnyArray:
         shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(args))
         if shapes not in known:
             # Threads that need it at once would each compile it.
@@ -52,7 +56,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _of_base(cells: TaskCells, tasks: Float[Array, "S 3"]) -> Float[Array, "S"]:
+@compiled
+def of_base(cells: TaskCells, tasks: Float[Array, "S 3"]) -> Float[Array, "S"]:
+    """Return the log-likelihood of the base's patterns at scores of the task."""
     return jax.vmap(lambda s: log_base(task_of(s), cells.base) @ cells.base_counts)(tasks)
 
 
@@ -76,12 +82,18 @@ def _at_lane(cells: TaskCells, task_scores: Array) -> Callable[[Array, Array], A
     return at_pair
 
 
-def _of_runs(
+@compiled
+def of_runs(
     cells: TaskCells,
     tasks: Float[Array, "S 3"],
     pairs: Float[Array, "R S L 2"],
     masses: Float[Array, "R S L M"],
 ) -> Float[Array, "R S L M"]:
+    """Return the log-likelihood of every run given the base.
+
+    It is at scores of the task (S), and for each at some (δ, τ) scores (L) with some scores of m (M).
+    """
+
     def lane(given: tuple[Array, Array, Array]) -> Array:
         at_pair = _at_lane(cells, given[0])
 
@@ -94,9 +106,11 @@ def _of_runs(
     return jnp.moveaxis(lanes, 0, 1)
 
 
-def _table(
+@compiled
+def table(
     cells: TaskCells, task: Float[Array, "3"], pairs: Float[Array, "N 2"], masses: Float[Array, "M"]
 ) -> Float[Array, "R N M"]:
+    """Return the same at one task's scores, at (δ, τ) and at m that are the same for all runs."""
     at_pair = _at_lane(cells, task)
     return jnp.moveaxis(jax.lax.map(lambda p: at_pair(p, masses) @ cells.counts.T, pairs), -1, 0)
 
@@ -106,7 +120,8 @@ _STEPS, _MOVE = 7, 1e-3
 _LENGTHS = np.array([0.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.06, 0.03, 0.01, 0.002])
 
 
-def _modes(cells: TaskCells, start: Float[Array, "R 6"]) -> tuple[Float[Array, "R 6"], Float[Array, "R 6 6"]]:
+@compiled
+def modes(cells: TaskCells, start: Float[Array, "R 6"]) -> tuple[Float[Array, "R 6"], Float[Array, "R 6 6"]]:
     """Climb to each run's mode of task (3), δ, τ and m scores; return it and the inverse information there.
 
     The information is the items' squared slopes of their log-likelihood, and the prior's. Slopes are central
@@ -151,17 +166,3 @@ class _Climb(NamedTuple):
     scores: Float[Array, "6"]
     direction: Float[Array, "6"]
     information: Float[Array, "6 6"]
-
-
-#: Mode and inverse information of every run by itself, from starts.
-modes = compiled(_modes)
-
-#: Log-likelihood of the base's patterns at scores of the task.
-of_base = compiled(_of_base)
-
-#: Log-likelihood of every run given the base, at scores of the task (S), for each some (δ, τ) scores (L), and
-#: for each some scores of m (M).
-of_runs = compiled(_of_runs)
-
-#: The same at one task's scores, at (δ, τ) scores and scores of m that are the same for all runs.
-table = compiled(_table)

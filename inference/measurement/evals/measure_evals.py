@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -161,7 +160,9 @@ def measure_paired(
     values: dict[str, np.ndarray] = {}
     stats: list[dict[str, object]] = [{} for _ in range(len(runs))]
     for of_task in tasks:
-        _put(values, of_task.values, of_task.runs, len(runs))
+        for name, draws in of_task.values.items():
+            every = values.setdefault(name, np.full((len(runs), fast.NUM_DRAWS), np.nan))
+            every[of_task.runs] = draws
         for number, entry in zip(of_task.runs, of_task.stats, strict=True):
             stats[number] = entry
     base_counts = [row for of_task in tasks for row in of_task.base_counts]
@@ -173,7 +174,7 @@ def measure_paired(
         "new_tasks": list(new_tasks),
         "num_log_likelihood_items": num_kept,
     }
-    tree = _tree(paired, runs, values, stats, likelihoods, settings)
+    tree = _tree(paired, runs, values, stats, likelihoods, new_tasks, settings)
     if base_counts:
         columns = pd.DataFrame(base_counts)
         rows = {
@@ -197,14 +198,7 @@ def _kept_items(paired: Paired, runs: pd.DataFrame, asked: int | None) -> int:
     return _FEW_ITEMS if float(runs["num_items"].sum()) <= _FEW_ITEMS else 0
 
 
-def _put(
-    values: dict[str, np.ndarray], found: dict[str, np.ndarray], numbers: np.ndarray, num_runs: int
-) -> None:
-    for name, draws in found.items():
-        values.setdefault(name, np.full((num_runs, fast.NUM_DRAWS), np.nan))[numbers] = draws
-
-
-def _say(stats: list[dict[str, Any]], runs: pd.DataFrame, left_out: pd.DataFrame) -> None:
+def _say(stats: list[dict[str, object]], runs: pd.DataFrame, left_out: pd.DataFrame) -> None:
     """Give every run its verdict."""
     numeric = {f"deviation_{name}" for name in checks.STATISTICS} | {
         *("r_hat", "ess", "divergences", "mass_lost_width", "answers_wanted", "deviation_from_base"),
@@ -222,7 +216,7 @@ def _say(stats: list[dict[str, Any]], runs: pd.DataFrame, left_out: pd.DataFrame
     differs = {
         run["task"]
         for entry, (_, run) in zip(stats, runs.iterrows(), strict=True)
-        if entry["is_retest"] and entry["deviation_from_base"] > verdict.MOST_DEVIATION
+        if verdict.is_unlike_base(entry)
     }
     for entry, task in zip(stats, runs["task"], strict=True):
         entry["retest_differs"] = int(task in differs)
@@ -233,9 +227,10 @@ def _tree(
     paired: Paired,
     runs: pd.DataFrame,
     values: dict[str, np.ndarray],
-    stats: list[dict[str, Any]],
+    stats: list[dict[str, object]],
     likelihoods: list[tuple[np.ndarray, np.ndarray]],
-    settings: Mapping[str, Any],
+    new_tasks: Sequence[str],
+    settings: Mapping[str, object],
 ) -> xr.DataTree:
     coords = {name: pd.unique(runs[name]) for name in RUN_DIMS}
     # Arms may have different ones: by their order in one arm those of another could go back and forth.
@@ -253,7 +248,7 @@ def _tree(
         dense[(slice(None), *places)] = draws.T
         posterior[name] = (("chain", "draw", *RUN_DIMS), dense.reshape(_CHAINS, per_chain, *shape))
     groups = {"posterior": xr.Dataset(posterior, sample | coords)}
-    old = [task for task in coords["task"] if task not in settings["new_tasks"]]
+    old = [task for task in coords["task"] if task not in new_tasks]
     if old:
         groups["over_tasks"] = groups["posterior"].sel(task=old).mean("task", skipna=True)
     groups["over_seeds"] = groups["posterior"].mean("seed", skipna=True)
@@ -265,7 +260,7 @@ def _tree(
         coords,
     )
     groups["observed_data"] = _observed(paired)
-    groups["constant_data"] = xr.Dataset({"new_task": ("new", np.array(settings["new_tasks"], dtype=str))})
+    groups["constant_data"] = xr.Dataset({"new_task": ("new", np.array(new_tasks, dtype=str))})
     if likelihoods:
         of_item = np.concatenate([numbers for numbers, _ in likelihoods])
         log_p = np.concatenate([part for _, part in likelihoods], axis=1)
@@ -276,7 +271,7 @@ def _tree(
     return results.assembled(groups, results.provenance(settings) | {"kind": "evaluation logs"})
 
 
-def _dense(entries: list[float | str], places: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> np.ndarray:
+def _dense(entries: list[object], places: tuple[np.ndarray, ...], shape: tuple[int, ...]) -> np.ndarray:
     text = any(isinstance(entry, str) for entry in entries)
     dense = np.full(shape, "", dtype=object) if text else np.full(shape, np.nan)
     dense[places] = entries

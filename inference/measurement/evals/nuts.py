@@ -11,8 +11,6 @@ from jaxtyping import Float
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from inference.engine.programs import traced_alone
-from inference.measurement.evals.cells import TaskCells
-from inference.measurement.evals.model import choices_model, repeats_model
 from inference.measurement.evals.prior import run_scores_of, task_scores_of
 from mixture_models.types import Program
 
@@ -50,7 +48,8 @@ def _sampler(model: Program, num: int) -> numpyro.infer.MCMC:
 
 
 @traced_alone
-def _sample(model: Program, num: int, seed: int, *args: object) -> NutsDraws:
+def sample(model: Program, num: int, seed: int, *args: object) -> NutsDraws:
+    """Return draws of a run by NUTS of one of the programs of `model`, given its arguments."""
     with jax.enable_x64(True):
         sampler = _sampler(model, num)
         args = jax.tree.map(jnp.asarray, args)
@@ -61,18 +60,6 @@ def _sample(model: Program, num: int, seed: int, *args: object) -> NutsDraws:
     ess = min(float(np.min(effective_sample_size(array))) for array in sites.values())
     flat = {name: array.reshape(-1, *array.shape[2:]) for name, array in sites.items()}
     return NutsDraws(flat, r_hat, ess, divergences)
-
-
-def sample_repeats(cells: TaskCells, run: int, num: int, seed: int) -> NutsDraws:
-    """Return draws of a run by NUTS of `model.repeats_model`."""
-    return _sample(repeats_model, num, seed, cells, cells.counts[run])
-
-
-def sample_choices(
-    num_choices: Float[np.ndarray, "group"], counts: Float[np.ndarray, "group 5"], num: int, seed: int
-) -> NutsDraws:
-    """Return draws of a run by NUTS of `model.choices_model`."""
-    return _sample(choices_model, num, seed, num_choices, counts)
 
 
 def scores_of(draws: NutsDraws) -> tuple[Float[np.ndarray, "D 3"], Float[np.ndarray, "D 3"]]:

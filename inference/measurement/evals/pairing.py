@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from inference.measurement.evals.dependence import dependence
 from inference.measurement.evals.readers.long_form import (
@@ -295,7 +296,7 @@ def _choice_columns(before: _Items, after: _Items) -> dict[str, np.ndarray]:
     return {"num_choices": before.num_choices.astype(np.int64)} | dict(zip(CELLS, cells, strict=True))
 
 
-def _together(frames: list[pd.DataFrame], by: list[str], summed: Sequence[str] = ()) -> Any:
+def _together(frames: list[pd.DataFrame], by: list[str], summed: Sequence[str] = ()) -> DataFrameGroupBy:
     """Return the items of all runs, grouped by their cells."""
     columns = [*by, *summed]
     items = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns, dtype=float)

@@ -106,6 +106,7 @@ class Expected(NamedTuple):
     sd: float
 
 
+@compiled
 def _information(
     coordinates: Float[Array, "6"], base: Patterns, answers: Patterns, real: Float[Array, "b r"]
 ) -> Float[Array, "6 6"]:
@@ -125,9 +126,6 @@ def _information(
     return (slopes / jnp.maximum(values[12], 1e-300)) @ slopes.T
 
 
-_compiled_information = compiled(_information)
-
-
 def information(truth: Truth, num_base: int, num_run: int) -> Float[np.ndarray, "6 6"]:
     """Return the expected information of one item on the task's scores, δ, τ² and m.
 
@@ -141,9 +139,10 @@ def information(truth: Truth, num_base: int, num_run: int) -> Float[np.ndarray, 
     coordinates = np.array([*truth.task_scores, truth.drift, spread**2, mass])
     base, answers = (patterns_of(num, truth.inverse_choices, size) for num in (num_base, num_run))
     real = np.outer(np.arange(size) <= num_base, np.arange(size) <= num_run).astype(float)
-    return np.asarray(_compiled_information(coordinates, base, answers, real))
+    return np.asarray(_information(coordinates, base, answers, real))
 
 
+@compiled
 def _derived(
     tasks: Float[Array, "n 3"], runs: Float[Array, "n 3"], inverse_choices: Array
 ) -> Float[Array, "n 2"]:
@@ -153,8 +152,6 @@ def _derived(
 
     return jax.lax.map(one, (tasks, runs), batch_size=64)
 
-
-_compiled_derived = compiled(_derived)
 
 # Of a surface: nodes of √m and of √τ, and of δ around the supposed one on a scale that widens outward.
 _ROOTS, _SPREADS = np.linspace(0.0, 1.0, 17), np.linspace(0.0, _MOST_SPREAD**0.5, 17)
@@ -192,7 +189,7 @@ def surface(truth: Truth, quantity: str) -> Surface:
     moves = _MOVE * np.concatenate([np.eye(3), -np.eye(3), np.zeros((1, 3))])
     tasks = truth.task_scores + np.concatenate([np.zeros((grid[..., 0].size, 3)), moves])
     runs = np.concatenate([grid.reshape(-1, 3), np.tile(here, (7, 1))])
-    derived = _compiled_derived(tasks, runs, np.asarray(truth.inverse_choices))
+    derived = _derived(tasks, runs, np.asarray(truth.inverse_choices))
     values = derived[:, int(quantity == "accuracy_change")]
     coefficients = spline_filter(values[:-7].reshape(grid.shape[:3]), mode="nearest")
 

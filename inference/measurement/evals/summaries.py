@@ -35,6 +35,7 @@ CHOICES = ("known_kept", "forgotten", "acquired", "persistence", "accuracy", "ac
 _AT_ITEMS, _AT_ITEMS_OF_MANY, _MANY = 128, 16, 64
 
 
+@compiled
 def _summaries(
     tasks: Float[Array, "D 3"], runs: Float[Array, "D 3"], inverse_choices: Array
 ) -> dict[str, Float[Array, "D"]]:
@@ -47,9 +48,7 @@ def _summaries(
     return jax.lax.map(one, (tasks, runs))
 
 
-_compiled_summaries = compiled(_summaries)
-
-
+@compiled
 def _of_items(
     cells: TaskCells, counts: Float[Array, "cell"], tasks: Float[Array, "D 3"], runs: Float[Array, "D 3"]
 ) -> tuple[Float[Array, "D"], Float[Array, "D"]]:
@@ -85,9 +84,6 @@ def _of_items(
     return jax.lax.map(one, (tasks, runs))
 
 
-_compiled_of_items = compiled(_of_items)
-
-
 def of_repeats(
     drawn: TaskDraws, num_runs: int, rng: np.random.Generator
 ) -> dict[str, Float[np.ndarray, "R D"]]:
@@ -98,8 +94,8 @@ def of_repeats(
 
     def of_run(r: int) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
         tasks, runs = drawn.task_scores[r], drawn.run_scores[r]
-        at_items = _compiled_of_items(cells, cells.counts[r], tasks[:at], runs[:at])
-        return _compiled_summaries(tasks, runs, np.asarray(inverse[r])), at_items
+        at_items = _of_items(cells, cells.counts[r], tasks[:at], runs[:at])
+        return _summaries(tasks, runs, np.asarray(inverse[r])), at_items
 
     with ThreadPoolExecutor(num_threads()) as pool:
         found = list(pool.map(of_run, range(len(cells.counts))))
@@ -131,9 +127,11 @@ def of_choices(drawn: ChoiceDraws, choices: pd.DataFrame, runs: np.ndarray) -> d
     }
 
 
-def _log_likelihood(
+@compiled
+def log_likelihood(
     cells: TaskCells, tasks: Float[Array, "D 3"], runs: Float[Array, "D 3"]
 ) -> Float[Array, "D cell"]:
+    """Return the log probability of the run's answers given the base's, of an item of each cell."""
     many = log_multiplicity(cells.answers)[cells.of_run]
 
     def one(given: tuple[Array, Array]) -> Array:
@@ -141,7 +139,3 @@ def _log_likelihood(
         return log_cells(task, run, cells.base, cells.answers, cells.of_base, cells.of_run) + many
 
     return jax.lax.map(one, (tasks, runs), batch_size=16)
-
-
-#: Log probability of the run's answers given the base's, of an item of each cell.
-log_likelihood = compiled(_log_likelihood)

@@ -13,7 +13,7 @@ from inference.intervals import SAMPLE_DIMS, interval
 from inference.measurement.evals import checks, classical, fast, nuts, planning, summaries, verdict
 from inference.measurement.evals.choices import ChoiceDraws, draw_choices
 from inference.measurement.evals.fit import TaskDraws
-from inference.measurement.evals.model import choice_probabilities
+from inference.measurement.evals.model import choice_probabilities, choices_model
 from inference.measurement.evals.pairing import CELLS
 from inference.measurement.posterior.laplace import MOST_K_HAT
 from inference.storage import kept
@@ -231,7 +231,7 @@ def _drawn_choices(
     drawn = draw_choices(counts, num_choices, fast.NUM_DRAWS, np.random.default_rng(seed))
     bad = np.ones(len(counts), bool) if method == "nuts" else (drawn.k_hat > MOST_K_HAT) & (method == "auto")
     for r in np.flatnonzero(bad):
-        found = nuts.sample_choices(num_choices, counts[r], fast.NUM_DRAWS, seed[0])
+        found = nuts.sample(choices_model, fast.NUM_DRAWS, seed[0], num_choices, counts[r])
         drawn.shares[r], drawn.persistence[r] = found.sites["shares"], found.sites["persistence"]
         drawn.by_nuts[r] = found.r_hat, found.ess, found.divergences
     return drawn._asdict()

@@ -45,7 +45,7 @@ def words_of(stats: Stats) -> str:
     ]
     if off:
         bad.append(f"the model does not describe the answers (off: {', '.join(off)})")
-    if stats["is_retest"] and stats["deviation_from_base"] > MOST_DEVIATION:
+    if is_unlike_base(stats):
         bad.append("a second evaluation of the base differs from the first by more than chance")
     elif stats["retest_differs"]:
         bad.append("the base, evaluated twice, differs by more than chance, and so may any run")
@@ -73,6 +73,11 @@ def words_of(stats: Stats) -> str:
     if bad or weak:
         return worded(bad, weak + remarks)
     return f"good: {'; '.join(remarks)}" if remarks else "good"
+
+
+def is_unlike_base(stats: Stats) -> bool:
+    """Return whether a run that is the base, evaluated again, differs from it by more than chance."""
+    return bool(stats["is_retest"] and stats["deviation_from_base"] > MOST_DEVIATION)
 
 
 def _clusters(stats: Stats) -> str:

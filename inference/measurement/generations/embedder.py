@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,6 +19,10 @@ from mixture_models.validation import InputError, real_array
 # Texts of a batch that are embedded by themselves too, and the share of the features' size by which these may
 # differ.
 _ALONE, _MOST_DIFFERENT = 2, 0.05
+
+
+#: What turns a list of texts into an array (text, feature), of any kind.
+type TextFunction = Callable[[list[str]], object]
 
 
 class Embedder(ABC):
@@ -52,7 +55,7 @@ class Embedder(ABC):
 class FunctionEmbedder(Embedder):
     """A user's function from a list of texts to an array (text, feature)."""
 
-    def __init__(self, name: str, function: Callable[[list[str]], Any], identity: str | None) -> None:
+    def __init__(self, name: str, function: TextFunction, identity: str | None) -> None:
         """Keep the function, the name that results say, and what is known of it; see `Embedder.identity`."""
         self.name, self._function, self._identity = name, function, identity
         self._checked = False

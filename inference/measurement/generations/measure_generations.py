@@ -13,6 +13,7 @@ from inference.measurement.generations.cache import features_of
 from inference.measurement.generations.embedder import (
     Embedder,
     FunctionEmbedder,
+    TextFunction,
     function_embedder,
     model_embedder,
 )
@@ -21,6 +22,9 @@ from inference.measurement.generations.ngrams import NGramEmbedder
 from inference.measurement.generations.rows import Columns
 from inference.measurement.tasks.names import named_references
 from mixture_models.validation import InputError, flag, folder_of, integer
+
+#: What makes features of texts: see `measure_generations`.
+type EmbedderLike = str | Path | Embedder | TextFunction
 
 #: What completions are given as: files, or what was read from them.
 type TextSource = str | Path | Sequence[str | Path] | Generations
@@ -59,7 +63,7 @@ def measure_generations(
     old_reference: TextSource | Mapping[str, TextSource],
     new_reference: TextSource | None = None,
     *,
-    embedder: str | Path | Embedder | Callable[[list[str]], Any] = "ngrams",
+    embedder: EmbedderLike = "ngrams",
     columns: Columns = Columns(),  # noqa: B008 - frozen
     num_examples: int = 5,
     cache: str | Path | None = None,
@@ -119,7 +123,7 @@ def embed_generations(
     old_reference: TextSource | Mapping[str, TextSource],
     new_reference: TextSource | None = None,
     *,
-    embedder: str | Path | Embedder | Callable[[list[str]], Any] = "ngrams",
+    embedder: EmbedderLike = "ngrams",
     columns: Columns = Columns(),  # noqa: B008 - frozen
     cache: str | Path | None = None,
     drop_missing: bool = False,
@@ -168,7 +172,7 @@ def _prompts_of(reference: Generations) -> list[str] | None:
     return [prompt for part in known for prompt in part] if len(known) == len(parts) else None
 
 
-def embedder_of(given: str | Path | Embedder | Callable[[list[str]], Any]) -> Embedder:
+def embedder_of(given: EmbedderLike) -> Embedder:
     """Return the embedder that a user names; see `measure_generations`.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -91,13 +90,13 @@ def bytes_of(num: int, d: int) -> int:
 
 def total[Piece, Sum](function: Callable[[Piece], Sum], pieces: Iterable[Piece]) -> Sum:
     """Return the sum of a function over pieces; while one is computed the next is read, and no more."""
-    summed: Any = None
+    summed: Sum | None = None
     for piece in pieces:
         jax.block_until_ready(summed)
         part = function(piece)
         summed = part if summed is None else jax.tree.map(jax.numpy.add, summed, part)
-    result: Sum = summed
-    return result
+    assert summed is not None
+    return summed
 
 
 def sample_arrays(pieces: Iterable[Rows]) -> Iterator[Float[np.ndarray, "n d"]]:

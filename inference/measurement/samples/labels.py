@@ -15,6 +15,9 @@ from mixture_models.validation import InputError, as_array
 #: Labels as they are given: those of the data, False to ignore them, or labels a checkpoint.
 type Labels = bool | ArrayLike | Sequence[ArrayLike] | Mapping[Any, ArrayLike] | None
 
+#: From prompt, of any kind, to the name of its group.
+type Groups = Mapping[Any, Hashable]
+
 
 class Prompts(NamedTuple):
     """The prompts of a checkpoint's samples.
@@ -109,7 +112,7 @@ def repeats(labels: np.ndarray) -> bool:
 
 
 def groups_of(
-    labels: np.ndarray, groups: Mapping[Any, Hashable] | None, names: Sequence[Hashable]
+    labels: np.ndarray, groups: Groups | None, names: Sequence[Hashable]
 ) -> Bool[np.ndarray, "group prompt"] | None:
     """Return which prompts of a checkpoint are in each group, prompts as `numbered` counts them."""
     if groups is None:
@@ -118,7 +121,7 @@ def groups_of(
     return np.array([[groups.get(one) == name for one in unique] for name in names], dtype=bool)
 
 
-def group_names(groups: Mapping[Any, Hashable], known: Callable[[], set[Any]]) -> list[Hashable]:
+def group_names(groups: Groups, known: Callable[[], set[object]]) -> list[Hashable]:
     """Return the names of the groups, in the order in which they first come.
 
     Raises:

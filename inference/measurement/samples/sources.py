@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from inference.measurement.samples import stored
 from inference.measurement.samples.stored import Stored
 from inference.storage import reading
+from mixture_models.types import AnyArray
 from mixture_models.validation import InputError, as_array, one_of, path_of, real_array
 
 # The column of a table that may hold a sample's features as one list.
@@ -62,7 +63,7 @@ type Source = (
     | Path
     | ArrayLike
     | Sequence[ArrayLike]
-    | Mapping[Any, Any]
+    | Mapping[Any, ArrayLike]
     | xr.DataArray
     | xr.Dataset
     | pd.DataFrame
@@ -128,7 +129,7 @@ def rows_of_reference(name: str, samples: Samples) -> Float[np.ndarray, "n d"]:
     return np.concatenate(parts)
 
 
-def _listed(names: list[Hashable], arrays: Any, features: list[str] | None) -> Samples:
+def _listed(names: list[Hashable], arrays: Sequence[object], features: list[str] | None) -> Samples:
     return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", arrays[i]))
 
 
@@ -136,7 +137,7 @@ def _stacked(names: list[Hashable], array: object, features: list[str] | None) -
     return Samples(names, features, lambda i: stored.of_array(f"checkpoint {names[i]}", array, i))
 
 
-def _of_mapping(name: str, source: Mapping[Any, Any]) -> Samples:
+def _of_mapping(name: str, source: Mapping[Hashable, AnyArray]) -> Samples:
     if "samples" in source:
         values = source["samples"]
         values = values if hasattr(values, "ndim") else real_array(name, values)
@@ -277,7 +278,7 @@ def _labelled_prompts(name: str, array: xr.DataArray, sample: str) -> Callable[[
     return of_checkpoint
 
 
-def _shape(name: str, values: Any) -> tuple[int, ...]:
+def _shape(name: str, values: AnyArray) -> tuple[int, ...]:
     try:
         return np.shape(values)
     except ValueError:  # lists of several lengths

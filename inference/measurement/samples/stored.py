@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from inference.storage.reading import reading
+from mixture_models.types import AnyArray
 from mixture_models.validation import InputError, as_array, real_array
 
 # Numbers of a piece: 8 MiB of them, as float64.
@@ -21,6 +21,10 @@ _NUMBERS = 1 << 20
 
 # The share of the machine's memory that a checkpoint may take unless told otherwise.
 _MEMORY_SHARE = 0.4
+
+
+# One length an axis, as zarr has them, or all lengths, as Dask has them.
+type Chunks = tuple[int | tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Stored:
 
     name: str
     shape: tuple[int, int]
-    read: Callable[[Any], ArrayLike]
+    read: Callable[[slice | np.ndarray], ArrayLike]
     chunk_ends: np.ndarray | None = None
     chunk_bytes: int = 0
     padded: bool = False
@@ -73,10 +77,10 @@ class Stored:
         first, size = int(places[0]), len(places)
         together = int(places[-1]) - first + 1 == size
 
-        def read(rows: slice) -> ArrayLike:
-            return self.read(
-                slice(first + rows.start, first + rows.stop) if together else places[rows]
-            )  # a slice is read faster than places
+        def read(rows: slice | np.ndarray) -> ArrayLike:
+            if together and isinstance(rows, slice):  # which is read faster than places
+                return self.read(slice(first + rows.start, first + rows.stop))
+            return self.read(places[rows])
 
         ends = self.chunk_ends
         if ends is not None:
@@ -105,7 +109,7 @@ class Stored:
         return values[~np.isnan(values).all(axis=1)] if self.padded else values
 
 
-def of_array(name: str, values: Any, *at: int) -> Stored:
+def of_array(name: str, values: AnyArray, *at: int) -> Stored:
     """Return the samples of an array, or of what is sliced as one, at the places ``at`` of its first axes.
 
     Raises:
@@ -134,7 +138,7 @@ def of_labelled(name: str, array: xr.DataArray, sample: str, *, padded: bool = F
         part = array.isel({sample: rows, **at}).compute()
         return part.transpose(sample, "feature").to_numpy()
 
-    chunks: object = array.chunks
+    chunks: Chunks | None = array.chunks
     if chunks is None and "preferred_chunks" in array.encoding:
         preferred = array.encoding["preferred_chunks"]
         chunks = tuple(preferred.get(dim, array.sizes[dim]) for dim in array.dims)
@@ -143,11 +147,13 @@ def of_labelled(name: str, array: xr.DataArray, sample: str, *, padded: bool = F
     return Stored(name, (array.sizes[sample], features), read, *layout, padded)
 
 
-def _chunks(chunks: Any, axis: int, array: Any, features: int) -> tuple[np.ndarray | None, int]:
+def _chunks(
+    chunks: Chunks | None, axis: int, array: AnyArray, features: int
+) -> tuple[np.ndarray | None, int]:
     """Return where chunks end along the axis of the rows, and the bytes that reading one takes.
 
     Args:
-        chunks: one length an axis as zarr has them, all lengths as Dask has them, or None.
+        chunks: their lengths, or None.
         axis: of the rows.
         array: of any number of axes.
         features: of a row.

@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 # As it is read: a value of JSON a line, or an array.
-_Column = list[Any] | np.ndarray
+_Column = list[object] | np.ndarray
 
 
 #: The columns that are read unless others are named, by task.
@@ -134,7 +133,7 @@ def _columns(path: Path, needed: list[str], label: str, *, optional: bool) -> Ma
 
 def _of_lines(path: Path, wanted: list[str]) -> tuple[Mapping[str, _Column], list[str]]:
     """Read an object a line; all lines must have the columns of the first."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     names: list[str] = []
     for place, row in enumerate(reading.json_lines(path), start=1):
         if not names:

@@ -1,7 +1,6 @@
 """Log-likelihoods as users give them: one array a checkpoint, checked."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,15 +14,17 @@ ScoresLike = ArrayLike | Sequence[ArrayLike] | Mapping[Hashable, ArrayLike] | xr
 
 def by_checkpoint(name: str, scores: ScoresLike | Mapping[str, ScoresLike]) -> dict[Hashable, np.ndarray]:
     """Return one float64 array of shape (sample,) a checkpoint."""
-    items: dict[Any, Any]
+    items: dict[Hashable, object]
     if isinstance(scores, Mapping):
-        items = dict(scores)
+        items = {name: values for name, values in scores.items()}
     elif isinstance(scores, xr.DataArray) and "checkpoint" in scores.dims:
         labels = scores["checkpoint"].to_numpy().tolist()
         items = {label: scores.isel(checkpoint=i).to_numpy() for i, label in enumerate(labels)}
     else:
-        several = isinstance(scores, Sequence) and not isinstance(scores, str | bytes)
-        rows: Any = scores if several else np.ma.atleast_1d(as_array(name, scores))
+        if isinstance(scores, Sequence) and not isinstance(scores, str | bytes):
+            rows: Sequence[ArrayLike] | np.ndarray = scores
+        else:
+            rows = np.ma.atleast_1d(as_array(name, scores))
         nested = len(rows) > 0 and np.ndim(rows[0]) == 1
         items = dict(enumerate(rows)) if nested else {0: rows}
     if not items:

@@ -1,7 +1,6 @@
 """How tasks are named where there are several, and the prior of their weights."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from mixture_models.validation import InputError, number
 
@@ -36,7 +35,7 @@ def named_references[T](
     return references
 
 
-def check_names(references: Mapping[Any, object], new_task: str | None) -> str | None:
+def check_names(references: Collection[str], new_task: str | None) -> str | None:
     """Return the new task, or None where none is.
 
     Raises:

@@ -24,7 +24,7 @@ from inference.measurement.evals.item_integral import (
     patterns_of,
 )
 from inference.measurement.evals.measure_evals import measure_paired
-from inference.measurement.evals.model import choice_probabilities
+from inference.measurement.evals.model import choice_probabilities, repeats_model
 from inference.measurement.evals.pairing import CELLS
 
 
@@ -103,7 +103,7 @@ def test_the_change_of_mixed_items_is_the_mean_of_the_changes_of_each_kind():
 
     def change(frame):
         cells = task_cells(frame, np.array([0]))
-        return np.array(summaries._compiled_of_items(cells, cells.counts[0], tasks, runs))
+        return np.array(summaries._of_items(cells, cells.counts[0], tasks, runs))
 
     mean, variance = change(MIXED)
     shares = MIXED["num_items"].to_numpy() / MIXED["num_items"].sum()
@@ -351,7 +351,7 @@ def test_nuts_runs_the_program_of_repeats():
     cells = task_cells(
         sim.repeats(np.random.default_rng(4), sim.Truth(20, 1, 1), [(0.0, 0.0, 0.0)]), np.arange(1)
     )
-    tasks, runs = nuts.scores_of(nuts.sample_repeats(cells, 0, 40, seed=0))
+    tasks, runs = nuts.scores_of(nuts.sample(repeats_model, 40, 0, cells, cells.counts[0]))
     assert tasks.shape == runs.shape == (40, 3)
     assert np.isfinite(tasks).all()
     assert np.isfinite(runs).all()
