@@ -157,7 +157,7 @@ def compare_runs(
             variables |= compare_by_task(variable, of_tasks, groups, ropes[variable])
             coords["task"] = list(of_tasks)
         words = [
-            _words(verdicts(tree)[f"{KINDS[variable]}_words"].to_numpy()[where])
+            verdict.worst(verdicts(tree)[f"{KINDS[variable]}_words"].to_numpy()[where])
             for tree, where in zip(trees.values(), read, strict=True)
         ]
         variables[f"{variable}_words"] = ("run", words)
@@ -193,30 +193,26 @@ def verdicts(tree: xr.DataTree) -> xr.Dataset:
 
 def _check_references(trees: Mapping[str, xr.DataTree]) -> None:
     """Refuse runs that were not measured against the same references."""
-    first, *others = trees.items()
-    told = {"references": _references, "features": _features, "tasks": _tasks, "new task": _new_task}
-    for name, tree in others:
-        for what, read in told.items():
-            if read(tree) != read(first[1]):
-                raise InputError(
-                    f"runs must be measured against the same {what}; those of {name} are not "
-                    f"those of {first[0]}"
-                )
+    (first, tree), *others = trees.items()
+    known = _facts(tree)
+    for name, other in others:
+        if differing := [what for what, fact in _facts(other).items() if fact != known[what]]:
+            raise InputError(
+                f"runs must be measured against the same {differing[0]}; those of {name} are not "
+                f"those of {first}"
+            )
 
 
-def _references(tree: xr.DataTree) -> object:
-    return tree.attrs.get("references")
-
-
-def _features(tree: xr.DataTree) -> list[str]:
-    if "constant_data" not in tree.children:
-        return []
-    return [str(f) for f in tree["constant_data"]["source_feature"].to_numpy()]
-
-
-def _tasks(tree: xr.DataTree) -> set[str]:
+def _facts(tree: xr.DataTree) -> dict[str, object]:
+    """Return what runs that are compared must have in common."""
     posterior = tree["posterior"].to_dataset()
-    return set(map(str, posterior["task"].to_numpy())) if "task" in posterior.dims else set()
+    features = tree["constant_data"]["source_feature"].to_numpy() if "constant_data" in tree.children else []
+    return {
+        "references": tree.attrs.get("references"),
+        "features": list(map(str, features)),
+        "tasks": set(map(str, posterior["task"].to_numpy())) if "task" in posterior.dims else set(),
+        "new task": _new_task(tree),
+    }
 
 
 def _new_task(tree: xr.DataTree) -> str:
@@ -226,13 +222,6 @@ def _new_task(tree: xr.DataTree) -> str:
 def _shape(tree: xr.DataTree) -> tuple[object, ...]:
     """Return what, with the references, decides the draws of what the references say."""
     return tuple(tree.attrs.get(name) for name in ("covariance", "tails", "max_features"))
-
-
-def _words(words: np.ndarray) -> str:
-    """Return the worst of some verdicts; that of scores is of one checkpoint."""
-    if len(words) == 1:
-        return str(words[0])
-    return max(map(str, words), key=lambda w: verdict.ORDER.index(w.partition(": ")[0]))
 
 
 def _ropes(rope: float | Mapping[str, float], chosen: tuple[str, ...]) -> dict[str, float]:

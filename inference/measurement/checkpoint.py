@@ -49,7 +49,7 @@ class Checkpoint(NamedTuple):
     """The samples of one checkpoint in the frame, and the prompts they come from, if they are known."""
 
     num: int
-    rows: Iterable[law.Rows]
+    rows: pieces.Samples
     streamed: bool
     prompts: Prompts | None = None
 

@@ -25,6 +25,7 @@ from inference.measurement.run.groups import CHAINS
 from inference.measurement.run.measured import Measured, measure_each, sizes_of
 from inference.measurement.samples import inputs, stored
 from inference.measurement.samples.labels import Groups, Labels, Prompts, group_names, groups_of, numbered
+from inference.measurement.samples.references import check_own_covariances
 from inference.measurement.samples.sources import Source
 from inference.measurement.scores.measure_scores import prior_shapes
 from inference.measurement.tasks.measure_tasks import TaskSettings, measure_tasks
@@ -187,7 +188,7 @@ def measure(
     names_of_groups = _names_of_groups(checked, prompt_groups)
     projection = project(checked.old, checked.new, max_features)
     old, new = projection.old, projection.new
-    inputs.check_own_covariances(old, new)
+    check_own_covariances(old, new)
     sizes = sizes_of(checked, old.shape[1], method, limit)
     if neither and covariance == "axis":
         raise InputError(

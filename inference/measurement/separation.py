@@ -14,6 +14,7 @@ from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.posterior.weight_posterior import weight_posterior
 from inference.measurement.samples import inputs
+from inference.measurement.samples.references import check_own_covariances
 from inference.measurement.samples.sources import Source
 from mixture_models.validation import InputError, flag
 
@@ -82,7 +83,7 @@ def estimate_setting(
     shown = old_samples if learner_samples is None else learner_samples
     checked = inputs.check(shown, old_samples, new_samples, drop_missing=flag("drop_missing", drop_missing))
     old, new, d = checked.old, checked.new, len(checked.features)
-    inputs.check_own_covariances(old, new)
+    check_own_covariances(old, new)
     covariance = pooled_covariance(old, new)
     plug_in, separation = separation_of_samples(old, new)
     if min(len(old), len(new)) < 4 or len(old) + len(new) < 2 * (d + _SPARE):

@@ -241,7 +241,7 @@ def _words(stats: xr.Dataset, read: _Reader, arm: str, tasks: list[str]) -> str:
         for word in of_arm.sel(seed=seed).isel(checkpoint=read.read_at(arm, seed)).to_numpy().ravel()
         if word
     ]
-    worst = max(words, key=lambda w: verdict.ORDER.index(w.partition(": ")[0]), default="")
+    worst = verdict.worst(words) if words else ""
     share = read.before_first(arm)
     if not worst or share <= MOST_BEFORE_FIRST:
         return worst

@@ -298,7 +298,8 @@ class _Posterior:
 
     def __init__(self, item: PerItem, num_items: float) -> None:
         truth, answers, scales = item.truth, num_items * item.information, (item.square, item.mass)
-        gradient = ndtri(_uniform(_NUM_DATA, 6)) @ _root(answers).T
+        values, vectors = np.linalg.eigh(answers)
+        gradient = ndtri(_uniform(_NUM_DATA, 6)) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
         uniform = _uniform(_NUM_POINTS, 4)
         self.drift = truth.drift
         # What is normal takes an even spread of values at each point.
@@ -361,11 +362,6 @@ def _limits(values: Float[np.ndarray, "n"], weights: Float[np.ndarray, "n d"]) -
         lower, upper = (np.interp(tails + p, of_data, values) for p in (0.0, probability))
         found[:, number] = min(zip(lower, upper, strict=True), key=lambda pair: pair[1] - pair[0])
     return found
-
-
-def _root(matrix: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
-    values, vectors = np.linalg.eigh(matrix)
-    return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
 @cache

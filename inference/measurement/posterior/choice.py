@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from inference.measurement.posterior.climb import log_odds, unbatched
-from inference.measurement.references.anchors import Kind, anchor, framed
+from inference.measurement.references.anchors import Kind, anchor, ordered
 from inference.measurement.references.axis_shape import AxisShape
-from inference.measurement.references.moments import MOST_ROWS, fit_tail_dof, reference_log_likelihood
+from inference.measurement.references.moments import MOST_ROWS, fit_tail_dof, has_heavy_tails
 
 _FOLDS = 5
 
@@ -94,17 +94,12 @@ def choose_kind(
     """
     if covariance != "auto" and tails != "auto":
         return Kind(covariance, tails == "student")
-    _, old, new = framed(old, new, None, shared=True)
+    _, old, new, _ = ordered(old, new, None, shared=True)
     old, new = (y[:: -(-len(y) // MOST_ROWS)] for y in (old, new))
     smallest, d = min(len(old), len(new)), old.shape[1]
 
     def tailed(shared: bool) -> bool:
-        if tails != "auto":
-            return tails == "student"
-        values = [
-            reference_log_likelihood([old, new], shared=shared, heavy_tails=heavy) for heavy in (False, True)
-        ]
-        return bool(values[1] - values[0] > 0.5 * np.log(len(old) + len(new)))
+        return has_heavy_tails([old, new], tails, shared=shared)
 
     if covariance != "auto":
         return Kind(covariance, tailed(covariance in ("shared", "axis")))

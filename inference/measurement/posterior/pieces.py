@@ -1,7 +1,7 @@
 """A checkpoint's samples as pieces that are summed over: held in memory, or read anew by every pass."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -27,11 +27,13 @@ class Pieces:
         arrays: yields the samples in the frame, in order, shape (n, d) each.
         shape: blocks of a piece and rows of a block.
         features: d.
+        seen: how many of the coordinates are given, None for all.
     """
 
     arrays: Callable[[], Iterable[np.ndarray]]
     shape: tuple[int, int]
     features: int
+    seen: int | None = None
 
     def __iter__(self) -> Iterator[Rows]:
         size, d = self.shape[0] * self.shape[1], self.features
@@ -42,15 +44,23 @@ class Pieces:
                 y[filled : filled + len(taken)] = taken
                 filled += len(taken)
                 if filled == size:
-                    yield law.blocks_of(y, filled, self.shape)
+                    yield self._blocks(y, filled)
                     y, filled = np.zeros((size, d)), 0
         if filled:
-            yield law.blocks_of(y, filled, self.shape)
+            yield self._blocks(y, filled)
+
+    def _blocks(self, y: np.ndarray, filled: int) -> Rows:
+        piece = law.blocks_of(y, filled, self.shape)
+        return Rows(piece.y[..., : self.seen], piece.weights)
+
+
+#: The samples of a checkpoint: in memory, or read anew by every pass.
+type Samples = list[Rows] | Pieces
 
 
 def pieces_of(
     arrays: Callable[[], Iterable[np.ndarray]], num: int, features: int, *, streamed: bool
-) -> Iterable[Rows]:
+) -> Samples:
     """Return the samples of a checkpoint: one piece in memory, or pieces that every pass reads anew.
 
     Args:
@@ -66,21 +76,11 @@ def pieces_of(
     return Pieces(arrays, (min(most, blocks), size), features)
 
 
-def narrowed(pieces: Iterable[Rows], features: int) -> Iterable[Rows]:
+def narrowed(pieces: Samples, features: int) -> Samples:
     """Return pieces with the first coordinates of the samples alone, read anew by every pass if they were."""
-    if isinstance(pieces, list):
-        return [Rows(piece.y[..., :features], piece.weights) for piece in pieces]
-    return _Narrowed(pieces, features)
-
-
-@dataclass(frozen=True)
-class _Narrowed:
-    pieces: Iterable[Rows]
-    features: int
-
-    def __iter__(self) -> Iterator[Rows]:
-        for piece in self.pieces:
-            yield Rows(piece.y[..., : self.features], piece.weights)
+    if isinstance(pieces, Pieces):
+        return replace(pieces, seen=features)
+    return [Rows(piece.y[..., :features], piece.weights) for piece in pieces]
 
 
 def bytes_of(num: int, d: int) -> int:

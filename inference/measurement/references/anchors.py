@@ -249,17 +249,13 @@ def balanced(
     return np.asarray(mean + sd * (draws - draws.mean(axis=0)) / draws.std(axis=0))
 
 
-def framed(
-    old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool
-) -> tuple[Frame, np.ndarray, np.ndarray]:
-    """Return the frame, and the references in it, their rows in the order of their place along the axis."""
-    return ordered(old, new, tail_dof, shared=shared)[:3]
-
-
 def ordered(
     old: np.ndarray, new: np.ndarray, tail_dof: float | None, *, shared: bool
 ) -> tuple[Frame, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Return what `framed` does, and where each reference's rows were before."""
+    """Return the frame, the references in it, and where their rows were before.
+
+    The rows are in the order of their place along the axis.
+    """
     moments = moments_of([old, new], tail_dof, shared=shared)
     pooled = sum(len(y) * s.scatter for y, s in zip((old, new), moments, strict=True))
     frame = frame_of(moments[0].mean, moments[1].mean, np.asarray(pooled) / (len(old) + len(new)), old)

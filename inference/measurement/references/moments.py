@@ -52,6 +52,16 @@ def reference_log_likelihood(groups: Sequence[np.ndarray], *, shared: bool, heav
     return total
 
 
+def has_heavy_tails(groups: Sequence[np.ndarray], tails: str, *, shared: bool) -> bool:
+    """Return whether modes are Student-t: as it is asked for, or where that is ``"auto"`` by BIC."""
+    if tails != "auto":
+        return tails == "student"
+    gaussian, student = (
+        reference_log_likelihood(groups, shared=shared, heavy_tails=heavy) for heavy in (False, True)
+    )
+    return bool(student - gaussian > 0.5 * np.log(sum(map(len, groups))))
+
+
 def fit_tail_dof(groups: Sequence[np.ndarray], *, shared: bool) -> float:
     """Return the degrees of freedom of Student-t modes that fit the references best, at most 200."""
     some = [y[:MOST_ROWS] for y in groups]

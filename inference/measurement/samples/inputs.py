@@ -3,15 +3,19 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from inference.measurement.samples import stored
 from inference.measurement.samples.labels import Labels, codes_of, numbered, repeats, with_labels
+from inference.measurement.samples.references import (
+    MOST_SPREAD,
+    check_references,
+    different_rows,
+)
 from inference.measurement.samples.sources import (
     Samples,
     Source,
@@ -19,16 +23,8 @@ from inference.measurement.samples.sources import (
     rows_of_reference,
     samples_of,
 )
+from inference.measurement.samples.stored import row_hashes
 from mixture_models.validation import InputError
-
-# Spreads of features whose squares, and sums of them, are floats.
-_LEAST_SPREAD, _MOST_SPREAD = 1e-100, 1e100
-
-# Samples of a reference that must differ from each other, unless it has fewer.
-_MOST_DIFFERENT = 10
-
-# Of a correlation: with a smaller eigenvalue features depend on one another.
-_LEAST_EIGENVALUE = 1e-10
 
 
 class Summary(NamedTuple):
@@ -206,10 +202,10 @@ def _check(
             f"checkpoints ({max(by_checkpoint)} of checkpoint {worst})"
         )
     finite = {task: array[_finite(array)] for task, array in arrays.items()}
-    once = {task: _once(array) for task, array in finite.items()}
+    once = {task: different_rows(array) for task, array in finite.items()}
     found = {task: array if once[task] is None else array[once[task]] for task, array in finite.items()}
     copies = sum(map(len, finite.values())) - sum(map(len, found.values()))
-    _check_references(found, features)
+    check_references(found, features)
     checked = Checked(source, summaries, tuple(found.values()), features, total, copies)
     if many:
         return checked
@@ -233,7 +229,7 @@ def _with_prompts(checked: Checked, references: tuple[np.ndarray | None, ...]) -
             kept = np.concatenate([_finite(piece) for piece in rows])
             labels = codes_of(f"checkpoint {name}", source.prompts(index), kept)
             # Copies that a prompt explains are no sign of dependence between prompts.
-            hashes = np.concatenate([_row_hashes(np.ascontiguousarray(piece)) for piece in rows])[kept]
+            hashes = np.concatenate([row_hashes(np.ascontiguousarray(piece)) for piece in rows])[kept]
             pairs = len(pd.DataFrame({"row": hashes, "prompt": numbered(labels)}).drop_duplicates())
             repeated = pairs - len(np.unique(hashes))
             prompts.append(labels)
@@ -256,20 +252,6 @@ def degenerate(checked: Checked, index: int, error: Exception) -> str:
         f"and their means lie up to {far.max():.2g} of these spreads away: look for outliers, other units or "
         "samples that are all equal"
     )
-
-
-def _once(reference: Float[np.ndarray, "n d"]) -> Int[np.ndarray, "m"] | None:
-    """Return the places of the different rows of a reference, or None where no row is a copy of another.
-
-    Copies tell nothing new. Rows that repeat because features have few values do, and stay: there, values
-    repeat in rows that differ.
-    """
-    if reference.ndim != 2 or reference.shape[1] < 2:
-        return None
-    _, first = np.unique(reference, axis=0, return_index=True)
-    if len(first) == len(reference) or any(len(np.unique(column)) < len(first) for column in reference.T):
-        return None
-    return np.sort(first)
 
 
 def _common_features(given: Mapping[str, tuple[list[str] | None, int]]) -> list[str]:
@@ -312,16 +294,16 @@ def _summary(source: Samples, index: int, features: list[str]) -> Summary:
     mean, squares = np.zeros(len(features)), np.zeros(len(features))
     for piece in source.pieces(index, features):
         samples = np.ascontiguousarray(piece[_finite(piece)])
-        if np.abs(samples).max(initial=0.0) > _MOST_SPREAD:
+        if np.abs(samples).max(initial=0.0) > MOST_SPREAD:
             raise InputError(
-                f"samples must be at most {_MOST_SPREAD:g} in size; checkpoint {source.names[index]} has "
+                f"samples must be at most {MOST_SPREAD:g} in size; checkpoint {source.names[index]} has "
                 f"{np.abs(samples).max():.3g}"
             )
         num_dropped += len(piece) - len(samples)
         if not len(samples):
             continue
         digest.update(samples.data)
-        hashes.append(_row_hashes(samples))
+        hashes.append(row_hashes(samples))
         shift = samples.mean(0) - mean
         centred = samples - samples.mean(0)
         together = num + len(samples)
@@ -332,78 +314,9 @@ def _summary(source: Samples, index: int, features: list[str]) -> Summary:
     return Summary(num, num_dropped, mean, np.sqrt(squares / max(num, 1)), digest.digest(), repeated)
 
 
-def _row_hashes(samples: Float[np.ndarray, "n d"]) -> np.ndarray:
-    """Return 64 bits of every row, which equal rows share."""
-    factors = np.random.default_rng(0).integers(2**63, size=samples.shape[1], dtype=np.uint64) * 2 + 1
-    bits = (samples + 0.0).view(np.uint64)
-    return np.sum((bits ^ (bits >> np.uint64(29))) * factors, axis=1, dtype=np.uint64)
-
-
 def digest_of(samples: Float[np.ndarray, "n d"]) -> str:
     """Return a name of some rows, whatever their order."""
-    return hashlib.sha256(np.sort(_row_hashes(np.ascontiguousarray(samples))).tobytes()).hexdigest()[:16]
-
-
-def _check_references(references: Mapping[str, np.ndarray], features: list[str]) -> None:
-    d = len(features)
-    least = max(_MOST_DIFFERENT, d + 5)
-    for name, array in references.items():
-        if len(array) < 5:
-            raise InputError(f"the {name} reference must have at least 5 samples; got {len(array)}")
-        different, wanted = len(np.unique(_row_hashes(np.ascontiguousarray(array)))), min(len(array), least)
-        if different < wanted:
-            raise InputError(
-                f"the {name} reference must have at least {wanted} different samples for {d} features; got "
-                f"{different} different ones of {len(array)}"
-            )
-        flat = np.flatnonzero(np.ptp(array, axis=0) <= 1e-12 * np.maximum(np.abs(array).max(axis=0), 1e-300))
-        if flat.size:
-            raise InputError(
-                f"every feature must vary in both references; in the {name} one these are constant: "
-                + ", ".join(features[i] for i in flat[:8])
-            )
-        spread = np.ptp(array, axis=0)
-        far = np.flatnonzero(
-            (spread < _LEAST_SPREAD) | (spread > _MOST_SPREAD) | (np.abs(array).max(axis=0) > _MOST_SPREAD)
-        )
-        if far.size:
-            raise InputError(
-                f"features must be in units in which they range over {_LEAST_SPREAD:g} to {_MOST_SPREAD:g}; "
-                f"in the {name} reference {features[far[0]]} ranges from {array[:, far[0]].min():.3g} to "
-                f"{array[:, far[0]].max():.3g}"
-            )
-    counts = list(map(len, references.values()))
-    if sum(counts) - len(counts) < least:
-        raise InputError(
-            f"the references must have at least {least + len(counts)} samples for {d} features; got "
-            f"{', '.join(map(str, counts[:-1]))} and {counts[-1]}"
-        )
-    for (one, first), (other, second) in combinations(references.items(), 2):
-        if first.shape == second.shape and np.array_equal(first, second):
-            raise InputError(f"the references must differ; {one} and {other} are the same samples")
-    _check_independent("", *(array - array.mean(0) for array in references.values()))
-
-
-def check_own_covariances(old: np.ndarray, new: np.ndarray) -> None:
-    """Refuse a reference that lacks a covariance of its own, given both as they are modelled.
-
-    Raises:
-        InputError: features that are linear combinations of one another there.
-    """
-    if min(len(old), len(new)) >= old.shape[1] + 7:  # of fewer samples none is taken
-        for name, array in (("old", old), ("new", new)):
-            _check_independent(f"in the {name} reference ", array - array.mean(0))
-
-
-def _check_independent(where: str, *centred: np.ndarray) -> None:
-    within = np.concatenate(centred)
-    within = within / within.std(0)
-    lowest = np.linalg.eigvalsh(within.T @ within / len(within)).min()
-    if lowest < _LEAST_EIGENVALUE:
-        raise InputError(
-            f"{where}the features must not be linear combinations of one another; the smallest eigenvalue of "
-            f"their correlation is {lowest:.1e}"
-        )
+    return hashlib.sha256(np.sort(row_hashes(np.ascontiguousarray(samples))).tobytes()).hexdigest()[:16]
 
 
 def _finite(array: np.ndarray) -> np.ndarray:

@@ -183,6 +183,13 @@ def take(arrays: Iterable[np.ndarray], places: np.ndarray) -> Float[np.ndarray, 
     return np.concatenate(found)[np.argsort(order)]
 
 
+def row_hashes(samples: Float[np.ndarray, "n d"]) -> np.ndarray:
+    """Return 64 bits of every row, which equal rows share."""
+    factors = np.random.default_rng(0).integers(2**63, size=samples.shape[1], dtype=np.uint64) * 2 + 1
+    bits = (samples + 0.0).view(np.uint64)
+    return np.sum((bits ^ (bits >> np.uint64(29))) * factors, axis=1, dtype=np.uint64)
+
+
 def default_memory() -> float:
     """Return the bytes that a checkpoint may take unless the user says otherwise."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _MEMORY_SHARE

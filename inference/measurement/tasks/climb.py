@@ -58,11 +58,7 @@ def find_mode(modes: TaskModes, prior: TaskPrior, rows: Iterable[Rows], *, neith
     and from a broad one that holds little, and the end with more evidence is taken: the first finds a
     cluster, but may as well imitate a task's mode.
 
-    Args:
-        modes: a batch of 1.
-        prior: the numbers of the prior.
-        rows: the samples.
-        neither: whether there is a component for neither task.
+    Arguments as those of `posterior.climb.find_mode`.
     """
     num = modes.means.shape[1]
     some = [jax.tree.map(lambda a: a[:_FIRST_BLOCKS], next(iter(rows)))]

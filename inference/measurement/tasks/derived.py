@@ -67,11 +67,7 @@ def precision_of(
 ) -> TaskPrecision:
     """Return the resolutions and the information on the weights, as `posterior.derived.precision_of`.
 
-    Args:
-        references: what they say.
-        draws: of the posterior.
-        y: some of the samples.
-        num_samples: of all the samples.
+    Arguments as those there.
     """
     q, num = references.space.num, len(references.means)
     share = special.softmax(draws.unknowns.logits, axis=-1)

@@ -68,14 +68,7 @@ def draw(
 ) -> TaskDraws:
     """Return draws of the posterior by importance resampling from the approximation around the modes.
 
-    Args:
-        modes: R draws of them.
-        prior: the numbers of the prior.
-        rows: the samples.
-        scales: by what scales are proposed.
-        found: the posterior modes under the draws.
-        num: draws for each draw of the modes.
-        rng: of all that is random.
+    Arguments as those of `posterior.laplace.draw`; ``found`` are the posterior modes under the draws.
     """
     one, count = jax.tree.map(lambda a: a[0], modes), len(modes.means)
     # With more unknowns the same excess of width would spread the weights wider.

@@ -30,12 +30,7 @@ def model(
 ) -> None:
     """The samples of one checkpoint along the discriminants under one draw of the modes.
 
-    Args:
-        modes: one draw, unbatched.
-        prior: the numbers of the prior.
-        rows: the samples.
-        moved: 1 for a mode that has moved, else 0.
-        neither: whether there is a component for neither task.
+    Arguments as those of `posterior.nuts.model`.
     """
     num, q = modes.means.shape
     shares = numpyro.sample("shares", dist.Dirichlet(jnp.asarray(prior.shapes)))
@@ -69,13 +64,7 @@ def sample(
 
     Which modes have moved in a chain, and the scales beside the discriminants, are the fast path's.
 
-    Args:
-        modes: R draws of them.
-        prior: the numbers of the prior.
-        rows: the checkpoint's samples along the discriminants.
-        start: draws of the fast path; each chain starts at one.
-        num: draws for each draw of the modes.
-        rng: for the starts and the seed.
+    Arguments as those of `posterior.nuts.sample`, the samples along the discriminants.
     """
     (count, each), num_tasks = start.scales.shape[:2], start.scales.shape[2]
     neither = start.unknowns.neither is not None

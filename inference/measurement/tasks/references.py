@@ -16,8 +16,8 @@ from inference.measurement.references.anchors import (
 from inference.measurement.references.moments import (
     Moments,
     fit_tail_dof,
+    has_heavy_tails,
     moments_of,
-    reference_log_likelihood,
 )
 from inference.measurement.tasks.discriminants import Discriminants
 from mixture_models.types import AnyArray
@@ -145,14 +145,9 @@ def _kind_of(along: Sequence[np.ndarray], covariance: str, tails: str) -> Kind:
     One covariance for modes that differ makes weights wrong long before a criterion of fit sees it, and there
     are few numbers along the discriminants: unless samples are few every mode has its own.
     """
-    q, total = along[0].shape[1], sum(map(len, along))
     if covariance == "auto":
-        covariance = "unequal" if min(map(len, along)) >= 5 * q + 10 else "shared"
-    shared = covariance == "shared"
-    if tails != "auto":
-        return Kind(covariance, tails == "student")
-    heights = [reference_log_likelihood(along, shared=shared, heavy_tails=heavy) for heavy in (False, True)]
-    return Kind(covariance, bool(heights[1] - heights[0] > 0.5 * np.log(total)))
+        covariance = "unequal" if min(map(len, along)) >= 5 * along[0].shape[1] + 10 else "shared"
+    return Kind(covariance, has_heavy_tails(along, tails, shared=covariance == "shared"))
 
 
 def _roots(

@@ -1,6 +1,6 @@
 """The verdict in words: what a reader must know before quoting a weight or a drift."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,13 @@ def together(weight: str, drift: str) -> str:
         reasons |= dict.fromkeys(r for r in words.partition(": ")[2].split("; ") if r)
     worst = max(kinds, key=ORDER.index)
     return f"{worst}: " + "; ".join(reasons) if reasons else worst
+
+
+def worst(words: Sequence[str] | np.ndarray) -> str:
+    """Return the worst of some verdicts, the first of those; that of scores is of one checkpoint."""
+    if len(words) == 1:
+        return str(words[0])
+    return max(map(str, words), key=lambda w: ORDER.index(w.partition(": ")[0]))
 
 
 def worded(bad: list[str], weak: list[str]) -> str:
