@@ -173,8 +173,7 @@ def solved(
 
 def _arithmetic() -> AbstractContextManager[object]:
     """Return the context of exact arithmetic, which is that of a thread."""
-    result: AbstractContextManager[object] = jax.enable_x64(True)
-    return result
+    return jax.enable_x64(True)
 
 
 class _Batch(NamedTuple):
@@ -280,8 +279,7 @@ def _joined(objective: Objective, batch: _Batch, parts: list[_Found]) -> dict[st
         for name, value in params.items()
         if name.endswith("mean")
     }
-    result: dict[str, np.ndarray] = observed | embedded
-    return result
+    return observed | embedded
 
 
 @compiled
@@ -334,8 +332,7 @@ def over_settings[T](function: Callable[..., T], *settings: object) -> T:
     if len(jax.tree.leaves(settings)[0]) > 1:
         return jax.vmap(function)(*settings)
     value = function(*jax.tree.map(lambda x: x[0], settings))
-    result: T = jax.tree.map(lambda x: x[None], value)
-    return result
+    return jax.tree.map(lambda x: x[None], value)
 
 
 def smallest_deviation(mixture: Mixture) -> float:

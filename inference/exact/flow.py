@@ -213,8 +213,7 @@ def _integrate(
             velocity = State(learner, pace)
             # Rounding errors would keep the solver's steps short for as long as it is to stay at a rest.
             rests = rounding.at_rest(state, velocity)
-            result: State = jax.tree.map(lambda v: jnp.where(rests, 0.0, v), velocity)
-            return result
+            return jax.tree.map(lambda v: jnp.where(rests, 0.0, v), velocity)
 
         def follow(state: State, begin: Scalar, end: Scalar, saved: diffrax.SaveAt) -> tuple[State, Array]:
             solution = diffrax.diffeqsolve(

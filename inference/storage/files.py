@@ -168,8 +168,7 @@ def _left_behind(path: Path, name: str) -> bool:
         machine, pid, began, _ = name.split("-")
         if machine != _machine():
             return time.time() - path.lstat().st_mtime > _LONG_AGO
-        result: bool = abs(psutil.Process(int(pid, 16)).create_time() - int(began, 16)) > _CLOCK
-        return result
+        return abs(psutil.Process(int(pid, 16)).create_time() - int(began, 16)) > _CLOCK
     except psutil.NoSuchProcess:
         return True
     except (ValueError, OSError, psutil.Error):  # not one of ours, or no longer there

@@ -185,8 +185,7 @@ def _train_stage(
     if len(parts) == 1:
         return parts[0]
     order = np.argsort([i for members in families.values() for i in members])
-    result: _Stage = jax.tree.map(lambda *arrays: np.concatenate(arrays)[order], *parts)
-    return result
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[order], *parts)
 
 
 def _filled(begins: _Begins, settings: Sequence[int], replicates: int) -> _Begins:

@@ -53,8 +53,7 @@ def identity(grid: Grid) -> JsonObject:
         "dimension": grid.dimension,
         "start at every point": _starts(grid),
     }
-    result: JsonObject = json.loads(json.dumps(facts))
-    return result
+    return json.loads(json.dumps(facts))
 
 
 def difference(stored: Mapping[str, object], given: Mapping[str, object]) -> str | None:

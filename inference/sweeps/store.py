@@ -101,8 +101,7 @@ class SweepStore:
     @cached_property
     def commits(self) -> zarr.Array[ArrayV3Metadata]:
         """The checksums of every block's files."""
-        array: Any = zarr.open_array(_WholeFiles(self.path), path=COMMITS, mode="r+")
-        return array
+        return zarr.open_array(_WholeFiles(self.path), path=COMMITS, mode="r+")
 
     def write(self, grid: Grid, block: Block, trained: Trained) -> None:
         """Write a block into its place, and commit it.

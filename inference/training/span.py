@@ -170,8 +170,7 @@ def _that_know_coordinates(objective: Objective, start: Mixture, target: Mixture
         return _with_all_means(thing, lambda means: means @ turn + shift)
 
     def moved[Things](things: Things) -> Things:
-        result: Things = jax.tree.map(move, things, is_leaf=_has_means)
-        return result
+        return jax.tree.map(move, things, is_leaf=_has_means)
 
     def law(
         program: Program, companion: Params | None, start: Mixture, target: Mixture
@@ -251,8 +250,7 @@ class SpanSteps(Steps):
 
         def loss(params: dict[str, Array], shifts: Array) -> Array:
             learner = ShiftedLaw(law_of(guide, params, *setting), shifts)
-            result: Array = divergence.between(batch_key, law, learner, setting)
-            return result
+            return divergence.between(batch_key, law, learner, setting)
 
         num_modes, coordinates = _stacked(inside).shape
         shifts = jnp.zeros((num_modes, divergence.expectation.num_samples))
@@ -386,8 +384,7 @@ def _with_means(params: Params, means: Float[AnyArray, "K d"]) -> Params:
 def _basis(points: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "d n"]:
     """Return orthonormal columns that span the points, in which point i has a positive coordinate i, or 0."""
     basis, triangle = np.linalg.qr(points.T)
-    result: np.ndarray = basis * np.where(np.diag(triangle) < 0.0, -1.0, 1.0)
-    return result
+    return basis * np.where(np.diag(triangle) < 0.0, -1.0, 1.0)
 
 
 def _common_deviation(objective: Objective, mixtures: Sequence[Mixture]) -> float:

@@ -81,8 +81,7 @@ def _mean_log_density(p: MixtureLaw, q: MixtureLaw, resolution: Index) -> Float[
         against = jnp.take_along_axis(forms, jnp.broadcast_to(claims[:, None], (*u.shape[:2], 1)), axis=-1)
         return jax.nn.logsumexp(forms - against, axis=-1).ravel()
 
-    result: Array = known + expectation(p, excess, q.means, resolution, many=True)
-    return result
+    return known + expectation(p, excess, q.means, resolution, many=True)
 
 
 def _around_claiming_mode(

@@ -394,5 +394,4 @@ def _logits(names: tuple[str, ...], weights: Mapping[str, float] | None) -> Real
     total = float(values.sum())
     if abs(total - 1.0) > _SUM_ERROR:
         raise InputError(f"weights must sum to 1; they sum to {total:.12g}")
-    logits: Reals = np.log(values) - np.log(values).mean()
-    return logits
+    return np.log(values) - np.log(values).mean()
