@@ -42,7 +42,7 @@ def run(settings: Settings, *, out: Path, progress: bool = True) -> xr.DataTree:
 
     The file holds the settings of `analyses.compare` (start and end are recorded unless
     ``record_every`` is given), a table ``learning_rate_factors``, and a table ``grid`` of axes (see
-    `inference.sweeps.grid`): a list of values each, or a table with ``first``, ``last``, ``count`` and
+    `inference.sweeps.axes`): a list of values each, or a table with ``first``, ``last``, ``count`` and
     ``spacing`` (``linear`` or ``log``). The start follows the target, at ``start_new_gap`` and
     ``start_old_drift`` from it, unless an axis says otherwise.
 

@@ -1,51 +1,26 @@
-from .comparison.joined import with_forward_kl
-from .comparison.runs import compare_runs
-from .exact.descent import population_descent
-from .exact.flow import gradient_flow
-from .exact.population import Parameters, Population, population, population_value_and_grad
-from .exact.sequence import sequence_flow
-from .measurement import (
-    Columns,
-    EstimatedSetting,
-    Generations,
-    estimate_setting,
-    measure,
-    measure_evals,
-    measure_generations,
-    measure_scores,
-    read_generations,
-)
-from .results import open, save
-from .sweeps import open_sweep, sweep
-from .training.sequence import train_sequence
-from .training.stages import Stage, stages_of
-from .training.train import train
-
-__all__ = [
-    "Columns",
-    "EstimatedSetting",
-    "Generations",
-    "Parameters",
-    "Population",
-    "Stage",
-    "compare_runs",
-    "estimate_setting",
-    "gradient_flow",
-    "measure",
-    "measure_evals",
-    "measure_generations",
-    "measure_scores",
-    "open",
-    "open_sweep",
-    "population",
-    "population_descent",
-    "population_value_and_grad",
-    "read_generations",
-    "save",
-    "sequence_flow",
-    "stages_of",
-    "sweep",
-    "train",
-    "train_sequence",
-    "with_forward_kl",
-]
+from .comparison.joined import with_forward_kl as with_forward_kl
+from .comparison.runs import compare_runs as compare_runs
+from .exact.descent import population_descent as population_descent
+from .exact.flow import gradient_flow as gradient_flow
+from .exact.population import Parameters as Parameters
+from .exact.population import Population as Population
+from .exact.population import population as population
+from .exact.population import population_value_and_grad as population_value_and_grad
+from .exact.sequence import sequence_flow as sequence_flow
+from .measurement import Columns as Columns
+from .measurement import EstimatedSetting as EstimatedSetting
+from .measurement import Generations as Generations
+from .measurement import estimate_setting as estimate_setting
+from .measurement import measure as measure
+from .measurement import measure_evals as measure_evals
+from .measurement import measure_generations as measure_generations
+from .measurement import measure_scores as measure_scores
+from .measurement import read_generations as read_generations
+from .results import open as open
+from .results import save as save
+from .sweeps import open_sweep as open_sweep
+from .sweeps import sweep as sweep
+from .training.sequence import train_sequence as train_sequence
+from .training.stages import Stage as Stage
+from .training.stages import stages_of as stages_of
+from .training.train import train as train

@@ -1,63 +1,35 @@
-from . import objectives, rewards, theory
-from .learners import (
-    Guide,
-    MixtureLearner,
-    SingleModeLearner,
-    TwoModeLearner,
-    mixture_learner,
-    single_mode_learner,
-    two_mode_learner,
-)
-from .losses import precision
-from .losses.advantage_regression import AdvantageRegression
-from .losses.entropic import AdaptiveTemperature, EntropicUtility, FixedTemperature
-from .losses.expectations import MonteCarlo, Quadrature
-from .losses.jensen_shannon import JensenShannon, OnPolicyForwardKL
-from .losses.kl import ForwardKL, ReverseKL
-from .losses.loss import Loss
-from .mixture.law import MixtureLaw
-from .mixture.mixture import Mixture, overlaps
-from .mixture.task import Task
-from .mixture.two_mode import TwoMode, bhattacharyya, mahalanobis, responsibilities
-from .objectives import companions
-from .objectives.objective import Objective
-from .theory.predictions import Hyperparameter, Prediction
-from .validation import InputError
-
-__all__ = [
-    "AdaptiveTemperature",
-    "AdvantageRegression",
-    "EntropicUtility",
-    "FixedTemperature",
-    "ForwardKL",
-    "Guide",
-    "Hyperparameter",
-    "InputError",
-    "JensenShannon",
-    "Loss",
-    "Mixture",
-    "MixtureLaw",
-    "MixtureLearner",
-    "MonteCarlo",
-    "Objective",
-    "OnPolicyForwardKL",
-    "Prediction",
-    "Quadrature",
-    "ReverseKL",
-    "SingleModeLearner",
-    "Task",
-    "TwoMode",
-    "TwoModeLearner",
-    "bhattacharyya",
-    "companions",
-    "mahalanobis",
-    "mixture_learner",
-    "objectives",
-    "overlaps",
-    "precision",
-    "responsibilities",
-    "rewards",
-    "single_mode_learner",
-    "theory",
-    "two_mode_learner",
-]
+from . import objectives as objectives
+from . import rewards as rewards
+from . import theory as theory
+from .learners import Guide as Guide
+from .learners import MixtureLearner as MixtureLearner
+from .learners import SingleModeLearner as SingleModeLearner
+from .learners import TwoModeLearner as TwoModeLearner
+from .learners import mixture_learner as mixture_learner
+from .learners import single_mode_learner as single_mode_learner
+from .learners import two_mode_learner as two_mode_learner
+from .losses import precision as precision
+from .losses.advantage_regression import AdvantageRegression as AdvantageRegression
+from .losses.entropic import AdaptiveTemperature as AdaptiveTemperature
+from .losses.entropic import EntropicUtility as EntropicUtility
+from .losses.entropic import FixedTemperature as FixedTemperature
+from .losses.expectations import MonteCarlo as MonteCarlo
+from .losses.expectations import Quadrature as Quadrature
+from .losses.jensen_shannon import JensenShannon as JensenShannon
+from .losses.jensen_shannon import OnPolicyForwardKL as OnPolicyForwardKL
+from .losses.kl import ForwardKL as ForwardKL
+from .losses.kl import ReverseKL as ReverseKL
+from .losses.loss import Loss as Loss
+from .mixture.law import MixtureLaw as MixtureLaw
+from .mixture.mixture import Mixture as Mixture
+from .mixture.mixture import overlaps as overlaps
+from .mixture.task import Task as Task
+from .mixture.two_mode import TwoMode as TwoMode
+from .mixture.two_mode import bhattacharyya as bhattacharyya
+from .mixture.two_mode import mahalanobis as mahalanobis
+from .mixture.two_mode import responsibilities as responsibilities
+from .objectives import companions as companions
+from .objectives.objective import Objective as Objective
+from .theory.predictions import Hyperparameter as Hyperparameter
+from .theory.predictions import Prediction as Prediction
+from .validation import InputError as InputError

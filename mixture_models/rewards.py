@@ -11,9 +11,9 @@ import inspect
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from functools import partial, reduce
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,12 +51,12 @@ class Reward(ABC):
         return None
 
     @abstractmethod
-    def __call__(self, y: Float[Array, "n d"], target: Any, reference: Distribution) -> Float[Array, "n"]:
+    def __call__(self, y: Float[Array, "n d"], target: Task, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples.
 
         Args:
             y: samples.
-            target: the true target, a `Task`.
+            target: the true target.
             reference: law of the reference policy.
         """
 
@@ -65,40 +65,51 @@ class Reward(ABC):
         """What the user gave, for messages."""
         return self
 
-    def check(self, target: Task) -> None:  # noqa: B027, most take any
-        """Refuse a target of other tasks than the reward is made for."""
+    def check(self, target: Task) -> Task:
+        """Return a target, or refuse one of other tasks than the reward is made for."""
+        return target
 
-    def modes(self, target: Any, reference: MixtureLaw) -> Float[Array, "m d"]:
+    def modes(self, target: Mixture, reference: MixtureLaw) -> Float[Array, "m d"]:
         """Return the means of the modes whose densities make the reward."""
         raise NotImplementedError
 
-    def steepness(self, target: Any, reference: MixtureLaw) -> Scalar:
+    def steepness(self, target: Mixture, reference: MixtureLaw) -> Scalar:
         """Return how steeply the reward may rise far out, in whitened coordinates."""
         raise NotImplementedError
 
 
 class _NamedReward(Reward):
-    """A reward of the registry, made of modes, and written as the call that makes it."""
+    """A reward of the registry, made of the target's modes, and written as the call that makes it."""
 
     has_modes = True
     function: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
+
+    def modes(self, target: Mixture, reference: MixtureLaw) -> Float[Array, "m d"]:
+        """Return the means of the target's modes."""
+        return jnp.asarray(target.means)
+
+    def steepness(self, target: Mixture, reference: MixtureLaw) -> Scalar:
+        """Return 0: far out the reward is flat."""
+        return 0.0
 
     def __str__(self) -> str:
-        values = ",".join(str(getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        values = ",".join(str(getattr(self, field.name)) for field in fields(self))
         return f"{self.function}({values})"
 
 
 class _TwoTaskReward(_NamedReward):
     """A reward that knows an old and a new task."""
 
-    def check(self, target: Task) -> None:
-        """Refuse a target of other tasks than an old and a new one."""
+    def check(self, target: Task) -> TwoTasks:
+        """Return a target, or refuse one of other tasks than an old and a new one."""
         if not isinstance(target, TwoTasks):
             named = f" {', '.join(target.names)}" if isinstance(target, Mixture) else ""
             raise InputError(
                 f"{self.function} must have a target of the tasks old and new; got the tasks{named} (there "
                 "task_reward says what each earns)"
             )
+        return target
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["old", "new"], meta_fields=[])
@@ -115,20 +126,11 @@ class ModeReward(_TwoTaskReward):
         """Δ = R_n - R_o."""
         return self.new - self.old
 
-    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+    def __call__(self, y: Float[Array, "n d"], target: Task, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
-        self.check(target)
-        log_odds = target.log_odds(y)
+        log_odds = self.check(target).log_odds(y)
         result: Array = self.old * expit(log_odds) + self.new * expit(-log_odds)
         return result
-
-    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
-        """Return the means of the modes whose densities make the reward."""
-        return _means(target)
-
-    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Scalar:
-        """Return 0: far out the reward is flat."""
-        return 0.0
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["earned"], meta_fields=[])
@@ -139,29 +141,20 @@ class TaskReward(_NamedReward):
     earned: dict[str, Scalar]
     function = "task_reward"
 
-    def check(self, target: Task) -> None:
-        """Refuse a target that lacks a task that earns."""
+    def check(self, target: Task) -> NamedTasks:
+        """Return a target, or refuse one that lacks a task that earns."""
         if not isinstance(target, NamedTasks):
             raise InputError(f"task_reward must have named tasks as target; got a {type(target).__name__}")
         for name in self.earned:
             target.index(name)
+        return target
 
-    def __call__(
-        self, y: Float[Array, "n d"], target: NamedTasks, reference: Distribution
-    ) -> Float[Array, "n"]:
+    def __call__(self, y: Float[Array, "n d"], target: Task, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
-        self.check(target)
-        shares = dict(zip(target.names, target.posterior(y), strict=True))
+        named = self.check(target)
+        shares = dict(zip(named.names, named.posterior(y), strict=True))
         result: Array = reduce(operator.add, [value * shares[name] for name, value in self.earned.items()])
         return result
-
-    def modes(self, target: Mixture, reference: MixtureLaw) -> Float[Array, "m d"]:
-        """Return the means of the modes whose densities make the reward."""
-        return _means(target)
-
-    def steepness(self, target: Mixture, reference: MixtureLaw) -> Scalar:
-        """Return 0: far out the reward is flat."""
-        return 0.0
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
@@ -171,18 +164,18 @@ class LogRatioReward(_NamedReward):
 
     function = "log_ratio_reward"
 
-    def __call__(self, y: Float[Array, "n d"], target: Mixture, reference: Distribution) -> Float[Array, "n"]:
+    def __call__(self, y: Float[Array, "n d"], target: Task, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
         result: Array = target.law().log_prob(y) - reference.log_prob(y)
         return result
 
     def modes(self, target: Mixture, reference: MixtureLaw) -> Float[Array, "m d"]:
-        """Return the means of the modes whose densities make the reward."""
-        return jnp.concatenate([_means(target), reference.means])
+        """Return the means of the modes of both laws."""
+        return jnp.concatenate([target.means, reference.means])
 
     def steepness(self, target: Mixture, reference: MixtureLaw) -> Float[Array, ""]:
         """Return the largest Mahalanobis distance of a mode of the target from one of the reference."""
-        apart = _means(target)[:, None] - reference.means
+        apart = target.means[:, None] - reference.means
         return jnp.sqrt(jnp.max(jnp.sum(cov.whiten(target.scales[0], apart) ** 2, axis=-1)))
 
 
@@ -194,20 +187,18 @@ class LinearReward(_TwoTaskReward):
     slope: Scalar
     function = "linear_reward"
 
-    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+    def __call__(self, y: Float[Array, "n d"], target: Task, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
         self.check(target)
+        if not isinstance(target, TwoMode):
+            raise InputError(f"linear_reward must have a TwoMode as target; got a {type(target).__name__}")
         scale = target.scale
         axis = cov.whiten(scale, target.new_mean - target.old_mean)
         along = cov.whiten_transposed(scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
         result: Array = self.slope * ((y - target.old_mean) @ along)
         return result
 
-    def modes(self, target: TwoMode, reference: MixtureLaw) -> Float[Array, "m d"]:
-        """Return the means of the modes whose densities make the reward."""
-        return _means(target)
-
-    def steepness(self, target: TwoMode, reference: MixtureLaw) -> Scalar:
+    def steepness(self, target: Mixture, reference: MixtureLaw) -> Scalar:
         """Return |c|."""
         return jnp.abs(self.slope)
 
@@ -285,7 +276,7 @@ class FunctionReward(Reward):
         """The function."""
         return self.function
 
-    def __call__(self, y: Float[Array, "n d"], target: TwoMode, reference: Distribution) -> Float[Array, "n"]:
+    def __call__(self, y: Float[Array, "n d"], target: Task, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
         return self.function(y) if self.of_samples_alone else self.function(y, target, reference)
 
@@ -385,19 +376,16 @@ def check_finite(name: str, reward: Reward, start: Mixture, target: Mixture) -> 
         )
 
 
-def target_of(args: Arguments) -> Any:
+def target_of(args: Arguments) -> Task:
     """Return the target, the last positional argument of model and guide.
 
     Raises:
         InputError: there is none.
     """
-    if not (args and isinstance(args[-1], Task)):
+    target = args[-1] if args else None
+    if not isinstance(target, Task):
         raise InputError(
             "a reward needs a TwoMode or a Mixture as target, the last positional argument; "
             f"got {len(args)} arguments"
         )
-    return args[-1]
-
-
-def _means(mixture: Mixture) -> Float[Array, "K d"]:
-    return jnp.asarray(mixture.means)
+    return target

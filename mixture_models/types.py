@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 if TYPE_CHECKING:
     #: A NumPy array of float64. For jaxtyping, which names its shape, it is the class alone.
-    Reals = np.ndarray[tuple[Any, ...], np.dtype[np.float64]]
+    Reals = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 else:
     Reals = np.ndarray
 
@@ -29,4 +29,4 @@ Params = dict[str, Array]
 Program = Callable[..., None]
 
 #: The positional arguments of a model and a guide, in their order: with our objectives start and target.
-Arguments = tuple[Any, ...]
+Arguments = tuple[object, ...]

@@ -227,16 +227,8 @@ def _kept(
     report: Callable[[int], None],
 ) -> _Found:
     """Return a chunk that is kept, or solve it now and keep it."""
-
-    def compute() -> dict[str, np.ndarray]:
-        parts = zip(_PARTS, _solve_chunk(batch, dimension, rows, solve, report), strict=True)
-        return {f"{part}.{name}": np.asarray(a) for part, arrays in parts for name, a in arrays.items()}
-
-    found = kept.arrays(("exact dynamics", solve, rows), compute, folder=folder)
-    return tuple(
-        {name.removeprefix(f"{part}."): a for name, a in found.items() if name.startswith(f"{part}.")}
-        for part in _PARTS
-    )
+    compute = partial(_solve_chunk, batch, dimension, rows, solve, report)
+    return kept.groups(("exact dynamics", solve, rows), _PARTS, compute, folder=folder)
 
 
 def _solve_chunk(

@@ -22,6 +22,7 @@ from mixture_models.mixture.mixture import Mixture, MixturePair, TaskParameters,
 from mixture_models.mixture.two_mode import Parameters as Parameters
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
+from mixture_models.objectives.companions import with_companion
 from mixture_models.types import Index, Params
 from mixture_models.types import Program as Model
 from mixture_models.validation import InputError
@@ -201,20 +202,15 @@ class Place(NamedTuple):
 def loss_and_grad(place: Place) -> tuple[Array, dict[str, Array]]:
     """Return the exact loss at params of the learner and its derivatives in them."""
     loss = partial(place.loss.exact(place.resolution).loss, jax.random.key(0))
-    model = _beside(place.model, place.companion)
+    model = with_companion(place.model, place.companion)
     return jax.value_and_grad(loss)(place.params, model, place.guide, *place.mixtures)
 
 
 def unmet_of(place: Place) -> dict[str, Array]:
     """Return what the exact loss at params of the learner cannot fulfil, see `Loss.unmet`."""
-    target = law_of(_beside(place.model, place.companion), place.params, *place.mixtures)
+    target = law_of(with_companion(place.model, place.companion), place.params, *place.mixtures)
     learner = law_of(place.guide, place.params, *place.mixtures)
     return place.loss.exact(place.resolution).unmet(target, learner, place.mixtures)
-
-
-def _beside(model: Model, companion: Params | None) -> Model:
-    """Return a model that knows its companion's params."""
-    return model if companion is None else partial(model, companion=companion)
 
 
 @partial(jax.jit, static_argnums=0)

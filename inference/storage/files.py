@@ -15,11 +15,11 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from threading import RLock
-from typing import Any
 from uuid import uuid4
 
 import psutil
 
+from inference.storage.reading import JsonObject
 from mixture_models.validation import InputError
 
 # In the name of everything that is not finished.
@@ -297,7 +297,7 @@ def foreign_in(folder: Path, store: str, names: set[str]) -> Path | None:
     return None
 
 
-def _node(folder: Path) -> dict[str, Any]:
+def _node(folder: Path) -> JsonObject:
     """Return the metadata of a zarr node, empty where it is none."""
     try:
         found = json.loads((folder / "zarr.json").read_bytes())

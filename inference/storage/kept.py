@@ -9,7 +9,7 @@ the same versions, and keeps what it finishes.
 
 import hashlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 import cloudpickle
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from inference.storage import files
 from inference.storage.versions import version_of
@@ -78,6 +79,26 @@ def arrays(
         found = dict(compute())
         write(path, found)
     return found
+
+
+def groups(
+    facts: object,
+    names: Sequence[str],
+    compute: Callable[[], Sequence[Mapping[str, ArrayLike]]],
+    *,
+    folder: Path | None,
+) -> tuple[dict[str, np.ndarray], ...]:
+    """Return groups of arrays as `arrays` does those of one: each of ``names`` calls one that is computed."""
+
+    def flat() -> dict[str, np.ndarray]:
+        computed = zip(names, compute(), strict=True)
+        return {f"{group}.{name}": np.asarray(a) for group, part in computed for name, a in part.items()}
+
+    found = arrays(facts, flat, folder=folder)
+    return tuple(
+        {name.removeprefix(f"{group}."): a for name, a in found.items() if name.startswith(f"{group}.")}
+        for group in names
+    )
 
 
 def write(path: Path, found: Mapping[str, np.ndarray]) -> None:

@@ -8,10 +8,10 @@ A sequence is trained stage after stage: a later stage is the same program, whos
 them has come to, and finished stages of a block can be kept.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,8 +32,8 @@ _PLACES, _SAMPLES_A_CALL = (4, 68), 2**25
 # Samples that trainings on a CPU see in a step together.
 _SAMPLES_AT_ONCE = 2**14
 
-# Among the arrays that are kept of a stage, beside its params.
-_RECORD, _DIVERGED = "record ", "diverged_step"
+# What is kept of a stage.
+_PARTS, _DIVERGED = ("record", "lost", "param"), "diverged_step"
 
 
 class Trained(NamedTuple):
@@ -93,8 +93,9 @@ def train_block(
         of_stage = [point[number] for point in points]
         begins = _Begins(number, *found[-1][1:]) if found else _at_start(grid, cut, of_stage, first)
         train = partial(_train_stage, grid, cut, of_stage, first, begins, report)
-        facts = ("stage of a sweep", block, cut, number)
-        found.append(_loaded(kept.arrays(facts, partial(_stored, train), folder=folder)))
+        facts = ("stage of a sweep's block", block, cut, number)
+        records, lost, params = kept.groups(facts, _PARTS, partial(_parts_of, train), folder=folder)
+        found.append(_Stage(records, lost[_DIVERGED], params))
     return _joined(found, int(grid.stage_steps[-1]))
 
 
@@ -120,21 +121,10 @@ def _at_start(grid: Grid, cut: Geometry, points: Sequence[Training], first: int)
     return _Begins(0, np.full((len(points), count), -1, np.int32), repeated)
 
 
-def _stored(train: Callable[[], _Stage]) -> dict[str, np.ndarray]:
-    """Train a stage, and return it as arrays by name."""
-    stage = train()
-    records = {f"{_RECORD}{name}": array for name, array in stage.records.items()}
-    params = {f"{PARAM}{name}": array for name, array in stage.params.items()}
-    return records | params | {_DIVERGED: stage.diverged_step}
-
-
-def _loaded(stored: Mapping[str, np.ndarray]) -> _Stage:
-    """Return the stage that was stored as arrays by name."""
-    records, params = (
-        {name.removeprefix(prefix): array for name, array in stored.items() if name.startswith(prefix)}
-        for prefix in (_RECORD, PARAM)
-    )
-    return _Stage(records, stored[_DIVERGED], params)
+def _parts_of(train: Callable[[], _Stage]) -> tuple[dict[str, np.ndarray], ...]:
+    """Train a stage, and return its arrays in the groups `_PARTS`."""
+    records, diverged_step, params = train()
+    return records, {_DIVERGED: diverged_step}, params
 
 
 def _joined(stages: Sequence[_Stage], num_steps: int) -> Trained:
@@ -210,7 +200,8 @@ def compile_block(grid: Grid, cut: Geometry, block: Block) -> int:
             begins = _filled(_at_start(grid, cut, [point], 0), [0] * cut.settings, cut.replicates)
         arguments = _arguments(grid, cut, [program] * cut.settings, [point] * cut.settings, 0, begins)
         for executable in executables(static, arguments, _call_of(grid, cut, point)):
-            memory: Any = executable.memory_analysis()
+            memory = executable.memory_analysis()
+            assert memory is not None  # of a device that does not say, which is none that JAX has
             size = memory.temp_size_in_bytes + memory.argument_size_in_bytes + 2 * memory.output_size_in_bytes
             needed = max(needed, size)
     # What is kept of the records until they are written, joined and reordered.
@@ -237,7 +228,7 @@ def _arguments(
     if begins is not None:
         start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (cut.replicates, *leaf.shape)), setting[0])
         # NumPy's: JAX would round them where its arithmetic is not that of `arithmetic`.
-        params: Any = {name: value.swapaxes(0, 1) for name, value in begins.params.items()}
+        params = {name: value.swapaxes(0, 1) for name, value in begins.params.items()}
         before = np.where(begins.diverged_step >= 0, 0, -1).astype(np.int32).T
         beginning = Beginning(np.asarray(begins.number), before, start.at(params))
     words = np.array([[p.seed >> 32, p.seed & 0xFFFFFFFF] for p in points], np.uint32)

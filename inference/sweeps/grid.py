@@ -1,14 +1,6 @@
-"""The settings of a sweep: what may be an axis, how it is named, and what it makes of a training.
+"""A grid of trainings: the settings at every point of the axes, and what a sweep refuses."""
 
-A name says whose setting it is:
-
-* ``target.F`` and ``start.F`` with F one of those of `inference.sweeps.mixtures`;
-* ``objective.A`` is the argument A of every objective, ``NAME.A`` that of the objective of this name alone;
-* ``learning_rate``, ``learning_rate_factors.PARAM``, ``batch_size``, ``num_steps``, ``dimension`` and
-  ``seed`` are those of `inference.training.train`.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -18,34 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inference import results
-from inference.sweeps.mixtures import CLASHES, OWNERS, Start, check_field, label, place
-from inference.training.checks import (
-    MOST_NUMBERS,
-    MOST_STEPS,
-    check_factors,
-    check_objectives,
-    check_rewards,
-)
+from inference.sweeps.axes import WHOLE, argument_of, check_name, check_values, values_of
+from inference.sweeps.mixtures import CLASHES, Start, place
+from inference.training.checks import check_factors, check_objectives, check_rewards
 from inference.training.span import check_span, in_span
 from inference.training.stages import Stage, check_stages, stages_of
 from mixture_models.losses.precision import PRECISIONS
 from mixture_models.mixture.mixture import Mixture, MixturePair, TaskMixture, mixture_of
 from mixture_models.objectives import Objective
-from mixture_models.objectives.registry import arguments_of, changed
-from mixture_models.validation import InputError, flag, integer, number, one_of, positive
+from mixture_models.objectives.registry import changed
+from mixture_models.validation import InputError, flag, integer, one_of, positive
 
 #: Position on every axis, in the order of the axes.
 Position = tuple[int, ...]
-
-_TRAINING = ("learning_rate", "batch_size", "num_steps", "dimension", "seed")
-_WHOLE = ("batch_size", "num_steps", "dimension", "seed")
-
-_LABELS = {
-    "batch_size": ("samples in a batch", "1"),
-    "num_steps": ("updates of a training", "step"),
-    "dimension": ("dimension of a sample", "1"),
-    "lag": ("steps between two syncs", "step"),
-}
 
 
 @dataclass(frozen=True)
@@ -132,11 +109,11 @@ class Grid:
         chosen = tuple(check_objectives(objectives))
         if not isinstance(axes, Mapping):
             raise InputError(f"grid must map names of settings to lists of values; got {axes!r}")
-        checked = {str(name): _values(str(name), values) for name, values in axes.items()}
+        checked = {str(name): values_of(str(name), values) for name, values in axes.items()}
         for one, other in CLASHES:
             if one in checked and any(name.startswith(other) for name in checked):
                 raise InputError(f"{one} and {other.rstrip('.')} set one parameter: only one can be an axis")
-        steps = integer("num_steps", num_steps, at_most=MOST_STEPS)
+        steps = integer("num_steps", num_steps, **WHOLE["num_steps"])
         longest = int(max(checked.get("num_steps", [steps])))
         grid = cls(
             chosen,
@@ -144,10 +121,10 @@ class Grid:
             start,
             target,
             steps,
-            integer("batch_size", batch_size, at_most=MOST_NUMBERS),
+            integer("batch_size", batch_size, **WHOLE["batch_size"]),
             positive("learning_rate", learning_rate),
             integer("num_replicates", num_replicates),
-            integer("seed", seed, at_least=0, at_most=2**63 - 1),
+            integer("seed", seed, **WHOLE["seed"]),
             longest if record_every is None else integer("record_every", record_every),
             check_factors(learning_rate_factors),
             flag("common_random_numbers", common_random_numbers),
@@ -157,6 +134,13 @@ class Grid:
         )
         grid._check()
         return grid
+
+    @property
+    def of_training(self) -> dict[str, object]:
+        """The settings that all trainings have but for the axes, by their names."""
+        varied = ("objectives", "axes", "start", "target", "factors", "new_tasks")
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in varied}
+        return own | {"learning_rate_factors": dict(self.factors)}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -278,7 +262,7 @@ class Grid:
         return {
             argument: value
             for name, value in values.items()
-            for owner, argument in [_argument(name)]
+            for owner, argument in [argument_of(name)]
             if owner in ("objective", self.objectives[index].name)
         }
 
@@ -308,20 +292,9 @@ class Grid:
                 "sweep each number of steps by itself"
             )
         for name in self.axes:
-            self._check_name(name)
+            check_name(name, self.target, self.objectives)
         for name, values in self.axes.items():
-            for value in values:
-                if name in _WHOLE:
-                    bounds = {"at_least": 0, "at_most": 2**63 - 1} if name == "seed" else {}
-                    bounds = {"at_most": MOST_STEPS} if name == "num_steps" else bounds
-                    bounds = {"at_most": MOST_NUMBERS} if name == "batch_size" else bounds
-                    integer(name, value, **bounds)
-                elif name == "learning_rate":
-                    positive(name, value)
-                elif name.startswith("learning_rate_factors."):
-                    check_factors({name.partition(".")[2]: value})
-                elif name == "target.separation":
-                    positive(name, value)
+            check_values(name, values)
         first = {name: values[0] for name, values in self.axes.items()}
         for index in range(len(self.objectives)):
             start, problems = self._problems(index, first)
@@ -339,54 +312,6 @@ class Grid:
             for i in range(length):
                 for objective in range(len(self.objectives)):
                     self.at(objective, tuple(i if k == axis else 0 for k in range(len(self.shape))))
-
-    def _check_name(self, name: str) -> None:
-        owner, _, field = name.partition(".")
-        if name in _TRAINING or (owner == "learning_rate_factors" and field):
-            return
-        if owner in OWNERS:
-            check_field(self.target, owner, field)
-            return
-        owner, argument = _argument(name)
-        known = ["objective", *(objective.name for objective in self.objectives)]
-        if owner not in known:
-            raise InputError(
-                f"an axis must be {', '.join(_TRAINING)}, or start with one of learning_rate_factors, "
-                f"target, start, {', '.join(known)} and a dot; got {name}"
-            )
-        for objective in self.objectives:
-            if owner in ("objective", objective.name):
-                one_of(f"the argument of {objective.name}", argument, arguments_of(objective))
-
-
-def attributes(name: str) -> dict[str, str]:
-    """Return ``long_name`` and ``units`` of an axis."""
-    owner, _, field = name.partition(".")
-    if owner in OWNERS:
-        long_name, units = label(field)
-    else:
-        owner, _, field = name.rpartition(".")
-        long_name, units = _LABELS.get(field, (field.replace("_", " "), "1"))
-    return {"long_name": f"{owner}: {long_name}" if owner else long_name, "units": units}
-
-
-def _argument(name: str) -> tuple[str, str]:
-    """Return whose argument an axis is, and the argument: the owner's own name may hold dots."""
-    owner, _, argument = name.rpartition(".")
-    return owner, argument
-
-
-def _values(name: str, values: ArrayLike) -> np.ndarray:
-    """Return the values of an axis, whole numbers as such, or refuse what is no list of different numbers."""
-    entries = list(values) if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else []
-    if not entries or any(isinstance(value, bool | np.bool_ | str) for value in entries):
-        raise InputError(f"the values of {name} must be a list of numbers; got {values!r}")
-    floats = np.array([number(f"a value of {name}", value) for value in entries])
-    if name in _WHOLE:
-        floats = np.array([integer(f"a value of {name}", value, at_least=0) for value in entries])
-    if len(np.unique(floats)) != len(floats):
-        raise InputError(f"the values of {name} must differ; got {list(map(float, floats))}")
-    return floats
 
 
 def _taught(new_tasks: Sequence[str] | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def identity(grid: Grid) -> JsonObject:
     first = grid.at(0, (0,) * len(grid.shape))
     mixtures = {}
     for name, mixture in (("start", first.start), ("target", first.target)):
-        for field in fields(cast(Any, mixture)):
+        for field in fields(mixture):
             value = getattr(mixture, field.name)
             mixtures[f"{name}.{field.name}"] = None if value is None else np.asarray(value).tolist()
     facts = {
@@ -41,16 +41,7 @@ def identity(grid: Grid) -> JsonObject:
         **{f"values of {name}": values.tolist() for name, values in grid.axes.items()},
         "new_tasks": list(grid.new_tasks),
         **mixtures,
-        "num_steps": grid.num_steps,
-        "batch_size": grid.batch_size,
-        "learning_rate": grid.learning_rate,
-        "num_replicates": grid.num_replicates,
-        "seed": grid.seed,
-        "record_every": grid.record_every,
-        "learning_rate_factors": dict(grid.factors),
-        "common_random_numbers": grid.common_random_numbers,
-        "precision": grid.precision,
-        "dimension": grid.dimension,
+        **grid.of_training,
         "start at every point": _starts(grid),
     }
     return json.loads(json.dumps(facts))

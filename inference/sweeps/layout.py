@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -15,9 +16,10 @@ from zarr.core.buffer import Buffer
 from inference import results
 from inference.results.build import event_dims, with_features
 from inference.results.sequence import own_stages
+from inference.sweeps.axes import attributes
 from inference.sweeps.blocks import variables
 from inference.sweeps.cuts import Geometry
-from inference.sweeps.grid import Grid, attributes
+from inference.sweeps.grid import Grid
 from inference.sweeps.identity import identity
 from inference.sweeps.sequences import DERIVED
 
@@ -91,12 +93,8 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
         "commits": xr.Dataset(coords=counts | {"array": list(dims)}),
     }
     facts = identity(grid) | {"cut": cut, "files": list(dims)}
-    settings = {name: facts[name] for name in ("objectives", "num_steps", "batch_size", "learning_rate")}
-    settings |= {name: facts[name] for name in ("num_replicates", "seed", "record_every")}
-    settings |= {
-        name: facts[name] for name in ("learning_rate_factors", "common_random_numbers", "precision")
-    }
-    settings |= {"dimension": facts["dimension"]} | ({"tasks": grid.new_tasks} if grid.new_tasks else {})
+    settings = {"objectives": facts["objectives"]} | grid.of_training
+    settings |= {"tasks": grid.new_tasks} if grid.new_tasks else {}
     settings["grid"] = {name: values.tolist() for name, values in grid.axes.items()}
     root = xr.Dataset(attrs=results.provenance(settings) | {"sweep": json.dumps(facts)})
     # In memory: zarr is slow at many small files.
@@ -112,53 +110,28 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
                 memory, group=name, mode="a", zarr_format=3, consolidated=False, encoding=encoding
             )
         store = zarr.open_group(memory, mode="a", use_consolidated=False)
+        create = partial(store.create_array, compressors=CODECS)
         for path, names in dims.items():
-            variable = path.partition("/")[2]
-            stats = path == STATS
-            _create(
-                store,
+            create(
                 path,
-                names,
-                [sizes[n] for n in names],
-                [chunk.get(n, sizes[n]) for n in names],
-                "int32" if stats else "float64",
-                NOT_TRAINED if stats else np.nan,
-                results.attributes_of(variable),
+                shape=tuple(sizes[n] for n in names),
+                chunks=tuple(chunk.get(n, sizes[n]) for n in names),
+                dtype="int32" if path == STATS else "float64",
+                fill_value=NOT_TRAINED if path == STATS else np.nan,
+                dimension_names=names,
+                attributes=dict(results.attributes_of(path.partition("/")[2])),
             )
-        _create(
-            store,
+        create(
             COMMITS,
-            [*counts, "array"],
-            [*(len(numbers) for _, numbers, _ in counts.values()), len(dims)],
-            [*(1,) * len(counts), len(dims)],
-            "int64",
-            0,
-            {"long_name": "checksum of a chunk's file, 0: not yet trained", "units": "1"},
+            shape=(*(len(numbers) for _, numbers, _ in counts.values()), len(dims)),
+            chunks=(*(1,) * len(counts), len(dims)),
+            dtype="int64",
+            fill_value=0,
+            dimension_names=[*counts, "array"],
+            attributes={"long_name": "checksum of a chunk's file, 0: not yet trained", "units": "1"},
         )
         zarr.consolidate_metadata(memory)
     return {path: contents.to_bytes() for path, contents in files.items()}
-
-
-def _create(
-    store: zarr.Group,
-    path: str,
-    dims: Sequence[str],
-    shape: Sequence[int],
-    chunks: Sequence[int],
-    dtype: str,
-    fill: float,
-    attrs: Mapping[str, str],
-) -> None:
-    store.create_array(
-        path,
-        shape=tuple(shape),
-        chunks=tuple(chunks),
-        dtype=dtype,
-        fill_value=fill,
-        dimension_names=list(dims),
-        compressors=CODECS,
-        attributes=dict(attrs),
-    )
 
 
 def _constant_data(grid: Grid) -> xr.Dataset:

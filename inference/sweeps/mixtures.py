@@ -18,7 +18,7 @@ Of named tasks F is
 Axes of the target are applied before those of the start.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import singledispatch
 from typing import Any
 
@@ -56,10 +56,11 @@ _SHOWN = 4
 def check_field(mixture: Mixture, owner: str, field: str) -> None:
     """Refuse an axis of a start or a target that its kind of mixture does not have."""
     mean, _, coordinate = field.rpartition(".")
-    if mean in _means_of(mixture) and coordinate.isdecimal() and int(coordinate) < mixture.dim:
+    means, numbers = _fields_of(mixture, owner)
+    if mean in means and coordinate.isdecimal() and int(coordinate) < mixture.dim:
         return
-    shown = [f"{mean}.{i}" for mean in _means_of(mixture) for i in range(min(mixture.dim, _SHOWN))]
-    one_of(f"the field of {owner}.{field}", field, [*_numbers_of(mixture, owner), *shown])
+    shown = [f"{mean}.{i}" for mean in means for i in range(min(mixture.dim, _SHOWN))]
+    one_of(f"the field of {owner}.{field}", field, [*numbers, *shown])
     if field == "separation" and not _nearest(mixture) > 0.0:
         raise InputError("target.separation needs a target whose modes differ; got separation 0")
 
@@ -162,38 +163,21 @@ def _nearest(mixture: Mixture) -> float:
 
 
 @singledispatch
-def _means_of(mixture: Mixture) -> list[str]:
-    """Return the names of the means, whose coordinates are axes; each kind of mixture registers its own."""
+def _fields_of(mixture: Mixture, owner: str) -> tuple[list[str], list[str]]:
+    """Return the means, whose coordinates are axes, and the other axes; each kind registers its own."""
     raise NotImplementedError
 
 
-@_means_of.register
-def _(mixture: TwoMode) -> list[str]:
-    return [*_MEANS]
+@_fields_of.register
+def _(mixture: TwoMode, owner: str) -> tuple[list[str], list[str]]:
+    return [*_MEANS], [*_SCALARS, *_DISTANCES[owner]]
 
 
-@_means_of.register
-def _(mixture: TaskMixture) -> list[str]:
-    return [f"mean.{name}" for name in mixture.names]
-
-
-@singledispatch
-def _numbers_of(mixture: Mixture, owner: str) -> Iterator[str]:
-    """Return the names of the axes that are no coordinates; each kind of mixture registers its own."""
-    raise NotImplementedError
-
-
-@_numbers_of.register
-def _(mixture: TwoMode, owner: str) -> Iterator[str]:
-    yield from (*_SCALARS, *_DISTANCES[owner])
-
-
-@_numbers_of.register
-def _(mixture: TaskMixture, owner: str) -> Iterator[str]:
-    yield from (f"weight.{name}" for name in mixture.names)
-    yield "covariance"
-    if owner == "target":
-        yield "separation"
+@_fields_of.register
+def _(mixture: TaskMixture, owner: str) -> tuple[list[str], list[str]]:
+    of_target = ["separation"] if owner == "target" else []
+    weights = [f"weight.{name}" for name in mixture.names]
+    return [f"mean.{name}" for name in mixture.names], [*weights, "covariance", *of_target]
 
 
 _LABELS = {

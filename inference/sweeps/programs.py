@@ -1,7 +1,7 @@
 """The compiled programs of a sweep: what starts the trainings of a call, and what goes on with them."""
 
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,11 +65,11 @@ def _on_devices(*axes: str | None) -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.local_devices()), ("settings",)), PartitionSpec(*axes))
 
 
-def _outputs(common: bool) -> tuple[Any, Any]:
+def _outputs(common: bool) -> tuple[State, NamedSharding]:
     """Return how a state and its records lie on several devices; what one call gives the next one takes."""
-    spread: Any = _on_devices(None, "settings")
-    whole: Any = _on_devices()
-    return State(SVIState(spread, None, whole if common else spread), spread, whole, spread), spread
+    spread, whole = _on_devices(None, "settings"), _on_devices()
+    svi = SVIState(spread, None, whole if common else spread)
+    return State._make((svi, spread, whole, spread)), spread
 
 
 _COMPILED: dict[tuple[object, ...], tuple[Compiled, Compiled]] = {}
@@ -147,10 +147,10 @@ def _compile(static: Program, arguments: Arguments, call: Call) -> tuple[Compile
             settings = jax.vmap(one, (0, over_settings, 0, 0), (over_settings, 0))
             return settings(numbers, state, setting if begins is None else (begins, setting[1]), rate)
 
-        none: Any = None
         ended, records = lax.map(
             lambda each: replicate(each[0]._replace(step=state.step), each[1]),
-            (state._replace(step=none), learners),
+            # The step is that of all.
+            (State._make((state.svi, state.companion, None, state.diverged_step)), learners),
             batch_size=call.together,
         )
         return ended._replace(step=ended.step[0]), records
@@ -158,19 +158,18 @@ def _compile(static: Program, arguments: Arguments, call: Call) -> tuple[Compile
     numbers, setting, rate = arguments[:3]
     learners = None if arguments.beginning is None else arguments.beginning.learners
     counts, recorded = np.zeros(call.num_places, np.int64), np.zeros(call.num_places, bool)
-    options: dict[str, Any] = {"compiler_options": compiler_options()}
+    options = compiler_options()
     several = jax.local_device_count() > 1
     state_on, records_on = _outputs(call.common) if several else (None, None)
-    started = jax.jit(start, out_shardings=state_on, **options).lower(*arguments).compile()
+    started = jax.jit(start, out_shardings=state_on, compiler_options=options).lower(*arguments).compile()
     state = started(*arguments) if several else jax.eval_shape(start, *arguments)
-    going = jax.jit(go, out_shardings=(state_on, records_on) if several else None, **options).lower(
+    out = (state_on, records_on) if several else None
+    going = jax.jit(go, out_shardings=out, compiler_options=options).lower(
         numbers, state, counts, recorded, np.int64(1), setting, rate, learners
     )
     return started, going.compile()
 
 
-def _axes(key: int | None) -> Any:
+def _axes(key: int | None) -> State:
     """Return the axes of a state for ``vmap``: the step is that of all, the key may be."""
-    none: Any = None
-    first: Any = 0
-    return State(SVIState(0, None, key), first, none, first)
+    return State._make((SVIState(0, None, key), 0, None, 0))

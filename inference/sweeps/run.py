@@ -64,7 +64,7 @@ def sweep[M: Mixture](
 
     Args:
         objectives: one objective or several.
-        grid: the values of every axis, by name; `inference.sweeps.grid` lists the names. An axis is a
+        grid: the values of every axis, by name; `inference.sweeps.axes` lists the names. An axis is a
             dimension of the result. Others than those listed there are not settings of a training.
         start: the learner's parameters at step 0, or a function of the target that returns them.
         target: the true target.

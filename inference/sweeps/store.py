@@ -10,10 +10,10 @@ import asyncio
 import json
 import shutil
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -95,8 +95,8 @@ class SweepStore:
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[ArrayV3Metadata]]:
         """The arrays that blocks are written into, by path."""
-        root: Any = zarr.open_group(_WholeFiles(self.path), mode="r+")
-        return {name: root[name] for name in self.files}
+        store = _WholeFiles(self.path)
+        return {name: zarr.open_array(store, path=name, mode="r+") for name in self.files}
 
     @cached_property
     def commits(self) -> zarr.Array[ArrayV3Metadata]:
@@ -165,8 +165,8 @@ class SweepStore:
         array = self.arrays[name]
         where = dict(zip(self.axes, block.place, strict=True))
         where |= {"objective": block.objective, "draw": block.replicates}
-        dims: Any = getattr(array.metadata, "dimension_names", ())
-        return tuple(where.get(str(dim), 0) for dim in dims)
+        dims: Sequence[str] = getattr(array.metadata, "dimension_names", ())
+        return tuple(where.get(dim, 0) for dim in dims)
 
     def _checksum_on_disk(self, name: str, block: Block) -> int:
         """Return the checksum of what the disk holds of a block in an array, -1 where it holds nothing."""
@@ -195,8 +195,7 @@ def open_sweep(path: str | Path, *, incomplete: bool = False) -> xr.DataTree:
     path = path_of("path", path)
     _identity(path)
     if not incomplete:
-        array: Any = zarr.open_array(path, path=COMMITS, mode="r")
-        results.check_complete(path, np.asarray(array[...]))
+        results.check_complete(path, np.asarray(zarr.open_array(path, path=COMMITS, mode="r")[...]))
     tree, in_chunks = xr.open_datatree(path, engine="zarr"), xr.open_datatree(path, engine="zarr", chunks={})
     limit = _WHOLE * psutil.virtual_memory().available
     return tree.assign({name: group for name, group in in_chunks.children.items() if group.nbytes > limit})

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def initial_state(
 
 def _svi(
     program: Program, numbers: Numbers, key: Array, setting: tuple[Task, Task], learning_rate: Array
-) -> tuple[Steps, SVIState, Guide[Any], Companion | None]:
+) -> tuple[Steps, SVIState, Guide[Task], Companion | None]:
     """Build the SVI of a program with its parameter transforms.
 
     Returns:
@@ -173,7 +173,7 @@ def advance(
 
 
 def report_of(
-    guide: Guide[Any], diverged_step: Array, taken: Taken, recorded: Array, setting: tuple[Task, Task]
+    guide: Guide[Task], diverged_step: Array, taken: Taken, recorded: Array, setting: tuple[Task, Task]
 ) -> tuple[Array, dict[str, Array]]:
     """Say what one training is at every place that it went through.
 

@@ -10,37 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array, Int
+from jaxtyping import Array
 from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import chunk_sizes, run_together
-from inference.engine.programs import Numbers, Program, compiled, program_of
+from inference.engine.programs import Program
 from inference.progress import hidden
 from inference.results.sequence import sequence_tree
 from inference.storage import kept
 from inference.training.checks import check_batch, check_factors, check_optimizer, check_rewards
-from inference.training.loop import (
-    State,
-    Taken,
-    advance,
-    arithmetic,
-    first_record,
-    initial_state,
-    report_of,
-    training_program,
-)
+from inference.training.loop import arithmetic, first_record, training_program
+from inference.training.replicates import Batched, Plan, compile_run, plan_of, run
 from inference.training.span import check_plain, check_span, in_span
 from inference.training.stages import Stage, check_stages
-from inference.training.train import Plan, plan_of
 from mixture_models.mixture.mixture import Mixture, MixturePair
-from mixture_models.types import AnyArray, Index, Params
 from mixture_models.validation import InputError, flag, integer, positive
 
-# Among the arrays of a stage that is kept.
-_PARAM, _DIVERGED = "param ", "diverged_step"
+# What is kept of a stage.
+_PARTS, _DIVERGED = ("record", "param", "lost"), "diverged_step"
 
 # Of what is recorded: as it is trained, joined over chunks, joined over stages, and handed on.
 _COPIES = 4
@@ -167,29 +157,30 @@ def train_sequence(
         settings_of = jnp.asarray(rate)
         first = {leg.program.static: leg for leg in reversed(legs)}
         compiling: list[Callable[..., object]] = [
-            partial(_compile, leg, chunks[0], begin, begins, settings_of) for leg in first.values()
+            partial(
+                compile_run,
+                Batched(leg.program, own_starts=True),
+                chunks[0],
+                _setting(leg, begin, begins),
+                settings_of,
+                leg.plan,
+            )
+            for leg in first.values()
         ]
         run_together(compiling, arithmetic, lambda _: None)
-        tasks: list[Callable[..., list[dict[str, np.ndarray]]]] = [
+        tasks: list[Callable[..., tuple[list[dict[str, np.ndarray]], np.ndarray]]] = [
             partial(_through, legs, chunk, begin, begins, settings_of, record_every, kept.folder())
             for chunk in chunks
         ]
         total = num_chunks * size * sum(stage.num_steps for stage in checked)
         with tqdm(total=total, unit="step", unit_scale=True, disable=hidden(progress)) as bar:
             ended = run_together(tasks, arithmetic, bar.update)
-    joined = [
-        {name: np.concatenate([chunk[s][name] for chunk in ended])[:num_replicates] for name in ended[0][s]}
-        for s in range(len(checked))
-    ]
-    records = [
-        {name: array for name, array in stage.items() if not name.startswith(_PARAM) and name != _DIVERGED}
-        for stage in joined
-    ]
+    records, diverged_step = jax.tree.map(lambda *chunks: np.concatenate(chunks)[:num_replicates], *ended)
     steps = [results.recorded_steps(stage.num_steps, record_every) for stage in checked]
     return sequence_tree(
         records,
         steps,
-        joined[-1][_DIVERGED],
+        diverged_step,
         [stage.task for stage in checked],
         [stage.objective for stage in checked],
         {"start": start, "target": checked[-1].target},
@@ -223,38 +214,28 @@ def _through(
     record_every: int,
     folder: Path | None,
     report: Callable[[int], None],
-) -> list[dict[str, np.ndarray]]:
-    """Take one chunk of replicates through all stages; return what each recorded, kept stages as they are."""
+) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """Take one chunk of replicates through all stages, kept ones as they are.
+
+    Returns:
+        What each stage recorded, and the steps of divergence, counted over all stages.
+    """
     found, passed = [], 0
     for number, leg in enumerate(legs):
         own = jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys)
-        facts = (
-            "sequence",
-            leg.facts,
-            record_every,
-            start,
-            place,
-            passed,
-            np.asarray(jax.random.key_data(own)),
-        )
-        stage = kept.arrays(
-            facts,
-            partial(_run, leg, own, start, place, learning_rate, passed, report),
-            folder=folder,
-        )
-        found.append(stage)
-        params = {n.removeprefix(_PARAM): a for n, a in stage.items() if n.startswith(_PARAM)}
-        place = _Place(params, stage[_DIVERGED])
+        of_stage = (leg.facts, record_every, start, place, passed, np.asarray(jax.random.key_data(own)))
+        train = partial(_run, leg, own, start, place, learning_rate, passed, report)
+        records, params, lost = kept.groups(("stage", of_stage), _PARTS, train, folder=folder)
+        found.append(records)
+        place = _Place(params, lost[_DIVERGED])
         passed += leg.plan.num_steps
-    return found
+    return found, place.diverged_step
 
 
-def _compile(
-    leg: _Leg, keys: Array, start: Mixture, place: _Place, learning_rate: Array, report: Callable[[int], None]
-) -> None:
-    """Compile what `_run` calls, by a call that takes no step."""
-    plan = leg.plan._replace(counts=0 * leg.plan.counts[:1])
-    _run(leg._replace(plan=plan), keys, start, place, learning_rate, 0, report)
+def _setting(leg: _Leg, start: Mixture, place: _Place) -> MixturePair:
+    """Return where every replicate begins a stage, and the stage's target."""
+    # Every array of the mixture gets the axis of replicates, also one that is the same in all.
+    return jax.vmap(start.at)({n: jnp.asarray(a) for n, a in place.params.items()}), leg.target
 
 
 def _run(
@@ -265,86 +246,11 @@ def _run(
     learning_rate: Array,
     passed: int,
     report: Callable[[int], None],
-) -> dict[str, np.ndarray]:
-    """Train one chunk of replicates through one stage.
-
-    Returns:
-        What is recorded, shape (replicate, record, ...), the params at the end, and the steps of divergence,
-        counted over all stages.
-    """
-    program, parts = leg.program, []
-    static, numbers = program.static, program.numbers
-    # Every array of the mixture gets the axis of replicates, also one that is the same in all.
-    setting = (jax.vmap(start.at)({n: jnp.asarray(a) for n, a in place.params.items()}), leg.target)
-    state = _initialise(static, numbers, keys, setting, learning_rate)
+) -> tuple[dict[str, np.ndarray], ...]:
+    """Train one chunk of replicates through one stage; return the groups `_PARTS` of what is left of it."""
     before = jnp.asarray(np.where(place.diverged_step >= 0, 0, -1), jnp.int32)
-    state = state._replace(diverged_step=before)
-    _, guide, *_ = program.parts(numbers)
-    learner = program_of(guide)
-    for counts in leg.plan.counts:
-        state, taken = _advance(static, numbers, state, counts, leg.plan.num_steps, setting, learning_rate)
-        diverged_step, records = _report(
-            learner.static, learner.numbers, state.diverged_step, taken, counts > 0, setting
-        )
-        state = state._replace(diverged_step=diverged_step)
-        parts.append(jax.device_get((records, taken.params)))
-        report(int(counts.sum()) * len(keys))
-    joined = {n: np.concatenate([part[0][n] for part in parts], axis=1) for n in parts[0][0]}
-    # The last record is of the params at the end: one more update is taken for its loss alone.
-    count = int(np.sum(leg.plan.counts > 0))
-    ends = {n: np.concatenate([part[1][n] for part in parts], axis=1)[:, count - 1] for n in parts[0][1]}
-    own = np.asarray(state.diverged_step)
-    diverged = np.where(place.diverged_step >= 0, place.diverged_step, np.where(own >= 0, own + passed, -1))
-    return (
-        {name: array[:, :count] for name, array in joined.items()}
-        | {f"{_PARAM}{name}": array for name, array in ends.items()}
-        | {_DIVERGED: diverged}
-    )
-
-
-@compiled
-def _initialise(
-    program: Program, numbers: Numbers, keys: Array, setting: MixturePair, learning_rate: Array
-) -> State:
-    begins, target = setting
-    return jax.vmap(lambda key, begin: initial_state(program, numbers, key, (begin, target), learning_rate))(
-        keys, begins
-    )
-
-
-@compiled
-def _advance(
-    program: Program,
-    numbers: Numbers,
-    states: State,
-    counts: Int[AnyArray, "place"],
-    num_steps: Index,
-    setting: MixturePair,
-    learning_rate: Array,
-) -> tuple[State, Taken]:
-    """Take ``counts[i]`` updates after place i, for every replicate."""
-    begins, target = setting
-
-    def one(state: State, begin: Mixture) -> tuple[State, Taken]:
-        return advance(program, numbers, state, counts, num_steps, (begin, target), learning_rate)
-
-    return jax.vmap(one)(states, begins)
-
-
-# A program by itself, which stages with the same learner share.
-@compiled
-def _report(
-    learner: Program,
-    numbers: Numbers,
-    diverged_step: Array,
-    taken: Taken,
-    recorded: Array,
-    setting: MixturePair,
-) -> tuple[Array, Params]:
-    """Return what `report_of` says of every replicate."""
-    begins, target = setting
-
-    def one(diverged_step: Array, taken: Taken, begin: Mixture) -> tuple[Array, Params]:
-        return report_of(learner.parts(numbers), diverged_step, taken, recorded, (begin, target))
-
-    return jax.vmap(one)(diverged_step, taken, begins)
+    batched, setting = Batched(leg.program, own_starts=True), _setting(leg, start, place)
+    ended = run(batched, keys, setting, learning_rate, leg.plan, report, before)
+    own = np.where(ended.diverged_step >= 0, ended.diverged_step + passed, -1)
+    lost = np.where(place.diverged_step >= 0, place.diverged_step, own)
+    return ended.records, ended.params, {_DIVERGED: lost}

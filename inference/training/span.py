@@ -10,21 +10,20 @@ coordinates are opened for what lies beside it, and the means are turned back in
 span. Derivation: docs/theory.md, "Training in the span of the means".
 """
 
-import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 from numpyro.infer.svi import SVIState
 
 from inference.engine.frames import mixtures_in
 from inference.engine.programs import traced_alone
+from inference.training.beside_span import lower_triangular, vectors_beside
 from inference.training.steps import Steps, steps_of
 from mixture_models.learners import Guide
 from mixture_models.losses.loss import law_of
@@ -32,7 +31,7 @@ from mixture_models.metrics import TASK_DIMS
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.shifted_law import ShiftedLaw
-from mixture_models.objectives.companions import Companion, params_at
+from mixture_models.objectives.companions import Companion, params_at, with_companion
 from mixture_models.objectives.objective import Objective
 from mixture_models.types import AnyArray, Params, Program, Scalar
 from mixture_models.validation import InputError, integer
@@ -137,7 +136,7 @@ def check_span(objective: Objective, start: Mixture, target: Mixture) -> None:
     companion = _companion_of(objective, start, target)
     laws = [
         law_of(program, {}, start, target)
-        for program in (_beside(objective.model, companion), objective.guide)
+        for program in (with_companion(objective.model, companion), objective.guide)
     ]
     if not all(isinstance(law, MixtureLaw) and len(law.scales) == 1 for law in laws):
         kinds = ", ".join(type(law).__name__ for law in laws)
@@ -155,11 +154,6 @@ def _companion_of(objective: Objective, start: Mixture, target: Mixture) -> Para
     return None if companion is None else companion.initial(objective.guide, start, target)
 
 
-def _beside(model: Program, companion: Params | None) -> Program:
-    """Return a model that knows its companion's params."""
-    return model if companion is None else partial(model, companion=companion)
-
-
 def _that_know_coordinates(objective: Objective, start: Mixture, target: Mixture) -> Iterator[str]:
     """Yield the parts that do not move along when all mixtures are turned and shifted by the same motion."""
     rng, dim = np.random.default_rng(0), target.dim
@@ -175,7 +169,7 @@ def _that_know_coordinates(objective: Objective, start: Mixture, target: Mixture
     def law(
         program: Program, companion: Params | None, start: Mixture, target: Mixture
     ) -> tuple[Array, Params]:
-        found = law_of(_beside(program, companion), {}, start, target)
+        found = law_of(with_companion(program, companion), {}, start, target)
         return found.log_weights, {_TASK_MEANS: found.means}
 
     def walk(companion: Companion, learner: Params, start: Mixture, target: Mixture) -> list[Params]:
@@ -189,7 +183,7 @@ def _that_know_coordinates(objective: Objective, start: Mixture, target: Mixture
         learner = {
             n: v + rng.normal(size=v.shape) for n, v in params_at(objective.guide, start, target).items()
         }
-        checks: dict[str, tuple[Any, ...]] = {
+        checks: dict[str, tuple[Callable[..., object], *tuple[object, ...]]] = {
             "the model": (law, objective.model, _companion_of(objective, start, target)),
             "the learner": (law, objective.guide, None),
         }
@@ -280,73 +274,6 @@ def _(guide: InSpan) -> type[Steps]:
     return SpanSteps
 
 
-def vectors_beside(key: Array, c: Float[Array, "K n"], directions: Float[Array, ""]) -> Float[Array, "K K"]:
-    """Return Σ_i c_ki z_i, k = 1..K, for standard normal z_i, in coordinates that these vectors span.
-
-    With L Lᵀ = c cᵀ they are the rows of L Z, Z of shape (K, directions), and Z = B Q with orthonormal
-    rows Q and an independent lower triangular B of independent entries, Bartlett's: N(0, 1) below the
-    diagonal, and B_kk = χ(directions - k + 1).
-
-    Args:
-        key: for the K (K+1)/2 random numbers.
-        c: coefficients.
-        directions: their number; 0 or less gives zeros.
-    """
-    num = len(c)
-    # Without the barrier XLA computes the coefficients anew for every sum.
-    rows = lax.optimization_barrier(tuple(c))
-    # Number by number: of small arrays XLA sums in an order that depends on what is around them.
-    factor: list[list[Array]] = []
-    for i in range(num):
-        factor.append([])
-        for j in range(i):
-            left = _less(jnp.sum(rows[j] * rows[i]), zip(factor[i], factor[j], strict=False))
-            # A row that depends on those before it has no length of its own.
-            some = factor[j][j] > 0.0
-            factor[i].append(jnp.where(some, left / jnp.where(some, factor[j][j], 1.0), 0.0))
-        left = _less(jnp.sum(rows[i] * rows[i]), zip(factor[i], factor[i], strict=True))
-        factor[i].append(jnp.sqrt(jnp.maximum(left, 0.0)))
-    normal_key, *chi_keys = jax.random.split(key, num + 1)
-    freedoms = jnp.maximum(jnp.stack([directions - float(k) for k in range(num)]), 0.0)
-    gammas = jax.vmap(jax.random.gamma)(jnp.stack(chi_keys), 0.5 * jnp.maximum(freedoms, 1.0))
-    chi = jnp.where(freedoms > 0.0, jnp.sqrt(2.0 * gammas), 0.0)
-    normal = iter(jax.random.normal(normal_key, (num * (num - 1) // 2,), dtype=chi.dtype))
-    # Coordinates are there for as many vectors as there are directions.
-    bartlett = [
-        [chi[i] if i == j else jnp.where(directions > float(j), next(normal), 0.0) for j in range(i + 1)]
-        for i in range(num)
-    ]
-
-    def entry(i: int, j: int) -> Array:
-        products = [factor[i][m] * bartlett[m][j] for m in range(j, i + 1)]
-        return reduce(operator.add, products) if products else jnp.zeros_like(chi[0])
-
-    return jnp.stack([jnp.stack([entry(i, j) for j in range(num)]) for i in range(num)])
-
-
-def _less(value: Array, products: Iterable[tuple[Array, Array]]) -> Array:
-    """Return a number less the products of pairs."""
-    return reduce(lambda left, pair: left - pair[0] * pair[1], products, value)
-
-
-def lower_triangular(points: Float[Array, "m n"]) -> Float[Array, "m n"]:
-    """Return a rotation of the rows, n ≥ m, in which row i is 0 beyond coordinate i.
-
-    By Householder's reflections, unrolled since m is small.
-    """
-    for i in range(len(points)):
-        row = points[i, i:]
-        length = jnp.sqrt(jnp.sum(row * row))
-        away = row.at[0].add(jnp.where(row[0] < 0.0, -length, length))
-        square = jnp.sum(away * away)
-        factor = jnp.where(square > 0.0, 2.0 / jnp.where(square > 0.0, square, 1.0), 0.0)
-        reflected = points[:, i:] - factor * (points[:, i:] @ away)[:, None] * away
-        # The reflection turns the first coordinate's sign, which is turned back: small steps turn little.
-        points = points.at[:, i:].set(reflected.at[:, 0].multiply(jnp.where(square > 0.0, -1.0, 1.0)))
-        points = points.at[i, i + 1 :].set(0.0)
-    return points
-
-
 def _has_means(node: object) -> bool:
     """Return whether a node of a pytree is a mixture, or params with means."""
     return isinstance(node, Mixture) or (
@@ -355,11 +282,11 @@ def _has_means(node: object) -> bool:
     )
 
 
-def _with_all_means(node: Any, change: Callable[[AnyArray], AnyArray]) -> Any:
+def _with_all_means(node: object, change: Callable[[AnyArray], AnyArray]) -> object:
     """Return a node with its means, shape (K, d), changed where it `_has_means`; anything else as it is."""
     if isinstance(node, Mixture):
         return node.moved([*change(node.means)], node.scales[0])
-    return _with_means(node, change(_stacked(node))) if _has_means(node) else node
+    return _with_means(node, change(_stacked(node))) if isinstance(node, dict) and _has_means(node) else node
 
 
 def _without_beside(node: object) -> object:

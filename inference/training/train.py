@@ -4,23 +4,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array, Int
+from jaxtyping import Array
 from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory
 from inference.engine.blas import on_one_thread
 from inference.engine.chunks import chunk_sizes, num_threads, run_together
-from inference.engine.programs import Numbers, Program, compiled, program_of
+from inference.engine.programs import Program
 from inference.progress import hidden
 from inference.storage import kept
+from inference.training import replicates
 from inference.training.checks import (
     MOST_STEPS,
     check_batch,
@@ -30,29 +30,15 @@ from inference.training.checks import (
     check_rewards,
     check_setting,
 )
-from inference.training.loop import (
-    State,
-    Taken,
-    advance,
-    arithmetic,
-    first_record,
-    initial_state,
-    report_of,
-    training_program,
-)
+from inference.training.loop import arithmetic, first_record, training_program
+from inference.training.replicates import Batched, Ended, Plan, bytes_of_call, plan_of
 from inference.training.span import check_plain, check_span, in_span
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
-from mixture_models.types import AnyArray, Index
 from mixture_models.validation import InputError, flag, integer, positive
-
-# A training is cut into calls of one program, of at most about as many samples, so that progress shows and
-# Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
-_SAMPLES, _FEWEST_RECORDS = 2**24, 64
 
 # Among the variables of a chunk that is kept.
 _DIVERGED = "diverged_step"
-
 
 # Of what is recorded: as it is trained, joined, stacked by objective, and handed on.
 _COPIES = 3
@@ -168,19 +154,21 @@ def train(
         settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(learning_rate)
         plan = plan_of(steps, batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
-        tasks: list[Callable[..., _Ended]] = []
+        tasks: list[Callable[..., dict[str, np.ndarray]]] = []
         for index, (program, setting) in enumerate(zip(programs, settings_of, strict=True)):
             key = jax.random.key(seed, impl="threefry2x32")
             key = jax.random.fold_in(key, 0 if common_random_numbers else index)
             # Keys by number, not by splitting: a run with more replicates begins with those of a smaller.
             keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
             chunks = keys.reshape(num_chunks, size)
-            compiling[program.static] = partial(_compile, program, chunks[0], setting, rate, plan)
+            compiling[program.static] = partial(
+                replicates.compile_run, Batched(program), chunks[0], setting, rate, plan
+            )
             facts = (problems[index], batch_size, optimizer, factors, precision, learning_rate, steps)
             tasks += [
                 partial(
                     _kept,
-                    partial(_run, program, chunk, setting, rate, plan),
+                    partial(replicates.run, Batched(program), chunk, setting, rate, plan),
                     (*facts, np.asarray(jax.random.key_data(chunk))),
                     kept.folder(),
                 )
@@ -192,11 +180,11 @@ def train(
         total = len(tasks) * size * int(plan.counts.sum())
         with tqdm(total=total, unit="step", unit_scale=True, disable=hidden(progress)) as bar:
             ended = run_together(tasks, arithmetic, bar.update)
-    trajectories, diverged_steps = [], []
-    for parts in zip(*[iter(ended)] * num_chunks, strict=True):
-        joined = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:num_replicates], *parts)
-        trajectories.append({name: array[:, : len(steps)] for name, array in joined.records.items()})
-        diverged_steps.append(joined.diverged_step)
+    trajectories = [
+        {name: np.concatenate([part[name] for part in parts])[:num_replicates] for name in parts[0]}
+        for parts in zip(*[iter(ended)] * num_chunks, strict=True)
+    ]
+    diverged_steps = [trajectory.pop(_DIVERGED) for trajectory in trajectories]
     return results.training_tree(
         chosen, trajectories, diverged_steps, steps, {"start": start, "target": target}, settings
     )
@@ -210,80 +198,15 @@ def _in_span(
     return reduced, inner, inner_target
 
 
-class Plan(NamedTuple):
-    """How a training is cut: ``counts[i, j]`` updates after record j of call i, and the last step."""
-
-    counts: np.ndarray
-    num_steps: int
-
-
-class _Ended(NamedTuple):
-    """What is left of a chunk: variables of shape (replicate, record, ...) and the steps of divergence."""
-
-    records: dict[str, np.ndarray]
-    diverged_step: np.ndarray
-
-
-def plan_of(steps: np.ndarray, batch: int) -> Plan:
-    """Cut a training into calls of equal shape, given the recorded steps and the samples in a step."""
-    # The last record takes one more update, for its loss; the state after it is not used.
-    counts = np.append(np.diff(steps), 1)
-    records = max(_FEWEST_RECORDS, 2 ** int(np.ceil(np.log2(len(counts)))))
-    while records > 1 and records * int(counts[0]) * batch > _SAMPLES:
-        records //= 2
-    return Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
-
-
 def _kept(
-    run: Callable[..., _Ended], facts: object, folder: Path | None, report: Callable[[int], None]
-) -> _Ended:
+    run: Callable[..., Ended], facts: object, folder: Path | None, report: Callable[[int], None]
+) -> dict[str, np.ndarray]:
     """Return a chunk that is kept, or train it now and keep it."""
-    found = kept.arrays(
-        ("training", facts),
+    return kept.arrays(
+        ("training of a chunk", facts),
         lambda: (ended := run(report)).records | {_DIVERGED: ended.diverged_step},
         folder=folder,
     )
-    return _Ended(found, found.pop(_DIVERGED))
-
-
-def _compile(
-    program: Program,
-    keys: Array,
-    setting: MixturePair,
-    learning_rate: Array,
-    plan: Plan,
-    report: Callable[[int], None],
-) -> None:
-    """Compile what `_run` calls, by a call that takes no step."""
-    _run(program, keys, setting, learning_rate, plan._replace(counts=0 * plan.counts[:1]))
-
-
-def _run(
-    program: Program,
-    keys: Array,
-    setting: MixturePair,
-    learning_rate: Array,
-    plan: Plan,
-    report: Callable[[int], None] | None = None,
-) -> _Ended:
-    """Train one chunk of replicates of one objective, reporting the steps taken."""
-    parts = []
-    state = _initialise(program.static, program.numbers, keys, setting, learning_rate)
-    _, guide, *_ = program.parts(program.numbers)
-    learner = program_of(guide)
-    for counts in plan.counts:
-        state, taken = _advance(
-            program.static, program.numbers, state, counts, plan.num_steps, setting, learning_rate
-        )
-        diverged_step, records = _report(
-            learner.static, learner.numbers, state.diverged_step, taken, counts > 0, setting
-        )
-        state = state._replace(diverged_step=diverged_step)
-        parts.append(jax.device_get(records))
-        if report is not None:
-            report(int(counts.sum()) * len(keys))
-    joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-    return _Ended(joined, np.asarray(state.diverged_step))
 
 
 def _recorded(program: Program, setting: MixturePair) -> dict[str, tuple[int, ...]]:
@@ -306,54 +229,8 @@ def _check_batches(
     if _BYTES_A_NUMBER * threads * numbers < 0.5 * memory.free():
         return
     # Only then is it worth compiling twice to know what a program needs.
-    needed = 0
-    for program, setting in {p.static: (p, s) for p, s in zip(programs, settings, strict=True)}.values():
-        state = _initialise.eval_shape(program.static, program.numbers, keys, setting, learning_rate)  # type: ignore[attr-defined]
-        lowered = _advance.lower(  # type: ignore[attr-defined]
-            program.static, program.numbers, state, plan.counts[0], plan.num_steps, setting, learning_rate
-        )
-        needed = max(needed, lowered.compile().memory_analysis().temp_size_in_bytes)
+    needed = max(
+        bytes_of_call(Batched(program), keys, setting, learning_rate, plan)
+        for program, setting in {p.static: (p, s) for p, s in zip(programs, settings, strict=True)}.values()
+    )
     memory.check_fits(f"what {threads} batches take at once", threads * needed, "take a smaller batch_size")
-
-
-@compiled
-def _initialise(
-    program: Program, numbers: Numbers, keys: Array, setting: MixturePair, learning_rate: Array
-) -> State:
-    return jax.vmap(lambda key: initial_state(program, numbers, key, setting, learning_rate))(keys)
-
-
-@compiled
-def _advance(
-    program: Program,
-    numbers: Numbers,
-    states: State,
-    counts: Int[AnyArray, "place"],
-    num_steps: Index,
-    setting: MixturePair,
-    learning_rate: Array,
-) -> tuple[State, Taken]:
-    """Take ``counts[i]`` updates after place i, for every replicate."""
-
-    def one(state: State) -> tuple[State, Taken]:
-        return advance(program, numbers, state, counts, num_steps, setting, learning_rate)
-
-    return jax.vmap(one)(states)
-
-
-# A program by itself, which objectives with the same learner share.
-@compiled
-def _report(
-    learner: Program,
-    numbers: Numbers,
-    diverged_step: Array,
-    taken: Taken,
-    recorded: Array,
-    setting: MixturePair,
-) -> tuple[Array, dict[str, Array]]:
-    """Return what `report_of` says of every replicate."""
-
-    def one(diverged_step: Array, taken: Taken) -> tuple[Array, dict[str, Array]]:
-        return report_of(learner.parts(numbers), diverged_step, taken, recorded, setting)
-
-    return jax.vmap(one)(diverged_step, taken)

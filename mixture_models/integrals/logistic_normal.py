@@ -61,10 +61,7 @@ def sigmoid_mean(
 ) -> Float[Array, "..."]:
     """Return ∂S/∂a = E[sigmoid(a + √v Z)], accurate relatively: every misassignment is one.
 
-    Args:
-        a: mean of the log odds, shape (...).
-        v: variance of the log odds, at least 0, same shape.
-        resolution: whole number from 0 to `FINEST`, which may be traced.
+    Arguments are those of `softplus_mean`.
     """
     return _integrals(1, a, v, resolution)[1]
 

@@ -17,7 +17,7 @@ from mixture_models.losses.loss import Loss, weighted_log_prob
 from mixture_models.losses.sampling import OfModel
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.mixture import Mixture
+from mixture_models.mixture.mixture import Mixture, mixture_of
 from mixture_models.rewards import ModeReward, Reward, rewards_of, target_of
 from mixture_models.types import Arguments, Index, Scalar
 from mixture_models.validation import InputError
@@ -59,7 +59,8 @@ class AdvantageRegression(Loss):
     def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         if isinstance(self.expectation, Quadrature):
-            return self._population(target, learner, target_of(args), self.expectation.resolution)
+            wanted = mixture_of("target", target_of(args))
+            return self._population(target, learner, wanted, self.expectation.resolution)
         n = self.expectation.num_samples
         size = n if self.group_size is None else self.group_size
         if n % size:

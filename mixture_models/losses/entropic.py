@@ -18,6 +18,7 @@ from mixture_models.losses.loss import Loss, at_least_two, weighted_log_prob
 from mixture_models.losses.sampling import OfLearner
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
+from mixture_models.mixture.mixture import mixture_of
 from mixture_models.rewards import ModeReward, Reward, rewards_of, target_of
 from mixture_models.types import Arguments, Scalar
 
@@ -168,7 +169,8 @@ class EntropicUtility(Loss):
         self, target: MixtureLaw, learner: MixtureLaw, args: Arguments
     ) -> tuple[Array, dict[str, Array]]:
         resolution = cast(Quadrature, self.expectation).resolution
-        tilted = Tilted(learner, self.reward, target_of(args), stop_gradient(target), resolution)
+        wanted = mixture_of("target", target_of(args))
+        tilted = Tilted(learner, self.reward, wanted, stop_gradient(target), resolution)
         eta, unmet = self.temperature.in_population(replace(tilted, law=stop_gradient(learner)))
         anchor = kl_divergence(learner, target, resolution)
         return self.kl_weight * anchor - tilted.log_normaliser(eta), unmet

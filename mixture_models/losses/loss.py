@@ -6,9 +6,9 @@ guide's ``numpyro.param`` sites are what training moves.
 
 import copy
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import Field, dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import ClassVar, Self, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,13 @@ from mixture_models.validation import InputError
 SITE = "y"
 
 
+class Evaluated(TypedDict):
+    """What an ELBO returns: a loss, and a state that none of ours has."""
+
+    loss: Array
+    mutable_state: object
+
+
 class Loss(ELBO):
     """A loss between the law of a model and the law of a guide, on samples ``"y"``.
 
@@ -44,6 +51,7 @@ class Loss(ELBO):
         reward: what samples earn, or None.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
     expectation: MonteCarlo | Quadrature
     direction: str = "not stated"
     of_ratios: bool = False
@@ -68,8 +76,7 @@ class Loss(ELBO):
 
     def with_samples(self, num_samples: int) -> Self:
         """Return a copy that sees a batch of ``num_samples`` samples."""
-        changed: Self = replace(cast(Any, self), expectation=MonteCarlo(num_samples))
-        return changed
+        return replace(self, expectation=MonteCarlo(num_samples))
 
     def exact(self, resolution: Index = FINEST) -> Self:
         """Return a copy whose value and gradient are those of the population.
@@ -87,8 +94,7 @@ class Loss(ELBO):
                 "an exact form needs a reward with the methods modes and steepness, such as those of "
                 f"mixture_models.rewards; got {self.reward.given!r}"
             )
-        changed: Self = replace(cast(Any, self), expectation=Quadrature(resolution))
-        return changed
+        return replace(self, expectation=Quadrature(resolution))
 
     def loss_with_mutable_state(
         self,
@@ -98,7 +104,7 @@ class Loss(ELBO):
         guide: Program,
         *args: object,
         **kwargs: object,
-    ) -> dict[str, Any]:
+    ) -> Evaluated:
         """Evaluate the loss; its derivative is the gradient's estimate (see `ELBO`)."""
         target = law_of(model, param_map, *args, **kwargs)
         learner = law_of(guide, param_map, *args, **kwargs)
@@ -149,11 +155,11 @@ class NumPyroLoss(Loss):
         """Return a copy that takes ``num_samples`` particles."""
         return replace(self, num_samples=num_samples)
 
-    def loss_with_mutable_state(self, *args: object, **kwargs: object) -> dict[str, Any]:
+    def loss_with_mutable_state(self, *args: object, **kwargs: object) -> Evaluated:
         """Evaluate the loss, see `numpyro.infer.elbo.ELBO`."""
         elbo = copy.copy(self.elbo)
         elbo.num_particles = elbo.num_particles if self.num_samples is None else self.num_samples
-        result: dict[str, Any] = elbo.loss_with_mutable_state(*args, **kwargs)
+        result: Evaluated = elbo.loss_with_mutable_state(*args, **kwargs)
         return result
 
 

@@ -6,7 +6,6 @@ about 1e-6. A CPU computes with twice as many float32 as float64 numbers at a ti
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,8 @@ from jaxtyping import Array
 from numpyro.distributions import Distribution
 
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.loss import Loss
-from mixture_models.types import Arguments, Program
+from mixture_models.losses.loss import Evaluated, Loss
+from mixture_models.types import Arguments, Params, Program
 from mixture_models.validation import one_of
 
 #: In what a batch's densities and weights are computed; parameters and their updates are float64 in each.
@@ -48,18 +47,18 @@ class SinglePrecision(Loss):
     def loss_with_mutable_state(
         self,
         rng_key: Array,
-        param_map: dict[str, Array],
+        param_map: Params,
         model: Program,
         guide: Program,
         *args: object,
         **kwargs: object,
-    ) -> dict[str, Any]:
+    ) -> Evaluated:
         """Evaluate the loss, see `numpyro.infer.elbo.ELBO`."""
         inner, param_map, model, guide, args, kwargs = _rounded(
             (self.inner, param_map, model, guide, args, kwargs)
         )
         result = inner.loss_with_mutable_state(rng_key, param_map, model, guide, *args, **kwargs)
-        return result | {"loss": result["loss"].astype(float)}
+        return {**result, "loss": result["loss"].astype(float)}
 
 
 def in_precision(loss: Loss, precision: str) -> Loss:

@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.rewards import target_of
 from mixture_models.types import Arguments, Scalar
 from mixture_models.validation import InputError
 
@@ -90,17 +91,18 @@ class OfLearnerWithReplay(SamplingLaw):
         Raises:
             InputError: a learner that is no mixture of modes, or no two-mode target to replay.
         """
-        if args and isinstance(args[-1], Mixture) and not isinstance(args[-1], TwoMode):
+        wanted = args[-1] if args else None
+        if isinstance(wanted, Mixture) and not isinstance(wanted, TwoMode):
             raise InputError(
                 "replay must map names of tasks to shares where these are not old and new; got one "
-                f"share, and the tasks {', '.join(args[-1].names)}"
+                f"share, and the tasks {', '.join(wanted.names)}"
             )
-        if not (args and isinstance(args[-1], TwoMode) and isinstance(learner, MixtureLaw)):
+        if not (isinstance(wanted, TwoMode) and isinstance(learner, MixtureLaw)):
             raise InputError(
                 "replay needs a learner whose law is a MixtureLaw and a TwoMode target as the model's last "
                 f"argument; got a {type(learner).__name__} and {len(args)} arguments"
             )
-        old = args[-1].mode_law("old")
+        old = wanted.mode_law("old")
         return MixtureLaw(
             jnp.append(learner.log_weights + jnp.log1p(-self.replay), jnp.log(self.replay)),
             jnp.concatenate([learner.means, old.means]),
@@ -111,7 +113,7 @@ class OfLearnerWithReplay(SamplingLaw):
         self, y: Float[Array, "n d"], log_q: Float[Array, "n"], args: Arguments
     ) -> Float[Array, "n"]:
         """Return w = q/b, bounded by 1/(1-λ)."""
-        log_old = args[-1].mode_law("old").log_prob(y)
+        log_old = target_of(args).mode_law("old").log_prob(y)
         log_b = jnp.logaddexp(jnp.log1p(-self.replay) + log_q, jnp.log(self.replay) + log_old)
         return jnp.exp(log_q - log_b)
 
@@ -158,8 +160,9 @@ class OfLearnerWithReplayOfTasks(SamplingLaw):
 
     def _shown(self, args: Arguments) -> tuple[MixtureLaw, Array]:
         """Return Σ_k λ_k N(μ_k, Σ_k), not normalised, and log(1-λ)."""
-        if not (args and isinstance(args[-1], Mixture)):
+        wanted = args[-1] if args else None
+        if not isinstance(wanted, Mixture):
             raise InputError(
                 f"replay needs a Mixture target as the model's last argument; got {len(args)} arguments"
             )
-        return args[-1].law_of(self.replay), jnp.log1p(-jnp.stack(list(self.replay.values())).sum())
+        return wanted.law_of(self.replay), jnp.log1p(-jnp.stack(list(self.replay.values())).sum())

@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.task import NamedTasks
-from mixture_models.types import AnyArray, Params, Reals
+from mixture_models.types import AnyArray, Params, Reals, Scalar
 from mixture_models.validation import InputError, finite_array, open_interval
 
 #: Most tasks of a mixture; the time of a step grows with them.
@@ -33,6 +33,8 @@ class Mixture(NamedTasks):
 
     `Mixture.create` builds one of any number of tasks; `TwoMode` is the one of an old and a new task.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
 
     @staticmethod
     def create(
@@ -151,7 +153,7 @@ class Mixture(NamedTasks):
         index = self.index(mode)
         return MixtureLaw(np.zeros(1), self.means[index][None], (self.scales[index],))
 
-    def law_of(self, shares: Mapping[str, object]) -> MixtureLaw:
+    def law_of(self, shares: Mapping[str, Scalar]) -> MixtureLaw:
         """Return the law Σ_k λ_k N(m_k, Σ_k) of the tasks that ``shares`` names.
 
         Args:
@@ -305,7 +307,7 @@ class TaskMixture(Mixture):
         Raises:
             InputError: as `Mixture.create`, or a task that the mixture lacks.
         """
-        changed: dict[str, Any] = {}
+        changed: dict[str, AnyArray] = {}
         if weights is not None:
             changed["logits"] = _logits(self.names, weights)
         if means is not None:

@@ -2,12 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from mixture_models.types import AnyArray
+from mixture_models.types import AnyArray, Scalar
 from mixture_models.validation import one_of
 
 
@@ -40,7 +39,7 @@ class NamedTasks(Task):
         """The tasks' names, in their order."""
 
     @abstractmethod
-    def law_of(self, shares: Mapping[str, Any]) -> Distribution:
+    def law_of(self, shares: Mapping[str, Scalar]) -> Distribution:
         """Return the law of samples of the tasks that ``shares`` names, each with its share of a sum of 1."""
 
     @abstractmethod

@@ -41,13 +41,7 @@ class Companion:
         return params_at(guide, start, target)
 
     def after_step(
-        self,
-        companion: Params,
-        learner: Params,
-        step: Index,
-        guide: Program,
-        start: Task,
-        target: Task,
+        self, companion: Params, learner: Params, step: Index, guide: Program, start: Task, target: Task
     ) -> Params:
         """Return the params after the learner's update number ``step``, 1 for the first."""
         return companion
@@ -95,13 +89,7 @@ class Teacher(Companion):
     paced: ClassVar[bool] = True
 
     def after_step(
-        self,
-        companion: Params,
-        learner: Params,
-        step: Index,
-        guide: Program,
-        start: Task,
-        target: Task,
+        self, companion: Params, learner: Params, step: Index, guide: Program, start: Task, target: Task
     ) -> Params:
         """Return the params after the learner's update number ``step``."""
         pull = self._pull(companion, learner, guide, target)
@@ -157,13 +145,7 @@ class Lagged(Companion):
     paced: ClassVar[bool] = True
 
     def after_step(
-        self,
-        companion: Params,
-        learner: Params,
-        step: Index,
-        guide: Program,
-        start: Task,
-        target: Task,
+        self, companion: Params, learner: Params, step: Index, guide: Program, start: Task, target: Task
     ) -> Params:
         """Return the params after the learner's update number ``step``: the learner's where L divides it."""
         sync = step % self.lag == 0
@@ -179,6 +161,11 @@ def params_at(guide: Program, start: Task, target: Task) -> Params:
     with handlers.block():
         trace = handlers.trace(handlers.seed(guide, jax.random.key(0))).get_trace(start, target)
     return {name: jnp.asarray(site["value"]) for name, site in trace.items() if site["type"] == "param"}
+
+
+def with_companion(model: Program, companion: Params | None) -> Program:
+    """Return a model that knows its companion's params, where there is one."""
+    return model if companion is None else partial(model, companion=companion)
 
 
 def companion_law(guide: Program, start: Task, target: Task, companion: Params | None = None) -> None:

@@ -72,13 +72,7 @@ def weight_gradient_bounds(logit: ArrayLike, target_logit: ArrayLike, separation
     max(0, 1 - BC cosh(s/2)) ≤ κ(s) ≤ 1, where BC = exp(-δ²/8) and cosh(s/2) = 1/(2√(w(1-w))) at w =
     sigmoid(s). Both are integrated from φ_α to φ in closed form; the upper bound is β(1-β) |φ - φ_α|.
 
-    Args:
-        logit: φ of the learner.
-        target_logit: φ_α of the target.
-        separation: δ in [0, 100] of the means.
-
-    Raises:
-        InputError: an argument out of range.
+    Arguments and errors are those of `weight_gradient`.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
@@ -186,11 +180,7 @@ def local_rate(target: TwoMode) -> float:
     The whitened flow of a learner near the target approaches it like exp(-rate t). The rate does not depend
     on the dimension, since the directions orthogonal to the line of the means are faster.
 
-    Args:
-        target: the mixture, of one covariance and a separation of at most 100.
-
-    Raises:
-        InputError: a covariance a mode, or a separation out of range.
+    Arguments and errors are those of `fisher_information`.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """

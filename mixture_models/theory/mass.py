@@ -50,13 +50,7 @@ def misassignment_bound(
     The ratio of the two is E[sech((φ - δZ)/2)]: near 1 for balanced modes that overlap, √(2π)/δ for balanced
     modes far apart, and small where the weight is extreme.
 
-    Args:
-        weight: β in (0, 1), the mass of the old mode. Give this or ``logit``.
-        separation: δ in [0, 100].
-        logit: φ, for weights too extreme to write down.
-
-    Raises:
-        InputError: an argument missing or out of range.
+    Arguments and errors are those of `misassignment`.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
@@ -78,9 +72,7 @@ def sigmoid_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
 def sigmoid_slope_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
     """Return E[sigmoid'(a + √v Z)], Z ~ N(0, 1), the mean of r_o r_n, in float64, NumPy in, NumPy out.
 
-    Args:
-        a: mean of log odds, shape (...).
-        v: variance of log odds, at least 0.
+    Arguments are those of `sigmoid_mean`.
     """
     with jax.enable_x64(True):
         mean, variance = np.broadcast_arrays(np.float64(a), np.float64(v))
@@ -90,9 +82,7 @@ def sigmoid_slope_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."
 def sigmoid_mean_bound(a: ArrayLike, v: ArrayLike) -> Float[Reals, "..."]:
     """Return ½ e^(a/2 + v/8) ≥ E[sigmoid(a + √v Z)], since sigmoid(x) = ½ e^(x/2) sech(x/2) ≤ ½ e^(x/2).
 
-    Args:
-        a: mean of log odds, shape (...).
-        v: variance of log odds, at least 0.
+    Arguments are those of `sigmoid_mean`.
     """
     with np.errstate(over="ignore"):
         return 0.5 * np.exp(0.5 * np.asarray(a) + 0.125 * np.asarray(v))
@@ -138,12 +128,7 @@ def sft_logit_velocity_separated(
     ≫ exp(-δ²/2): to 1 % for δ ≥ 6 and |φ| ≤ δ²/2 - 2.5 δ. A new mode that is rarer than that sees little of
     its own data as its own: at δ = 4 and 1-β = 1e-5 the velocity is -0.21 β.
 
-    Args:
-        weight: β in (0, 1), the learner's old weight. Give this or ``logit``.
-        logit: φ, for weights too extreme to write down.
-
-    Raises:
-        InputError: an argument missing or out of range.
+    Arguments and errors are those of `sft_logit_velocity`, but for the separation.
 
     Source: derivation: docs/theory.md.
     """
@@ -158,13 +143,7 @@ def sft_logit_velocity_rare(
     The true velocity is never faster. It is reached once β ≪ exp(-2δ²), where q is p_n wherever p_o²/q
     weighs.
 
-    Args:
-        weight: β in (0, 1), the learner's old weight. Give this or ``logit``.
-        separation: δ in [0, 26]: beyond it exp(δ²) overflows.
-        logit: φ, for weights too extreme to write down.
-
-    Raises:
-        InputError: an argument missing or out of range.
+    Arguments and errors are those of `sft_logit_velocity`, with δ in [0, 26]: beyond it exp(δ²) overflows.
 
     Source: derivation: docs/theory.md.
     """
@@ -180,13 +159,7 @@ def sft_logit_velocity_bound(
     The second bound is the velocity's limit for β → 0 and for β → 1, the first that for modes apart between
     them. Hence the speed is also at most β² (exp(δ²) - 1) and β (1-β) (exp(δ²) - 1).
 
-    Args:
-        weight: β in (0, 1), the learner's old weight. Give this or ``logit``.
-        separation: δ in [0, 100].
-        logit: φ, for weights too extreme to write down.
-
-    Raises:
-        InputError: an argument missing or out of range.
+    Arguments and errors are those of `sft_logit_velocity`.
 
     Source: derivation: docs/theory.md.
     """

@@ -76,19 +76,8 @@ def oapl_logit_after_exact(
     A round follows φ' = -2 β₂ E_{π_lag}[(β₂ log(q/π_lag) - r + V*) (r_o - β)] with r = R_o s_o + R_n s_n, to
     its first rest where the time is unlimited; ∓∞ where there is none.
 
-    Args:
-        num_syncs: K ≥ 0.
-        start_weight: β₀ in (0, 1). Give this or ``start_logit``.
-        separation: δ in (0, 100] of the means.
-        target_weight: α in (0, 1), of the responsibilities in r.
-        reward_gap: Δ = R_n - R_o, with |Δ/β₁| at most 500.
-        beta1: β₁ > 0.
-        beta2: β₂ > 0.
-        time_per_round: lag times learning rate; infinite for rounds that are trained to convergence.
-        start_logit: φ₀.
-
-    Raises:
-        InputError: an argument missing or out of range.
+    Arguments and errors are those of `oapl_logit_after`, with δ in (0, 100] of the means and the α in (0, 1)
+    of the responsibilities in r.
 
     Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.
     """

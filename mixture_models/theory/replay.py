@@ -45,14 +45,20 @@ def starvation_probability(
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
-    size = finite_array("batch_size", batch_size)
-    if np.any((size < 1.0) | (size != np.round(size))):
-        worst = size[(size < 1.0) | (size != np.round(size))].flat[0]
-        raise InputError(f"batch_size must be a whole number of at least 1; got {worst:g}")
+    size = whole_batch(batch_size)
     with np.errstate(divide="ignore"):
         log_new = np.log1p(-bounded_array("old_weight", old_weight, "[0, 1]"))
         log_new = log_new + np.log1p(-bounded_array("replay", replay, "[0, 1]"))
     return np.exp(size * log_new)
+
+
+def whole_batch(batch_size: ArrayLike) -> Reals:
+    """Return sizes of batches as float64, or refuse what is no whole number of at least 1."""
+    size = finite_array("batch_size", batch_size)
+    wrong = (size < 1.0) | (size != np.round(size))
+    if np.any(wrong):
+        raise InputError(f"batch_size must be a whole number of at least 1; got {size[wrong].flat[0]:g}")
+    return size
 
 
 def importance_weight_bound(replay: ArrayLike) -> Float[Reals, "..."]:

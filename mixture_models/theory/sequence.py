@@ -18,6 +18,7 @@ from scipy.special import log_softmax, softmax
 from mixture_models.mixture import covariance as cov
 from mixture_models.mixture.mixture import Mixture, like_tasks, overlaps
 from mixture_models.theory.mass import sft_old_weight_separated
+from mixture_models.theory.replay import whole_batch
 from mixture_models.types import Reals
 from mixture_models.validation import (
     InputError,
@@ -200,7 +201,7 @@ def task_starvation_probability(
     total = shares.sum()
     if total > 1.0 + _SUM_ERROR:
         raise InputError(f"replay must sum to at most 1; it sums to {total:.12g}")
-    size = _whole_batch(batch_size)
+    size = whole_batch(batch_size)
     with np.errstate(divide="ignore"):
         log_missing = np.log1p(-np.minimum((1.0 - min(total, 1.0)) * own + shares, 1.0))
     return np.exp(size * log_missing)
@@ -246,7 +247,7 @@ def starvation_replay(
     """
     own = bounded_array("weight", weight, "[0, 1)")
     allowed = bounded_array("probability", probability, "(0, 1)")
-    return np.maximum(0.0, -np.expm1(np.log(allowed) / _whole_batch(batch_size) - np.log1p(-own)))
+    return np.maximum(0.0, -np.expm1(np.log(allowed) / whole_batch(batch_size) - np.log1p(-own)))
 
 
 def ttt_discover_task_weights(
@@ -272,10 +273,8 @@ def ttt_discover_task_weights(
 
     Source: arXiv:2601.16175 for the method; derivation: docs/theory.md.
     """
-    start, earned = _simplex("start_weights", start_weights, "(0, 1)"), finite_array("rewards", rewards)
+    start, earned = _start_and_rewards(start_weights, rewards)
     anchor, gain = not_negative("kl_weight", kl_weight), positive("eta", eta)
-    if earned.shape != start.shape:
-        raise InputError(f"rewards must be one a task, {start.size}; got shape {earned.shape}")
     below = gain * (earned - earned.max())
     if below.min() < -500.0:
         raise InputError(f"eta times the range of rewards must be at most 500; got {-below.min():g}")
@@ -314,12 +313,18 @@ def oapl_task_weights(
 
     Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.
     """
-    start, earned = _simplex("start_weights", start_weights, "(0, 1)"), finite_array("rewards", rewards)
-    if earned.shape != start.shape:
-        raise InputError(f"rewards must be one a task, {start.size}; got shape {earned.shape}")
+    start, earned = _start_and_rewards(start_weights, rewards)
     rounds = integer("num_syncs", num_syncs, at_least=0)
     result: Reals = softmax(np.log(start) + rounds * (earned - earned.max()) / positive("beta", beta))
     return result
+
+
+def _start_and_rewards(start_weights: ArrayLike, rewards: ArrayLike) -> tuple[Reals, Reals]:
+    """Return the checked weights at the start, and the rewards, one of each a task."""
+    start, earned = _simplex("start_weights", start_weights, "(0, 1)"), finite_array("rewards", rewards)
+    if earned.shape != start.shape:
+        raise InputError(f"rewards must be one a task, {start.size}; got shape {earned.shape}")
+    return start, earned
 
 
 def _pair(scale: Reals, a: Reals, b: Reals) -> float:
@@ -337,11 +342,3 @@ def _simplex(name: str, value: ArrayLike, interval: str) -> Reals:
     if abs(total - 1.0) > _SUM_ERROR:
         raise InputError(f"{name} must sum to 1; they sum to {total:.12g}")
     return result
-
-
-def _whole_batch(batch_size: ArrayLike) -> Reals:
-    size = finite_array("batch_size", batch_size)
-    if np.any((size < 1.0) | (size != np.round(size))):
-        worst = size[(size < 1.0) | (size != np.round(size))].flat[0]
-        raise InputError(f"batch_size must be a whole number of at least 1; got {worst:g}")
-    return size

@@ -87,17 +87,8 @@ def ttt_discover_stationary_logit_exact(
     is bounded, for β₀ = ½ by δ²/2: where λ is too small the old mass is lost altogether, and the value is
     -∞, see `ttt_discover_critical_kl_weight`.
 
-    Args:
-        start_weight: β₀ in (0, 1), the reference policy's old mass. Give this or ``start_logit``.
-        separation: δ in (0, 100] of the means.
-        target_weight: α in (0, 1), of the responsibilities in r = R_o s_o + R_n s_n.
-        reward_gap: Δ = R_n - R_o.
-        kl_weight: λ ≥ 0.
-        eta: η > 0, with |η Δ| at most 500.
-        start_logit: φ₀.
-
-    Raises:
-        InputError: an argument missing or out of range.
+    Arguments and errors are those of `ttt_discover_stationary_logit`, with δ in (0, 100] of the means and the
+    α in (0, 1) of the responsibilities in r = R_o s_o + R_n s_n.
 
     Source: arXiv:2601.16175 for the method; derivation: docs/theory.md.
     """
@@ -145,16 +136,7 @@ def ttt_discover_critical_kl_weight(
     which is the anchor's pull against the reward's where the old mode is rare. It falls with δ, and for modes
     far apart like 2 (1 - e^(-ηΔ))/δ².
 
-    Args:
-        start_weight: β₀ in (0, 1), the reference policy's old mass. Give this or ``start_logit``.
-        separation: δ in (0, 100] of the means.
-        target_weight: α in (0, 1), of the responsibilities in r = R_o s_o + R_n s_n.
-        reward_gap: Δ = R_n - R_o.
-        eta: η > 0, with |η Δ| at most 500.
-        start_logit: φ₀.
-
-    Raises:
-        InputError: an argument missing or out of range.
+    Arguments and errors are those of `ttt_discover_stationary_logit_exact`.
 
     Source: derivation: docs/theory.md.
     """

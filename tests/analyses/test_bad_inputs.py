@@ -12,6 +12,7 @@ import inference
 from analyses import compare_runs
 from analyses.core import figures, outputs, tables
 from inference.engine import memory
+from inference.training import replicates
 from inference.training import train as training
 from mixture_models import InputError, TwoMode, objectives
 
@@ -50,13 +51,9 @@ def test_the_estimate_that_spares_a_second_compilation_is_no_smaller():
     with training.arithmetic():
         keys = training.jax.vmap(lambda i: training.jax.random.key(i, impl="threefry2x32"))(jnp.arange(8))
         setting = training.jax.tree.map(jnp.asarray, (START, TARGET))
-        plan = training.plan_of(np.arange(3), 2**15)
-        rate = jnp.asarray(0.1)
-        state = training._initialise.eval_shape(program.static, program.numbers, keys, setting, rate)
-        lowered = training._advance.lower(
-            program.static, program.numbers, state, plan.counts[0], 2, setting, rate
-        )
-        needed = lowered.compile().memory_analysis().temp_size_in_bytes
+        plan = replicates.plan_of(np.arange(3), 2**15)
+        batched = replicates.Batched(program)
+        needed = replicates.bytes_of_call(batched, keys, setting, jnp.asarray(0.1), plan)
     assert 4.0 * 8 * 2**12 < needed < training._BYTES_A_NUMBER * 8 * 2**12
 
 

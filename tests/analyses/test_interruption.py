@@ -15,6 +15,7 @@ import inference
 from analyses.core import interruption, outputs
 from inference.engine import blas
 from inference.storage import kept
+from inference.training import replicates
 from inference.training import train as training
 from mixture_models import TwoMode, objectives
 
@@ -34,16 +35,16 @@ LONG = {
 
 def counting(monkeypatch, stop_at=None):
     """Count the chunks that are trained; Ctrl-C comes at one of them."""
-    real, done = training._run, []
+    real, done = replicates.run, []
 
-    def run(program, keys, setting, rate, plan, report=None):
+    def run(batched, keys, setting, rate, plan, report=None):
         if report is not None:
             if len(done) == stop_at:
                 raise KeyboardInterrupt
             done.append(1)
-        return real(program, keys, setting, rate, plan, report)
+        return real(batched, keys, setting, rate, plan, report)
 
-    monkeypatch.setattr(training, "_run", run)
+    monkeypatch.setattr(replicates, "run", run)
     return done
 
 
@@ -51,16 +52,15 @@ def invented(monkeypatch):
     """Count the chunks that are trained, which return random records: nothing is compiled."""
     rng, done = np.random.default_rng(0), []
 
-    def run(program, keys, setting, rate, plan, report=None):
-        shapes = training._recorded(program, setting) | {"loss": ()}
+    def run(batched, keys, setting, rate, plan, report=None):
+        shapes = training._recorded(batched.program, setting) | {"loss": ()}
         if report is not None:
             done.append(1)
-        size = (len(keys), plan.counts.size)
-        return training._Ended(
-            {name: rng.normal(size=size + shape) for name, shape in shapes.items()}, np.full(len(keys), -1)
-        )
+        size = (len(keys), np.count_nonzero(plan.counts))
+        records = {name: rng.normal(size=size + shape) for name, shape in shapes.items()}
+        return replicates.Ended(records, {}, np.full(len(keys), -1))
 
-    monkeypatch.setattr(training, "_run", run)
+    monkeypatch.setattr(replicates, "run", run)
     return done
 
 

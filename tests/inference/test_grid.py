@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from inference.sweeps.axes import attributes
 from inference.sweeps.cuts import Geometry, _rectangle, blocks, geometry, positions
-from inference.sweeps.grid import Grid, attributes
+from inference.sweeps.grid import Grid
 from mixture_models import InputError, TwoMode, objectives
 from mixture_models.mixture.two_mode import mahalanobis
 

@@ -13,7 +13,7 @@ import two_samples
 from scipy import stats
 
 from inference import sweep, train
-from inference.training import span
+from inference.training import beside_span, span
 from inference.training.loop import arithmetic
 from mixture_models import InputError, MixtureLaw, TwoMode, TwoModeLearner, objectives
 from mixture_models.losses.loss import law_of
@@ -135,7 +135,7 @@ def drawn_of(c, directions):
         return np.asarray(drawn(keys, np.asarray(c, float), float(directions)))
 
 
-drawn = jax.jit(jax.vmap(span.vectors_beside, (0, None, None)))
+drawn = jax.jit(jax.vmap(beside_span.vectors_beside, (0, None, None)))
 
 
 def p_values(vectors, gram, directions):
@@ -201,8 +201,8 @@ def test_turning_keeps_inner_products(kind):
     elif kind == "flat":
         points[:, 2:] = 0.0
     with arithmetic():
-        turned = np.asarray(jax.jit(span.lower_triangular)(jnp.asarray(points)))
-        again = np.asarray(span.lower_triangular(jnp.asarray(turned)))
+        turned = np.asarray(jax.jit(beside_span.lower_triangular)(jnp.asarray(points)))
+        again = np.asarray(beside_span.lower_triangular(jnp.asarray(turned)))
     assert np.allclose(turned @ turned.T, points @ points.T, atol=1e-13)
     assert not np.triu(turned, 1).any()
     assert np.allclose(again, turned, atol=1e-13)
@@ -295,7 +295,7 @@ def test_the_comparison_sees_bugs(bug, dim, monkeypatch):
 
     Steps are as large as the whole way: what lies beside the span is then most of what a step does.
     """
-    right = span.vectors_beside
+    right = beside_span.vectors_beside
 
     def wrong(key, c, directions):
         if bug == "more":

@@ -10,7 +10,7 @@ from scipy import stats
 from test_span import drawn_of, held_noise
 
 from inference import sequence_flow, stages_of, train, train_sequence
-from inference.training import span
+from inference.training import beside_span, span
 from mixture_models import InputError, Mixture, TwoMode, objectives, rewards
 from mixture_models.losses.loss import law_of
 from mixture_models.mixture.shifted_law import ShiftedLaw
@@ -203,7 +203,7 @@ def test_the_comparison_sees_bugs(bug, monkeypatch):
 
     Steps are as large as the whole way, in 40 dimensions: what lies beside the span is then most of a step.
     """
-    right = span.vectors_beside
+    right = beside_span.vectors_beside
 
     def wrong(key, c, directions):
         if bug == "more":

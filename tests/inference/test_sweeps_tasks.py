@@ -9,7 +9,8 @@ from inference import open_sweep, stages_of, sweep, train, train_sequence
 from inference.engine import chunks
 from inference.sweeps import blocks
 from inference.sweeps import run as engine
-from inference.sweeps.grid import Grid, attributes
+from inference.sweeps.axes import attributes
+from inference.sweeps.grid import Grid
 from mixture_models import InputError, Mixture, TwoMode, objectives
 from mixture_models.objectives.registry import changed
 

@@ -18,7 +18,7 @@ from numpyro.infer import Trace_ELBO
 
 from inference import train
 from inference.engine import chunks
-from inference.training import train as training
+from inference.training import replicates
 from mixture_models import (
     ForwardKL,
     InputError,
@@ -520,7 +520,7 @@ def test_learners_that_record_other_variables_are_refused_before_anything_is_com
         raise AssertionError("something was computed")
 
     chosen = [objectives.sft(), objectives.sft(learner="single_mode")]
-    monkeypatch.setattr(training, "_run", forbidden)
+    monkeypatch.setattr(replicates, "run", forbidden)
     with pytest.raises(InputError, match="must have learners that record the same variables"):
         run(chosen)
 

@@ -12,7 +12,7 @@ import pytest
 from numpyro import handlers
 
 from inference import population_value_and_grad, train
-from inference.training import train as training
+from inference.training import replicates
 from mixture_models import InputError, TwoMode, TwoModeLearner, objectives, two_mode_learner
 from mixture_models.losses.loss import law_of
 from mixture_models.objectives.companions import Lagged, Reference, Teacher, companion_law, params_at
@@ -224,7 +224,7 @@ def test_demonstrations_of_another_dimension_are_refused_before_anything_is_comp
     def forbidden(*arguments):
         raise AssertionError("something was computed")
 
-    monkeypatch.setattr(training, "_run", forbidden)
+    monkeypatch.setattr(replicates, "run", forbidden)
     flat = TwoMode.create(0.5, [0.0, 0.0], [1.0, 1.0])
     with pytest.raises(
         InputError, match=r"demonstrations must have params of shapes .*\(1,\).* got .*\(2,\)"
