@@ -71,25 +71,14 @@ def sequence_flow(
         records.append({str(name): array.to_numpy()[None] for name, array in found.data_vars.items()})
         times.append(when)
         learner = learner.recorded({str(name): array[0, -1] for name, array in records[-1].items()})
-    tree = sequence_tree(
-        records,
-        times,
-        np.full(1, -1),
-        [stage.task for stage in checked],
-        [stage.objective for stage in checked],
-        {"start": start, "target": checked[-1].target},
-        [stage.target for stage in checked],
-        {
-            "objectives": [stage.objective.name for stage in checked],
-            "tasks": [stage.task for stage in checked],
-            "num_steps": [stage.num_steps for stage in checked],
-            "learning_rate": rate,
-            "metric": metric,
-            "learning_rate_factors": dict(learning_rate_factors or {}),
-            "rtol": rtol,
-            "atol": atol,
-        },
-    )
+    settings = {
+        "learning_rate": rate,
+        "metric": metric,
+        "learning_rate_factors": dict(learning_rate_factors or {}),
+        "rtol": rtol,
+        "atol": atol,
+    }
+    tree = sequence_tree(checked, start, records, times, np.full(1, -1), settings)
     groups = {
         name: tree[name].to_dataset().isel(_OF_TRAINING, drop=True, missing_dims="ignore")
         for name in tree.children

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from inference.results.build import constant_data, event_dims, objective_coords, provenance, with_features
+from inference.results.build import constant_data, event_dims, provenance, with_features
 from inference.results.schema import describe, register
 from mixture_models.mixture.mixture import Mixture
-from mixture_models.objectives.objective import Objective
+from mixture_models.objectives.tasks import Stage
 
 register(
     stage=("stage of the sequence, 0: before the first", "1"),
@@ -26,40 +26,36 @@ _DIMS = ("chain", "draw")
 
 
 def sequence_tree(
+    stages: Sequence[Stage],
+    start: Mixture,
     records: Sequence[Mapping[str, np.ndarray]],
     steps: Sequence[np.ndarray],
     diverged_step: np.ndarray,
-    tasks: Sequence[str],
-    objectives: Sequence[Objective],
-    mixtures: Mapping[str, Mixture],
-    targets: Sequence[Mixture],
     settings: Mapping[str, object],
 ) -> xr.DataTree:
     """Assemble the result of a sequence.
 
     Args:
+        stages: what was trained.
+        start: the learner before the first stage, kept in ``/constant_data`` beside the last stage's target.
         records: for each stage its variables, each of shape (replicate, step, *event).
         steps: the recorded steps of each stage, from 0 to its last.
         diverged_step: over all stages, shape (replicate,).
-        tasks: what each stage teaches.
-        objectives: one a stage.
-        mixtures: ``"start"`` and ``"target"``, that of the last stage, kept in ``/constant_data``.
-        targets: one a stage.
         settings: the other arguments, for the root's attributes.
 
     Returns:
         DataTree with groups ``/trajectory``, ``/stages``, ``/forgetting``, ``/trajectory_stats`` and
         ``/constant_data``.
     """
-    names = mixtures["target"].names
+    names, tasks = start.names, [stage.task for stage in stages]
     own_stage = own_stages(names, tasks)
     coords = {"chain": [0], "draw": np.arange(len(diverged_step))}
     offsets = np.concatenate([[0], np.cumsum([own[-1] for own in steps])])
     # The first record of a later stage is the state that the stage before it recorded last.
     parts = [(0 if s == 0 else 1, own) for s, own in enumerate(steps)]
     step = np.concatenate([own[skip:] + offsets[s] for s, (skip, own) in enumerate(parts)])
-    stage = np.concatenate([np.full(len(own) - skip, s + 1) for s, (skip, own) in enumerate(parts)])
-    stage[0] = 0
+    number = np.concatenate([np.full(len(own) - skip, s + 1) for s, (skip, own) in enumerate(parts)])
+    number[0] = 0
 
     def variable(name: str, arrays: Sequence[np.ndarray], dim: str) -> tuple[tuple[str, ...], np.ndarray]:
         joined = np.concatenate(arrays, axis=1)[None]
@@ -76,26 +72,30 @@ def sequence_tree(
         for name in records[0]
         if name != "loss"
     }
-    taught = objective_coords(objectives)
-    stages = xr.Dataset(
+    objectives = [stage.objective.name for stage in stages]
+    at_ends = xr.Dataset(
         ends,
         coords
         | {"stage": np.arange(len(steps) + 1), "stage_task": ("stage", ["", *tasks])}
-        | {"stage_objective": ("stage", ["", *taught["objective"]])},
+        | {"stage_objective": ("stage", ["", *objectives])},
     )
     groups = {
         "trajectory": with_features(
-            xr.Dataset(trajectory, coords | {"step": step, "stage": ("step", stage)}), names
+            xr.Dataset(trajectory, coords | {"step": step, "stage": ("step", number)}), names
         ),
-        "stages": with_features(stages, names).assign_coords(task=list(names)),
+        "stages": with_features(at_ends, names).assign_coords(task=list(names)),
         "trajectory_stats": xr.Dataset({"diverged_step": (_DIMS, diverged_step[None])}, coords),
-        "constant_data": constant_data(mixtures).assign(own_stage=own_stage),
+        "constant_data": constant_data({"start": start, "target": stages[-1].target}).assign(
+            own_stage=own_stage
+        ),
     }
-    performance = performance_of(stages, [targets[0], *targets], own_stage)
+    performance = performance_of(at_ends, [stages[0].target, *(stage.target for stage in stages)], own_stage)
     if performance is not None:
         groups["stages"] = groups["stages"].assign(task_performance=performance)
         groups["forgetting"] = forgetting_of(groups["stages"]["task_performance"], own_stage)
-    root = xr.Dataset(attrs=provenance(settings))
+    num_steps = [stage.num_steps for stage in stages]
+    what = {"objectives": objectives, "tasks": tasks, "num_steps": num_steps}
+    root = xr.Dataset(attrs=provenance(what | dict(settings)))
     return xr.DataTree.from_dict(
         {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
     )

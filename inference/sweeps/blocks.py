@@ -23,6 +23,7 @@ from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
 from inference.sweeps.programs import PARAM, Arguments, Beginning, Call, executables, placed
 from inference.training.loop import arithmetic, first_record
+from inference.training.replicates import Ended
 from mixture_models.validation import InputError
 
 # Places of a call, and samples between two looks at whether to stop. The many places leave few unused in
@@ -33,22 +34,11 @@ _PLACES, _SAMPLES_A_CALL = (4, 68), 2**25
 _SAMPLES_AT_ONCE = 2**14
 
 # What is kept of a stage.
-_PARTS, _DIVERGED = ("record", "lost", "param"), "diverged_step"
+_PARTS, _DIVERGED = ("record", "param", "lost"), "diverged_step"
 
 
-class Trained(NamedTuple):
-    """What a block gives: variables of shape (setting, replicate, step, ...) and (setting, replicate)."""
-
-    records: dict[str, np.ndarray]
-    diverged_step: np.ndarray
-
-
-class _Stage(NamedTuple):
-    """What a block gives of one stage: `Trained`, and the params at its end, (setting, replicate, ...)."""
-
-    records: dict[str, np.ndarray]
-    diverged_step: np.ndarray
-    params: dict[str, np.ndarray]
+#: What a block gives, or one stage of it: settings come before replicates in every shape.
+Trained = Ended
 
 
 def variables(grid: Grid) -> dict[str, tuple[int, ...]]:
@@ -86,16 +76,17 @@ def train_block(
     points = [grid.stages_at(block.objective, position) for position in positions(grid, cut, block)]
     first = block.replicates * cut.replicates
     if not grid.new_tasks:
-        stage = _train_stage(grid, cut, [point[0] for point in points], first, None, report)
-        return Trained(stage.records, stage.diverged_step)
-    found: list[_Stage] = []
+        return _train_stage(grid, cut, [point[0] for point in points], first, None, report)
+    found: list[Trained] = []
     for number in range(grid.num_stages):
         of_stage = [point[number] for point in points]
-        begins = _Begins(number, *found[-1][1:]) if found else _at_start(grid, cut, of_stage, first)
+        begins = _at_start(grid, cut, of_stage, first)
+        if found:
+            begins = _Begins(number, found[-1].diverged_step, found[-1].params)
         train = partial(_train_stage, grid, cut, of_stage, first, begins, report)
         facts = ("stage of a sweep's block", block, cut, number)
-        records, lost, params = kept.groups(facts, _PARTS, partial(_parts_of, train), folder=folder)
-        found.append(_Stage(records, lost[_DIVERGED], params))
+        records, params, lost = kept.groups(facts, _PARTS, partial(_parts_of, train), folder=folder)
+        found.append(Trained(records, params, lost[_DIVERGED]))
     return _joined(found, int(grid.stage_steps[-1]))
 
 
@@ -121,13 +112,13 @@ def _at_start(grid: Grid, cut: Geometry, points: Sequence[Training], first: int)
     return _Begins(0, np.full((len(points), count), -1, np.int32), repeated)
 
 
-def _parts_of(train: Callable[[], _Stage]) -> tuple[dict[str, np.ndarray], ...]:
+def _parts_of(train: Callable[[], Trained]) -> tuple[dict[str, np.ndarray], ...]:
     """Train a stage, and return its arrays in the groups `_PARTS`."""
-    records, diverged_step, params = train()
-    return records, {_DIVERGED: diverged_step}, params
+    records, params, diverged_step = train()
+    return records, params, {_DIVERGED: diverged_step}
 
 
-def _joined(stages: Sequence[_Stage], num_steps: int) -> Trained:
+def _joined(stages: Sequence[Trained], num_steps: int) -> Trained:
     """Return what the stages of a block record, one after the other: each begins with the last record before.
 
     Args:
@@ -143,7 +134,7 @@ def _joined(stages: Sequence[_Stage], num_steps: int) -> Trained:
     for number, stage in enumerate(stages[1:], 1):
         own = np.where(stage.diverged_step >= 0, stage.diverged_step + number * num_steps, -1)
         diverged = np.where(diverged >= 0, diverged, own)
-    return Trained(records, diverged)
+    return Trained(records, stages[-1].params, diverged)
 
 
 def _train_stage(
@@ -153,7 +144,7 @@ def _train_stage(
     first: int,
     begins: _Begins | None,
     report: Callable[[int], None],
-) -> _Stage:
+) -> Trained:
     """Train the points of a block, each a setting, for one stage; begins is None for single trainings.
 
     Returns:
@@ -164,7 +155,7 @@ def _train_stage(
     for index, program in enumerate(programs):
         families.setdefault(program.static, []).append(index)
     count = min(cut.replicates, grid.num_replicates - first)
-    parts: list[_Stage] = []
+    parts: list[Trained] = []
     for static, members in families.items():
         chosen = [members[min(i, len(members) - 1)] for i in range(cut.settings)]
         here = None if begins is None else _filled(begins, chosen, cut.replicates)
@@ -255,7 +246,7 @@ def _call(
     first: int,
     begins: _Begins | None,
     report: Callable[[int], None],
-) -> _Stage:
+) -> Trained:
     """Train settings × replicates by one program."""
     with arithmetic():
         given = _arguments(grid, cut, programs, points, first, begins)
@@ -276,7 +267,7 @@ def _call(
     joined = {n: np.concatenate([p[n] for p in parts], axis=2) for n in parts[0]}
     # The last record is of the params at the end: one more update is taken for its loss alone.
     ends = {n.removeprefix(PARAM): joined.pop(n)[:, :, -1] for n in [*joined] if n.startswith(PARAM)}
-    return _Stage(joined, np.asarray(state.diverged_step).T, ends)
+    return Trained(joined, ends, np.asarray(state.diverged_step).T)
 
 
 def _plan(steps: np.ndarray, seen: int) -> tuple[np.ndarray, np.ndarray]:

@@ -102,9 +102,6 @@ def train_sequence(
         begin, problems = in_span(start, problems, dimension)
     check_batch(batch_size, begin.dim)
     settings = {
-        "objectives": [stage.objective.name for stage in checked],
-        "tasks": [stage.task for stage in checked],
-        "num_steps": [stage.num_steps for stage in checked],
         "batch_size": batch_size,
         "learning_rate": rate,
         "num_replicates": num_replicates,
@@ -177,16 +174,7 @@ def train_sequence(
             ended = run_together(tasks, arithmetic, bar.update)
     records, diverged_step = jax.tree.map(lambda *chunks: np.concatenate(chunks)[:num_replicates], *ended)
     steps = [results.recorded_steps(stage.num_steps, record_every) for stage in checked]
-    return sequence_tree(
-        records,
-        steps,
-        diverged_step,
-        [stage.task for stage in checked],
-        [stage.objective for stage in checked],
-        {"start": start, "target": checked[-1].target},
-        [stage.target for stage in checked],
-        settings,
-    )
+    return sequence_tree(checked, start, records, steps, diverged_step, settings)
 
 
 class _Leg(NamedTuple):

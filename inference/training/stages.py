@@ -1,7 +1,6 @@
 """The stages of a sequence of post-trainings, and what a sequence refuses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,25 +9,9 @@ from mixture_models.mixture.mixture import Mixture, TaskMixture, mixture_of
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import params_at
 from mixture_models.objectives.registry import given_to
+from mixture_models.objectives.tasks import Stage as Stage
 from mixture_models.objectives.tasks import on_task
 from mixture_models.validation import InputError, integer, one_of
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One post-training of a sequence.
-
-    Attributes:
-        task: the name of the task that it is to teach.
-        objective: what is trained.
-        target: the true target of the stage.
-        num_steps: updates, at least 1.
-    """
-
-    task: str
-    objective: Objective
-    target: Mixture
-    num_steps: int
 
 
 def stages_of(

@@ -1,11 +1,30 @@
-"""An objective on one stage of a sequence: what it says of two tasks, said of a new one and of those seen."""
+"""The stages of a sequence of post-trainings, and an objective on one of them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mixture_models import rewards
+from mixture_models.mixture.mixture import Mixture
 from mixture_models.objectives.objective import Objective
 from mixture_models.objectives.registry import arguments_of, changed, given_to
 from mixture_models.validation import InputError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One post-training of a sequence.
+
+    Attributes:
+        task: the name of the task that it is to teach.
+        objective: what is trained.
+        target: the true target of the stage.
+        num_steps: updates, at least 1.
+    """
+
+    task: str
+    objective: Objective
+    target: Mixture
+    num_steps: int
 
 
 def on_task(objective: Objective, task: str, seen: Sequence[str]) -> Objective:

@@ -36,15 +36,7 @@ def old_mean_drive_bound(learner: TwoMode, target: TwoMode) -> Float[Reals, "...
     difference is at most |Δφ| times a bound of E[r_o r_n] and |Δ|w|²| times one of E[r_o r_n²] on the way
     from the target to the learner. All decay like exp(-δ²/8).
 
-    Args:
-        learner: q.
-        target: p_α, with the same covariance Σ.
-
-    Returns:
-        float64 of shape (...).
-
-    Raises:
-        InputError: covariances that differ, or dimensions that do.
+    Arguments and errors are those of `old_mean_drive`; of shape (...).
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """

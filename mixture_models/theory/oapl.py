@@ -12,11 +12,7 @@ from scipy.special import expit
 
 from mixture_models.integrals.line import logit_of
 from mixture_models.theory.resting import LARGEST, Retention, nonzero_separation
-from mixture_models.theory.rounds import (
-    after_rounds,
-    exact_slope,
-    separated_slope,
-)
+from mixture_models.theory.rounds import after_rounds, exact_slope, separated_slope
 from mixture_models.types import Reals
 from mixture_models.validation import InputError, bounded_array, finite_array, integer
 

@@ -139,14 +139,8 @@ def sdft_retains(
     With λ = 0 the old mass is that of the start for as long as nothing disturbs it, and nothing restores it:
     noise makes it wander.
 
-    Args:
-        anchor: λ in [0, 1].
-        start_weight: in (0, 1).
-        demonstrated_weight: in [0, 1].
-        separation: δ in (0, 100] of the means, which the answer does not depend on; None for any.
-
-    Raises:
-        InputError: an argument out of range.
+    Arguments and errors are those of `sdft_fixed_point`, with δ in (0, 100] of the means, on which the answer
+    does not depend; None for any.
 
     Source: derivation: docs/theory.md.
     """

@@ -16,10 +16,7 @@ from scipy.special import expit
 from mixture_models.integrals.line import Line, along_line, logit_of
 from mixture_models.theory.geometry import weight_pull
 from mixture_models.theory.resting import LARGEST, Retention, nonzero_separation
-from mixture_models.theory.rounds import (
-    densities,
-    half_steps,
-)
+from mixture_models.theory.rounds import densities, half_steps
 from mixture_models.types import Reals
 from mixture_models.validation import bounded_array, finite_array
 
@@ -164,16 +161,8 @@ def ttt_discover_retains(
     `ttt_discover_stationary_logit`: little where 1 - e^(-ηΔ) is large against λ. The means are held: free
     ones may carry the weight to the new mode, see `massdrift plan`.
 
-    Args:
-        start_weight: β₀ in (0, 1).
-        reward_gap: Δ = R_n - R_o.
-        kl_weight: λ ≥ 0.
-        eta: η > 0, with |η Δ| at most 500.
-        separation: δ in (0, 100] of the means; None for separated modes.
-        target_weight: α in (0, 1), needed with a separation.
-
-    Raises:
-        InputError: an argument out of range.
+    Arguments and errors are those of `ttt_discover_stationary_logit_exact`; a separation of None is that of
+    separated modes, and needs no target_weight.
 
     Source: derivation: docs/theory.md.
     """
