@@ -76,7 +76,9 @@ def _fingerprint(objective: Objective) -> list[object]:
     """
     parts = (objective.model, objective.guide, objective.loss, objective.companion)
     leaves, structure = jax.tree.flatten(parts)
-    return [_words(structure), *(np.asarray(x).tolist() if _numeric(x) else _words(x) for x in leaves)]
+    number = int | float | np.ndarray | np.generic | jax.Array
+    words = [np.asarray(x).tolist() if isinstance(x, number) else _words(x) for x in leaves]
+    return [_words(structure), *words]
 
 
 def _words(thing: Any) -> str:
@@ -87,7 +89,3 @@ def _words(thing: Any) -> str:
     # Functions of one name may differ, such as two lambdas.
     body = code.co_code + _ADDRESS.sub("", repr((code.co_names, code.co_consts))).encode()
     return f"{thing.__module__}.{thing.__qualname__} {zlib.crc32(body):08x}"
-
-
-def _numeric(leaf: object) -> bool:
-    return isinstance(leaf, int | float | np.ndarray | np.generic | jax.Array)

@@ -90,7 +90,9 @@ class SweepStore:
         differs = difference(stored, identity(grid))
         if differs is not None:
             raise InputError(f"{path} must hold a sweep of these settings to be resumed; {differs}")
-        return cls(path, _cut(stored), tuple(stored["axes"]), tuple(stored["files"]))
+        block, replicates, settings = stored["cut"]
+        cut = Geometry(tuple(block), int(replicates), int(settings))
+        return cls(path, cut, tuple(stored["axes"]), tuple(stored["files"]))
 
     @cached_property
     def arrays(self) -> dict[str, zarr.Array[ArrayV3Metadata]]:
@@ -257,8 +259,3 @@ def _identity(path: Path) -> JsonObject:
     except Exception as error:  # whatever zarr raises on what is no store
         raise InputError(f"{path} must be the store of a sweep; it is something else") from error
     return found
-
-
-def _cut(stored: JsonObject) -> Geometry:
-    block, replicates, settings = stored["cut"]
-    return Geometry(tuple(block), int(replicates), int(settings))

@@ -113,15 +113,6 @@ def _svi(
     return svi, state, guide, beside
 
 
-def _toward(svi: Steps, companion: Params | None) -> Steps:
-    """Return the SVI whose model is told the companion's params."""
-    if companion is None:
-        return svi
-    svi = copy.copy(svi)
-    svi.model = Partial(svi.model, companion=companion)
-    return svi
-
-
 def advance(
     program: Program,
     numbers: Numbers,
@@ -150,7 +141,10 @@ def advance(
 
     def update(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, first_loss = carry
-        svi_state, loss = _toward(svi, state.companion).update(state.svi, *setting)
+        toward = copy.copy(svi)
+        if state.companion is not None:
+            toward.model = Partial(svi.model, companion=state.companion)
+        svi_state, loss = toward.update(state.svi, *setting)
         diverged_step = _earlier(state.diverged_step, state.step, ~jnp.isfinite(loss))
         after_last = state.step == num_steps  # the update for the last loss is not taken
         params, step = svi.get_params(svi_state), state.step + 1
@@ -198,7 +192,11 @@ def report_of(
     lost_before = (diverged_step < 0) | (first_lost < diverged_step)
     diverged_step = jnp.where(jnp.any(lost) & lost_before, first_lost, diverged_step)
     diverged = (diverged_step >= 0) & (steps >= diverged_step)
-    masked = {name: jnp.where(_like(diverged, value), jnp.nan, value) for name, value in observed.items()}
+    # Flags (step,) of the rank of values (step, *event).
+    masked = {
+        name: jnp.where(diverged.reshape(-1, *(1,) * (value.ndim - 1)), jnp.nan, value)
+        for name, value in observed.items()
+    }
     return diverged_step, masked
 
 
@@ -216,8 +214,3 @@ def _all_finite(params: Params) -> Array:
 def _earlier(diverged_step: Array, step: Array, lost: Array) -> Array:
     """Return ``step`` if something was lost there and nothing before."""
     return jnp.where((diverged_step < 0) & lost, step, diverged_step)
-
-
-def _like(flags: Array, value: Array) -> Array:
-    """Give flags (step,) the rank of ``value`` (step, *event)."""
-    return flags.reshape(-1, *(1,) * (value.ndim - 1))

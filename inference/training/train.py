@@ -119,7 +119,9 @@ def train(
         check_plain(optimizer)
         for problem in problems:
             check_span(*problem)
-        problems = [_in_span(*problem, dimension) for problem in problems]
+        for index, (objective, *_) in enumerate(problems):
+            inner, [(reduced, inner_target)] = in_span(start, [(objective, target)], dimension)
+            problems[index] = reduced, inner, inner_target
     settings = {
         "objectives": [objective.name for objective in chosen],
         "num_steps": num_steps,
@@ -188,14 +190,6 @@ def train(
     return results.training_tree(
         chosen, trajectories, diverged_steps, steps, {"start": start, "target": target}, settings
     )
-
-
-def _in_span(
-    objective: Objective, start: Mixture, target: Mixture, dimension: int
-) -> tuple[Objective, Mixture, Mixture]:
-    """Return a training in coordinates of the span of its means."""
-    inner, [(reduced, inner_target)] = in_span(start, [(objective, target)], dimension)
-    return reduced, inner, inner_target
 
 
 def _kept(

@@ -60,7 +60,9 @@ def along_line(integrals: Callable[..., Reals], separation: Reals, *logits: Real
     columns = np.stack([a.ravel() for a in arrays], axis=-1).astype(np.float64)
     # Settings of a chunk have as many nodes as the widest of them, so like goes with like.
     order = np.argsort(columns[:, 0], kind="stable")
-    sizes = _num_nodes(columns[order, 0])
+    sorted_separations = columns[order, 0]
+    reach = 2.0 * REACH + 3.0 * sorted_separations
+    sizes = np.ceil(reach / spacing(sorted_separations)).astype(int) + 1
     pieces, stop = [], len(order)
     while stop:
         start = max(0, stop - max(1, _CHUNK // sizes[stop - 1]))
@@ -75,10 +77,6 @@ def along_line(integrals: Callable[..., Reals], separation: Reals, *logits: Real
 def spacing(separation: ArrayLike) -> Reals:
     """Return the step between nodes, ½ / max(1, δ)."""
     return 0.5 / np.maximum(1.0, separation)
-
-
-def _num_nodes(separation: Reals) -> Reals:
-    return np.ceil((2.0 * REACH + 3.0 * separation) / spacing(separation)).astype(int) + 1
 
 
 def _line(settings: Reals, num_nodes: int) -> Line:

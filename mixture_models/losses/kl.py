@@ -12,7 +12,6 @@ from typing import Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.lax import stop_gradient
 from jaxtyping import Array
@@ -59,7 +58,9 @@ class ForwardKL(Loss):
             return kl_divergence(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples
         y = stop_gradient(target.sample(key, (n,)))
-        cross_entropy = -weighted_log_prob(learner, y, jnp.full(n, 1.0 / n, _floating(y)))
+        # Densities have the type of their samples, those of discrete ones float32 or wider.
+        shares = jnp.full(n, 1.0 / n, jnp.result_type(y.dtype, jnp.float32))
+        cross_entropy = -weighted_log_prob(learner, y, shares)
         return jnp.mean(stop_gradient(target.log_prob(y))) + cross_entropy
 
 
@@ -152,8 +153,3 @@ class ReverseKL(Loss):
         log_q = learner.log_prob(y)
         weight = share * self.sampling.importance(y, log_q, args)
         return jnp.sum(weight * (log_q - target.log_prob(y)))
-
-
-def _floating(y: Array) -> np.dtype:
-    """Return the type of densities of samples: their own, float32 or wider for discrete ones."""
-    return jnp.result_type(y.dtype, jnp.float32)

@@ -85,9 +85,8 @@ class TwoMode(Mixture, TwoTasks):
                 not positive definite.
         """
         if (old_weight is None) == (old_logit is None):
-            raise InputError(
-                "give exactly one of old_weight and old_logit; got " + _given(old_weight, old_logit)
-            )
+            given = "neither" if old_weight is None else "both"
+            raise InputError(f"give exactly one of old_weight and old_logit; got {given}")
         if old_weight is not None:
             logit = scipy.special.logit(open_interval("old_weight", old_weight))
         else:
@@ -388,7 +387,3 @@ def _difference(a: ArrayLike, b: ArrayLike) -> Reals:
     if a.shape[-1] != b.shape[-1]:
         raise InputError(f"a and b must have one dimension; got shapes {a.shape} and {b.shape}")
     return a - b
-
-
-def _given(old_weight: float | None, old_logit: float | None) -> str:
-    return "neither" if old_weight is None and old_logit is None else "both"

@@ -71,7 +71,8 @@ def sft(
     """
     if task is not None or isinstance(replay, Mapping):
         return _sft_on_task("new" if task is None else task, replay, learners.resolve(learner))
-    replay_share, guide = _share(replay), learners.resolve(learner)
+    # Without replay there is no mode to choose.
+    replay_share, guide = fraction("replay", replay) or None, learners.resolve(learner)
     return Objective(
         name="sft",
         model=Partial(new_data, replay_share),
@@ -267,11 +268,6 @@ def _seen(tasks: Sequence[str]) -> tuple[str, ...]:
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise InputError(f"tasks must be different names of tasks; got {tasks!r}")
     return tuple(names)
-
-
-def _share(replay: float) -> float | None:
-    """Return a replayed share, None for none: without replay there is no mode to choose."""
-    return fraction("replay", replay) or None
 
 
 def _divergence(divergence: str | float) -> Loss:

@@ -68,15 +68,12 @@ class PublishedTwoModeLearner(Guide[TwoMode]):
 
     def __call__(self, start: TwoMode, target: TwoMode) -> None:
         """Run the guide."""
-        old_scale, new_scale = _scales(start)
-        law = _two_mode_law(
-            numpyro.param("old_weight", start.old_weight),
-            numpyro.param("old_mean", start.old_mean),
-            numpyro.param("new_mean", start.new_mean),
-            numpyro.param("old_scale", old_scale),
-            numpyro.param("new_scale", new_scale),
-        )
-        numpyro.sample(SITE, law)
+        scales = dict(zip(("old_scale", "new_scale"), _scales(start), strict=True))
+        weight = numpyro.param("old_weight", start.old_weight)
+        means = [numpyro.param(name, getattr(start, name)) for name in ("old_mean", "new_mean")]
+        trained = [numpyro.param(name, scale) for name, scale in scales.items()]
+        log_weights = jnp.stack([jnp.log(weight), jnp.log1p(-weight)])
+        numpyro.sample(SITE, MixtureLaw(log_weights, jnp.stack(means), trained))
 
     def metrics(self, params: dict[str, Array], start: TwoMode, target: TwoMode) -> dict[str, Array]:
         """Return what is recorded of one state of the parameters, by variable name."""
@@ -172,8 +169,8 @@ class PublishedRL(Loss):
     def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss, see `Loss.between`."""
         n = self.expectation.num_samples
-        new_mode = stop_gradient(_last_mode(learner))
-        y = new_mode.sample(key, (n,))
+        last = MixtureLaw(jnp.zeros(1), learner.means[-1:], (learner.scale(learner.num_modes - 1),))
+        y = stop_gradient(last).sample(key, (n,))
         modes = _densities(self, learner, y)
         inverse = 1.0 / (modes[-1] + FLOOR)
         ratio: Array = lax.optimization_barrier(jnp.exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
@@ -212,17 +209,6 @@ def _densities(loss: Loss, learner: Distribution, y: Array) -> list[Array]:
     joint = stop_gradient(learner.joint_log_probs(y))
     densities: list[Array] = lax.optimization_barrier([jnp.exp(log_density) for log_density in joint])
     return densities
-
-
-def _two_mode_law(
-    weight: Array, old_mean: Array, new_mean: Array, old_scale: Array, new_scale: Array
-) -> MixtureLaw:
-    log_weights = jnp.stack([jnp.log(weight), jnp.log1p(-weight)])
-    return MixtureLaw(log_weights, jnp.stack([old_mean, new_mean]), (old_scale, new_scale))
-
-
-def _last_mode(law: MixtureLaw) -> MixtureLaw:
-    return MixtureLaw(jnp.zeros(1), law.means[-1:], (law.scale(law.num_modes - 1),))
 
 
 def _scales(start: TwoMode) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -144,7 +144,8 @@ def old_drift_bound(learner: TwoMode, target: TwoMode, times: ArrayLike) -> Floa
     nearest = np.clip(0.0, np.minimum(right, shifted), np.maximum(right, shifted))
     back = 1.0 - claim - delta**2 * sigmoid_slope_mean(nearest, delta**2)
     rates = (_length(drive), back, _misassigned_bound(learner, target), np.ones_like(phi))
-    every = [np.diff(when), *(_between(expit(phi) * rate) for rate in rates)]
+    along = [expit(phi) * rate for rate in rates]
+    every = [np.diff(when), *(0.5 * (values[1:] + values[:-1]) for values in along)]
     bound = [float(_length(x)[0])]
     for step, push, pull, other, weight in zip(*every, strict=True):
         bound.append(min(_relaxed(bound[-1], step, push, pull), _relaxed(bound[-1], step, other, weight)))
@@ -156,11 +157,6 @@ def _relaxed(value: float, step: float, push: float, pull: float) -> float:
     fade = pull * step
     share = -np.expm1(-fade) / fade if fade else 1.0
     return float(value * np.exp(-fade) + push * step * share)
-
-
-def _between(values: Reals) -> Reals:
-    """Return the means of neighbours."""
-    return 0.5 * (values[1:] + values[:-1])
 
 
 def _claim(logit: Reals, separation: Reals) -> Reals:

@@ -158,7 +158,7 @@ _State = tuple[Reals, Reals | None]
 
 def _stepped(setting: Setting, start: Reals, pull: Pull, beside: Beside | None) -> tuple[Reals, list[_State]]:
     """Take the steps of a training; return the recorded ones and the states there."""
-    steps = _recorded(setting.num_steps)
+    steps, limit = _recorded(setting.num_steps), _FARTHEST * (setting.separation + 10.0)
     learner, companion = start, None if beside is None else start
     grid, weigh, states = None, None, [(learner, companion)]
     for step in range(1, setting.num_steps + 1):
@@ -166,7 +166,7 @@ def _stepped(setting: Setting, start: Reals, pull: Pull, beside: Beside | None) 
         if (wider := reaching(grid, setting.separation, means)) is not grid or weigh is None:
             grid, weigh = wider, pull(wider, companion)
         learner = learner - setting.learning_rate * gradient(grid, learner, weigh)
-        learner = np.where(np.abs(learner[1:]).max(axis=0) < _limit(setting), learner, np.nan)
+        learner = np.where(np.abs(learner[1:]).max(axis=0) < limit, learner, np.nan)
         if beside is not None:
             moved = companion
             if beside.goal is not None and companion is not None:
@@ -227,10 +227,6 @@ def _between_jumps(
 def _means(learner: Reals, companion: Reals | None) -> Reals:
     """Return the means of all that the grid must reach, shape (..., 2, n)."""
     return learner[1:] if companion is None else np.stack([learner[1:], companion[1:]])
-
-
-def _limit(setting: Setting) -> float:
-    return _FARTHEST * (setting.separation + 10.0)
 
 
 def _recorded(num_steps: int) -> set[int]:

@@ -128,8 +128,10 @@ def _ttt_discover(objective: Objective) -> Prediction | None:
     loss = cast(EntropicUtility, objective.loss)
     if loss.reward.gap is None or not isinstance(loss.temperature, FixedTemperature):
         return None
+    # At the largest λ a step of the mean, whose curvature is at most λ, is as long as its way.
+    turned = Hyperparameter("kl_weight", lambda setting: 1.0 / setting.learning_rate)
     follow = partial(weight_paths.ttt_discover, exponent=float(loss.temperature.eta * loss.reward.gap))
-    return Prediction(follow, float(loss.kl_weight), Hyperparameter("kl_weight", _largest_kl_weight))
+    return Prediction(follow, float(loss.kl_weight), turned)
 
 
 @predicts
@@ -140,7 +142,10 @@ def _oapl(objective: Objective) -> Prediction | None:
     if loss.reward.gap is None or loss.beta1 != loss.beta2:
         return None
     follow = partial(weight_paths.oapl, lag=lag, reward_gap=float(loss.reward.gap))
-    turned = Hyperparameter("beta1 = beta2", _largest_beta, least=_LEAST_BETA)
+    # At the largest β₂ a step of the mean, whose curvature is at most 2 β₂², is as long as its way.
+    turned = Hyperparameter(
+        "beta1 = beta2", lambda setting: (2.0 * setting.learning_rate) ** -0.5, least=_LEAST_BETA
+    )
     most = max(MOST_STEPS, weight_paths.MOST_ROUNDS * lag)
     return Prediction(follow, float(loss.beta1), turned, most)
 
@@ -149,13 +154,3 @@ def _is(objective: Objective, loss: type, companion: type | None) -> bool:
     """Return whether an objective has the learner of two modes, this loss and this companion."""
     beside = None if objective.companion is None else type(objective.companion)
     return objective.guide == two_mode_learner and type(objective.loss) is loss and beside is companion
-
-
-def _largest_kl_weight(setting: Setting) -> float:
-    """Return the λ at which a step of the mean, whose curvature is at most λ, is as long as its way."""
-    return 1.0 / setting.learning_rate
-
-
-def _largest_beta(setting: Setting) -> float:
-    """Return the β₂ at which a step of the mean, whose curvature is at most 2 β₂², is as long as its way."""
-    return float((2.0 * setting.learning_rate) ** -0.5)
