@@ -1,7 +1,6 @@
 """What exact dynamics share: objectives at settings, in few dimensions, solved in chunks and observed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +34,8 @@ _CHUNK = 64
 # Of the integrals along the way; what is reported of the states is computed at the finest.
 RESOLUTION = 0
 
+# The context of exact arithmetic, which is that of a thread.
+_arithmetic = partial(jax.enable_x64, True)
 
 # Of what is found of a chunk.
 _PARTS = ("observed", "unmet", "params", "left")
@@ -169,11 +170,6 @@ def solved(
         {"objectives": [o.name for o in problem.objectives], **settings},
         batched=problem.batched,
     )
-
-
-def _arithmetic() -> AbstractContextManager[object]:
-    """Return the context of exact arithmetic, which is that of a thread."""
-    return jax.enable_x64(True)
 
 
 class _Batch(NamedTuple):

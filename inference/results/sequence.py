@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from inference.results.build import constant_data, event_dims, provenance, with_features
-from inference.results.schema import describe, register
+from inference.results.build import assembled, constant_data, event_dims, provenance, with_features
+from inference.results.schema import register
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.objectives.tasks import Stage
 
@@ -95,10 +95,7 @@ def sequence_tree(
         groups["forgetting"] = forgetting_of(groups["stages"]["task_performance"], own_stage)
     num_steps = [stage.num_steps for stage in stages]
     what = {"objectives": objectives, "tasks": tasks, "num_steps": num_steps}
-    root = xr.Dataset(attrs=provenance(what | dict(settings)))
-    return xr.DataTree.from_dict(
-        {"/": root} | {f"/{name}": describe(group) for name, group in groups.items()}
-    )
+    return assembled(groups, provenance(what | dict(settings)))
 
 
 def own_stages(names: Sequence[str], taught: Sequence[str]) -> xr.DataArray:

@@ -2,10 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -78,7 +77,13 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
         )
         for name in ("objective", *grid.axes, "draw")
     }
-    of_sequences = _of_sequences(grid, shared | features) if grid.new_tasks else {}
+    if grid.new_tasks:
+        taught = {"stage": np.arange(grid.num_stages + 1), "stage_task": ("stage", ["", *grid.new_tasks])}
+        by_task = shared | {name: value for name, value in features.items() if not name.startswith("feature")}
+        at_ends = {"stages": xr.Dataset(coords=shared | features | taught)}
+        at_ends |= {"forgetting": xr.Dataset(coords=by_task)}
+    else:
+        at_ends = {"final": xr.Dataset(coords=shared | features)}
     along = {"stage": ("step", np.minimum(-(-grid.steps // grid.num_steps), grid.num_stages))}
     groups = {
         "trajectory": xr.Dataset(
@@ -87,7 +92,7 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
             | features
             | (along if grid.new_tasks else {})
         ),
-        **(of_sequences or {"final": xr.Dataset(coords=shared | features)}),
+        **at_ends,
         "trajectory_stats": xr.Dataset(coords=shared),
         "constant_data": _constant_data(grid),
         "commits": xr.Dataset(coords=counts | {"array": list(dims)}),
@@ -136,7 +141,7 @@ def empty(grid: Grid, cut: Geometry) -> dict[str, bytes]:
 
 def _constant_data(grid: Grid) -> xr.Dataset:
     """Return start and target at every point of the axes that move them, and the seeds where they differ."""
-    data: dict[str, Any] = {}
+    data: dict[str, tuple[Sequence[str], np.ndarray, dict[str, str]]] = {}
     moving = {"target": ("target.",), "start": ("target.", "start.")}
     for owner, prefixes in moving.items():
         names = [name for name in grid.axes if name.startswith(prefixes)]
@@ -149,9 +154,10 @@ def _constant_data(grid: Grid) -> xr.Dataset:
             data[f"{owner}_{field}"] = (
                 [*names, *event_dims(field, len(event))],
                 stacked.reshape((*shape, *event)),
+                {},
             )
     if grid.new_tasks:
-        data["own_stage"] = ("task", own_stages(grid.target.names, grid.new_tasks).to_numpy())
+        data["own_stage"] = (["task"], own_stages(grid.target.names, grid.new_tasks).to_numpy(), {})
     if not grid.common_random_numbers:
         seeds = [
             grid.at(o, place).seed
@@ -168,10 +174,3 @@ def _constant_data(grid: Grid) -> xr.Dataset:
     if "objective" in dims:
         coords |= results.objective_coords(grid.objectives)
     return with_features(xr.Dataset(data, coords), grid.target.names)
-
-
-def _of_sequences(grid: Grid, shared: Mapping[str, object]) -> dict[str, xr.Dataset]:
-    """Return the groups that sequences have in the place of ``final``, without their variables."""
-    taught = {"stage": np.arange(grid.num_stages + 1), "stage_task": ("stage", ["", *grid.new_tasks])}
-    by_task = {name: value for name, value in shared.items() if not name.startswith("feature")}
-    return {"stages": xr.Dataset(coords=dict(shared) | taught), "forgetting": xr.Dataset(coords=by_task)}

@@ -27,6 +27,7 @@ import numpy as np
 from inference.training.checks import check_setting
 from mixture_models.mixture.mixture import Mixture, MixturePair, TaskMixture
 from mixture_models.mixture.two_mode import TwoMode
+from mixture_models.types import AnyArray
 from mixture_models.validation import InputError, one_of
 
 #: A start, or what makes one of a target.
@@ -96,7 +97,7 @@ def changed(mixture: Mixture, fields: Mapping[str, float], target: Mixture | Non
 
 @changed.register
 def _(mixture: TwoMode, fields: Mapping[str, float], target: TwoMode | None = None) -> TwoMode:
-    changes: dict[str, Any] = {name: value for name, value in fields.items() if name in _SCALARS}
+    changes: dict[str, AnyArray] = {name: value for name, value in fields.items() if name in _SCALARS}
     for name, value in fields.items():
         mean, _, coordinate = name.partition(".")
         if mean in _MEANS:

@@ -84,8 +84,6 @@ def expectation[Out](
 
     Raises:
         InputError: a law with a covariance a mode.
-
-    Source: derivation: docs/theory.md.
     """
     if len(law.scales) > 1:
         raise InputError(f"an expectation needs a law of one covariance; got {len(law.scales)}")

@@ -69,17 +69,14 @@ def sft(
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
+    guide = learners.resolve(learner)
     if task is not None or isinstance(replay, Mapping):
-        return _sft_on_task("new" if task is None else task, replay, learners.resolve(learner))
-    # Without replay there is no mode to choose.
-    replay_share, guide = fraction("replay", replay) or None, learners.resolve(learner)
-    return Objective(
-        name="sft",
-        model=Partial(new_data, replay_share),
-        guide=guide,
-        loss=ForwardKL(),
-        description="new data" if replay_share is None else "new data with replay of the old mode",
-    )
+        model, description = _data_of("new" if task is None else task, replay)
+    else:
+        share = fraction("replay", replay) or None  # without replay there is no mode to choose
+        model = Partial(new_data, share)
+        description = "new data" if share is None else "new data with replay of the old mode"
+    return Objective(name="sft", model=model, guide=guide, loss=ForwardKL(), description=description)
 
 
 @register
@@ -236,8 +233,8 @@ def oapl(
     )
 
 
-def _sft_on_task(task: str, replay: float | Mapping[str, float], guide: Program) -> Objective:
-    """Return supervised fine-tuning on one task, with shares of others."""
+def _data_of(task: str, replay: float | Mapping[str, float]) -> tuple[Partial, str]:
+    """Return the model of the data of one task with shares of others, and what it is in words."""
     if not isinstance(task, str):
         raise InputError(f"task must be the name of a task; got {task!r}")
     if not isinstance(replay, Mapping) and fraction("replay", replay):
@@ -246,13 +243,8 @@ def _sft_on_task(task: str, replay: float | Mapping[str, float], guide: Program)
     if task in shares:
         raise InputError(f"replay must name other tasks than the one that is trained on; got {task}")
     own = {task: 1.0 - sum(shares.values())}
-    return Objective(
-        name="sft",
-        model=Partial(task_data, own | shares),
-        guide=guide,
-        loss=ForwardKL(),
-        description=f"data of {task}" + (f" with replay of {', '.join(shares)}" if shares else ""),
-    )
+    replayed = f" with replay of {', '.join(shares)}" if shares else ""
+    return Partial(task_data, own | shares), f"data of {task}{replayed}"
 
 
 def _replayed(replay: Mapping[str, float]) -> dict[str, float]:

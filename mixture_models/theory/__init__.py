@@ -1,4 +1,4 @@
-"""What theory says, as functions: the exact quantities and the bounds of docs/theory.md.
+"""What theory says, as functions: the exact quantities and the bounds of docs/theory.md, which derives each.
 
 Plain arrays in, float64 arrays out, broadcast over all arguments, whatever the caller's JAX settings.
 """

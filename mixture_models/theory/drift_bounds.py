@@ -123,8 +123,6 @@ def old_drift_bound(learner: TwoMode, target: TwoMode, times: ArrayLike) -> Floa
 
     Raises:
         InputError: covariances that differ, dimensions that do, or times that do not fit the path.
-
-    Source: derivation: docs/theory.md.
     """
     check_one_covariance(learner, target)
     when = finite_array("times", times)

@@ -129,8 +129,6 @@ def sft_logit_velocity_separated(
     its own data as its own: at δ = 4 and 1-β = 1e-5 the velocity is -0.21 β.
 
     Arguments and errors are those of `sft_logit_velocity`, but for the separation.
-
-    Source: derivation: docs/theory.md.
     """
     return -np.exp(log_expit(logit_of(weight, logit)))
 
@@ -144,8 +142,6 @@ def sft_logit_velocity_rare(
     weighs.
 
     Arguments and errors are those of `sft_logit_velocity`, with δ in [0, 26]: beyond it exp(δ²) overflows.
-
-    Source: derivation: docs/theory.md.
     """
     log_odds, delta = logit_of(weight, logit), _moderate(separation)
     return -np.exp(2.0 * log_expit(log_odds)) * np.expm1(delta**2)
@@ -160,8 +156,6 @@ def sft_logit_velocity_bound(
     them. Hence the speed is also at most β² (exp(δ²) - 1) and β (1-β) (exp(δ²) - 1).
 
     Arguments and errors are those of `sft_logit_velocity`.
-
-    Source: derivation: docs/theory.md.
     """
     log_odds, delta = logit_of(weight, logit), separation_of(separation)
     with np.errstate(divide="ignore"):  # δ = 0, where nothing moves
@@ -182,8 +176,6 @@ def sft_old_weight_separated(time: ArrayLike, start_weight: ArrayLike) -> Float[
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     t, start = _time(time), logit_of(start_weight, None, "start_weight")
     result: Reals = 1.0 / (1.0 + scipy.special.wrightomega(t + np.exp(-start) - start))
@@ -204,8 +196,6 @@ def sft_old_weight_rare(
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     t, start = _time(time), bounded_array("start_weight", start_weight, "(0, 1)")
     return start / np.sqrt(1.0 + 2.0 * t * start**2 * np.expm1(_moderate(separation) ** 2))
@@ -223,8 +213,6 @@ def sft_crossover_weight(separation: ArrayLike) -> Float[Reals, "..."]:
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     with np.errstate(divide="ignore"):
         return 1.0 / np.expm1(_moderate(separation) ** 2)

@@ -111,8 +111,6 @@ def oapl_retains(
 
     Raises:
         InputError: an argument missing or out of range.
-
-    Source: derivation: docs/theory.md.
     """
     start, gap = logit_of(start_weight, None, "start_weight"), finite_array("reward_gap", reward_gap)
     tau, count = bounded_array("beta", beta, "(0, inf)"), np.asarray(num_syncs, np.float64)

@@ -97,8 +97,6 @@ def effective_sample_fraction(
 
     Raises:
         InputError: an argument missing or out of range.
-
-    Source: derivation: docs/theory.md.
     """
     share = bounded_array("replay", replay, "[0, 1)")
     log_odds = logit_of(weight, logit)

@@ -34,8 +34,6 @@ def sdft_fixed_point(
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     pull = bounded_array("anchor", anchor, "[0, 1]")
     start = bounded_array("start_weight", start_weight, "(0, 1)")
@@ -72,8 +70,6 @@ def sdft_swapped_rest(
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     pull = bounded_array("anchor", anchor, "(0, 1]")
     shown, delta = logit_of(demonstrated_weight, None, "demonstrated_weight"), nonzero_separation(separation)
@@ -111,8 +107,6 @@ def sdft_local_rate(
 
     Raises:
         InputError: an argument missing or out of range.
-
-    Source: derivation: docs/theory.md.
     """
     pull, rho = (
         bounded_array("anchor", anchor, "[0, 1]"),
@@ -141,8 +135,6 @@ def sdft_retains(
 
     Arguments and errors are those of `sdft_fixed_point`, with δ in (0, 100] of the means, on which the answer
     does not depend; None for any.
-
-    Source: derivation: docs/theory.md.
     """
     apart = 1.0 if separation is None else nonzero_separation(separation)
     pull, weight, _ = np.broadcast_arrays(

@@ -49,8 +49,6 @@ def sft_task_weights_separated(
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     when = finite_array("times", times)
     if when.ndim != 1 or not when.size or when[0] < 0.0 or np.any(np.diff(when) <= 0.0):
@@ -90,8 +88,6 @@ def sft_sequence_weights_separated(
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     weights = [_simplex("start_weights", start_weights, "(0, 1)")]
     if not stages:
@@ -122,8 +118,6 @@ def sft_old_weight_of_equal_tasks(
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     count = integer("num_tasks", num_tasks, at_least=2)
     pace = count / (2.0 * (count - 1.0))
@@ -218,8 +212,6 @@ def starvation_batch_size(weight: ArrayLike, probability: ArrayLike) -> Float[Re
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     own = bounded_array("weight", weight, "(0, 1)")
     allowed = bounded_array("probability", probability, "(0, 1)")
@@ -242,8 +234,6 @@ def starvation_replay(
 
     Raises:
         InputError: an argument out of range.
-
-    Source: derivation: docs/theory.md.
     """
     own = bounded_array("weight", weight, "[0, 1)")
     allowed = bounded_array("probability", probability, "(0, 1)")

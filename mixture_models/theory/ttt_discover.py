@@ -134,8 +134,6 @@ def ttt_discover_critical_kl_weight(
     far apart like 2 (1 - e^(-ηΔ))/δ².
 
     Arguments and errors are those of `ttt_discover_stationary_logit_exact`.
-
-    Source: derivation: docs/theory.md.
     """
     start = logit_of(start_weight, start_logit, "start_weight")
     gap, delta = _exponent(eta, reward_gap), nonzero_separation(separation)
@@ -163,8 +161,6 @@ def ttt_discover_retains(
 
     Arguments and errors are those of `ttt_discover_stationary_logit_exact`; a separation of None is that of
     separated modes, and needs no target_weight.
-
-    Source: derivation: docs/theory.md.
     """
     settings: dict[str, ArrayLike] = {"reward_gap": reward_gap, "kl_weight": kl_weight, "eta": eta}
     if separation is None:
