@@ -1,4 +1,2 @@
-from .run import sweep
-from .store import open_sweep
-
-__all__ = ["open_sweep", "sweep"]
+from .run import sweep as sweep
+from .store import open_sweep as open_sweep

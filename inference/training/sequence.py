@@ -119,16 +119,7 @@ def train_sequence(
                 training_program(objective, batch_size, optimizer, factors, precision),
                 jax.tree.map(jnp.asarray, target),
                 plan_of(results.recorded_steps(stage.num_steps, record_every), batch_size * size),
-                (
-                    objective,
-                    target,
-                    stage.num_steps,
-                    batch_size,
-                    optimizer,
-                    factors,
-                    precision,
-                    rate,
-                ),
+                (objective, target, stage.num_steps, batch_size, optimizer, factors, precision, rate),
             )
             for stage, (objective, target) in zip(checked, problems, strict=True)
         ]

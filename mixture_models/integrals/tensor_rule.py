@@ -273,9 +273,8 @@ def _sum[Out](function: Callable[..., Out], rule: _Rule, scale: Array, *inputs: 
 
 
 def _forward[Out](function: Callable[..., Out], *arguments: *_Arguments) -> tuple[Out, _Arguments]:
-    return _sum(
-        function, *arguments
-    ), arguments  # which can be differentiated forward, unlike the rule itself
+    # The sum can be differentiated forward, unlike the rule itself.
+    return _sum(function, *arguments), arguments
 
 
 def _backward[Out](

@@ -131,15 +131,9 @@ class Mixture(NamedTasks):
     @property
     def separations(self) -> Float[AnyArray, "K K"]:
         """δ(m_k, m_l) of all pairs, in the metric of the mean covariance of the two modes."""
-        means, scales = self.means, self.scales
-        xp = means.__array_namespace__()
-        rows = [
-            [
-                cov.length(cov.mean_scale(scales[k], scales[j]), means[k] - means[j])
-                for j in range(self.num_tasks)
-            ]
-            for k in range(self.num_tasks)
-        ]
+        xp = self.means.__array_namespace__()
+        modes = list(zip(self.means, self.scales, strict=True))
+        rows = [[cov.length(cov.mean_scale(a, b), m - n) for n, b in modes] for m, a in modes]
         return xp.stack([xp.stack(row) for row in rows])
 
     def law(self) -> MixtureLaw:
