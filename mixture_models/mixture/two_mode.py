@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -33,11 +32,7 @@ class Parameters(NamedTuple):
     new_mean: Float[AnyArray, "d"]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["old_logit", "old_mean", "new_mean", "scale", "new_scale"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class TwoMode(Mixture, TwoTasks):
     """Parameters of the law β N(m_o, Σ) + (1-β) N(m_n, Σ) over samples y ∈ R^d.
