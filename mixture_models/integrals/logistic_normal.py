@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.scipy.special import erfc
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 from numpy.polynomial import Polynomial
 
@@ -40,7 +40,6 @@ _REACH = 8.0
 _BLOCK = 4
 
 _ROOT_2PI = float(np.sqrt(2.0 * np.pi))
-_ROOT_HALF = float(np.sqrt(0.5))
 
 
 def softplus_mean(
@@ -171,8 +170,7 @@ def _gauss(order: int, a: Array, s: Array, resolution: Array) -> tuple[Array, ..
     remainders = _sum_over_nodes(terms, _gauss_rule, 0, order + 1, a, resolution)
     ratio = a * inverse
     density = jnp.exp(-0.5 * ratio * ratio) / _ROOT_2PI
-    # The normal distribution function, as accurate as `ndtr` and a third as long to compile.
-    positive = 0.5 * erfc(-_ROOT_HALF * ratio)
+    positive = ndtr(ratio)
     main = [a * positive + s * density, positive] + [
         (-1) ** k * _hermite(k - 2, ratio) * density * inverse ** (k - 1) for k in range(2, order + 1)
     ]
