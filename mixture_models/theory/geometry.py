@@ -1,7 +1,4 @@
-"""Reverse KL's geometry: how steep it is in the weight, and how fast it converges at the target.
-
-All functions refuse with `InputError` what is missing or out of range.
-"""
+"""Reverse KL's geometry: how steep it is in the weight, and how fast it converges at the target."""
 
 from typing import NamedTuple
 
@@ -35,6 +32,9 @@ def weight_gradient(logit: ArrayLike, target_logit: ArrayLike, separation: Array
         logit: φ of the learner.
         target_logit: φ_α of the target.
         separation: δ in [0, 100] of the means.
+
+    Raises:
+        InputError: an argument out of range.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
@@ -72,7 +72,7 @@ def weight_gradient_bounds(logit: ArrayLike, target_logit: ArrayLike, separation
     max(0, 1 - BC cosh(s/2)) ≤ κ(s) ≤ 1, where BC = exp(-δ²/8) and cosh(s/2) = 1/(2√(w(1-w))) at w =
     sigmoid(s). Both are integrated from φ_α to φ in closed form; the upper bound is β(1-β) |φ - φ_α|.
 
-    Arguments are those of `weight_gradient`.
+    Arguments and errors are those of `weight_gradient`.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
@@ -199,6 +199,9 @@ def local_rates(
         weight: α in (0, 1), the mass of the old mode. Give this or ``logit``.
         separation: δ in [0, 100].
         logit: φ_α, for weights too extreme to write down.
+
+    Raises:
+        InputError: an argument missing or out of range.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """

@@ -1,8 +1,8 @@
 """Mass forgetting: misassignment, and how fast forward KL on new data empties the old mode.
 
 Throughout, q = β N(m_o, Σ) + (1-β) N(m_n, Σ), φ = logit β, and δ is the distance of its means in the metric
-of Σ⁻¹. Everything holds in every dimension. All functions broadcast over their arguments, refuse with
-`InputError` what is missing or out of range, and return float64 arrays.
+of Σ⁻¹. Everything holds in every dimension. All functions broadcast over their arguments and return float64
+arrays.
 """
 
 import jax
@@ -33,6 +33,9 @@ def misassignment(
         separation: δ in [0, 100].
         logit: φ, for weights too extreme to write down.
 
+    Raises:
+        InputError: an argument missing or out of range.
+
     Source: arXiv:2603.12163 for the quantity; derivation: docs/theory.md.
     """
     log_odds, delta = logit_of(weight, logit), separation_of(separation)
@@ -47,7 +50,7 @@ def misassignment_bound(
     The ratio of the two is E[sech((φ - δZ)/2)]: near 1 for balanced modes that overlap, √(2π)/δ for balanced
     modes far apart, and small where the weight is extreme.
 
-    Arguments are those of `misassignment`.
+    Arguments and errors are those of `misassignment`.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
@@ -101,6 +104,9 @@ def sft_logit_velocity(
     Returns:
         dφ/dt of the flow φ' = -∂L/∂φ, shape (...).
 
+    Raises:
+        InputError: an argument missing or out of range.
+
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
     log_odds, delta = logit_of(weight, logit), separation_of(separation)
@@ -122,7 +128,7 @@ def sft_logit_velocity_separated(
     ≫ exp(-δ²/2): to 1 % for δ ≥ 6 and |φ| ≤ δ²/2 - 2.5 δ. A new mode that is rarer than that sees little of
     its own data as its own: at δ = 4 and 1-β = 1e-5 the velocity is -0.21 β.
 
-    Arguments are those of `sft_logit_velocity`, but for the separation.
+    Arguments and errors are those of `sft_logit_velocity`, but for the separation.
     """
     return -np.exp(log_expit(logit_of(weight, logit)))
 
@@ -135,7 +141,7 @@ def sft_logit_velocity_rare(
     The true velocity is never faster. It is reached once β ≪ exp(-2δ²), where q is p_n wherever p_o²/q
     weighs.
 
-    Arguments are those of `sft_logit_velocity`, with δ in [0, 26]: beyond it exp(δ²) overflows.
+    Arguments and errors are those of `sft_logit_velocity`, with δ in [0, 26]: beyond it exp(δ²) overflows.
     """
     log_odds, delta = logit_of(weight, logit), _moderate(separation)
     return -np.exp(2.0 * log_expit(log_odds)) * np.expm1(delta**2)
@@ -149,7 +155,7 @@ def sft_logit_velocity_bound(
     The second bound is the velocity's limit for β → 0 and for β → 1, the first that for modes apart between
     them. Hence the speed is also at most β² (exp(δ²) - 1) and β (1-β) (exp(δ²) - 1).
 
-    Arguments are those of `sft_logit_velocity`.
+    Arguments and errors are those of `sft_logit_velocity`.
     """
     log_odds, delta = logit_of(weight, logit), separation_of(separation)
     with np.errstate(divide="ignore"):  # δ = 0, where nothing moves
@@ -167,6 +173,9 @@ def sft_old_weight_separated(time: ArrayLike, start_weight: ArrayLike) -> Float[
     Args:
         time: t ≥ 0 of the gradient flow (steps times learning rate).
         start_weight: β₀ in (0, 1).
+
+    Raises:
+        InputError: an argument out of range.
     """
     t, start = _time(time), logit_of(start_weight, None, "start_weight")
     result: Reals = 1.0 / (1.0 + scipy.special.wrightomega(t + np.exp(-start) - start))
@@ -184,6 +193,9 @@ def sft_old_weight_rare(
         time: t ≥ 0 of the gradient flow (steps times learning rate).
         start_weight: β₀ in (0, 1).
         separation: δ in [0, 26].
+
+    Raises:
+        InputError: an argument out of range.
     """
     t, start = _time(time), bounded_array("start_weight", start_weight, "(0, 1)")
     return start / np.sqrt(1.0 + 2.0 * t * start**2 * np.expm1(_moderate(separation) ** 2))
@@ -198,6 +210,9 @@ def sft_crossover_weight(separation: ArrayLike) -> Float[Reals, "..."]:
 
     Args:
         separation: δ in [0, 26].
+
+    Raises:
+        InputError: an argument out of range.
     """
     with np.errstate(divide="ignore"):
         return 1.0 / np.expm1(_moderate(separation) ** 2)

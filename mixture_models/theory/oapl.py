@@ -2,8 +2,7 @@
 
 The means are right unless said otherwise, φ = logit β, and Δ = R_n - R_o is the gap of the rewards.
 "Separated" formulas hold up to terms of the order of the overlap, "exact" ones at every separation, for
-`mode_reward`. All functions broadcast over their arguments, refuse with `InputError` what is missing or out
-of range, and return float64 arrays.
+`mode_reward`. All functions broadcast over their arguments and return float64 arrays.
 """
 
 import numpy as np
@@ -43,6 +42,9 @@ def oapl_logit_after(
         time_per_round: lag times learning rate; infinite for rounds that are trained to convergence.
         start_logit: φ₀.
 
+    Raises:
+        InputError: an argument missing or out of range.
+
     Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.
     """
     start = logit_of(start_weight, start_logit, "start_weight")
@@ -70,7 +72,7 @@ def oapl_logit_after_exact(
     A round follows φ' = -2 β₂ E_{π_lag}[(β₂ log(q/π_lag) - r + V*) (r_o - β)] with r = R_o s_o + R_n s_n, to
     its first rest where the time is unlimited; ∓∞ where there is none.
 
-    Arguments are those of `oapl_logit_after`, with δ in (0, 100] of the means and the α in (0, 1)
+    Arguments and errors are those of `oapl_logit_after`, with δ in (0, 100] of the means and the α in (0, 1)
     of the responsibilities in r.
 
     Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.
@@ -106,6 +108,9 @@ def oapl_retains(
         beta: τ = β₁ = β₂ > 0.
         separation: δ in (0, 100] of the means; None for separated modes.
         target_weight: α in (0, 1), needed with a separation.
+
+    Raises:
+        InputError: an argument missing or out of range.
     """
     start, gap = logit_of(start_weight, None, "start_weight"), finite_array("reward_gap", reward_gap)
     tau, count = bounded_array("beta", beta, "(0, inf)"), np.asarray(num_syncs, np.float64)

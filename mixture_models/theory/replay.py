@@ -1,7 +1,6 @@
 """Replay: what a share λ of old samples changes, and what it only makes visible.
 
-All functions broadcast over their arguments, refuse with `InputError` what is missing or out of range, and
-return float64 arrays.
+All functions broadcast over their arguments and return float64 arrays.
 """
 
 import numpy as np
@@ -40,6 +39,9 @@ def starvation_probability(
         old_weight: β in [0, 1], the learner's.
         batch_size: N ≥ 1, whole.
         replay: λ in [0, 1], the share of replayed old samples in the sampling law; 0 is on-policy.
+
+    Raises:
+        InputError: an argument out of range.
 
     Source: arXiv:2603.12163 for the claim; derivation: docs/theory.md.
     """
@@ -92,6 +94,9 @@ def effective_sample_fraction(
         separation: δ in [0, 100].
         replay: λ in [0, 1).
         logit: φ, for weights too extreme to write down.
+
+    Raises:
+        InputError: an argument missing or out of range.
     """
     share = bounded_array("replay", replay, "[0, 1)")
     log_odds = logit_of(weight, logit)

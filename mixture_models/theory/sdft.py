@@ -1,7 +1,7 @@
 """SDFT: where student and teacher come to rest, how fast, and how much of the old mode they keep.
 
-The means are right unless said otherwise. All functions broadcast over their arguments, refuse with
-`InputError` what is missing or out of range, and return float64 arrays.
+The means are right unless said otherwise. All functions broadcast over their arguments and return float64
+arrays.
 """
 
 from typing import NamedTuple
@@ -31,6 +31,9 @@ def sdft_fixed_point(
         anchor: λ in [0, 1].
         start_weight: in (0, 1), the student's and the teacher's at the start.
         demonstrated_weight: in [0, 1], the demonstrations'.
+
+    Raises:
+        InputError: an argument out of range.
     """
     pull = bounded_array("anchor", anchor, "[0, 1]")
     start = bounded_array("start_weight", start_weight, "(0, 1)")
@@ -64,6 +67,9 @@ def sdft_swapped_rest(
         anchor: λ in (0, 1].
         demonstrated_weight: in (0, 1).
         separation: δ in (0, 100] of the demonstrated means.
+
+    Raises:
+        InputError: an argument out of range.
     """
     pull = bounded_array("anchor", anchor, "(0, 1]")
     shown, delta = logit_of(demonstrated_weight, None, "demonstrated_weight"), nonzero_separation(separation)
@@ -98,6 +104,9 @@ def sdft_local_rate(
         teacher_rate: ρ > 0, the moving average's rate a step over the learning rate.
         alpha: α in (0, 1) of the interpolated divergence, None for a KL divergence.
         logit: of the old mass, for weights too extreme to write down.
+
+    Raises:
+        InputError: an argument missing or out of range.
     """
     pull, rho = (
         bounded_array("anchor", anchor, "[0, 1]"),
@@ -124,7 +133,7 @@ def sdft_retains(
     With λ = 0 the old mass is that of the start for as long as nothing disturbs it, and nothing restores it:
     noise makes it wander.
 
-    Arguments are those of `sdft_fixed_point`, with δ in (0, 100] of the means, on which the answer
+    Arguments and errors are those of `sdft_fixed_point`, with δ in (0, 100] of the means, on which the answer
     does not depend; None for any.
     """
     apart = 1.0 if separation is None else nonzero_separation(separation)

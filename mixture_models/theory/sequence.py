@@ -3,7 +3,7 @@
 β_k are the learner's weights, in the order of the tasks, with sum 1. Gradient flow moves the symmetric
 softmax logits by half of their derivatives, φ' = -½ ∂L/∂φ, so that for two tasks φ_o - φ_n moves as
 `TwoMode.old_logit` does. "Separated" formulas hold up to terms of the order of the overlaps. Derivations are
-in the docstrings. All functions refuse with `InputError` what is out of range.
+in the docstrings.
 """
 
 from collections.abc import Sequence
@@ -46,6 +46,9 @@ def sft_task_weights_separated(
         times: t ≥ 0 of the gradient flow, increasing, shape (time,).
         start_weights: β_k in (0, 1) at t = 0, with sum 1.
         shares: λ_k in [0, 1], with sum 1.
+
+    Raises:
+        InputError: an argument out of range.
     """
     when = finite_array("times", times)
     if when.ndim != 1 or not when.size or when[0] < 0.0 or np.any(np.diff(when) <= 0.0):
@@ -82,6 +85,9 @@ def sft_sequence_weights_separated(
 
     Returns:
         Shape (stages + 1, K), the start first.
+
+    Raises:
+        InputError: an argument out of range.
     """
     weights = [_simplex("start_weights", start_weights, "(0, 1)")]
     if not stages:
@@ -109,6 +115,9 @@ def sft_old_weight_of_equal_tasks(
         time: t ≥ 0 of the gradient flow.
         start_weight: B in (0, 1) at t = 0.
         num_tasks: K ≥ 2, the trained one included.
+
+    Raises:
+        InputError: an argument out of range.
     """
     count = integer("num_tasks", num_tasks, at_least=2)
     pace = count / (2.0 * (count - 1.0))
@@ -176,6 +185,9 @@ def task_starvation_probability(
         batch_size: N ≥ 1, whole; a number, or shape (..., 1).
         replay: λ_k in [0, 1] by the place of the task, with a sum of at most 1; 0 is on-policy.
 
+    Raises:
+        InputError: an argument out of range.
+
     Source: arXiv:2603.12163 for two tasks; derivation: docs/theory.md.
     """
     own = _simplex("weights", weights, "[0, 1]")
@@ -197,6 +209,9 @@ def starvation_batch_size(weight: ArrayLike, probability: ArrayLike) -> Float[Re
     Args:
         weight: β in (0, 1) of the task.
         probability: p in (0, 1).
+
+    Raises:
+        InputError: an argument out of range.
     """
     own = bounded_array("weight", weight, "(0, 1)")
     allowed = bounded_array("probability", probability, "(0, 1)")
@@ -216,6 +231,9 @@ def starvation_replay(
         weight: β in [0, 1) of the task.
         batch_size: N ≥ 1, whole.
         probability: p in (0, 1).
+
+    Raises:
+        InputError: an argument out of range.
     """
     own = bounded_array("weight", weight, "[0, 1)")
     allowed = bounded_array("probability", probability, "(0, 1)")
@@ -239,6 +257,9 @@ def ttt_discover_task_weights(
         rewards: R_k.
         kl_weight: λ ≥ 0.
         eta: η > 0, with η times the range of rewards at most 500.
+
+    Raises:
+        InputError: an argument out of range.
 
     Source: arXiv:2601.16175 for the method; derivation: docs/theory.md.
     """
@@ -276,6 +297,9 @@ def oapl_task_weights(
         start_weights: β⁰_k in (0, 1), with sum 1.
         rewards: R_k.
         beta: τ > 0.
+
+    Raises:
+        InputError: an argument out of range.
 
     Source: arXiv:2602.19362 for the method; derivation: docs/theory.md.
     """

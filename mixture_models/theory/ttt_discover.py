@@ -2,8 +2,7 @@
 
 The means are right unless said otherwise, φ = logit β, and Δ = R_n - R_o is the gap of the rewards.
 "Separated" formulas hold up to terms of the order of the overlap, "exact" ones at every separation, for
-`mode_reward`. All functions broadcast over their arguments, refuse with `InputError` what is missing or out
-of range, and return float64 arrays.
+`mode_reward`. All functions broadcast over their arguments and return float64 arrays.
 """
 
 from collections.abc import Callable
@@ -46,6 +45,9 @@ def ttt_discover_stationary_logit(
         eta: η > 0, with |η Δ| at most 500.
         start_logit: φ₀.
 
+    Raises:
+        InputError: an argument missing or out of range.
+
     Source: arXiv:2601.16175 for the method; derivation: docs/theory.md.
     """
     start = logit_of(start_weight, start_logit, "start_weight")
@@ -82,7 +84,7 @@ def ttt_discover_stationary_logit_exact(
     is bounded, for β₀ = ½ by δ²/2: where λ is too small the old mass is lost altogether, and the value is
     -∞, see `ttt_discover_critical_kl_weight`.
 
-    Arguments are those of `ttt_discover_stationary_logit`, with δ in (0, 100] of the means and the
+    Arguments and errors are those of `ttt_discover_stationary_logit`, with δ in (0, 100] of the means and the
     α in (0, 1) of the responsibilities in r = R_o s_o + R_n s_n.
 
     Source: arXiv:2601.16175 for the method; derivation: docs/theory.md.
@@ -131,7 +133,7 @@ def ttt_discover_critical_kl_weight(
     which is the anchor's pull against the reward's where the old mode is rare. It falls with δ, and for modes
     far apart like 2 (1 - e^(-ηΔ))/δ².
 
-    Arguments are those of `ttt_discover_stationary_logit_exact`.
+    Arguments and errors are those of `ttt_discover_stationary_logit_exact`.
     """
     start = logit_of(start_weight, start_logit, "start_weight")
     gap, delta = _exponent(eta, reward_gap), nonzero_separation(separation)
@@ -157,7 +159,7 @@ def ttt_discover_retains(
     `ttt_discover_stationary_logit`: little where 1 - e^(-ηΔ) is large against λ. The means are held: free
     ones may carry the weight to the new mode, see `massdrift plan`.
 
-    Arguments are those of `ttt_discover_stationary_logit_exact`; a separation of None is that of
+    Arguments and errors are those of `ttt_discover_stationary_logit_exact`; a separation of None is that of
     separated modes, and needs no target_weight.
     """
     settings: dict[str, ArrayLike] = {"reward_gap": reward_gap, "kl_weight": kl_weight, "eta": eta}
