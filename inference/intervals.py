@@ -1,7 +1,7 @@
 """Intervals over replicates, as ArviZ computes them: kind and width follow ``arviz.rcParams``."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,22 +34,22 @@ def interval_name() -> str:
     return f"{interval_percent()} {kind} interval"
 
 
-def interval(values: xr.DataArray) -> xr.DataArray:
+def interval(values: xr.DataArray, dims: Sequence[str] = SAMPLE_DIMS) -> xr.DataArray:
     """Return lower and upper bound over the replicates, along a new dim ``ci_bound``; NaN are left out.
 
     One value has no interval: the bounds are NaN.
 
     Args:
-        values: an array with dims chain and draw.
+        values: an array of numbers.
+        dims: along which its replicates or draws lie.
     """
     import arviz as az  # here: it takes a second, and a plan needs the settings alone
 
     compute = az.hdi if interval_kind() == "hdi" else az.eti
-    dims = list(SAMPLE_DIMS)
     # ArviZ cannot take the interval of no value at all: those places are filled first and emptied after.
-    present = values.notnull().sum(dims) > 1
+    present = values.notnull().sum(list(dims)) > 1
     result: xr.DataArray = compute(
-        values.where(present, 0.0), dim=dims, prob=interval_probability(), skipna=True
+        values.where(present, 0.0), dim=list(dims), prob=interval_probability(), skipna=True
     ).where(present)
     return result
 

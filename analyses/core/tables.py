@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from inference.intervals import interval, interval_name
+from inference.intervals import SAMPLE_DIMS, interval, interval_name
 
 #: A row of a summary: what is known of each of its columns.
 Row = Mapping[str, Any]
@@ -38,9 +38,11 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value == 0.0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
 
 
-def interval_columns(name: str, values: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Return mean and interval of the draws, as columns ``name``, ``_lower`` and ``_upper``."""
-    return {name: values.mean(["chain", "draw"], skipna=True)} | bounds(name, interval(values))
+def interval_columns(
+    name: str, values: xr.DataArray, dims: Sequence[str] = SAMPLE_DIMS
+) -> dict[str, xr.DataArray]:
+    """Return mean and interval along the dims of draws, as columns ``name``, ``_lower`` and ``_upper``."""
+    return {name: values.mean(dims, skipna=True)} | bounds(name, interval(values, dims))
 
 
 def bounds(name: str, limits: xr.DataArray) -> dict[str, xr.DataArray]:

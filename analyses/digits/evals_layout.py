@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from analyses.core import tables
 from analyses.digits.evaluation import NEW_TASKS, NUM_TRUTH, TASKS, Evaluation
 from inference import results
-from inference.intervals import interval, interval_probability
+from inference.intervals import interval
 
 results.register(
     digit=("digit of the item", "1"),
@@ -97,15 +98,6 @@ def old_tasks(data: xr.Dataset) -> xr.Dataset:
     return data.sel(task=[task for task in TASKS if task not in NEW_TASKS]).mean("task")
 
 
-def mean_and_interval(values: xr.DataArray, name: str, dims: Sequence[str]) -> dict[str, xr.DataArray]:
-    """Return mean and equal-tailed interval of the draws as columns ``name``, ``_lower`` and ``_upper``."""
-    found = {name: values.mean(dims)}
-    tails = 0.5 - 0.5 * interval_probability(), 0.5 + 0.5 * interval_probability()
-    for bound, tail in zip(("lower", "upper"), tails, strict=True):
-        found[f"{name}_{bound}"] = values.quantile(tail, dims).drop_vars("quantile")
-    return found
-
-
 def columns(tree: xr.DataTree, dims: Sequence[str]) -> dict[str, xr.DataArray]:
     """Return what is measured of the answers to the old tasks, their mean, and of the new one.
 
@@ -118,9 +110,9 @@ def columns(tree: xr.DataTree, dims: Sequence[str]) -> dict[str, xr.DataArray]:
     kept = tree["posterior"].to_dataset()["old_weight"]
     found: dict[str, xr.DataArray] = {}
     for name in ("accuracy_change", "lost", "won", "old_weight"):
-        found |= mean_and_interval(old[name], f"answers_{name}", dims)
-    found |= mean_and_interval(new["accuracy_change"], "answers_gain", dims)
-    found |= mean_and_interval(kept / kept.isel(checkpoint=0), "kept_share", dims)
+        found |= tables.interval_columns(f"answers_{name}", old[name], dims)
+    found |= tables.interval_columns("answers_gain", new["accuracy_change"], dims)
+    found |= tables.interval_columns("kept_share", kept / kept.isel(checkpoint=0), dims)
     return found
 
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.core import figures as house
+from analyses.core import tables
 from analyses.digits import evals_report
-from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.report import final
 from inference.intervals import interval_percent
 
@@ -64,7 +64,7 @@ def _training(tree: xr.DataTree) -> Figure:
     for axes, name in zip(panels, ("old_weight", "old_drift"), strict=True):
         for number, (objective, look) in enumerate(looks.items()):
             values = posterior[name].sel(objective=objective)
-            mean, low, high = mean_and_interval(values, name, ["seed", "chain", "draw"]).values()
+            mean, low, high = tables.interval_columns(name, values, ["seed", "chain", "draw"]).values()
             # A little apart, so that intervals do not hide one another.
             at = steps + (number - 0.5 * len(looks)) * 0.006 * steps[-1]
             axes.vlines(at, low, high, color=look["color"], alpha=0.5, linewidth=1.5)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analyses.core import outputs
+from analyses.core import outputs, tables
 from analyses.digits import data
-from analyses.digits.evals_layout import columns, mean_and_interval
+from analyses.digits.evals_layout import columns
 from analyses.digits.judges import Count, Panel, panel_draws
 from analyses.digits.objectives import Choice
 from analyses.digits.settings import Settings
@@ -213,7 +213,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     posterior, count = tree["posterior"].to_dataset(), tree["count"].to_dataset()
     rows = xr.Dataset()
     for name in ("old_weight", "old_drift", "new_gap"):
-        rows = rows.assign(mean_and_interval(posterior[name], name, ["chain", "draw"]))
+        rows = rows.assign(tables.interval_columns(name, posterior[name]))
     for name in ("counted_old_weight", "difference", "agrees", "distinct"):
         rows[name] = count[name]
     for bound in ("lower", "upper"):

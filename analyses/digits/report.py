@@ -6,9 +6,8 @@ import xarray as xr
 from rich.console import RenderableType
 
 from analyses.core import tables
-from analyses.digits.evals_layout import mean_and_interval
 from analyses.digits.layout import order_agreement
-from inference.intervals import interval_percent, interval_probability
+from inference.intervals import interval, interval_percent
 
 
 def final(tree: xr.DataTree) -> pd.DataFrame:
@@ -17,7 +16,7 @@ def final(tree: xr.DataTree) -> pd.DataFrame:
     last, dims = posterior.isel(checkpoint=-1), ["seed", "chain", "draw"]
     columns: dict[str, xr.DataArray] = {}
     for name in ("old_weight", "old_drift", "new_gap"):
-        columns |= mean_and_interval(last[name], name, dims)
+        columns |= tables.interval_columns(name, last[name], dims)
     columns["start_old_weight"] = posterior["old_weight"].isel(checkpoint=0).mean(dims)
     columns["start_old_drift"] = posterior["old_drift"].isel(checkpoint=0).mean(dims)
     columns["counted"] = count["counted_old_weight"].isel(checkpoint=-1).mean("seed")
@@ -113,7 +112,7 @@ def words(tree: xr.DataTree) -> str:
         f"{n} ({frame.loc[n, 'old_weight'] - frame.loc[n, 'predicted']:+.2f})" for n in off.index[off > 0.1]
     )
     shares = order_agreement(tree)
-    low, high = np.quantile(shares, 0.5 + 0.5 * interval_probability() * np.array([-1.0, 1.0]))
+    low, high = interval(xr.DataArray(shares, dims="draw"), ["draw"]).to_numpy()
     distinct = count["distinct"].to_numpy()
     difference = count["difference"].to_numpy()[distinct]
     agree, total = agreements(tree)

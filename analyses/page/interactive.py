@@ -102,7 +102,8 @@ def _axes_of(panel: Panel, drawn: Sequence[Axes]) -> Plotly:
         is_log = axis.get_scale() == "log"
         label = axis.get_label_text() or (_shared_label(axes, edges) if letter == "x" else "")
         one: Plotly = {
-            "domain": [float(np.clip(low, 0.0, 1.0)), float(np.clip(high, 0.0, 1.0))],
+            # Rounded: the last digits of a layout differ from process to process.
+            "domain": [round(float(np.clip(edge, 0.0, 1.0)), 6) for edge in (low, high)],
             "anchor": f"{'y' if letter == 'x' else 'x'}{panel.suffix}",
             "type": "log" if is_log else "linear",
             "range": [float(v) for v in (np.log10(limits) if is_log else limits)],

@@ -4,6 +4,7 @@ import itertools
 import sys
 from dataclasses import replace
 
+import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,6 +148,26 @@ def test_simulated_evaluations_pair_each_item_with_itself():
     true = coverage.truths(base, runs)
     np.testing.assert_allclose(true["lost"][:, 1], [chances.mean() for chances in base])
     np.testing.assert_array_equal(true["lost"][:, 0], 0.0)
+
+
+def test_columns_of_the_answers_have_intervals_of_the_kind_that_is_set():
+    rng = np.random.default_rng(4)
+    names, dims = ("accuracy_change", "lost", "won", "old_weight"), ["seed", "chain", "draw"]
+    shape = (len(evaluation.TASKS), 2, 2, 1, 200)
+    evals = {name: (("task", "checkpoint", *dims), rng.exponential(size=shape)) for name in names}
+    weights = {"old_weight": (("checkpoint", *dims), rng.exponential(size=shape[1:]))}
+    coords = {"task": list(evaluation.TASKS)}
+    tree = xr.DataTree.from_dict(
+        {"/evals": xr.Dataset(evals, coords), "/posterior": xr.Dataset(weights)},
+    )
+    old = [task for task in evaluation.TASKS if task not in evaluation.NEW_TASKS]
+    lost = tree["evals"]["lost"].sel(task=old).mean("task").isel(checkpoint=1).to_numpy().ravel()
+    for kind, compute in (("eti", az.eti), ("hdi", az.hdi)):
+        with az.rc_context({"stats.ci_kind": kind, "stats.ci_prob": 0.5}):
+            found = evals_layout.columns(tree, dims)
+        ends = [float(found[f"answers_lost_{bound}"].isel(checkpoint=1)) for bound in ("lower", "upper")]
+        assert ends == pytest.approx(compute(lost, prob=0.5))
+        assert float(found["answers_lost"].isel(checkpoint=1)) == pytest.approx(lost.mean())
 
 
 def test_the_empirical_law_counts_equal_images_together():

@@ -122,6 +122,14 @@ def test_intervals_follow_arviz():
             assert found.isel(step=1).values == pytest.approx(np.asarray(expected))
 
 
+def test_intervals_are_over_the_dims_that_are_named():
+    rng = np.random.default_rng(3)
+    values = xr.DataArray(rng.exponential(size=(3, 1, 200, 2)), dims=("seed", "chain", "draw", "step"))
+    found = intervals.interval(values, ["seed", "chain", "draw"])
+    assert found.dims == ("step", "ci_bound")
+    assert found.isel(step=1).values == pytest.approx(np.asarray(az.eti(values.values[..., 1].ravel())))
+
+
 def test_intervals_leave_nan_out_and_say_nothing_of_nothing():
     values = xr.DataArray([[[1.0, np.nan], [3.0, np.nan], [np.nan, np.nan]]], dims=("chain", "draw", "step"))
     found = intervals.interval(values)
