@@ -12,10 +12,12 @@ from typing import ClassVar, Self, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.infer.elbo import ELBO
+from numpyro.primitives import Message
 
 from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
@@ -182,12 +184,26 @@ def law_of(program: Program, params: Params, *args: object, **kwargs: object) ->
     Raises:
         InputError: the program has another latent site, or none named ``"y"``.
     """
-    seeded = handlers.seed(handlers.substitute(program, data=params), jax.random.key(0))
-    trace = handlers.trace(seeded).get_trace(*args, **kwargs)
+    trace = handlers.trace(undrawn(handlers.substitute(program, data=params))).get_trace(*args, **kwargs)
     latent = {name: site["fn"] for name, site in trace.items() if site["type"] == "sample"}
     if set(latent) != {SITE}:
         raise InputError(f"a model or guide must have the one sample site {SITE!r}; got {sorted(latent)}")
     return latent[SITE]
+
+
+def undrawn(program: Program) -> Program:
+    """Return a program to be traced for its sites alone: samples are zeros.
+
+    To draw them would be traced too, or outside ``jit`` compiled operation by operation.
+    """
+    result: Program = handlers.seed(handlers.substitute(program, substitute_fn=_zeros), jax.random.key(0))
+    return result
+
+
+def _zeros(site: Message) -> np.ndarray | None:
+    if site["type"] != "sample":
+        return None
+    return np.zeros(site["fn"].shape(site["kwargs"].get("sample_shape", ())))
 
 
 def at_least_two(what: str, expectation: MonteCarlo | Quadrature) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpyro
 from numpyro import handlers
 
-from mixture_models.losses.loss import SITE, law_of
+from mixture_models.losses.loss import SITE, law_of, undrawn
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.task import Task
 from mixture_models.types import Index, Params, Program, Scalar
@@ -159,7 +159,7 @@ class Lagged(Companion):
 def params_at(guide: Program, start: Task, target: Task) -> Params:
     """Return the params that a guide has when it is started at a mixture."""
     with handlers.block():
-        trace = handlers.trace(handlers.seed(guide, jax.random.key(0))).get_trace(start, target)
+        trace = handlers.trace(undrawn(guide)).get_trace(start, target)
     return {name: jnp.asarray(site["value"]) for name, site in trace.items() if site["type"] == "param"}
 
 

@@ -250,3 +250,23 @@ def test_the_exact_population_takes_the_companion_by_its_name():
     assert value == pytest.approx(plain, rel=1e-12)
     with pytest.raises(InputError, match="companion of sdft must be teacher; got lagged"):
         population_value_and_grad(objectives.sdft(), START, TARGET, lagged=TARGET)
+
+
+def test_neither_a_law_nor_params_are_found_by_drawing(monkeypatch):
+    """Drawing would be traced into every program; a site in a plate, and one with a key, are found too."""
+
+    def drawn(*_, **__):
+        raise AssertionError("a sample was drawn")
+
+    monkeypatch.setattr(dist.Normal, "sample", drawn)
+
+    def guide(start, target):
+        mean = numpyro.param("mean", jnp.asarray(start.old_mean))
+        numpyro.prng_key()
+        with numpyro.plate("feature", 1):
+            numpyro.sample("y", dist.Normal(mean, 1.0))
+
+    assert numbers(params_at(guide, START, TARGET)) == {"mean": [pytest.approx(0.3)]}
+    law = law_of(guide, {"mean": jnp.asarray([2.0])}, START, TARGET)
+    assert law.batch_shape == (1,)
+    assert float(law.mean[0]) == 2.0
