@@ -1,15 +1,19 @@
 """BLAS on one thread: where a step is small its threads wait for each other, on busy cores for very long."""
 
 from collections.abc import Callable
-from functools import wraps
+from contextlib import ExitStack
+from functools import cache, wraps
 from threading import Lock
 
 import scipy.linalg  # noqa: F401  SciPy has a BLAS of its own, which can only be limited once it is loaded
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 _lock = Lock()
-_held: list[threadpool_limits] = []
+_held = ExitStack()
 _calls = 0
+
+# To look for the libraries takes longer than many a call.
+_libraries = cache(ThreadpoolController)
 
 
 def on_one_thread[**P, T](function: Callable[P, T]) -> Callable[P, T]:
@@ -33,7 +37,7 @@ def _begin() -> None:
     global _calls
     with _lock:
         if _calls == 0:
-            _held.append(threadpool_limits(1, "blas"))
+            _held.enter_context(_libraries().limit(limits=1, user_api="blas"))
         _calls += 1
 
 
@@ -42,4 +46,4 @@ def _end() -> None:
     with _lock:
         _calls -= 1
         if _calls == 0:
-            _held.pop().restore_original_limits()
+            _held.close()
