@@ -38,6 +38,14 @@ def test_measured_and_local_rates_are_the_brute_force_ones(tree):
             )
 
 
+@pytest.mark.slow
+def test_rates_a_thousand_times_apart_are_both_measured():
+    tree = geometry.run(geometry.Settings(separations=(1.0, 6.0), old_weights=(0.1, 0.5)))
+    rates = tree["theory"]["local_rate"]
+    assert float(rates.max() / rates.min()) > 1000.0
+    np.testing.assert_allclose(geometry.summary(tree)["relative_difference"], 0.0, atol=0.01)
+
+
 def test_summary_table_and_files(tree, tmp_path):
     frame = geometry.summary(tree)
     assert len(frame) == 4
