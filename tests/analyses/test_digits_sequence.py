@@ -253,7 +253,7 @@ def test_a_run_writes_every_stage_task_and_source_and_goes_on(massdrift, tmp_pat
     counted = tree["trajectory"]["counted_weight"].sel(step=[0, 2, 4]).to_numpy()
     np.testing.assert_array_equal(counted, weight.sel(source=layout.COUNT).to_numpy())
     # Nothing is trained, measured or followed again.
-    for name in ("post_trained", "measure", "measured"):
+    for name in ("post_trained", "measured_images", "measured"):
         monkeypatch.setattr(digits_sequence, name, lambda *a, **k: pytest.fail("again"))
     monkeypatch.setattr(prediction, "course_of", lambda *a, **k: pytest.fail("again"))
     code, again, error = massdrift(*given)
