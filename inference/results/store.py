@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
-import zarr
 
 from inference.results.schema import LAYOUT
 from inference.storage import files
@@ -35,6 +34,8 @@ def save(tree: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> Pat
     with files.folder_beside(path) as folder:
         part = folder / path.name
         if path.suffix == ".zarr":
+            import zarr  # here: what only prints does not wait for it
+
             with warnings.catch_warnings():
                 # Without it a bare `xarray.open_datatree` warns on every reading.
                 warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
