@@ -161,6 +161,8 @@ class NumPyroLoss(Loss):
         """Evaluate the loss, see `numpyro.infer.elbo.ELBO`."""
         elbo = copy.copy(self.elbo)
         elbo.num_particles = elbo.num_particles if self.num_samples is None else self.num_samples
+        if type(elbo).loss_with_mutable_state is ELBO.loss_with_mutable_state:  # the one that raises
+            return {"loss": elbo.loss(*args, **kwargs), "mutable_state": None}
         result: Evaluated = elbo.loss_with_mutable_state(*args, **kwargs)
         return result
 

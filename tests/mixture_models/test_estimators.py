@@ -168,6 +168,14 @@ def test_the_check_accepts_numpyros_trace_graph_elbo():
     check_unbiased(gradients, oracles.reverse_kl_gradient(learner.mixture(), target.mixture()))
 
 
+def test_an_elbo_without_mutable_state_trains_too():
+    gradients, losses = one_step(
+        with_divergence(TraceGraph_ELBO()), *random_setting(2, 1), batch=8, replicates=2
+    )
+    assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+    assert np.isfinite(losses).all()
+
+
 def test_the_check_rejects_the_other_direction():
     learner, target = random_setting(2, 1)
     gradients, _ = one_step(objectives.reverse_kl(), learner, target)
