@@ -206,8 +206,8 @@ def test_every_engine_reports_it_of_its_own_params():
 def test_in_the_span_it_is_that_of_the_whole_space(dimension):
     target = TwoMode.create(0.5, [0.1, 0.0, -0.3, 0.2], [2.0, 1.5, 0.0, -0.5], covariance=1.5)
     start = target.replace(old_weight=0.8, old_mean=[0.4, -0.7, 0.5, 0.9], new_mean=[1.5, 1.0, 1.0, -0.2])
-    objective, *inner = in_span(objectives.sft(), start, target, dimension)
-    found = float(reported(objective.guide, params_at(objective.guide, *inner), *inner))
+    begin, [(objective, end)] = in_span(start, [(objectives.sft(), target)], dimension)
+    found = float(reported(objective.guide, params_at(objective.guide, begin, end), begin, end))
     assert found == pytest.approx(float(covered(start, target)), rel=1e-12)
 
 
