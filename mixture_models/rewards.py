@@ -189,14 +189,18 @@ class LinearReward(_TwoTaskReward):
 
     def __call__(self, y: Float[Array, "n d"], target: Task, reference: Distribution) -> Float[Array, "n"]:
         """Return the rewards of samples."""
-        self.check(target)
-        if not isinstance(target, TwoMode):
-            raise InputError(f"linear_reward must have a TwoMode as target; got a {type(target).__name__}")
-        scale = target.scale
-        axis = cov.whiten(scale, target.new_mean - target.old_mean)
-        along = cov.whiten_transposed(scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
-        result: Array = self.slope * ((y - target.old_mean) @ along)
+        modes = self.check(target)
+        axis = cov.whiten(modes.scale, modes.new_mean - modes.old_mean)
+        along = cov.whiten_transposed(modes.scale, axis / jnp.sqrt(jnp.sum(axis * axis)))
+        result: Array = self.slope * ((y - modes.old_mean) @ along)
         return result
+
+    def check(self, target: Task) -> TwoMode:
+        """Return a target, or refuse one that does not tell where its modes are."""
+        tasks = super().check(target)
+        if not isinstance(tasks, TwoMode):
+            raise InputError(f"linear_reward must have a TwoMode as target; got a {type(target).__name__}")
+        return tasks
 
     def steepness(self, target: Mixture, reference: MixtureLaw) -> Scalar:
         """Return |c|."""

@@ -209,13 +209,9 @@ def named(given: str) -> tuple[str, Path]:
 
 def result(facts: "Mapping[str, object]", groups: "Mapping[str, xr.Dataset]") -> "xr.DataTree":
     """Return the result of an analysis: its groups, and the settings and facts that they come from."""
-    import xarray as xr
-
     from inference import results
 
-    root = xr.Dataset(attrs=results.provenance(facts))
-    described = {f"/{name}": results.describe(group) for name, group in groups.items()}
-    return xr.DataTree.from_dict({"/": root} | described)
+    return results.assembled(groups, results.provenance(facts))
 
 
 def write(tree: "xr.DataTree", summary: "pd.DataFrame", drawn: "Mapping[str, Figure]", folder: Path) -> None:

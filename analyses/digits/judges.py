@@ -77,9 +77,7 @@ def _trained(perceptron: Perceptron, pixels: Array, digits: Array, key: PRNGKeyA
     def loss(perceptron: Perceptron, seen: Array) -> Array:
         return -jnp.mean(jnp.take_along_axis(perceptron.log_probabilities(seen), digits[:, None], axis=-1))
 
-    def update(
-        carry: tuple[Perceptron, optax.OptState], key: Array
-    ) -> tuple[tuple[Perceptron, optax.OptState], None]:
+    def update(carry: _Learning, key: Array) -> tuple[_Learning, None]:
         perceptron, state = carry
         seen = grey + _NOISE * jax.random.normal(key, grey.shape)
         change, state = optimizer.update(jax.grad(loss)(perceptron, seen), state)

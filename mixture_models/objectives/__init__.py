@@ -6,18 +6,25 @@ An objective is only its parts, so NumPyro alone can train it::
     SVI(sft.model, sft.guide, optax.sgd(0.05), sft.loss).run(key, 500, start, target)
 """
 
-from mixture_models.objectives.constructors import oapl as oapl
-from mixture_models.objectives.constructors import reverse_kl as reverse_kl
-from mixture_models.objectives.constructors import sdft as sdft
-from mixture_models.objectives.constructors import sft as sft
-from mixture_models.objectives.constructors import ttt_discover as ttt_discover
-from mixture_models.objectives.models import new_data as new_data
-from mixture_models.objectives.models import task_data as task_data
-from mixture_models.objectives.models import true_target as true_target
-from mixture_models.objectives.objective import Objective as Objective
-from mixture_models.objectives.registry import by_default as by_default
-from mixture_models.objectives.registry import changed as changed
-from mixture_models.objectives.registry import parse as parse
-from mixture_models.objectives.registry import register as register
-from mixture_models.objectives.registry import registry as registry
-from mixture_models.objectives.registry import variant as variant
+from mixture_models.objectives.constructors import oapl, reverse_kl, sdft, sft, ttt_discover
+from mixture_models.objectives.models import new_data, task_data, true_target
+from mixture_models.objectives.objective import Objective
+from mixture_models.objectives.registry import by_default, changed, parse, register, registry, variant
+
+__all__ = [
+    "Objective",
+    "by_default",
+    "changed",
+    "new_data",
+    "oapl",
+    "parse",
+    "register",
+    "registry",
+    "reverse_kl",
+    "sdft",
+    "sft",
+    "task_data",
+    "true_target",
+    "ttt_discover",
+    "variant",
+]

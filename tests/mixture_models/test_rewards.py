@@ -13,6 +13,7 @@ from inference.engine.programs import program_of
 from mixture_models import InputError, TwoMode, objectives
 from mixture_models.losses.advantage_regression import AdvantageRegression
 from mixture_models.losses.entropic import EntropicUtility
+from mixture_models.mixture.task import TwoTasks
 from mixture_models.rewards import (
     linear_reward,
     log_ratio_reward,
@@ -146,3 +147,21 @@ def test_a_loss_made_by_hand_takes_a_users_function(kind):
     settings = {"num_steps": 1, "batch_size": 8, "learning_rate": 0.1, "num_replicates": 1, "seed": 0}
     tree = train(objective, TARGET, TARGET, **settings)
     assert np.isfinite(tree["final"]["old_weight"]).all()
+
+
+def test_a_linear_reward_needs_the_places_of_the_modes():
+    class Elsewhere(TwoTasks):
+        """An old and a new task without means."""
+
+        def law(self):
+            raise NotImplementedError
+
+        def mode_law(self, mode):
+            raise NotImplementedError
+
+        def log_odds(self, y):
+            raise NotImplementedError
+
+    with pytest.raises(InputError, match="linear_reward must have a TwoMode as target; got a Elsewhere"):
+        linear_reward(1.0).check(Elsewhere())
+    assert mode_reward().check(Elsewhere()) is not None
