@@ -5,10 +5,12 @@ of Σ⁻¹. Everything holds in every dimension. All functions broadcast over th
 arrays.
 """
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 import scipy.special
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from mixture_models.integrals import logistic_normal
@@ -18,6 +20,9 @@ from mixture_models.validation import InputError, bounded_array, finite_array
 
 _sigmoid_mean = jax.jit(logistic_normal.sigmoid_mean)
 _sigmoid_slope_mean = jax.jit(jax.vmap(jax.grad(logistic_normal.sigmoid_mean)))
+
+# Arguments are padded to this length, or to the next power of two: a new length is a new program to compile.
+_LENGTH = 128
 
 
 def misassignment(
@@ -65,8 +70,7 @@ def sigmoid_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
         a: mean of log odds, shape (...).
         v: variance of log odds, at least 0.
     """
-    with jax.enable_x64(True):
-        return np.asarray(_sigmoid_mean(*np.broadcast_arrays(np.float64(a), np.float64(v))))
+    return _padded(_sigmoid_mean, a, v)
 
 
 def sigmoid_slope_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
@@ -74,9 +78,17 @@ def sigmoid_slope_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."
 
     Arguments are those of `sigmoid_mean`.
     """
+    return _padded(_sigmoid_slope_mean, a, v)
+
+
+def _padded(function: Callable[[Reals, Reals], Array], a: Reals | float, v: Reals | float) -> Reals:
+    """Return what a compiled function of two vectors gives element by element."""
+    mean, variance = np.broadcast_arrays(np.float64(a), np.float64(v))
+    count = mean.size
+    pad = (0, max(_LENGTH, 2 ** (count - 1).bit_length()) - count)
     with jax.enable_x64(True):
-        mean, variance = np.broadcast_arrays(np.float64(a), np.float64(v))
-        return np.asarray(_sigmoid_slope_mean(mean.ravel(), variance.ravel())).reshape(mean.shape)
+        values = np.asarray(function(np.pad(mean.ravel(), pad), np.pad(variance.ravel(), pad)))
+    return values[:count].reshape(mean.shape)
 
 
 def sigmoid_mean_bound(a: ArrayLike, v: ArrayLike) -> Float[Reals, "..."]:

@@ -11,6 +11,7 @@ from scipy.special import ndtr
 from theory_oracles import over_line, relative_error
 
 from mixture_models import InputError, theory
+from mixture_models.theory import mass
 
 SETTINGS = [
     (1e-6, 0.1),
@@ -184,6 +185,18 @@ def test_weight_curve_of_a_rare_mode():
     late = theory.sft_old_weight_rare([1e8, 1e9], 5e-3, 0.7)
     slope = np.log(late[1] / late[0]) / np.log(10.0)
     assert slope == pytest.approx(-0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 64), (130,)])
+def test_any_shape_is_computed_and_few_programs_are_compiled(shape):
+    weight = np.linspace(0.1, 0.9, int(np.prod(shape))).reshape(shape) if shape else np.float64(0.3)
+    found = theory.misassignment(weight, 2.0)
+    assert found.shape == shape
+    one_by_one = [float(theory.misassignment(w, 2.0)) for w in np.ravel(weight)]
+    np.testing.assert_allclose(np.ravel(found), one_by_one, rtol=1e-14)
+    programs = mass._sigmoid_mean._cache_size()
+    theory.misassignment(np.full(77, 0.3), 2.0)
+    assert mass._sigmoid_mean._cache_size() == programs
 
 
 def test_curves_solve_their_own_equations():
