@@ -1,12 +1,14 @@
 """Replicates of one training side by side: a chunk of them goes through its programs, call after call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int
 
+from inference.engine import memory
+from inference.engine.chunks import num_threads
 from inference.engine.programs import Numbers, Program, compiled, program_of
 from inference.training.loop import State, Taken, advance, initial_state, report_of
 from mixture_models.mixture.mixture import MixturePair
@@ -15,6 +17,9 @@ from mixture_models.types import AnyArray, Index, Params
 # A training is cut into calls of one program, of at most about as many samples, so that progress shows and
 # Ctrl-C is heard; the number of records in a call is a power of two, so that other lengths find the program.
 _SAMPLES, _FEWEST_RECORDS = 2**24, 64
+
+# At most, of a program of the engines, for every coordinate of every sample in a batch: 65 were found.
+_BYTES_A_NUMBER = 80
 
 
 class Plan(NamedTuple):
@@ -123,6 +128,30 @@ def bytes_of_call(
         static, numbers, state, plan.counts[0], plan.num_steps, setting, learning_rate
     )
     return int(lowered.compile().memory_analysis().temp_size_in_bytes)
+
+
+def check_batches(
+    runs: Sequence[tuple[Batched, MixturePair, Plan]], keys: Array, learning_rate: Array, batch_size: int
+) -> None:
+    """Refuse batches that do not fit into memory, before a program holds any.
+
+    Args:
+        runs: what is trained, each toward its setting.
+        keys: of a chunk.
+        learning_rate: of plain SGD.
+        batch_size: samples in an update.
+    """
+    threads = num_threads()
+    numbers = len(keys) * batch_size * max(target.dim for _, (_, target), _ in runs)
+    if _BYTES_A_NUMBER * threads * numbers < 0.5 * memory.free():
+        return
+    # Only then is it worth compiling twice to know what a program needs.
+    several = {
+        batched.program.static: (batched, keys, setting, learning_rate, plan)
+        for batched, setting, plan in runs
+    }
+    needed = threads * max(bytes_of_call(*call) for call in several.values())
+    memory.check_fits(f"what {threads} batches take at once", needed, "take a smaller batch_size")
 
 
 @compiled

@@ -21,13 +21,13 @@ from inference.engine.programs import Program
 from inference.progress import hidden
 from inference.results.sequence import sequence_tree
 from inference.storage import kept
-from inference.training.checks import check_batch, check_factors, check_optimizer, check_rewards
-from inference.training.loop import arithmetic, first_record, training_program
-from inference.training.replicates import Batched, Plan, compile_run, plan_of, run
-from inference.training.span import check_plain, check_span, in_span
+from inference.training.checks import check_batch, check_rewards
+from inference.training.loop import arithmetic, first_record
+from inference.training.replicates import Batched, Plan, check_batches, compile_run, plan_of, run
+from inference.training.settings import training_settings
 from inference.training.stages import Stage, check_stages
 from mixture_models.mixture.mixture import Mixture, MixturePair
-from mixture_models.validation import InputError, flag, integer, positive
+from mixture_models.validation import InputError
 
 # What is kept of a stage.
 _PARTS, _DIVERGED = ("record", "param", "lost"), "diverged_step"
@@ -86,40 +86,30 @@ def train_sequence(
         InputError: an argument out of range, before anything is computed.
     """
     checked = check_stages(stages, start)
-    record_every = integer("record_every", record_every)
-    num_replicates = integer("num_replicates", num_replicates)
-    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
-    batch_size, rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
-    factors = check_factors(learning_rate_factors)
-    check_optimizer(optimizer)
+    own = training_settings(
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        num_replicates=num_replicates,
+        seed=seed,
+        record_every=record_every,
+        optimizer=optimizer,
+        learning_rate_factors=learning_rate_factors,
+        precision=precision,
+        dimension=dimension,
+        progress=progress,
+    )
     for stage in checked:
         check_rewards([stage.objective], start, stage.target)
-    begin, problems = start, [(stage.objective, stage.target) for stage in checked]
-    if dimension is not None:
-        check_plain(optimizer)
-        for objective, target in problems:
-            check_span(objective, start, target)
-        begin, problems = in_span(start, problems, dimension)
-    check_batch(batch_size, begin.dim)
-    settings = {
-        "batch_size": batch_size,
-        "learning_rate": rate,
-        "num_replicates": num_replicates,
-        "seed": seed,
-        "record_every": record_every,
-        "optimizer": "sgd" if optimizer is None else "given by the caller",
-        "learning_rate_factors": factors,
-        "precision": precision,
-    } | ({} if dimension is None else {"dimension": dimension})
-    flag("progress", progress)
+    begin, problems = own.trained(start, [(stage.objective, stage.target) for stage in checked])
+    check_batch(own.batch_size, begin.dim)
     with arithmetic():
-        num_chunks, size = chunk_sizes(num_replicates)
+        num_chunks, size = chunk_sizes(own.num_replicates)
         legs = [
             _Leg(
-                training_program(objective, batch_size, optimizer, factors, precision),
+                own.program_of(objective),
                 jax.tree.map(jnp.asarray, target),
-                plan_of(results.recorded_steps(stage.num_steps, record_every), batch_size * size),
-                (objective, target, stage.num_steps, batch_size, optimizer, factors, precision, rate),
+                plan_of(results.recorded_steps(stage.num_steps, own.record_every), own.batch_size * size),
+                (objective, target, stage.num_steps, *own.facts),
             )
             for stage, (objective, target) in zip(checked, problems, strict=True)
         ]
@@ -129,43 +119,38 @@ def train_sequence(
         ]
         if any(names != recorded[0] for names in recorded):
             raise InputError("all stages must have learners that record the same variables")
-        floats = start.num_tasks * (8 + 2 * begin.dim) * num_replicates
+        floats = start.num_tasks * (8 + 2 * begin.dim) * own.num_replicates
         memory.check_fits(
             "what is recorded",
-            _COPIES * 8.0 * floats * sum(stage.num_steps // record_every + 2 for stage in checked),
+            _COPIES * 8.0 * floats * sum(stage.num_steps // own.record_every + 2 for stage in checked),
             "take fewer replicates, steps or stages, or record fewer steps (record_every)",
         )
-        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 0)
-        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
-        chunks = keys.reshape(num_chunks, size)
+        chunks, rate = own.keys(0), jnp.asarray(own.learning_rate)
         begins = _Place(
             {name: np.repeat(np.asarray(v, float)[None], size, axis=0) for name, v in begin.params().items()},
             np.full(size, -1, np.int32),
         )
-        settings_of = jnp.asarray(rate)
-        first = {leg.program.static: leg for leg in reversed(legs)}
-        compiling: list[Callable[..., object]] = [
-            partial(
-                compile_run,
-                Batched(leg.program, own_starts=True),
-                chunks[0],
-                _setting(leg, begin, begins),
-                settings_of,
-                leg.plan,
-            )
-            for leg in first.values()
+        runs = [
+            (Batched(leg.program, own_starts=True), _setting(leg, begin, begins), leg.plan) for leg in legs
         ]
-        run_together(compiling, arithmetic, lambda _: None)
+        check_batches(runs, chunks[0], rate, own.batch_size)
+        compiling = {
+            leg.program.static: partial(compile_run, batched, chunks[0], setting, rate, plan)
+            for leg, (batched, setting, plan) in reversed(list(zip(legs, runs, strict=True)))
+        }
+        run_together(list(compiling.values()), arithmetic, lambda _: None)
         tasks: list[Callable[..., tuple[list[dict[str, np.ndarray]], np.ndarray]]] = [
-            partial(_through, legs, chunk, begin, begins, settings_of, record_every, kept.folder())
+            partial(_through, legs, chunk, begin, begins, rate, own.record_every, kept.folder())
             for chunk in chunks
         ]
         total = num_chunks * size * sum(stage.num_steps for stage in checked)
         with tqdm(total=total, unit="step", unit_scale=True, disable=hidden(progress)) as bar:
             ended = run_together(tasks, arithmetic, bar.update)
-    records, diverged_step = jax.tree.map(lambda *chunks: np.concatenate(chunks)[:num_replicates], *ended)
-    steps = [results.recorded_steps(stage.num_steps, record_every) for stage in checked]
-    return sequence_tree(checked, start, records, steps, diverged_step, settings)
+    records, diverged_step = jax.tree.map(
+        lambda *chunks: np.concatenate(chunks)[: own.num_replicates], *ended
+    )
+    steps = [results.recorded_steps(stage.num_steps, own.record_every) for stage in checked]
+    return sequence_tree(checked, start, records, steps, diverged_step, own.listed())
 
 
 class _Leg(NamedTuple):

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import xarray as xr
-from jaxtyping import Array
 from tqdm.auto import tqdm
 
 from inference import results
 from inference.engine import memory
 from inference.engine.blas import on_one_thread
-from inference.engine.chunks import chunk_sizes, num_threads, run_together
+from inference.engine.chunks import chunk_sizes, run_together
 from inference.engine.programs import Program
 from inference.progress import hidden
 from inference.storage import kept
@@ -24,27 +23,22 @@ from inference.training import replicates
 from inference.training.checks import (
     MOST_STEPS,
     check_batch,
-    check_factors,
     check_objectives,
-    check_optimizer,
     check_rewards,
     check_setting,
 )
-from inference.training.loop import arithmetic, first_record, training_program
-from inference.training.replicates import Batched, Ended, Plan, bytes_of_call, plan_of
-from inference.training.span import check_plain, check_span, in_span
+from inference.training.loop import arithmetic, first_record
+from inference.training.replicates import Batched, Ended, check_batches, plan_of
+from inference.training.settings import training_settings
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
-from mixture_models.validation import InputError, flag, integer, positive
+from mixture_models.validation import InputError, flag, integer
 
 # Among the variables of a chunk that is kept.
 _DIVERGED = "diverged_step"
 
 # Of what is recorded: as it is trained, joined, stacked by objective, and handed on.
 _COPIES = 3
-
-# At most, of a program of the engines, for every coordinate of every sample in a batch: 65 were found.
-_BYTES_A_NUMBER = 80
 
 
 @on_one_thread
@@ -105,68 +99,52 @@ def train(
     """
     chosen = check_objectives(objectives)
     num_steps = integer("num_steps", num_steps, at_most=MOST_STEPS)
-    record_every = integer("record_every", record_every)
-    num_replicates = integer("num_replicates", num_replicates)
-    seed = integer("seed", seed, at_least=0, at_most=2**63 - 1)
-    batch_size, learning_rate = integer("batch_size", batch_size), positive("learning_rate", learning_rate)
+    own = training_settings(
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        num_replicates=num_replicates,
+        seed=seed,
+        record_every=record_every,
+        optimizer=optimizer,
+        learning_rate_factors=learning_rate_factors,
+        precision=precision,
+        dimension=dimension,
+        progress=progress,
+    )
     check_setting(start, target)
-    factors = check_factors(learning_rate_factors)
-    check_optimizer(optimizer)
     check_rewards(chosen, start, target)
-    problems = [(objective, start, target) for objective in chosen]
-    if dimension is not None:
-        dimension = integer("dimension", dimension)
-        check_plain(optimizer)
-        for problem in problems:
-            check_span(*problem)
-        for index, (objective, *_) in enumerate(problems):
-            inner, [(reduced, inner_target)] = in_span(start, [(objective, target)], dimension)
-            problems[index] = reduced, inner, inner_target
+    trained = [own.trained(start, [(objective, target)]) for objective in chosen]
+    problems = [(objective, begin, toward) for begin, [(objective, toward)] in trained]
     settings = {
         "objectives": [objective.name for objective in chosen],
         "num_steps": num_steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "num_replicates": num_replicates,
-        "seed": seed,
-        "record_every": record_every,
-        "optimizer": "sgd" if optimizer is None else "given by the caller",
-        "learning_rate_factors": factors,
         "common_random_numbers": flag("common_random_numbers", common_random_numbers),
-        "precision": precision,
-    } | ({} if dimension is None else {"dimension": dimension})
+    } | own.listed()
     with arithmetic():
-        programs = [
-            training_program(objective, batch_size, optimizer, factors, precision)
-            for objective, *_ in problems
-        ]
+        programs = [own.program_of(objective) for objective, *_ in problems]
         mixtures = [(inner_start, inner_target) for _, inner_start, inner_target in problems]
         recorded = [_recorded(*pair) for pair in zip(programs, mixtures, strict=True)]
         if any(set(shapes) != set(recorded[0]) for shapes in recorded):
             raise InputError("objectives trained together must have learners that record the same variables")
-        num_chunks, size = chunk_sizes(num_replicates)
-        check_batch(batch_size, max(inner_start.dim for inner_start, _ in mixtures))
-        floats = len(problems) * num_replicates * (1 + sum(map(math.prod, recorded[0].values())))
+        num_chunks, size = chunk_sizes(own.num_replicates)
+        check_batch(own.batch_size, max(inner_start.dim for inner_start, _ in mixtures))
+        floats = len(problems) * own.num_replicates * (1 + sum(map(math.prod, recorded[0].values())))
         memory.check_fits(
             "what is recorded",
-            _COPIES * 8.0 * floats * (num_steps // record_every + 2),
+            _COPIES * 8.0 * floats * (num_steps // own.record_every + 2),
             "take fewer replicates, steps or objectives, or record fewer steps (record_every)",
         )
-        steps = results.recorded_steps(num_steps, record_every)
-        settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(learning_rate)
-        plan = plan_of(steps, batch_size * size)
+        steps = results.recorded_steps(num_steps, own.record_every)
+        settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(own.learning_rate)
+        plan = plan_of(steps, own.batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
         tasks: list[Callable[..., dict[str, np.ndarray]]] = []
         for index, (program, setting) in enumerate(zip(programs, settings_of, strict=True)):
-            key = jax.random.key(seed, impl="threefry2x32")
-            key = jax.random.fold_in(key, 0 if common_random_numbers else index)
-            # Keys by number, not by splitting: a run with more replicates begins with those of a smaller.
-            keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_chunks * size))
-            chunks = keys.reshape(num_chunks, size)
+            chunks = own.keys(0 if common_random_numbers else index)
             compiling[program.static] = partial(
                 replicates.compile_run, Batched(program), chunks[0], setting, rate, plan
             )
-            facts = (problems[index], batch_size, optimizer, factors, precision, learning_rate, steps)
+            facts = (problems[index], *own.facts, steps)
             tasks += [
                 partial(
                     _kept,
@@ -176,14 +154,17 @@ def train(
                 )
                 for chunk in chunks
             ]
-        _check_batches(programs, mixtures, settings_of, chunks[0], rate, plan, batch_size)
+        runs = [
+            (Batched(program), setting, plan) for program, setting in zip(programs, settings_of, strict=True)
+        ]
+        check_batches(runs, chunks[0], rate, own.batch_size)
         # Before the trainings: threads that share a program would each compile it.
         run_together(list(compiling.values()), arithmetic, lambda _: None)
         total = len(tasks) * size * int(plan.counts.sum())
         with tqdm(total=total, unit="step", unit_scale=True, disable=hidden(progress)) as bar:
             ended = run_together(tasks, arithmetic, bar.update)
     trajectories = [
-        {name: np.concatenate([part[name] for part in parts])[:num_replicates] for name in parts[0]}
+        {name: np.concatenate([part[name] for part in parts])[: own.num_replicates] for name in parts[0]}
         for parts in zip(*[iter(ended)] * num_chunks, strict=True)
     ]
     diverged_steps = [trajectory.pop(_DIVERGED) for trajectory in trajectories]
@@ -207,24 +188,3 @@ def _recorded(program: Program, setting: MixturePair) -> dict[str, tuple[int, ..
     """Return the shapes of a learner's variables; refuses what cannot be trained early."""
     shapes = first_record.eval_shape(program.static, program.numbers, setting)
     return {name: tuple(shape.shape) for name, shape in shapes.items()}
-
-
-def _check_batches(
-    programs: Sequence[Program],
-    mixtures: Sequence[MixturePair],
-    settings: Sequence[MixturePair],
-    keys: Array,
-    learning_rate: Array,
-    plan: Plan,
-    batch_size: int,
-) -> None:
-    """Refuse batches that do not fit into memory, before a program holds any."""
-    threads, numbers = num_threads(), len(keys) * batch_size * max(start.dim for start, _ in mixtures)
-    if _BYTES_A_NUMBER * threads * numbers < 0.5 * memory.free():
-        return
-    # Only then is it worth compiling twice to know what a program needs.
-    needed = max(
-        bytes_of_call(Batched(program), keys, setting, learning_rate, plan)
-        for program, setting in {p.static: (p, s) for p, s in zip(programs, settings, strict=True)}.values()
-    )
-    memory.check_fits(f"what {threads} batches take at once", threads * needed, "take a smaller batch_size")

@@ -1,5 +1,6 @@
 """Bad input to commands and public functions: one sentence, before anything is computed."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,8 +13,7 @@ import inference
 from analyses import compare_runs
 from analyses.core import figures, outputs, tables
 from inference.engine import memory
-from inference.training import replicates
-from inference.training import train as training
+from inference.training import loop, replicates
 from mixture_models import InputError, TwoMode, objectives
 
 TARGET = TwoMode.create(0.4, 0.0, 3.0)
@@ -43,18 +43,22 @@ def test_batches_beyond_the_memory_are_refused_by_what_their_program_needs(monke
     monkeypatch.setattr(memory, "free", lambda: 2e6)
     with pytest.raises(InputError, match="batches take at once must fit into memory"):
         inference.train(objectives.sft(), START, TARGET, **arguments)
+    del arguments["num_steps"]
+    stages = [inference.Stage("new", objectives.sft(), TARGET, 2)]
+    with pytest.raises(InputError, match="batches take at once must fit into memory"):
+        inference.train_sequence(stages, START, **arguments)
 
 
 @pytest.mark.slow
 def test_the_estimate_that_spares_a_second_compilation_is_no_smaller():
-    program = training.training_program(objectives.oapl(), 2**12, None, {})
-    with training.arithmetic():
-        keys = training.jax.vmap(lambda i: training.jax.random.key(i, impl="threefry2x32"))(jnp.arange(8))
-        setting = training.jax.tree.map(jnp.asarray, (START, TARGET))
+    program = loop.training_program(objectives.oapl(), 2**12, None, {})
+    with loop.arithmetic():
+        keys = jax.vmap(lambda i: jax.random.key(i, impl="threefry2x32"))(jnp.arange(8))
+        setting = jax.tree.map(jnp.asarray, (START, TARGET))
         plan = replicates.plan_of(np.arange(3), 2**15)
         batched = replicates.Batched(program)
         needed = replicates.bytes_of_call(batched, keys, setting, jnp.asarray(0.1), plan)
-    assert 4.0 * 8 * 2**12 < needed < training._BYTES_A_NUMBER * 8 * 2**12
+    assert 4.0 * 8 * 2**12 < needed < replicates._BYTES_A_NUMBER * 8 * 2**12
 
 
 @pytest.mark.slow
