@@ -28,6 +28,7 @@ from mixture_models.mixture.two_mode import Pair, TwoMode
 from mixture_models.validation import flag, integer, open_interval
 
 results.register(
+    start=("where the flow starts", "1"),
     integrated_old_drift=("integral of the old drift over time", "Mahalanobis"),
     noise_floor=("mean peak of the old drift that noise alone makes", "Mahalanobis"),
 )

@@ -21,6 +21,7 @@ from mixture_models import objectives, theory
 from mixture_models.mixture.two_mode import TwoMode
 
 results.register(
+    target_weight=("target's old weight, α", "1"),
     measured_rate=("rate of convergence fitted to the flow's tail", "1"),
     local_rate=("smallest eigenvalue of the Fisher information", "1"),
     distance=("distance of the whitened parameters from the target", "1"),

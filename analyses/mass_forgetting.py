@@ -25,6 +25,7 @@ from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import closed_interval, integer, open_interval
 
 results.register(
+    means=("whether the means are held or move", "1"),
     old_weight_separated=("old weight of modes apart, ~ 1/t", "1"),
     old_weight_rare=("old weight of a rare old mode, ~ t^(-1/2)", "1"),
     crossover_weight=("old weight where the two asymptotes of the velocity meet", "1"),

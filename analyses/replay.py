@@ -28,6 +28,9 @@ from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.validation import integer, open_interval, positive
 
 results.register(
+    starvation=("probability of a batch without an old sample", "1"),
+    effective_fraction=("effective sample fraction, 1/E[w²]", "1"),
+    means=("whether the means are held or move", "1"),
     optimum=("old weight at the population optimum", "1"),
     end=("old weight at the end of the exact flow", "1"),
     learner_weight=("learner's old weight, β", "1"),

@@ -11,6 +11,7 @@ from inference import results
 from inference.intervals import interval
 
 results.register(
+    kept_share=("final retention over that at the start", "1"),
     digit=("digit of the item", "1"),
     item=("item", "1"),
     item_task=("task of the item", "1"),

@@ -21,6 +21,12 @@ from mixture_models.objectives import Objective
 from mixture_models.rewards import mode_reward
 
 results.register(
+    anchor=("anchor λ of SDFT", "1"),
+    ema=("rate a step of SDFT's teacher", "1"),
+    kl_weight=("KL weight λ of TTT-Discover", "1"),
+    eta=("temperature η of TTT-Discover", "1"),
+    beta=("temperature β₁ = β₂ of OAPL", "1"),
+    lag=("steps between two syncs of OAPL", "step"),
     demonstrated_weight=("old weight of the demonstrations", "1"),
     demonstrated_drift=("old drift of the demonstrations", "Mahalanobis"),
     retains=("whether old mass is kept in the long run", "1"),

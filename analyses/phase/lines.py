@@ -19,6 +19,8 @@ from mixture_models.theory.predictions import Prediction, prediction
 from mixture_models.validation import InputError
 
 results.register(
+    knob=("setting that is turned to keep old behaviour", "1"),
+    starvation=("probability of a batch without an old sample", "1"),
     misassignment=("misassignment at the start", "1"),
 )
 

@@ -32,6 +32,10 @@ from mixture_models.theory.paths import Setting
 from mixture_models.validation import InputError, flag, integer, number, open_interval, path_of, positive
 
 results.register(
+    knob=("setting that is turned to keep old behaviour", "1"),
+    starvation=("probability of a batch without an old sample", "1"),
+    effective_fraction=("effective sample fraction, 1/E[w²]", "1"),
+    kept_share=("final retention over that at the start", "1"),
     knob_setting=("value of the hyperparameter that is planned with", "1"),
     knob_value=("value of the hyperparameter", "1"),
     knob_index=("place on the hyperparameter's curve", "1"),

@@ -22,6 +22,11 @@ from mixture_models.types import AnyArray
 from mixture_models.validation import InputError, increasing_array, integer
 
 results.register(
+    diverging=("whether the step diverged", "1"),
+    acceptance_rate=("acceptance probability", "1"),
+    n_steps=("leapfrog steps", "1"),
+    tree_depth=("depth of the tree", "1"),
+    reached_max_tree_depth=("whether the tree reached its greatest depth", "1"),
     measure=("measure of drift", "1"),
     fit_from=("least separation of the regression", "Mahalanobis"),
     centre=("log drift at the mean δ² and log δ", "1"),

@@ -8,6 +8,11 @@ from inference import results
 from inference.intervals import mean_difference_interval, mean_interval
 from mixture_models.mixture import covariance as cov
 
+results.register(
+    mean_displacement=("old drift of the mean over trainings", "Mahalanobis"),
+    mean_displacement_error=("root mean square error of that drift", "Mahalanobis"),
+)
+
 
 def compare(tree: xr.DataTree, variable: str = "retention") -> xr.Dataset:
     """Compare the final values of every objective with those of every other.

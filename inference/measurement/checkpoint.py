@@ -15,7 +15,7 @@ from inference.measurement.posterior.prompts import prompt_draws
 from inference.measurement.posterior.prompts import reported as reported_prompts
 from inference.measurement.posterior.scales import ScalePosterior, scale_posterior
 from inference.measurement.prompts import integral
-from inference.measurement.references.anchors import NUM_DRAWS, References
+from inference.measurement.references.anchors import NUM_DRAWS, References, unbatched
 from inference.measurement.references.clusters import concentration_of, likeness_of
 from inference.measurement.references.contamination import Contamination
 from inference.measurement.references.projection import Projection
@@ -199,7 +199,7 @@ def _scales(
     references: References, prior: Prior, checkpoint: Checkpoint, central: climb.Modes, *, neither: bool
 ) -> ScalePosterior:
     """Return the posterior of the scales of displacement around the central mode."""
-    one, quadratic = climb.unbatched(references.central), central.quadratic(references.central)
+    one, quadratic = unbatched(references.central), central.quadratic(references.central)
     if references.kind.covariance != "axis" or references.old.shape[1] == 1:
         return scale_posterior(one, prior, quadratic)
     unknowns = climb.restored(law.start_of(one, 0.0, neither), central.flat[0])

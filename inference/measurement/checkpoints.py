@@ -159,18 +159,18 @@ def measure(
                 f"prompts go with two references, an old and a new one; got {len(named)} references"
             )
         chosen = TaskSettings(
-            seed,
-            method,
-            covariance,
-            tails,
-            shapes,
-            scale,
-            num_draws,
-            max_features,
-            drop_missing,
-            num_rows,
-            check_names(named, new_task),
-            neither,
+            seed=seed,
+            method=method,
+            covariance=covariance,
+            tails=tails,
+            shapes=shapes,
+            displacement_scale=scale,
+            num_draws=num_draws,
+            max_features=max_features,
+            drop_missing=drop_missing,
+            num_log_likelihood_rows=num_rows,
+            new_task=check_names(named, new_task),
+            neither=neither,
         )
         return measure_tasks(samples, named, chosen, memory=limit, keep=keep, progress=progress)
     if named is not None:

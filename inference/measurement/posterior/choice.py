@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from inference.measurement.posterior.climb import log_odds, unbatched
-from inference.measurement.references.anchors import Kind, anchor, ordered
+from inference.measurement.posterior.climb import log_odds
+from inference.measurement.references.anchors import Kind, anchor, ordered, unbatched
 from inference.measurement.references.axis_shape import AxisShape
 from inference.measurement.references.moments import MOST_ROWS, fit_tail_dof, has_heavy_tails
 

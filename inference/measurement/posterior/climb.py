@@ -23,7 +23,7 @@ from inference.measurement.posterior.prior import (
     prior_derivatives,
 )
 from inference.measurement.posterior.scales import Quadratic, scale_posterior
-from inference.measurement.references.anchors import Anchors
+from inference.measurement.references.anchors import Anchors, unbatched
 
 _STEPS = 60
 
@@ -211,12 +211,6 @@ def _evaluate(
     for part in parts:
         finite &= np.isfinite(part).all(axis=tuple(range(1, part.ndim)))
     return [np.where(finite, height, -np.inf), *(np.nan_to_num(part) for part in parts)]
-
-
-def unbatched(anchors: Anchors) -> Anchors:
-    """Return the first of a batch of anchors."""
-    result: Anchors = jax.tree.map(lambda a: a[0], anchors)
-    return result
 
 
 def mean_factors(anchors: Anchors, scales: Float[np.ndarray, "... 2 2"]) -> Float[np.ndarray, "2 ... d d"]:

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from scipy import special
 
 from inference.measurement.posterior import law
-from inference.measurement.posterior.climb import Modes, mean_factors, restored, unbatched
+from inference.measurement.posterior.climb import Modes, mean_factors, restored
 from inference.measurement.posterior.law import Seen, Unknowns
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.prior import Prior, log_prior, mean_covariance
 from inference.measurement.posterior.scales import CONFIGURATIONS, Quadratic, ScalePosterior
-from inference.measurement.references.anchors import Anchors
+from inference.measurement.references.anchors import Anchors, unbatched
 
 #: Above this k̂ the importance weights have no useful mean.
 MOST_K_HAT = 0.7

@@ -7,6 +7,7 @@ against the same references, so that what they share cancels in differences.
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int
@@ -112,6 +113,12 @@ class References(NamedTuple):
         """Distance of the references' means less what the noise of the means adds to it."""
         noise = float(np.trace(self.mean_covariances.sum(axis=0)))
         return float(np.sqrt(max(float(self.means[0, 0]) ** 2 - noise, 0.0)))
+
+
+def unbatched[Tree](batch: Tree) -> Tree:
+    """Return the first of a batch: of a pytree whose leaves have a first axis over it."""
+    first: Tree = jax.tree.map(lambda leaf: leaf[0], batch)
+    return first
 
 
 def anchor(

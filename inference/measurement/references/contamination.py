@@ -7,11 +7,10 @@ components is better still, that share looks like the other task.
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
-from inference.measurement.references.anchors import References
+from inference.measurement.references.anchors import References, unbatched
 from inference.measurement.references.axis_shape import fit_axis_shape, log_density
 
 # What the log-likelihood must gain by the share for it to be believed [nat].
@@ -47,7 +46,7 @@ def foreign_share(x: Float[np.ndarray, "n"], other: Float[np.ndarray, "m"]) -> f
         sd = float(np.sqrt(kept @ (x - mean) ** 2 / kept.sum()))
     mixed = float(np.sum(np.log(share * strange + (1.0 - share) * _normal(x, mean, sd))))
     shape = fit_axis_shape([x - x.mean()], [np.ones((1, len(x)))])
-    one = jax.tree.map(lambda a: a[0], shape)
+    one = unbatched(shape)
     free = float(np.sum(log_density(one, 0, x - x.mean())))
     size = int(np.isfinite(one.log_weight[0]).sum())
     # The share has 3 numbers; a free shape of c components 3 c - 1.

@@ -1,10 +1,10 @@
 """What is measured of a checkpoint, and how all checkpoints of a run are: one after the other, each kept."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -38,23 +38,6 @@ class Measured(NamedTuple):
     check: dict[str, np.ndarray]
     log_likelihood: dict[str, np.ndarray]
 
-    def flat(self) -> dict[str, np.ndarray]:
-        """Return all arrays by names of part and array, as files keep them."""
-        return {
-            f"{part}.{name}": array
-            for part, arrays in self._asdict().items()
-            for name, array in arrays.items()
-        }
-
-    @classmethod
-    def of_flat(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Return what `flat` was made of."""
-        parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in cls._fields}
-        for key, array in arrays.items():
-            part, _, name = key.partition(".")
-            parts[part][name] = array
-        return cls(**parts)
-
 
 def measure_each(
     checked: inputs.Checked,
@@ -77,9 +60,9 @@ def measure_each(
         InputError: samples that cannot be computed with.
     """
 
-    def compute(index: int) -> dict[str, np.ndarray]:
+    def compute(index: int) -> Measured:
         try:
-            return measure(index).flat()
+            return measure(index)
         except np.linalg.LinAlgError as error:
             raise InputError(inputs.degenerate(checked, index, error)) from error
 
@@ -88,8 +71,8 @@ def measure_each(
     names = checked.samples.names
     with keeping, tqdm(names, desc="measuring", unit="checkpoint", disable=hidden(progress)) as bar:
         for index, _ in enumerate(bar):
-            arrays = kept.arrays(facts(index), partial(compute, index), folder=kept.folder())
-            found.append(Measured.of_flat(arrays))
+            parts = kept.groups(facts(index), Measured._fields, partial(compute, index), folder=kept.folder())
+            found.append(Measured(*parts))
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from inference.measurement.references.anchors import lower_precision
+from inference.measurement.references.anchors import lower_precision, unbatched
 from inference.measurement.references.contamination import foreign_share
 from inference.measurement.tasks import law
 from inference.measurement.tasks.draws import TaskDraws
@@ -73,7 +73,7 @@ def predictive_check(
     # One covariance for all: in a mode's own its reference looks nearer to its mean than other samples do.
     within = [np.cov(one[:, :q], rowvar=False).reshape(q, q) for one in references.space.rows]
     root = lower_precision(np.average(within, axis=0, weights=[len(one) for one in rows]))
-    central = jax.tree.map(lambda a: a[0], references.central)
+    central = unbatched(references.central)
     central = central._replace(roots=np.tile(root, (len(rows), 1, 1)))
     centre = along_of(jax.tree.map(lambda a: a[picked].mean(axis=0), draws.unknowns), q)
     pool = np.sort(np.concatenate([one[:, :q] for one in replicates]), axis=0)
@@ -145,7 +145,7 @@ def centred(
     q, num = references.space.num, len(references.means)
     nearest = np.argmin(np.sum((y[:, None, :q] - references.means[:, :q]) ** 2, axis=2), axis=1)
     if draws.unknowns.neither is not None:
-        modes = jax.tree.map(lambda a: a[0], references.central)
+        modes = unbatched(references.central)
         centre = along_of(jax.tree.map(lambda a: a.mean(axis=(0, 1)), draws.unknowns), q)
         held = law.responsibilities(modes, centre, y[:, :q])
         nearest = np.where(held[:, num] > 0.5, num, nearest)
@@ -196,7 +196,7 @@ def own_share_errors(references: TaskReferences) -> tuple[Float[np.ndarray, "K"]
     Each reference counts 1/K: where its samples do not follow the law of the modes, this need not come out.
     """
     q, num = references.space.num, len(references.means)
-    modes = jax.tree.map(lambda a: a[0], references.central)
+    modes = unbatched(references.central)
     logs = [
         law.log_densities(modes, TaskUnknowns(np.zeros(num), modes.means), rows[:, :q])[0]
         for rows in references.space.rows

@@ -14,6 +14,7 @@ from inference.measurement.posterior.law import Rows
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.prior import NEITHER_LOG_SCALE, NEITHER_SPREAD
 from inference.measurement.posterior.scales import Quadratic, steadied
+from inference.measurement.references.anchors import unbatched
 from inference.measurement.tasks import law
 from inference.measurement.tasks import prior as prior_of
 from inference.measurement.tasks.law import TaskNeither, TaskUnknowns
@@ -79,7 +80,7 @@ def find_mode(modes: TaskModes, prior: TaskPrior, rows: Iterable[Rows], *, neith
                 other = _climb(modes, prior, climbed, exchanged, scales, _TOLERANCE)
                 mode = max(mode, other, key=lambda found: found.height[0])
         unknowns = mode.unknowns
-        scales = scales_of(jax.tree.map(lambda a: a[0], modes), prior, mode.quadratic).typical
+        scales = scales_of(unbatched(modes), prior, mode.quadratic).typical
     return _climb(modes, prior, rows, unknowns, scales, _TOLERANCE)
 
 
@@ -93,7 +94,7 @@ def modes_of_draws(modes: TaskModes, prior: TaskPrior, rows: Iterable[Rows], cen
 def _first(modes: TaskModes, rows: Rows, *, neither: bool) -> TaskUnknowns:
     """Return weights, and the component for neither task, by EM steps with the modes at the references."""
     y, weights = (np.asarray(a).reshape(-1, *a.shape[2:]) for a in rows)
-    one = jax.tree.map(lambda a: a[0], modes)
+    one = unbatched(modes)
     num, q = one.means.shape
     centre, third = one.means.mean(axis=0), None
     if neither:
@@ -124,7 +125,7 @@ def _with_little(unknowns: TaskUnknowns, modes: TaskModes) -> TaskUnknowns:
 
 def _log_evidence(modes: TaskModes, mode: TaskMode) -> float:
     """Return the log evidence of the basin of a mode given its scales, up to a constant: a batch of 1."""
-    one = jax.tree.map(lambda a: a[0], modes)
+    one = unbatched(modes)
     num, q = one.means.shape
     precision, factors = mode.quadratic.precision[0].copy(), prior_of.mean_factors(one, mode.scales)
     for place, factor in zip(np.arange(len(precision))[-num * q :].reshape(num, q), factors, strict=True):
@@ -142,7 +143,7 @@ def _climb(
     tolerance: float,
 ) -> TaskMode:
     """Maximise likelihood times prior given the scales."""
-    one = jax.tree.map(lambda a: a[0], modes)
+    one = unbatched(modes)
     num, q = one.means.shape
     base = int(np.argmax(start.logits[0, :num]))
     first = start.logits.shape[1] + (0 if start.neither is None else q + 1)

@@ -17,6 +17,7 @@ from inference.measurement.posterior.laplace import best_attempt, cholesky, resa
 from inference.measurement.posterior.law import Rows
 from inference.measurement.posterior.pieces import total
 from inference.measurement.posterior.scales import Quadratic
+from inference.measurement.references.anchors import unbatched
 from inference.measurement.tasks import law
 from inference.measurement.tasks.climb import TaskMode, restored
 from inference.measurement.tasks.law import TaskUnknowns
@@ -70,7 +71,7 @@ def draw(
 
     Arguments as those of `posterior.laplace.draw`; ``found`` are the posterior modes under the draws.
     """
-    one, count = jax.tree.map(lambda a: a[0], modes), len(modes.means)
+    one, count = unbatched(modes), len(modes.means)
     # With more unknowns the same excess of width would spread the weights wider.
     excess = min(1.0, np.sqrt(_UNKNOWNS / found.quadratic.flat.shape[1]))
 

@@ -15,7 +15,7 @@ from inference.engine import memory as memory_of
 from inference.measurement.posterior import pieces
 from inference.measurement.posterior.derived import by_slot
 from inference.measurement.posterior.laplace import MOST_K_HAT
-from inference.measurement.references.anchors import NUM_DRAWS
+from inference.measurement.references.anchors import NUM_DRAWS, unbatched
 from inference.measurement.run.groups import checks_of, coords_of, drawn, stacked
 from inference.measurement.run.measured import Measured, measure_each, places_looked_at, samples_at, sizes_of
 from inference.measurement.samples import inputs
@@ -162,8 +162,8 @@ def _measured(plan: _Plan, checked: inputs.Checked, index: int, *, streamed: boo
     seen = pieces.narrowed(rows, q)
     mode = climb.find_mode(references.central, plan.prior, seen, neither=settings.neither)
     modes = climb.modes_of_draws(references.draws, plan.prior, seen, mode)
-    central = jax.tree.map(lambda a: a[0], references.central)
-    unknowns = jax.tree.map(lambda a: a[0], mode.unknowns)
+    central = unbatched(references.central)
+    unknowns = unbatched(mode.unknowns)
     beside = across.beside_of(references, central, unknowns, rows)
     scales = scales_of(central, plan.prior, mode.quadratic, beside)
     draws = draws_of.draw(references.draws, plan.prior, seen, scales, modes, num=each, rng=rng)
