@@ -5,6 +5,7 @@ batch holds no old sample, what the importance weights cost, and what small batc
 has nearly lost its old mode.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +15,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 from rich.console import RenderableType
 from scipy import stats
 
@@ -50,8 +52,6 @@ _MEANS = {"held": 0.0, "free": 1.0}
 _NUM_BATCHES, _NUM_DRAWN = 4000, 20_000
 
 _NUM_STEPS = 2000
-
-_EXACT, _DRAWN = (look["color"] for look in figures.line_style(["exact", "drawn"]).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,8 +256,9 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         figure, panels = plt.subplots(2, 2, figsize=(10.0, 8.0))
         predicted, simulated = tree["theory"].to_dataset(), tree["simulated"].to_dataset()
         _plot_optimum(panels[0, 0], predicted, tree["population"].to_dataset()["end"])
-        _plot_starvation(panels[0, 1], predicted, simulated, tree.attrs["batch_size"])
-        _plot_fraction(panels[1, 0], predicted, simulated)
+        colours = [look["color"] for look in figures.line_style(["exact", "drawn"]).values()]
+        _plot_starvation(panels[0, 1], predicted, simulated, tree.attrs["batch_size"], colours)
+        _plot_fraction(panels[1, 0], predicted, simulated, colours)
         _plot_trainings(panels[1, 1], tree)
         for axes in panels.flat[:3]:
             axes.set_xlabel("replayed share λ")
@@ -275,19 +276,25 @@ def _plot_optimum(axes: Axes, predicted: xr.Dataset, ends: xr.DataArray) -> None
     axes.legend()
 
 
-def _plot_starvation(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset, size: int) -> None:
-    axes.plot(predicted["replay"], predicted["starvation"], color=_EXACT, label="((1-λ)(1-β))^N, exact")
+def _plot_starvation(
+    axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset, size: int, colours: Sequence[ColorType]
+) -> None:
+    exact, drawn = colours
+    axes.plot(predicted["replay"], predicted["starvation"], color=exact, label="((1-λ)(1-β))^N, exact")
     share = simulated["starved_share"].to_numpy()
     ends = np.abs(simulated["starved_share_interval"].transpose("ci_bound", "replay").to_numpy() - share)
-    axes.errorbar(simulated["replay"], share, ends, fmt="o", color=_DRAWN, capsize=3, label="drawn batches")
+    axes.errorbar(simulated["replay"], share, ends, fmt="o", color=drawn, capsize=3, label="drawn batches")
     axes.set_ylabel("batches without an old sample")
     axes.set_title(f"Reverse KL, batches of {size}: replay ends starvation")
     axes.legend()
 
 
-def _plot_fraction(axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset) -> None:
-    axes.plot(predicted["replay"], predicted["effective_fraction"], color=_EXACT, label="1/E[w²], exact")
-    axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color=_DRAWN, label="drawn samples")
+def _plot_fraction(
+    axes: Axes, predicted: xr.Dataset, simulated: xr.Dataset, colours: Sequence[ColorType]
+) -> None:
+    exact, drawn = colours
+    axes.plot(predicted["replay"], predicted["effective_fraction"], color=exact, label="1/E[w²], exact")
+    axes.plot(simulated["replay"], simulated["drawn_fraction"], "o", color=drawn, label="drawn samples")
     axes.plot(predicted["replay"], predicted["effective_fraction_bound"], "k:", label="bound 1-λ")
     axes.set(ylabel="effective sample fraction", ylim=(0.0, 1.05))
     axes.set_title("What it costs: the importance weights' share")

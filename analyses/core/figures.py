@@ -13,6 +13,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import matplotlib.style
 import xarray as xr
+from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +25,6 @@ from analyses.page.page import View, view_of
 from inference.intervals import interval, interval_percent
 from mixture_models.validation import InputError
 
-_COLOURS = matplotlib.color_sequences["petroff10"]
 #: Of what is not to be trusted.
 UNTRUSTED = "crimson"
 
@@ -34,6 +34,8 @@ _MARKERS = "osD^vP*X<>"
 _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
+    # Of lines; another style may bring its own.
+    "axes.prop_cycle": cycler(color=matplotlib.color_sequences["petroff10"]),
     "axes.grid": True,
     "axes.titlelocation": "left",
     "axes.titlesize": 10,
@@ -135,11 +137,13 @@ class _Told(logging.Handler):
 
 
 def line_style(names: Sequence[str]) -> Styles:
-    """Return colour, dash and marker of every name; the tenth and later ones differ in dash and marker."""
+    """Return colour, dash and marker of every name: the style's colours, and again with other dashes."""
+    with style():
+        colours = plt.rcParams["axes.prop_cycle"].by_key().get("color", ["black"])
     return {
         name: {
-            "color": _COLOURS[index % len(_COLOURS)],
-            "linestyle": _DASHES[index % len(_DASHES)],
+            "color": colours[index % len(colours)],
+            "linestyle": _DASHES[(index + index // len(colours)) % len(_DASHES)],
             "marker": _MARKERS[index % len(_MARKERS)],
         }
         for index, name in enumerate(names)

@@ -2,6 +2,7 @@
 
 import matplotlib
 import matplotlib.pyplot as plt
+import matplotlib.style
 import pytest
 
 from analyses.core import figures
@@ -53,3 +54,17 @@ def test_drawing_leaves_the_callers_settings_and_what_shows_figures_alone():
         assert matplotlib.rcParams["axes.facecolor"] == "#E5E5E5"
         assert matplotlib.rcParams["pdf.fonttype"] == 42
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_style_on_top_brings_its_own_colours():
+    with figures.styled("grayscale"):
+        looks = list(figures.line_style([f"run {place}" for place in range(12)]).values())
+    assert {look["color"] for look in looks} == set(
+        matplotlib.style.library["grayscale"]["axes.prop_cycle"].by_key()["color"]
+    )
+    house = figures.line_style([f"run {place}" for place in range(12)]).values()
+    assert [look["color"] for look in house] == [
+        matplotlib.color_sequences["petroff10"][place % 10] for place in range(12)
+    ]
+    for drawn in (looks, house):
+        assert len({(look["color"], str(look["linestyle"])) for look in drawn}) == len(drawn)
