@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from inference.intervals import interval_name
 from inference.results.schema import LAYOUT, describe
 from inference.storage.versions import version_of
 from mixture_models.metrics import TASK_DIMS
@@ -176,7 +177,7 @@ def converged(tree: xr.DataTree) -> xr.DataArray:
 
 
 def provenance(settings: Mapping[str, object]) -> dict[str, str | int | float]:
-    """Return the root attributes: settings, versions and backend, as str, int or float."""
+    """Return the root attributes: settings, versions, backend and what intervals are, as plain values."""
     packages = ("massdrift", "jax", "numpyro", "optax", "arviz", "xarray", "numpy")
     flat = {name: value for name, value in settings.items() if isinstance(value, int | float | str)}
     return {
@@ -185,6 +186,7 @@ def provenance(settings: Mapping[str, object]) -> dict[str, str | int | float]:
         "settings": json.dumps(settings, default=_jsonable),
         "versions": json.dumps({package: version_of(package) for package in packages}),
         "backend": jax.default_backend(),
+        "intervals": interval_name(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

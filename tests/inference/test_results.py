@@ -158,3 +158,8 @@ def test_a_result_says_what_its_variables_are_whatever_else_was_imported(words, 
     for group in tree.subtree:
         for name, variable in group.to_dataset(inherit=False).variables.items():
             assert {"long_name", "units"} <= set(variable.attrs), (group.path, name)
+
+
+def test_a_result_says_what_its_intervals_are():
+    with az.rc_context({"stats.ci_prob": 0.5, "stats.ci_kind": "hdi"}):
+        assert results.provenance({})["intervals"] == "50 % highest-density interval"
