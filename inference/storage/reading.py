@@ -4,13 +4,11 @@ import io
 import json
 import tomllib
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import psutil
 
 from mixture_models.validation import InputError
@@ -58,23 +56,6 @@ def read_toml(path: Path) -> JsonObject:
     """
     with reading(path, "a file of settings must be readable TOML"):
         return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def read_npz(path: Path, wanted: str) -> dict[str, np.ndarray]:
-    """Read all arrays of an ``.npz`` file.
-
-    Args:
-        path: the file.
-        wanted: what it must be, see `reading`.
-
-    Raises:
-        InputError: it is missing, is damaged or something else, or is larger than the free memory.
-    """
-    with reading(path, wanted):
-        with zipfile.ZipFile(path) as archive:
-            check_size(path, sum(member.file_size for member in archive.infolist()))
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
 
 
 #: What the names of files end with that are unpacked while they are read.

@@ -6,8 +6,7 @@ import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from inference.measurement.generations import parquet
-from inference.measurement.generations.rows import SUFFIXES, suffix_of
+from inference.measurement.generations.formats import OF_ARRAYS_TOO, READERS, suffix_of
 from inference.storage.reading import reading
 from mixture_models.validation import InputError, path_of
 
@@ -15,17 +14,17 @@ _GLOB = re.compile(r"[*?[]")
 
 
 def is_of_texts(path: Path) -> bool:
-    """Return whether a path is of completions, not of arrays: by its kind, and of parquet by its columns.
+    """Return whether a path is of completions, not of arrays: by its kind, and some files by what they hold.
 
     Raises:
-        InputError: a parquet file that cannot be read.
+        InputError: a file that cannot be read.
     """
     suffix = suffix_of(path)
-    if suffix == ".parquet" and path.is_file():
-        with reading(path, "a file of samples must be readable parquet"):
-            return parquet.holds_texts(path)
-    if suffix is not None and suffix != ".parquet":
+    if suffix is not None and suffix not in OF_ARRAYS_TOO:
         return True
+    if suffix is not None and path.is_file():
+        with reading(path, f"a file of samples must be readable {suffix[1:]}"):
+            return OF_ARRAYS_TOO[suffix](path)
     return path.suffix != ".zarr" and (path.is_dir() or _is_glob(path))
 
 
@@ -53,7 +52,7 @@ def files_of(name: str, source: str | Path | Sequence[str | Path]) -> list[Path]
             continue
         if not inside:
             raise InputError(
-                f"{name} must hold files whose names end with {', '.join(SUFFIXES)}; {path} has none"
+                f"{name} must hold files whose names end with {', '.join(READERS)}; {path} has none"
             )
         found += sorted(inside, key=lambda file: natural(str(file)))
     if not found:

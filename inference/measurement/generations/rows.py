@@ -6,12 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from inference.measurement.generations import parquet
+from inference.measurement.generations.formats import READERS, suffix_of
 from inference.storage import reading
 from mixture_models.validation import InputError
-
-#: What the names of files of completions end with.
-SUFFIXES = (".jsonl", *(f".jsonl{packed}" for packed in reading.PACKED), ".parquet")
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,6 @@ class Row(NamedTuple):
     new_log_likelihood: float | None
 
 
-def suffix_of(path: Path) -> str | None:
-    """Return which of `SUFFIXES` a file's name ends with, or None."""
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
-
-
 def rows_of(path: Path, columns: Columns, *, drop_missing: bool) -> Iterator[Row]:
     """Yield the rows of a file of completions, one batch held at a time.
 
@@ -83,14 +75,14 @@ def rows_of(path: Path, columns: Columns, *, drop_missing: bool) -> Iterator[Row
         InputError: a file that cannot be read, is cut off, lacks a column, or holds no row, or a row without
             text or with something else in the place of a text; says in which row.
     """
-    if suffix_of(path) is None:
+    suffix = suffix_of(path)
+    if suffix is None:
         raise InputError(
-            f"completions must lie in files whose names end with {', '.join(SUFFIXES)}; got {path}"
+            f"completions must lie in files whose names end with {', '.join(READERS)}; got {path}"
         )
-    read = parquet.numbered_rows if suffix_of(path) == ".parquet" else reading.numbered_lines
     found: dict[str, str] | None = None
-    with reading.reading(path, f"completions must lie in a readable {suffix_of(path)} file"):
-        for place, row in read(path):
+    with reading.reading(path, f"completions must lie in a readable {suffix} file"):
+        for place, row in READERS[suffix](path):
             found = _found(path, row, columns) if found is None else found
             yield _row(f"{path}, row {place},", place, row, found, drop_missing=drop_missing)
 

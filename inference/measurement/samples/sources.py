@@ -7,25 +7,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from inference.measurement.samples import stored
+from inference.measurement.samples import formats, stored
 from inference.measurement.samples.stored import Stored
-from inference.storage import reading
 from mixture_models.types import AnyArray
-from mixture_models.validation import InputError, as_array, one_of, path_of, real_array
+from mixture_models.validation import InputError, as_array, path_of, real_array
 
 # The column of a table that may hold a sample's features as one list.
 _EMBEDDING = "embedding"
 
 #: The column, variable or coordinate that names the prompts of samples.
 PROMPT = "prompt"
-
-# The kinds of files that are read.
-_SUFFIXES = (".npz", ".npy", ".parquet", ".nc", ".zarr")
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def samples_of(name: str, source: Source) -> Samples:
     """
     if isinstance(source, str | Path):
         path = path_of(name, source)
-        found = samples_of(name, _read(name, path))
+        found = samples_of(name, formats.read(name, path))
         # What is read later is read from there.
         return replace(found, stored=lambda index: replace(found.stored(index), path=path))
     if isinstance(source, Samples):
@@ -348,38 +343,3 @@ def _variable(name: str, dataset: xr.Dataset) -> xr.DataArray:
             + (", ".join(found) or "none")
         )
     return dataset[found[0]]
-
-
-def _num_values(rows: pq.FileMetaData) -> int:
-    """Return how many values a file holds, those of lists one by one."""
-    groups = [rows.row_group(i) for i in range(rows.num_row_groups)]
-    return sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
-
-
-def _read(name: str, path: Path) -> Source:
-    one_of(f"the suffix of {name}", path.suffix, _SUFFIXES)
-    wanted = f"{name} must be a readable {path.suffix} file"
-    if path.suffix == ".npz":
-        arrays = reading.read_npz(path, wanted)
-        # An array that was given a name is the checkpoint of that name; "arr_0" is NumPy's for none.
-        if len(arrays) == 1 and "samples" not in arrays:
-            ((key, array),) = arrays.items()
-            return array if key == "arr_0" or array.ndim == 3 else arrays
-        return arrays
-    with reading.reading(path, wanted):
-        if path.suffix == ".npy":
-            return np.lib.format.open_memmap(path, mode="r")
-        if path.suffix == ".parquet":
-            if path.is_file():
-                reading.check_size(path, 8 * _num_values(pq.read_metadata(path)))
-            table = pq.read_table(path)
-            # pandas would look for the types that a frame had, and does not know those of lists.
-            index = (table.schema.pandas_metadata or {}).get("index_columns", [])
-            stored_index = [c for c in index if isinstance(c, str)]
-            return table.drop_columns(stored_index).to_pandas(ignore_metadata=True)
-        # Lazily: a checkpoint is read when it is its turn.
-        if path.suffix == ".zarr":
-            if not path.exists():
-                raise FileNotFoundError
-            return xr.open_dataset(path, engine="zarr", consolidated=False)
-        return xr.open_dataset(path, engine="netcdf4")
