@@ -453,7 +453,8 @@ def test_draws_are_as_many_under_every_draw_of_the_references(data):
 )  # fmt: skip
 def test_unusable_settings_are_refused(data, wrong):
     old, new, runs = data
-    with pytest.raises(InputError):
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"{name} must be (one of|at least|greater than)"):
         measure(runs, old, new, progress=False, **wrong)
 
 
