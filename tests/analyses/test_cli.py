@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from ink import colours
+from small_runs import SMALL
 
 import analyses
 import inference
@@ -21,8 +22,6 @@ from analyses.compare.settings import Settings
 from analyses.core import figures
 from inference.comparison import replicates
 from mixture_models import InputError, Objective, objectives
-
-SMALL = ["--num-steps=12", "--batch-size=8", "--num-replicates=4", "--record-every=4", "--quiet"]
 
 
 def test_compare_writes_everything_and_its_settings_reproduce_it(massdrift, tmp_path):
