@@ -31,7 +31,7 @@ from mixture_models.losses.sampling import NotStated
 from mixture_models.objectives import new_data, parse, register, registry
 from mixture_models.objectives.companions import Lagged
 
-# The shapes of test_training.py: in one session the two share their programs.
+# The shapes of `training_runs`: in one session the two share their programs.
 TARGET = TwoMode.create(old_weight=0.5, old_mean=0.0, new_mean=3.0)
 START = TARGET.replace(old_weight=0.9, new_mean=2.0)
 
