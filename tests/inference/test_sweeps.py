@@ -51,7 +51,7 @@ def test_numbers_are_read_when_they_are_asked_for(copy):
     for chunk in (copy / "final" / "old_weight" / "c").rglob("*"):
         if chunk.is_file():
             chunk.write_bytes(b"")
-    with pytest.raises(Exception, match=r"(?i)checksum|crc|byte|size"):
+    with pytest.raises(ValueError, match="checksum"):
         tree["final"]["old_weight"].to_numpy()
     assert np.isfinite(tree["final"]["old_drift"]).all()
 
