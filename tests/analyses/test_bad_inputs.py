@@ -131,8 +131,10 @@ ANYTHING = [None, 3, 1.5, "x", b"x", [], [-1], {}, {"a": 1, "b": 2}, object(), n
 @pytest.mark.parametrize("value", ANYTHING, ids=lambda value: f"{type(value).__name__}-{value}"[:20])
 def test_anything_is_refused_in_one_sentence(call, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as refused:
         call(value)
+    assert str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_folder_to_keep_checkpoints_in_is_no_file(tmp_path):

@@ -6,11 +6,11 @@ import shutil
 import evals_logs as logs
 import numpy as np
 import pytest
+from small_runs import SMALL
 
 pytestmark = [pytest.mark.browser]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SMALL = ["--num-steps=12", "--batch-size=8", "--num-replicates=4", "--record-every=4", "--quiet"]
 
 
 @pytest.fixture(scope="module")

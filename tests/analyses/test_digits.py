@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import xarray as xr
+from small_runs import SMALL_DIGITS
 
 from analyses import cli
 from analyses.digits import data, digits, evals_layout, evaluation, judges, objectives, report, training
@@ -312,18 +313,7 @@ def test_checkpoints_between_change_no_number():
         assert np.any(a != first)
 
 
-TINY = {
-    "width": 8,
-    "num_blocks": 1,
-    "num_heads": 2,
-    "pretraining_steps": 60,
-    "steps": (0, 1, 2),
-    "batch_size": 8,
-    "num_seeds": 2,
-    "num_samples": 60,
-    "num_items": 2,
-    "num_completions": 2,
-}
+TINY = SMALL_DIGITS | {"pretraining_steps": 60}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from small_runs import SMALL_DIGITS
 
 from analyses.digits import data, judges
 from analyses.digits.objectives import params_of
@@ -209,19 +210,7 @@ def test_the_larger_task_stands_first_and_below_zero_is_lost_first():
     assert not second["is_order"]  # too near to tell
 
 
-TINY = {
-    "width": 8,
-    "num_blocks": 1,
-    "num_heads": 2,
-    "pretraining_steps": 40,
-    "steps": (0, 1, 2),
-    "lag": 1,
-    "batch_size": 8,
-    "num_seeds": 2,
-    "num_samples": 60,
-    "num_items": 2,
-    "num_completions": 2,
-}
+TINY = SMALL_DIGITS | {"pretraining_steps": 40, "lag": 1}
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
+from small_runs import SMALL
 from threadpoolctl import threadpool_info
 
 import inference
@@ -18,8 +19,6 @@ from inference.storage import kept
 from inference.training import replicates
 from inference.training import train as training
 from mixture_models import TwoMode, objectives
-
-SMALL = ["--num-steps=12", "--batch-size=8", "--num-replicates=4", "--record-every=4", "--quiet"]
 
 LONG = {
     "compare": ["--num-steps=200000"],

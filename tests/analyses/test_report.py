@@ -1,10 +1,9 @@
 """``massdrift report``: what it writes and refuses."""
 
 import pytest
+from small_runs import SMALL
 
 from inference import results
-
-SMALL = ["--num-steps=12", "--batch-size=8", "--num-replicates=4", "--record-every=4", "--quiet"]
 
 
 @pytest.fixture(scope="module")

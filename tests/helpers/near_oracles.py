@@ -14,24 +14,8 @@ _X = np.linspace(-32.0, 7.0, 500)
 _T, _DX = np.exp(_X), _X[1] - _X[0]
 
 
-def mode_reward(target, old: float, new: float):
-    """Return y -> R_o s_o(y) + R_n s_n(y)."""
-    return lambda y: np.array([old, new]) @ oracles.posterior(target, y)
-
-
 def log_ratio(p, q):
     return lambda y: oracles.log_density(p, y) - oracles.log_density(q, y)
-
-
-def jensen_shannon(learner, teacher, alpha: float) -> float:
-    """Return α KL(p ‖ M) + (1-α) KL(q ‖ M), M = (1-α) q + α p."""
-    parts = (teacher, alpha), (learner, 1.0 - alpha)
-    mixed = oracles.Mixture(
-        np.concatenate([share * law.weights for law, share in parts]),
-        np.concatenate([law.means for law, _ in parts]),
-        np.concatenate([law.covariances for law, _ in parts]),
-    )
-    return sum(share * oracles.kl(law, mixed) for law, share in parts)
 
 
 def entropic_loss(learner, reference, reward, kl_weight: float, eta: float) -> float:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from oracles import Mixture, expectation, kl, log_density, mode, posterior, score
+import oracles
+from oracles import Mixture, expectation, kl, log_density, mode, score
 from scipy.optimize import brentq
 
 
@@ -21,14 +22,6 @@ class Loss(NamedTuple):
 
 
 Reward = Callable[[np.ndarray], np.ndarray]
-
-
-def mode_reward(target: Mixture, old: float, new: float) -> Reward:
-    def reward(y):
-        s = posterior(target, y)
-        return old * s[0] + new * s[1]
-
-    return reward
 
 
 def log_ratio_reward(target: Mixture, reference: Mixture) -> Reward:
@@ -47,19 +40,13 @@ def by_mode(law: Mixture) -> list[tuple[float, Mixture]]:
 
 def jensen_shannon(learner: Mixture, teacher: Mixture, alpha: float) -> Loss:
     """α KL(p ‖ M) + (1-α) KL(q ‖ M), M = (1-α) q + α p; gradient (1-α) E_q[log(q/M) ∇ log q]."""
-
-    def log_mix(y):
-        return np.logaddexp(
-            np.log(1 - alpha) + log_density(learner, y), np.log(alpha) + log_density(teacher, y)
-        )
-
-    parts = [(alpha, teacher), (1 - alpha, learner)]
-    value = sum(w * expectation(law, lambda y, law=law: log_density(law, y) - log_mix(y)) for w, law in parts)
+    middle = oracles.mixed(learner, teacher, alpha)
 
     def terms(y):
-        return (log_density(learner, y) - log_mix(y)) * score(learner, y)
+        return (log_density(learner, y) - log_density(middle, y)) * score(learner, y)
 
-    return Loss(float(value), (1 - alpha) * expectation(learner, terms))
+    value = oracles.jensen_shannon(learner, teacher, alpha)
+    return Loss(value, (1 - alpha) * expectation(learner, terms))
 
 
 def tilted_divergence(learner: Mixture, reward: Reward, eta: float) -> float:

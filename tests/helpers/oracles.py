@@ -6,6 +6,7 @@ converges geometrically. `test_estimators.py` checks the gradients below against
 values.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,27 @@ def training_data(target: Mixture, replay: float) -> Mixture:
 def kl(p: Mixture, q: Mixture) -> float:
     """Return KL(p ‖ q) in nats."""
     return float(expectation(p, lambda y: log_density(p, y) - log_density(q, y)))
+
+
+def mixed(learner: Mixture, teacher: Mixture, alpha: float) -> Mixture:
+    """Return M = (1-α) q + α p, of the modes of both."""
+    parts = (teacher, alpha), (learner, 1.0 - alpha)
+    return Mixture(
+        np.concatenate([share * law.weights for law, share in parts]),
+        np.concatenate([law.means for law, _ in parts]),
+        np.concatenate([law.covariances for law, _ in parts]),
+    )
+
+
+def jensen_shannon(learner: Mixture, teacher: Mixture, alpha: float) -> float:
+    """Return α KL(p ‖ M) + (1-α) KL(q ‖ M), M = (1-α) q + α p."""
+    middle = mixed(learner, teacher, alpha)
+    return alpha * kl(teacher, middle) + (1.0 - alpha) * kl(learner, middle)
+
+
+def mode_reward(target: Mixture, old: float, new: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Return y -> R_o s_o(y) + R_n s_n(y)."""
+    return lambda y: np.array([old, new]) @ posterior(target, y)
 
 
 def forward_kl(learner: Mixture, target: Mixture, replay: float = 0.0) -> float:

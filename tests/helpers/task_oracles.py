@@ -56,20 +56,6 @@ def advantage_regression(learner, lagged, target, rewards, *, beta) -> float:
     return float(oracles.expectation(lagged, squared))
 
 
-def jensen_shannon(learner, teacher, *, alpha) -> float:
-    """Return α KL(p ‖ M) + (1-α) KL(q ‖ M), M = (1-α) q + α p."""
-
-    def against(law):
-        def values(y):
-            both = np.stack([oracles.log_density(learner, y), oracles.log_density(teacher, y)])
-            mixed = logsumexp(both + np.log([1.0 - alpha, alpha])[:, None], axis=0)
-            return oracles.log_density(law, y) - mixed
-
-        return oracles.expectation(law, values)
-
-    return float(alpha * against(teacher) + (1.0 - alpha) * against(learner))
-
-
 def difference(value, learner: oracles.Mixture, step: float = 1e-4) -> np.ndarray:
     """Return the central differences of ``value(learner)`` in (φ, m)."""
     num_tasks, dim = learner.means.shape

@@ -49,7 +49,7 @@ def solved(field, state, begin, end, times):
 
 
 def reward():
-    return near_population_oracles.mode_reward(TARGET.mixture(), 0.0, 1.0)
+    return oracles.mode_reward(TARGET.mixture(), 0.0, 1.0)
 
 
 def sdft_field(anchor, ema, student_gradient):

@@ -44,7 +44,7 @@ def reward_of(text, target, companion):
         return near_population_oracles.linear_reward(target, 0.6)
     if "log_ratio" in text:
         return near_population_oracles.log_ratio_reward(target, companion)
-    return near_population_oracles.mode_reward(target, -0.5, 2.0)
+    return oracles.mode_reward(target, -0.5, 2.0)
 
 
 def sdft_loss(text, learner, companion, target):

@@ -91,7 +91,7 @@ def test_near_on_policy_losses_of_three_tasks_are_those_of_a_grid(name, setting)
         "sdft": (
             objectives.sdft(divergence=0.4),
             "teacher",
-            lambda q: task_oracles.jensen_shannon(q, b, alpha=0.4),
+            lambda q: oracles.jensen_shannon(q, b, alpha=0.4),
         ),
     }[name]
     found = population(objective, learner, target, **{companion: beside})

@@ -11,6 +11,7 @@ import optax
 import pytest
 import two_samples
 from scipy import stats
+from span_bugs import BUGS, planted
 
 from inference import sweep, train
 from inference.training import beside_span, span
@@ -288,27 +289,15 @@ def test_the_law_in_ten_thousand_dimensions():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", ["none", "lost", "more"])
+@pytest.mark.parametrize("bug", BUGS)
 @pytest.mark.parametrize("dim", [6, 40])
 def test_the_comparison_sees_bugs(bug, dim, monkeypatch):
     """Its power: a covariance of the two gradients that is lost, or one direction too many.
 
     Steps are as large as the whole way: what lies beside the span is then most of what a step does.
     """
-    right = beside_span.vectors_beside
-
-    def wrong(key, c, directions):
-        if bug == "more":
-            return right(key, c, directions + 1.0)
-        return right(key, jnp.diag(jnp.sqrt(jnp.sum(c * c, axis=1))), directions)
-
-    if bug != "none":
-        monkeypatch.setattr(span, "vectors_beside", wrong)
-    jax.clear_caches()
-    try:
+    with planted(bug, 1.0, monkeypatch):
         z, p = compared(parse("sft"), dim, 20_000, learning_rate=1.0, num_steps=2)
-    finally:
-        jax.clear_caches()
     if bug == "none":
         assert z < 5.0
         assert p > 1e-4

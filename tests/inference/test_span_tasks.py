@@ -7,10 +7,10 @@ import optax
 import pytest
 import two_samples
 from scipy import stats
+from span_bugs import BUGS, planted
 from test_span import drawn_of, held_noise
 
 from inference import sequence_flow, stages_of, train, train_sequence
-from inference.training import beside_span, span
 from mixture_models import InputError, Mixture, TwoMode, objectives, rewards
 from mixture_models.losses.loss import law_of
 from mixture_models.mixture.shifted_law import ShiftedLaw
@@ -197,28 +197,16 @@ def test_the_law_is_that_of_the_training_in_all_coordinates(objective):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", ["none", "lost", "more"])
+@pytest.mark.parametrize("bug", BUGS)
 def test_the_comparison_sees_bugs(bug, monkeypatch):
     """Its power: covariances of the three gradients that are lost, or two directions too many.
 
     Steps are as large as the whole way, in 40 dimensions: what lies beside the span is then most of a step.
     """
-    right = beside_span.vectors_beside
-
-    def wrong(key, c, directions):
-        if bug == "more":
-            return right(key, c, directions + 2.0)
-        return right(key, jnp.diag(jnp.sqrt(jnp.sum(c * c, axis=1))), directions)
-
-    if bug != "none":
-        monkeypatch.setattr(span, "vectors_beside", wrong)
-    jax.clear_caches()
-    try:
+    with planted(bug, 2.0, monkeypatch):
         large = {"learning_rate": 1.5, "num_steps": 2, "dim": 40}
         everywhere = ends(CHOSEN[0], 1, 8_000, **large)
         z, p = two_samples.compared(everywhere, ends(CHOSEN[0], 2, 8_000, dimension=40, **large))
-    finally:
-        jax.clear_caches()
     if bug == "none":
         assert z < 5.0
         assert p > 1e-4

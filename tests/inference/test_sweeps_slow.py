@@ -8,21 +8,17 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from test_sweeps import CHOSEN, assert_agrees, committed, killed, numbers, point, run, whole
+from sweep_runs import CHOSEN, assert_agrees, committed, killed, numbers, point, run
 
 from inference import open_sweep
 from inference.sweeps import store as sweep_store
 from mixture_models import TwoMode, objectives
 
 pytestmark = pytest.mark.slow
-
-# Fixtures of the other file, to be found here too.
-__all__ = ["whole"]
 
 # For every objective an argument as an axis, and values that change its program where there are such.
 AXES = {
@@ -37,7 +33,7 @@ AXES = {
 def environment(**changes):
     """Return the environment of another process that imports what this one does."""
     here = os.environ | {"JAX_PLATFORMS": "cpu"} | changes
-    here["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    here["PYTHONPATH"] = os.pathsep.join(sys.path)
     return here
 
 
@@ -180,7 +176,7 @@ def test_the_estimate_of_memory_is_never_exceeded(dim, batch, every, memory, tmp
 
 def test_two_devices_share_the_settings_and_change_no_number(whole, tmp_path):
     store = tmp_path / "devices.zarr"
-    script = f"import jax, test_sweeps; print(jax.local_device_count()); test_sweeps.run({str(store)!r})"
+    script = f"import jax, sweep_runs; print(jax.local_device_count()); sweep_runs.run({str(store)!r})"
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     ended = subprocess.run(
         [sys.executable, "-c", script],

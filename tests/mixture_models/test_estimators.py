@@ -13,12 +13,12 @@ import pytest
 from jax.tree_util import Partial
 from marks import mostly_slow
 from numpyro.infer import Trace_ELBO, TraceGraph_ELBO
+from one_step import gradients_of_one_step
 
-from inference import train
 from mixture_models import Objective, TwoMode, objectives, two_mode_learner
 from mixture_models.objectives import true_target
 
-BATCH, REPLICATES, RATE = 4, 20_000, 0.5
+BATCH, REPLICATES = 4, 20_000
 
 MATRIX = np.array([[1.0, 0.5], [0.5, 0.8]])
 
@@ -65,23 +65,8 @@ def exact_divergence(objective, learner, target):
 
 def one_step(objective, learner, target, *, batch=BATCH, replicates=REPLICATES):
     """Return ĝ = (θ_0 - θ_1)/η of every replicate, by parameter, and the losses at the start."""
-    tree = train(
-        objective,
-        TwoMode.create(*learner),
-        TwoMode.create(*target),
-        num_steps=1,
-        batch_size=batch,
-        learning_rate=RATE,
-        num_replicates=replicates,
-        seed=11,
-        progress=False,
-    )
-    trajectory = tree["trajectory"].to_dataset().isel(objective=0, chain=0)
-    gradients = {
-        name: ((trajectory[name].isel(step=0) - trajectory[name].isel(step=1)) / RATE).to_numpy()
-        for name in ("old_logit", "old_mean", "new_mean")
-    }
-    return gradients, trajectory["loss"].isel(step=0).to_numpy()
+    mixtures = TwoMode.create(*learner), TwoMode.create(*target)
+    return gradients_of_one_step(objective, *mixtures, batch_size=batch, num_replicates=replicates)
 
 
 def check_unbiased(gradients, exact, power=0.05):

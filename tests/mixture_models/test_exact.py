@@ -10,11 +10,7 @@ from theory_oracles import rule
 from mixture_models import MixtureLaw
 from mixture_models.integrals.divergences import kl_divergence
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def law(logit, means):

@@ -14,11 +14,7 @@ from theory_oracles import gaussian_mean
 
 from mixture_models.integrals.logistic_normal import sigmoid_mean, softplus_mean
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def adaptive(function, a, v):

@@ -17,6 +17,7 @@ import oracles
 import pytest
 from jax.tree_util import Partial
 from numpyro.infer import SVI
+from one_step import gradients_of_one_step
 from test_estimators import check_unbiased
 
 from inference import train
@@ -180,7 +181,7 @@ def test_the_on_policy_forward_kl_by_hand():
 
 # Estimators
 
-BATCH, REPLICATES, RATE = 8, 20_000, 0.5
+BATCH, REPLICATES = 8, 20_000
 COVARIANCE = 0.6
 P = oracles.Setting(0.4, np.array([0.0]), np.array([2.2]), COVARIANCE)
 Q = oracles.Setting(0.7, np.array([0.4]), np.array([1.5]), COVARIANCE)
@@ -211,23 +212,8 @@ class Elsewhere(Reference):
 def one_step(objective, setting=(P, Q, BESIDE), batch=BATCH, replicates=REPLICATES):
     """Return ĝ of every replicate, by parameter, and the losses, the companion being elsewhere."""
     target, learner, beside = (TwoMode.create(*s) for s in setting)
-    tree = train(
-        replace(objective, companion=Elsewhere(beside)),
-        learner,
-        target,
-        num_steps=1,
-        batch_size=batch,
-        learning_rate=RATE,
-        num_replicates=replicates,
-        seed=11,
-        progress=False,
-    )
-    trajectory = tree["trajectory"].to_dataset().isel(objective=0, chain=0)
-    gradients = {
-        name: ((trajectory[name].isel(step=0) - trajectory[name].isel(step=1)) / RATE).to_numpy()
-        for name in ("old_logit", "old_mean", "new_mean")
-    }
-    return gradients, trajectory["loss"].isel(step=0).to_numpy()
+    elsewhere = replace(objective, companion=Elsewhere(beside))
+    return gradients_of_one_step(elsewhere, learner, target, batch_size=batch, num_replicates=replicates)
 
 
 def check_distillation(divergence, setting, replicates=REPLICATES):
@@ -238,7 +224,7 @@ def check_distillation(divergence, setting, replicates=REPLICATES):
         loss = (
             partial(oracles.kl, teacher)
             if divergence == "forward"
-            else partial(near_oracles.jensen_shannon, teacher=teacher, alpha=divergence)
+            else partial(oracles.jensen_shannon, teacher=teacher, alpha=divergence)
         )
         value, exact = loss(learner), oracles.finite_difference(loss, learner)
     gradients, losses = one_step(objectives.sdft(divergence=divergence), setting, replicates=replicates)
@@ -263,7 +249,7 @@ def test_the_mean_update_of_sdft_in_the_plane(divergence):
 
 def entropic_exact(setting, batch):
     target, learner, reference = (s.mixture() for s in setting)
-    reward = near_oracles.mode_reward(target, -0.5, 1.0)
+    reward = oracles.mode_reward(target, -0.5, 1.0)
     return near_oracles.entropic_gradient(learner, reference, reward, 0.4, 1.5, batch)
 
 
@@ -280,7 +266,7 @@ def test_the_mean_update_of_ttt_discover_is_the_exact_one_at_its_batch():
 
 def regression_exact(setting, group):
     target, learner, lagged = (s.mixture() for s in setting)
-    reward = near_oracles.mode_reward(target, -0.5, 1.0)
+    reward = oracles.mode_reward(target, -0.5, 1.0)
     return near_oracles.regression_gradient(learner, lagged, reward, 0.8, 0.8, group)
 
 
@@ -301,7 +287,7 @@ def test_the_mean_update_of_oapl_is_the_exact_one_at_its_group_size(group):
 def test_the_exact_finite_batches_are_biased_by_one_over_the_batch():
     # Oracle of the oracles: population gradients are derivatives of values; twice the batch halves the bias.
     target, learner, beside = (s.mixture() for s in (P, Q, BESIDE))
-    reward = near_oracles.mode_reward(target, -0.5, 1.0)
+    reward = oracles.mode_reward(target, -0.5, 1.0)
     values = {
         entropic_exact: lambda q: near_oracles.entropic_loss(q, beside, reward, 0.4, 1.5),
         regression_exact: lambda q: near_oracles.regression_loss(q, beside, reward, 0.8, 0.8),

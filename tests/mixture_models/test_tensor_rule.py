@@ -12,12 +12,7 @@ import pytest
 from mixture_models import InputError, TwoMode
 from mixture_models.integrals.tensor_rule import expectation, span_of
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
-
+pytestmark = pytest.mark.usefixtures("x64")
 
 COVARIANCE = np.array([[1.0, 0.5], [0.5, 0.8]])
 

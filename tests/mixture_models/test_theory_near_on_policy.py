@@ -25,7 +25,7 @@ def mixture(phi, separation):
 
 
 def ttt_slope(phi, start, separation, target, gap, kl_weight, eta):
-    reward = near_population_oracles.mode_reward(mixture(logit(target), separation), 0.3, 0.3 + gap)
+    reward = oracles.mode_reward(mixture(logit(target), separation), 0.3, 0.3 + gap)
     laws = (mixture(phi, separation), mixture(logit(start), separation))
     return near_population_oracles.ttt_discover(*laws, reward, kl_weight, eta).gradient[0]
 
@@ -107,7 +107,7 @@ def test_critical_kl_weights_of_the_docs_and_of_modes_far_apart():
 
 def oapl_after(count, start, separation, target, gap, beta1, beta2, time):
     """Return the logit after rounds, by SciPy on the gradient of the loss."""
-    reward = near_population_oracles.mode_reward(mixture(logit(target), separation), -0.2, gap - 0.2)
+    reward = oracles.mode_reward(mixture(logit(target), separation), -0.2, gap - 0.2)
     phi = logit(start)
     for _ in range(count):
         lagged = mixture(phi, separation)
@@ -218,7 +218,7 @@ def test_oapl_loses_a_factor_at_every_sync_and_keeps_the_rest():
 
 def old_mass_is_lost(start, separation, gap, beta):
     """Return whether a round of OAPL from a logit has no rest: the slope keeps its sign as φ → -∞."""
-    reward = near_population_oracles.mode_reward(mixture(logit(0.5), separation), 0.0, gap)
+    reward = oracles.mode_reward(mixture(logit(0.5), separation), 0.0, gap)
     places = np.linspace(start - 2.0 * separation**2 - 12.0, start, 40)
     laws = (mixture(start, separation), reward, beta, beta)
     return all(near_population_oracles.oapl(mixture(x, separation), *laws).gradient[0] > 0.0 for x in places)

@@ -368,7 +368,7 @@ def test_responsibilities_of_one_sample_and_of_a_list():
 def test_responsibilities_refuse_samples_of_another_dimension(shape, dim):
     # A vector of five samples given to a 1-D mixture must not be broadcast and summed over.
     built = TwoMode.create(0.3, np.zeros(dim), np.ones(dim))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=rf"y must be of shape \(\.\.\., {dim}\)"):
         responsibilities(built, np.zeros(shape))
 
 

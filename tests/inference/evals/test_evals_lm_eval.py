@@ -10,11 +10,6 @@ from inference.measurement.evals.readers import read
 from mixture_models import InputError
 
 
-@pytest.fixture(scope="module")
-def answers():
-    return logs.two_runs()
-
-
 def read_two(folder, base, run, **options):
     logs.jsonl(folder / "base" / f"samples_t_{logs.TIME}.jsonl", base)
     logs.jsonl(folder / "sft" / f"samples_t_{logs.TIME}.jsonl", run)

@@ -27,11 +27,7 @@ from inference.measurement.evals.measure_evals import measure_paired
 from inference.measurement.evals.model import choice_probabilities, repeats_model
 from inference.measurement.evals.pairing import CELLS
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def settings(rng):

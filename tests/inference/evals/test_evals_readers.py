@@ -10,11 +10,6 @@ from inference.measurement.evals.readers import read
 from mixture_models import InputError
 
 
-@pytest.fixture(scope="module")
-def answers():
-    return logs.two_runs()
-
-
 def written(folder, write, base, run):
     write(folder / "base", base)
     write(folder / "sft", run)

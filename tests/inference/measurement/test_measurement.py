@@ -1,49 +1,18 @@
-"""The measurement: against quadrature, closed forms and NUTS; what it writes, and what it refuses."""
+"""The measurement of two modes: posterior, drift and coverage, against quadrature, closed forms and NUTS."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import xarray as xr
+from measurement_samples import QUIET, simulated
 from scipy import stats
 
-import inference
 from benchmarks import calibration
 from inference import measure
 from inference.intervals import interval
-from inference.measurement import checkpoints
 from inference.measurement.posterior import climb, laplace, law
 from inference.measurement.posterior import derived as posterior
 from inference.measurement.posterior.prior import Prior
 from inference.measurement.references import anchors as anchoring
 from inference.measurement.references.anchors import Kind
-from inference.measurement.samples import sources
-from mixture_models import InputError
-
-QUIET = {"progress": False, "covariance": "shared", "tails": "gaussian"}
-
-
-def simulated(num, weight, moved_old, new_mean, seed=0, noise=1.0):
-    rng = np.random.default_rng(seed)
-    moved_old, new_mean = np.asarray(moved_old, float), np.asarray(new_mean, float)
-    old = rng.uniform(size=num) < weight
-    return noise * rng.normal(size=(num, new_mean.size)) + np.where(old[:, None], moved_old, new_mean)
-
-
-@pytest.fixture(scope="module")
-def data():
-    """References 4 apart in 2 dimensions, and three checkpoints that lose the old mode and move it."""
-    old, new = simulated(600, 1.0, [0, 0], [4, 0]), simulated(600, 0.0, [0, 0], [4, 0], seed=1)
-    runs = [
-        simulated(500, w, [d, 0], [4, 0.5], seed=2 + i)
-        for i, (w, d) in enumerate([(0.9, 0), (0.5, 0.3), (0.2, 0.6)])
-    ]
-    return old, new, runs
-
-
-@pytest.fixture(scope="module")
-def tree(data):
-    old, new, runs = data
-    return measure(runs, old, new, num_log_likelihood_rows=50, num_draws=400, **QUIET)
 
 
 @pytest.mark.parametrize(
@@ -220,84 +189,6 @@ def test_drift_knows_how_far_the_metric_of_few_references_is_off():
     assert abs(np.mean(covered) - 0.89) < 0.055
 
 
-def test_layout(tree, tmp_path):
-    assert tree["posterior"]["old_displacement"].dims == ("chain", "draw", "checkpoint", "feature")
-    assert tree["posterior"].sizes["chain"] * tree["posterior"].sizes["draw"] == 400
-    reference_draw = tree["posterior"]["reference_draw"]
-    assert reference_draw.dims == ("draw",)
-    np.testing.assert_array_equal(np.bincount(reference_draw), 4)
-    assert set(tree["observed_data"].data_vars) == {"check_statistic"}
-    for name in ("sample_mean", "sample_sd"):
-        assert tree["constant_data"][name].dims == ("checkpoint", "source_feature")
-    assert tree["log_likelihood"]["y"].dims == ("chain", "draw", "checkpoint", "row")
-    for group in tree.children.values():
-        for name, variable in group.to_dataset().variables.items():
-            assert {"long_name", "units"} <= set(variable.attrs), name
-    for suffix in (".zarr", ".nc"):
-        path = inference.save(tree, tmp_path / f"measured{suffix}")
-        again = inference.open(path)
-        xr.testing.assert_identical(again["posterior"].to_dataset(), tree["posterior"].to_dataset())
-    truth = np.array([0.9, 0.5, 0.2])
-    posterior = tree["posterior"]["old_weight"]
-    assert np.all(np.abs(posterior.mean(["chain", "draw"]) - truth) < 4 * posterior.std(["chain", "draw"]))
-    for name in ("words", "weight_words", "drift_words"):
-        assert set(tree["sample_stats"][name].values) == {"good"}
-
-
-@pytest.mark.slow
-def test_arviz_reads_it_and_compares_variants(data, tree):
-    import arviz as az
-
-    old, new, runs = data
-    assert len(az.summary(tree, var_names=["old_weight", "old_drift"])) == 6
-    other = measure(
-        runs,
-        old,
-        new,
-        num_log_likelihood_rows=50,
-        num_draws=400,
-        progress=False,
-        tails="student",
-        covariance="shared",
-    )
-    sizes = tree["log_likelihood"]["y"].sizes
-    assert (sizes["checkpoint"], sizes["row"]) == (3, 50)
-    compared = az.compare({"gaussian": tree, "student": other})
-    assert set(compared.index) == {"gaussian", "student"}
-
-
-def test_the_same_seed_gives_the_same_numbers_and_checkpoints_do_not_depend_on_each_other(data, tree):
-    old, new, runs = data
-    again = measure(runs[:2], old, new, num_log_likelihood_rows=50, num_draws=400, **QUIET)
-    xr.testing.assert_identical(
-        again["posterior"].to_dataset(), tree["posterior"].to_dataset().isel(checkpoint=slice(0, 2))
-    )
-
-
-def test_an_interrupted_measurement_goes_on(data, tree, tmp_path, monkeypatch):
-    old, new, runs = data
-    real, measured = checkpoints.measure_checkpoint, []
-
-    def interrupted(*arguments):
-        index = arguments[-1]
-        if index == 2 and not measured.count("stopped"):
-            measured.append("stopped")
-            raise KeyboardInterrupt
-        measured.append(index)
-        return real(*arguments)
-
-    monkeypatch.setattr(checkpoints, "measure_checkpoint", interrupted)
-    settings = dict(num_log_likelihood_rows=50, num_draws=400, keep=tmp_path / "kept", **QUIET)
-    with pytest.raises(KeyboardInterrupt):
-        measure(runs, old, new, **settings)
-    resumed = measure(runs, old, new, **settings)
-    assert measured == [0, 1, "stopped", 2]
-    xr.testing.assert_identical(resumed["posterior"].to_dataset(), tree["posterior"].to_dataset())
-    # Other data are not taken for the same.
-    measure([runs[0] + 0.1, *runs[1:]], old, new, **settings)
-    assert measured[4:] == [0]
-
-
 @pytest.mark.slow
 def test_many_features_are_projected_and_the_loss_is_said():
     rng = np.random.default_rng(0)
@@ -341,122 +232,6 @@ def test_neither_takes_what_belongs_to_no_task(data):
     assert float(posterior["old_weight"].mean()) == pytest.approx(0.45, abs=0.06)
 
 
-def test_every_form_of_input_is_the_same(data, tmp_path):
-    old, _, runs = data
-    names = ["x", "y"]
-    labels = np.repeat([10, 20, 30], 500)
-    flat = np.concatenate(runs)
-    frame = pd.DataFrame(flat, columns=names).assign(checkpoint=labels)
-    frame.to_parquet(tmp_path / "runs.parquet")
-    array = xr.DataArray(
-        np.stack(runs),
-        dims=("checkpoint", "sample", "feature"),
-        coords={"checkpoint": [10, 20, 30], "feature": names},
-    )
-    array.rename("samples").to_netcdf(tmp_path / "runs.nc")
-    array.rename("samples").to_dataset().to_zarr(tmp_path / "runs.zarr", zarr_format=3, consolidated=False)
-    np.savez(tmp_path / "named.npz", **{str(n): r for n, r in zip([10, 20, 30], runs, strict=True)})
-    np.savez(tmp_path / "rows.npz", samples=flat, checkpoint=labels)
-    np.save(tmp_path / "runs.npy", np.stack(runs))
-    ragged = [runs[0], runs[1][:7], runs[2]]
-    for source in (
-        frame,
-        array,
-        *(tmp_path / f for f in ("runs.parquet", "runs.nc", "runs.zarr", "named.npz", "rows.npz")),
-    ):
-        found = sources.samples_of("samples", source)
-        assert found.names == [10, 20, 30]
-        for i, expected in enumerate(runs):
-            np.testing.assert_array_equal(found.load(i), expected)
-    assert sources.samples_of("samples", tmp_path / "runs.npy").names == [0, 1, 2]
-    assert [len(sources.samples_of("samples", ragged).load(i)) for i in range(3)] == [500, 7, 500]
-    assert len(sources.reference_of("old_reference", old)[0]) == 600
-
-
-def _bad(kind):
-    rng = np.random.default_rng(0)
-    old, new = rng.normal(size=(50, 3)), rng.normal(size=(50, 3)) + 3.0
-    y = rng.normal(size=(2, 40, 3))
-    if kind == "features":
-        return y[..., :2], old, new, "old_reference has 3 and samples 2"
-    if kind == "reference features":
-        return y, old, new[:, :2], "same features"
-    if kind == "names":
-        return (
-            pd.DataFrame(y[0], columns=list("abc")),
-            pd.DataFrame(old, columns=list("abd")),
-            new,
-            "'d' only in old_reference",
-        )
-    if kind == "few":
-        return y, old[:4], new, "at least 5"
-    if kind == "few for d":
-        return np.tile(y, 20), np.tile(old[:20], 20), np.tile(new[:20], 20), "at least"
-    if kind == "nan":
-        y[1, 3, 0], y[1, 5, 1] = np.nan, np.inf
-        return y, old, new, "2 rows are not: 0 of the old reference, 0 of the new reference, and 2"
-    if kind == "constant":
-        old[:, 1] = 2.0
-        return y, old, new, "constant: 1"
-    if kind == "collinear":
-        old[:, 2], new[:, 2] = old[:, 0] + old[:, 1], new[:, 0] + new[:, 1]
-        return y, old, new, "linear combinations"
-    if kind == "identical":
-        return y, old, old.copy(), "same samples"
-    if kind == "empty":
-        return [y[0], y[1][:0]], old, new, "checkpoint 1 has none"
-    if kind == "shape":
-        return y[0, :, 0], old, new, "shape"
-    return "missing.npz", old, new, "there is no"
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "features", "reference features", "names", "few", "few for d", "nan", "constant", "collinear",
-        "identical", "empty", "shape", "file",
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_sentence_before_anything_is_computed(kind, monkeypatch):
-    monkeypatch.setattr(checkpoints, "measure_checkpoint", lambda *_: pytest.fail("computed"))
-    samples, old, new, message = _bad(kind)
-    with pytest.raises(InputError, match=message) as raised:
-        measure(samples, old, new, progress=False)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.slow
-def test_missing_rows_are_dropped_on_demand_and_counted(data):
-    old, new, runs = data
-    holed = runs[1].copy()
-    holed[:3] = np.nan
-    tree = measure([holed], old, new, drop_missing=True, num_draws=100, **QUIET)
-    assert tree.attrs["num_dropped"] == 3
-    assert tree["sample_stats"]["num_samples"].item() == 497
-
-
-@pytest.mark.slow
-def test_draws_are_as_many_under_every_draw_of_the_references(data):
-    """Asked for 101 there are 200: 2 in each of 4 chains under each of 25."""
-    old, new, runs = data
-    posterior = measure(runs[:1], old, new, num_draws=101, method="laplace", **QUIET)["posterior"]
-    assert (posterior.sizes["chain"], posterior.sizes["draw"]) == (4, 50)
-    np.testing.assert_array_equal(np.bincount(posterior["reference_draw"]), 2)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"method": "svi"}, {"covariance": "x"}, {"tails": "x"}, {"num_draws": 5}, {"displacement_scale": 0.0},
-        {"weight_prior": (0.5, 1)}, {"seed": -1},
-    ],
-)  # fmt: skip
-def test_unusable_settings_are_refused(data, wrong):
-    old, new, runs = data
-    with pytest.raises(InputError):
-        measure(runs, old, new, progress=False, **wrong)
-
-
 @pytest.mark.slow
 def test_fast_path_agrees_with_nuts():
     old, new = (
@@ -475,31 +250,6 @@ def test_fast_path_agrees_with_nuts():
         )
         assert np.all(np.abs(means[0] - means[1]) < 0.1 * sds[1]), name
         np.testing.assert_allclose(sds[0], sds[1], rtol=0.1, err_msg=name)
-
-
-@pytest.mark.slow
-def test_nuts_measures_checkpoints_of_one_size_with_one_compilation_and_agrees(compilations):
-    """By draws of the references, each of which has a chain, so that their differences have a standard error.
-
-    Five of these are at most 0.6 posterior sds of the weight and of a displacement that is sure.
-    """
-    old, new = simulated(400, 1.0, [0, 0], [3.5, 0]), simulated(400, 0.0, [0, 0], [3.5, 0], seed=1)
-    runs = [simulated(200, w, [0.0, 1.0], [3.5, 1.2], seed=2 + i) for i, w in enumerate((0.6, 0.4))]
-    trees = {}
-    compiled = compilations(lambda: trees.update(nuts=measure(runs, old, new, method="nuts", **QUIET)))
-    assert sum("_chains" in message for message in compiled) == 1
-    trees["laplace"] = measure(runs, old, new, method="laplace", num_draws=4000, **QUIET)
-    assert set(trees["nuts"]["sample_stats"]["method"].values) == {"nuts"}
-    assert np.all(trees["nuts"]["sample_stats"]["ess"] > 200)
-    for name in ("old_weight", "old_displacement", "new_displacement"):
-        draws = [tree["posterior"][name] for tree in trees.values()]
-        means = [d.mean("chain").groupby("reference_draw").mean() for d in draws]
-        sd = draws[1].std(["chain", "draw"])
-        difference = means[0] - means[1]
-        error = difference.std("reference_draw") / 5.0
-        assert np.all(5.0 * error < 0.6 * sd), name
-        assert np.all(np.abs(difference.mean("reference_draw")) < 5.0 * error), name
-        np.testing.assert_allclose(draws[0].std(["chain", "draw"]), sd, rtol=0.2, err_msg=name)
 
 
 @pytest.mark.slow
