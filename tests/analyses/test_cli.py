@@ -107,7 +107,7 @@ def test_options_win_over_the_settings_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["dpo"], "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl; got 'dpo'"),
+        (["dpo"], f"objective must be one of {', '.join(objectives.registry)}; got 'dpo'"),
         (["sft:reply=0.2"], "the argument of sft must be one of replay, learner, task; got 'reply'"),
         (["sft:replay=1.5"], "replay must lie in [0, 1); got 1.5"),
         (["sft:replay=lots"], "replay must be a number; got 'lots'"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import inference
+from mixture_models import objectives
 
 
 def samples(num, mean, seed):
@@ -57,7 +58,7 @@ def test_the_command_plans_and_checks(massdrift):
     ("arguments", "sentence"),
     [
         (["--keep=2"], "keep must lie in (0, 1.42857); got 2"),
-        (["dpo"], "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl; got 'dpo'"),
+        (["dpo"], f"objective must be one of {', '.join(objectives.registry)}; got 'dpo'"),
         (["--old-samples=here.npy"], "needs those of the old and of the new task; got one of them"),
         (["--old-samples=no.npy", "--new-samples=no.npy"], "no.npy"),
     ],

@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 import inference
 from analyses import plan_sequence, sequence
 from analyses.plan_sequence.plan_sequence import _End, _smallest
-from mixture_models import theory
+from mixture_models import objectives, theory
 
 TASKS = ["--old-tasks=a", "--old-tasks=b", "--new-tasks=c", "--new-tasks=d"]
 SMALL = [*TASKS, "--num-steps=40", "--num-replicates=6", "--batch-size=16", "--record-every=10", "--quiet"]
@@ -60,7 +60,7 @@ def test_a_sequence_writes_every_stage_and_task_with_intervals(massdrift, monkey
             "the single_mode learner must have an old and a new task, see TwoMode; got a, b, c, d",
         ),
         (["sft", "reverse_kl", "--batch-size=1"], "batch_size must be at least 2; got 1"),
-        (["sft", "dpo"], "objective must be one of sft, reverse_kl, sdft, ttt_discover, oapl; got 'dpo'"),
+        (["sft", "dpo"], f"objective must be one of {', '.join(objectives.registry)}; got 'dpo'"),
         (["sft", "sft"], "objectives must have different names; got sft more than once"),
         (["sft:task=d"], "sft:task=d must leave its task to the stages of the sequence; got task=d"),
     ],
@@ -165,7 +165,7 @@ def test_every_objective_has_a_plan_and_a_figure(massdrift, tmp_path):
     code, *_ = massdrift("plan-sequence", *given)
     assert code == 0
     frame = pd.read_csv(tmp_path / "plan" / "summary.csv")
-    assert list(frame["objective"]) == ["sft", "reverse_kl", "sdft", "ttt_discover", "oapl"]
+    assert list(frame["objective"]) == list(objectives.registry)
     inside = colours(tmp_path / "plan" / "plan")
     assert all(inside)
     assert len(set.union(*inside)) >= 5

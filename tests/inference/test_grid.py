@@ -15,7 +15,7 @@ from mixture_models.mixture.two_mode import mahalanobis
 
 TARGET = TwoMode.create(0.4, [0.0, 1.0], [3.0, -1.0], covariance=[[1.0, 0.3], [0.3, 2.0]])
 START = TARGET.replace(old_weight=0.8, new_mean=[2.0, 0.0])
-NAMES = ["sft", "reverse_kl", "sdft", "ttt_discover", "oapl"]
+NAMES = list(objectives.registry)
 
 
 def grid_of(axes, chosen=None, start=START, target=TARGET, **changes):

@@ -15,6 +15,7 @@ from inference import population_value_and_grad, train
 from inference.training import replicates
 from mixture_models import InputError, TwoMode, TwoModeLearner, objectives, two_mode_learner
 from mixture_models.losses.loss import law_of
+from mixture_models.objectives import constructors
 from mixture_models.objectives.companions import Lagged, Reference, Teacher, companion_law, params_at
 
 TARGET = TwoMode.create(0.4, 0.0, 3.0)
@@ -210,7 +211,10 @@ def test_a_companion_goes_with_any_guide():
         ({"ema": 2.0}, "ema must lie in [0, 1]; got 2"),
         ({"ema": np.nan}, "ema must be finite"),
         ({"demonstrations": [0.0]}, "demonstrations must be a TwoMode, a Mixture or None; got list"),
-        ({"divergence": "both"}, "divergence must be reverse, forward or a number in (0, 1); got 'both'"),
+        (
+            {"divergence": "both"},
+            f"divergence must be {', '.join(constructors._DIVERGENCES)} or a number in (0, 1); got 'both'",
+        ),
         ({"divergence": 1.0}, "divergence must lie in (0, 1); got 1"),
     ],
 )
