@@ -65,7 +65,7 @@ class AdvantageRegression(Loss):
         size = n if self.group_size is None else self.group_size
         if n % size:
             raise InputError(f"group_size must divide the batch of {n}; got {size}")
-        y = stop_gradient(target.sample(key, (n,)))
+        y = self.batch(key, n, target, learner, args)
         rewards = rewards_of(self.reward, y, args, target)
         log_ratio = stop_gradient(learner.log_prob(y) - target.log_prob(y))
         rewards, log_ratio = lax.optimization_barrier((rewards, log_ratio))

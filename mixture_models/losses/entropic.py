@@ -184,7 +184,7 @@ class EntropicUtility(Loss):
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, args)[0]
         n = self.expectation.num_samples
-        y = stop_gradient(learner).sample(key, (n,))
+        y = self.batch(key, n, target, learner, args)
         rewards = rewards_of(self.reward, y, args, target)
         log_ratio = stop_gradient(learner.log_prob(y) - target.log_prob(y))
         rewards, log_ratio = lax.optimization_barrier((rewards, log_ratio))

@@ -46,7 +46,8 @@ class OnPolicyForwardKL(ForwardKL):
         if isinstance(self.expectation, Quadrature):
             return super().between(key, target, learner, args)
         n = self.expectation.num_samples
-        y, log_weight = _on_policy(key, n, target, learner)
+        y = self.batch(key, n, target, learner, args)
+        log_weight = _log_ratio(y, target, learner)
         weight = jnp.exp(log_weight)
         surrogate = -weighted_log_prob(learner, y, (weight - 1.0) / n)
         return jnp.mean(weight * log_weight) + surrogate - stop_gradient(surrogate)
@@ -87,7 +88,8 @@ class JensenShannon(Loss):
         if isinstance(self.expectation, Quadrature):
             return self._population(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples
-        y, log_weight = _on_policy(key, n, target, learner)
+        y = self.batch(key, n, target, learner, args)
+        log_weight = _log_ratio(y, target, learner)
         excess = self._excess(log_weight)
         ones = jnp.ones_like(excess)
         advantage = (1.0 - self.alpha) * (excess - leave_one_out(excess, ones))
@@ -120,7 +122,7 @@ class JensenShannon(Loss):
         return jnp.where(same_covariance(learner, target), value, jnp.nan)
 
 
-def _on_policy(key: Array, n: int, target: Distribution, learner: Distribution) -> tuple[Array, Array]:
-    """Return n samples of the learner and log w = log p - log q at them, without gradients."""
-    y = stop_gradient(learner).sample(key, (n,))
-    return y, lax.optimization_barrier(stop_gradient(target.log_prob(y) - learner.log_prob(y)))
+def _log_ratio(y: Array, target: Distribution, learner: Distribution) -> Array:
+    """Return log w = log p - log q at samples, without a gradient."""
+    log_weight: Array = lax.optimization_barrier(stop_gradient(target.log_prob(y) - learner.log_prob(y)))
+    return log_weight

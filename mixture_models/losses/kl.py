@@ -57,7 +57,7 @@ class ForwardKL(Loss):
         if isinstance(self.expectation, Quadrature):
             return kl_divergence(target, learner, self.expectation.resolution)
         n = self.expectation.num_samples
-        y = stop_gradient(target.sample(key, (n,)))
+        y = self.batch(key, n, target, learner, args)
         # Densities have the type of their samples, those of discrete ones float32 or wider.
         shares = jnp.full(n, 1.0 / n, jnp.result_type(y.dtype, jnp.float32))
         cross_entropy = -weighted_log_prob(learner, y, shares)
@@ -128,7 +128,7 @@ class ReverseKL(Loss):
     def _score(
         self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments
     ) -> Array:
-        y = stop_gradient(self.sampling.law(target, learner, args)).sample(key, (n,))
+        y = self.batch(key, n, target, learner, args)
         log_q = stop_gradient(learner.log_prob(y))
         weight = self.sampling.importance(y, log_q, args)
         # Without the barrier XLA evaluates both densities again inside every reduction that follows.

@@ -13,6 +13,7 @@ from typing import ClassVar, Self, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Distribution
@@ -47,7 +48,7 @@ class Loss(ELBO):
     Attributes:
         expectation: where its expectation comes from, a `MonteCarlo` batch or `Quadrature`.
         direction: what results call it.
-        sampling: whose samples a batch holds.
+        sampling: whose samples a batch holds; `batch` draws them.
         of_ratios: whether a batch enters only by ratios of densities and by rewards.
         has_exact: whether `exact` gives its value and gradient in the population.
         reward: what samples earn, or None.
@@ -123,6 +124,22 @@ class Loss(ELBO):
             args: the arguments of model and guide, in the model's order.
         """
         raise NotImplementedError
+
+    def batch(
+        self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments
+    ) -> Array:
+        """Draw ``n`` samples of the sampling law, through which no gradient flows.
+
+        Args:
+            key: for the batch.
+            n: how many.
+            target: the model's law.
+            learner: the guide's law.
+            args: the arguments of model and guide, in the model's order.
+        """
+        law = self.sampling.law(target, stop_gradient(learner), args)
+        y: Array = stop_gradient(law.sample(key, (n,)))
+        return y
 
     def unmet(self, target: Distribution, learner: Distribution, args: Arguments) -> dict[str, Array]:
         """Return what an exact loss at a place cannot fulfil: whether so, by a sentence of what it must.
