@@ -131,10 +131,9 @@ class FlooredForwardKL(Loss):
     direction = "forward"
     sampling = OfModel()
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the loss, see `Loss.between`."""
-        n = self.expectation.num_samples
-        y = self.batch(key, n, target, learner, args)
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        n = len(y)
         modes = _densities(self, learner, y)
         density = reduce(operator.add, modes) + FLOOR
         share = 1.0 / (n * density)
@@ -166,10 +165,9 @@ class PublishedRL(Loss):
     direction = "reverse"
     sampling = OfLastMode("the learner's new mode")
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the loss, see `Loss.between`."""
-        n = self.expectation.num_samples
-        y = self.batch(key, n, target, learner, args)
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        n = len(y)
         modes = _densities(self, learner, y)
         inverse = 1.0 / (modes[-1] + FLOOR)
         ratio: Array = lax.optimization_barrier(jnp.exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)
