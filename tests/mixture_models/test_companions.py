@@ -1,5 +1,6 @@
 """Companions: their motion by hand, where they start, and how `train` carries them."""
 
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -11,7 +12,7 @@ import oracles
 import pytest
 from numpyro import handlers
 
-from inference import population_value_and_grad, train
+from inference import population_descent, population_value_and_grad, train
 from inference.training import replicates
 from mixture_models import InputError, TwoMode, TwoModeLearner, objectives, two_mode_learner
 from mixture_models.losses.loss import law_of
@@ -173,6 +174,32 @@ def test_train_syncs_the_lagged_policy_after_every_lag_steps():
     assert np.all(three[:, 4] != never[:, 4])
     np.testing.assert_array_equal(five[:, :6], never[:, :6])
     assert np.all(five[:, 6] != never[:, 6])
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["place"])
+@dataclass(frozen=True)
+class Placed(Reference):
+    """A companion that after every step is at the start or at the target that it is told."""
+
+    place: str
+
+    def after_step(self, companion, learner, step):
+        """Return the guide's params there."""
+        return params_at(learner.guide, getattr(learner, self.place), learner.target)
+
+
+@pytest.mark.parametrize(("place", "moves"), [("start", False), ("target", True)])
+def test_a_companion_is_told_start_and_target_apart(place, moves):
+    # A learner that hardly moves: its divergence from the companion stays nothing where that is at the start.
+    objective = replace(objectives.sdft(), companion=Placed(place))
+    settings = {"num_steps": 3, "learning_rate": 1e-9}
+    steps = {"batch_size": 8, "num_replicates": 1, "seed": 0, "progress": False}
+    descent = population_descent(objective, START, TARGET, **settings)["population"]
+    training = train(objective, START, TARGET, **settings, **steps)["trajectory"]
+    for found in (descent, training):
+        losses = np.abs(found["loss"].to_numpy().ravel())
+        assert losses[0] < 1e-6
+        assert bool(losses[-1] > 1e-3) is moves
 
 
 def single_normal(start, target):
