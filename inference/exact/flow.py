@@ -28,6 +28,7 @@ from inference.exact.dynamics import (
 from inference.exact.walk import reported
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
+from mixture_models.objectives.companions import Learner
 from mixture_models.types import AnyArray, Scalar
 from mixture_models.validation import InputError, finite_array, positive
 
@@ -209,7 +210,8 @@ def _integrate(
             learner = {name: -factors.get(name, 1.0) * g for name, g in gradient.items()}
             pace = None
             if companion is not None:
-                pace = companion.velocity(state.companion, state.learner, learning_rate, guide, *mixtures)
+                followed = Learner(state.learner, guide, *mixtures)
+                pace = companion.velocity(state.companion, followed, learning_rate)
             velocity = State(learner, pace)
             # Rounding errors would keep the solver's steps short for as long as it is to stay at a rest.
             rests = rounding.at_rest(state, velocity)

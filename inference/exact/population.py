@@ -210,7 +210,7 @@ def unmet_of(place: Place) -> dict[str, Array]:
     """Return what the exact loss at params of the learner cannot fulfil, see `Loss.unmet`."""
     target = law_of(with_companion(place.model, place.companion), place.params, *place.mixtures)
     learner = law_of(place.guide, place.params, *place.mixtures)
-    return place.loss.exact(place.resolution).unmet(target, learner, place.mixtures)
+    return place.loss.unmet(place.resolution, target, learner, place.mixtures)
 
 
 @partial(jax.jit, static_argnums=0)

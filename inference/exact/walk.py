@@ -12,6 +12,7 @@ from inference.engine.programs import Numbers, Program, compiled
 from inference.exact.dynamics import RESOLUTION, Records, State, over_settings, value_and_grad
 from inference.exact.population import FINE, Place, unmet_of
 from mixture_models.mixture.mixture import MixturePair
+from mixture_models.objectives.companions import Learner
 from mixture_models.types import AnyArray, Scalar
 
 
@@ -77,7 +78,8 @@ def _walk(
             }
             beside = None
             if companion is not None:
-                beside = companion.after_step(state.companion, learner, step + 1, guide, *mixtures)
+                followed = Learner(learner, guide, *mixtures)
+                beside = companion.after_step(state.companion, followed, step + 1)
             apart = jnp.max(jnp.stack([jnp.max(jnp.abs(fine[name] - gradient[name])) for name in fine]))
             return _Carry(
                 _where(at_record, state, State(learner, beside)),

@@ -20,7 +20,7 @@ from mixture_models.losses.precision import in_precision
 from mixture_models.mixture.sensible_range import has_left
 from mixture_models.mixture.task import Task
 from mixture_models.objectives import Objective
-from mixture_models.objectives.companions import Companion
+from mixture_models.objectives.companions import Companion, Learner
 from mixture_models.types import AnyArray, Index, Params, Scalar
 from mixture_models.validation import InputError
 
@@ -75,7 +75,7 @@ def first_record(program: Program, numbers: Numbers, setting: tuple[Task, Task])
     svi, state, guide, beside = _svi(program, numbers, jax.random.key(0), setting, jnp.ones(()))
     params = svi.get_params(state)
     if beside is not None:
-        beside.after_step(beside.initial(guide, *setting), params, jnp.ones(()), guide, *setting)
+        beside.after_step(beside.initial(guide, *setting), Learner(params, guide, *setting), jnp.ones(()))
     return guide.metrics(params, *setting)
 
 
@@ -153,7 +153,7 @@ def advance(
         diverged_step = _earlier(diverged_step, step, lost)
         companion = state.companion
         if beside is not None and companion is not None:
-            companion = beside.after_step(companion, params, step, guide, *setting)
+            companion = beside.after_step(companion, Learner(params, guide, *setting), step)
         svi_state, companion = svi.settled(svi_state, companion)
         return State(svi_state, companion, step, diverged_step), jnp.where(i == 0, loss, first_loss)
 

@@ -31,7 +31,7 @@ from mixture_models.metrics import TASK_DIMS
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.shifted_law import ShiftedLaw
-from mixture_models.objectives.companions import Companion, params_at, with_companion
+from mixture_models.objectives.companions import Companion, Learner, params_at, with_companion
 from mixture_models.objectives.objective import Objective
 from mixture_models.types import AnyArray, Params, Program, Scalar
 from mixture_models.validation import InputError, integer
@@ -172,11 +172,11 @@ def _that_know_coordinates(objective: Objective, start: Mixture, target: Mixture
         found = law_of(with_companion(program, companion), {}, start, target)
         return found.log_weights, {_TASK_MEANS: found.means}
 
-    def walk(companion: Companion, learner: Params, start: Mixture, target: Mixture) -> list[Params]:
+    def walk(companion: Companion, params: Params, start: Mixture, target: Mixture) -> list[Params]:
+        learner = Learner(params, objective.guide, start, target)
         policies = [companion.initial(objective.guide, start, target)]
         for step in range(1, 4):
-            after = companion.after_step(policies[-1], learner, step, objective.guide, start, target)
-            policies.append(after)
+            policies.append(companion.after_step(policies[-1], learner, step))
         return policies
 
     with jax.enable_x64(True):

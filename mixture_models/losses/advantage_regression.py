@@ -13,11 +13,11 @@ from numpyro.distributions import Distribution
 
 from mixture_models.integrals.tensor_rule import expectation, same_covariance, span_of
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.loss import Loss, weighted_log_prob
+from mixture_models.losses.loss import Loss, weighted_log_prob, with_gradient_of
 from mixture_models.losses.sampling import OfModel
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
-from mixture_models.mixture.mixture import Mixture, mixture_of
+from mixture_models.mixture.mixture import mixture_of
 from mixture_models.rewards import ModeReward, Reward, rewards_of, target_of
 from mixture_models.types import Arguments, Index, Scalar
 from mixture_models.validation import InputError
@@ -56,16 +56,12 @@ class AdvantageRegression(Loss):
     has_exact = True
     sampling = OfModel("the lagged policy")
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the loss, see `Loss.between`."""
-        if isinstance(self.expectation, Quadrature):
-            wanted = mixture_of("target", target_of(args))
-            return self._population(target, learner, wanted, self.expectation.resolution)
-        n = self.expectation.num_samples
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        n = len(y)
         size = n if self.group_size is None else self.group_size
         if n % size:
             raise InputError(f"group_size must divide the batch of {n}; got {size}")
-        y = stop_gradient(target.sample(key, (n,)))
         rewards = rewards_of(self.reward, y, args, target)
         log_ratio = stop_gradient(learner.log_prob(y) - target.log_prob(y))
         rewards, log_ratio = lax.optimization_barrier((rewards, log_ratio))
@@ -73,14 +69,16 @@ class AdvantageRegression(Loss):
         advantage = (grouped - optimal_value(grouped, self.beta1)[:, None]).reshape(n)
         residual = self.beta2 * log_ratio - advantage
         surrogate = weighted_log_prob(learner, y, 2.0 * self.beta2 / n * residual)
-        return jnp.mean(residual**2) + surrogate - stop_gradient(surrogate)
+        return with_gradient_of(jnp.mean(residual**2), surrogate)
 
-    def _population(
-        self, lagged: MixtureLaw, learner: MixtureLaw, target: Mixture, resolution: Index
+    def in_population(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
     ) -> Array:
-        modes = jnp.concatenate([learner.means, lagged.means, self.reward.modes(target, lagged)])
+        """Return the loss, see `Loss.in_population`."""
+        wanted = mixture_of("target", target_of(args))
+        modes = jnp.concatenate([learner.means, target.means, self.reward.modes(wanted, target)])
         span = span_of(learner.scale(0), modes)
-        q, lag, inside = span.law(learner), stop_gradient(span.law(lagged)), span.mixture(target)
+        q, lag, inside = span.law(learner), stop_gradient(span.law(target)), span.mixture(wanted)
         best = self.beta1 * Tilted(lag, self.reward, inside, lag, resolution).log_normaliser(1.0 / self.beta1)
 
         def squared(y: Array) -> Array:
@@ -89,7 +87,7 @@ class AdvantageRegression(Loss):
 
         places, many = stop_gradient(span.coordinates(modes)), q.num_modes > 2
         value = expectation(lag, squared, places, resolution, many=many)
-        return jnp.where(same_covariance(learner, lagged), value, jnp.nan)
+        return jnp.where(same_covariance(learner, target), value, jnp.nan)
 
 
 def optimal_value(rewards: Float[Array, "... n"], beta1: Scalar) -> Float[Array, "..."]:

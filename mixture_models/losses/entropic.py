@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +13,13 @@ from numpyro.distributions import Distribution
 
 from mixture_models.integrals.divergences import kl_divergence
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.loss import Loss, at_least_two, weighted_log_prob
+from mixture_models.losses.loss import Loss, at_least_two, weighted_log_prob, with_gradient_of
 from mixture_models.losses.sampling import OfLearner
 from mixture_models.losses.tilted import Tilted
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.mixture import mixture_of
 from mixture_models.rewards import ModeReward, Reward, rewards_of, target_of
-from mixture_models.types import Arguments, Scalar
+from mixture_models.types import Arguments, Index, Scalar
 
 # The published constants: η is doubled from 1 until it reaches the cap, then bisected; 1e-12 is added to
 # every normaliser.
@@ -161,14 +160,21 @@ class EntropicUtility(Loss):
     has_exact = True
     sampling = OfLearner()
 
-    def unmet(self, target: Distribution, learner: Distribution, args: Arguments) -> dict[str, Array]:
+    def in_population(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+    ) -> Array:
+        """Return the loss, see `Loss.in_population`."""
+        return self._population(resolution, target, learner, args)[0]
+
+    def unmet(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+    ) -> dict[str, Array]:
         """Return whether an adaptive η falls short of its budget, see `Loss.unmet`."""
-        return self._population(target, learner, args)[1]
+        return self._population(resolution, target, learner, args)[1]
 
     def _population(
-        self, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
     ) -> tuple[Array, dict[str, Array]]:
-        resolution = cast(Quadrature, self.expectation).resolution
         wanted = mixture_of("target", target_of(args))
         tilted = Tilted(learner, self.reward, wanted, stop_gradient(target), resolution)
         eta, unmet = self.temperature.in_population(replace(tilted, law=stop_gradient(learner)))
@@ -179,12 +185,9 @@ class EntropicUtility(Loss):
         super().__post_init__()
         at_least_two("the leave-one-out normaliser", self.expectation)
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the loss, see `Loss.between`."""
-        if isinstance(self.expectation, Quadrature):
-            return self._population(target, learner, args)[0]
-        n = self.expectation.num_samples
-        y = stop_gradient(learner).sample(key, (n,))
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        n = len(y)
         rewards = rewards_of(self.reward, y, args, target)
         log_ratio = stop_gradient(learner.log_prob(y) - target.log_prob(y))
         rewards, log_ratio = lax.optimization_barrier((rewards, log_ratio))
@@ -192,9 +195,7 @@ class EntropicUtility(Loss):
         advantage = entropic_weights(rewards, eta) - 1.0 - self.kl_weight * log_ratio
         surrogate = -weighted_log_prob(learner, y, advantage / n)
         utility = jax.nn.logsumexp(eta * rewards) - np.log(n)
-        value = self.kl_weight * jnp.mean(log_ratio) - utility
-        result: Array = value + surrogate - stop_gradient(surrogate)
-        return result
+        return with_gradient_of(self.kl_weight * jnp.mean(log_ratio) - utility, surrogate)
 
 
 def entropic_weights(rewards: Float[Array, "n"], eta: Float[Array, ""]) -> Float[Array, "n"]:

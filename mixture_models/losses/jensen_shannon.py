@@ -19,7 +19,13 @@ from numpyro.distributions import Distribution
 from mixture_models.integrals.tensor_rule import expectation, same_covariance, span_of
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.kl import ForwardKL
-from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob
+from mixture_models.losses.loss import (
+    Loss,
+    at_least_two,
+    leave_one_out,
+    weighted_log_prob,
+    with_gradient_of,
+)
 from mixture_models.losses.sampling import OfLearner
 from mixture_models.mixture.law import MixtureLaw, log_add
 from mixture_models.types import Arguments, Index, Scalar
@@ -41,15 +47,12 @@ class OnPolicyForwardKL(ForwardKL):
 
     sampling = OfLearner()  # type: ignore[assignment]
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the divergence, see `Loss.between`."""
-        if isinstance(self.expectation, Quadrature):
-            return super().between(key, target, learner, args)
-        n = self.expectation.num_samples
-        y, log_weight = _on_policy(key, n, target, learner)
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        log_weight = _log_ratio(y, target, learner)
         weight = jnp.exp(log_weight)
-        surrogate = -weighted_log_prob(learner, y, (weight - 1.0) / n)
-        return jnp.mean(weight * log_weight) + surrogate - stop_gradient(surrogate)
+        surrogate = -weighted_log_prob(learner, y, (weight - 1.0) / len(y))
+        return with_gradient_of(jnp.mean(weight * log_weight), surrogate)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["alpha"], meta_fields=["expectation"])
@@ -82,25 +85,25 @@ class JensenShannon(Loss):
         super().__post_init__()
         at_least_two("the leave-one-out baseline", self.expectation)
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the divergence, see `Loss.between`."""
-        if isinstance(self.expectation, Quadrature):
-            return self._population(target, learner, self.expectation.resolution)
-        n = self.expectation.num_samples
-        y, log_weight = _on_policy(key, n, target, learner)
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        log_weight = _log_ratio(y, target, learner)
         excess = self._excess(log_weight)
         ones = jnp.ones_like(excess)
         advantage = (1.0 - self.alpha) * (excess - leave_one_out(excess, ones))
-        surrogate = weighted_log_prob(learner, y, advantage / n)
+        surrogate = weighted_log_prob(learner, y, advantage / len(y))
         teacher = self.alpha * jnp.mean(jnp.exp(log_weight) * (log_weight + excess))
         student = (1.0 - self.alpha) * jnp.mean(excess)
-        return teacher + student + surrogate - stop_gradient(surrogate)
+        return with_gradient_of(teacher + student, surrogate)
 
     def _excess(self, log_weight: Array) -> Array:
         """Return log(q/M) for log w = log(p/q)."""
         return -log_add(jnp.log1p(-self.alpha), jnp.log(self.alpha) + log_weight)
 
-    def _population(self, target: MixtureLaw, learner: MixtureLaw, resolution: Index) -> Array:
+    def in_population(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+    ) -> Array:
+        """Return the loss, see `Loss.in_population`."""
         span = span_of(learner.scale(0), jnp.concatenate([learner.means, target.means]))
         p, q = stop_gradient(span.law(target)), span.law(learner)
         means = jnp.concatenate([q.means, p.means])
@@ -120,7 +123,7 @@ class JensenShannon(Loss):
         return jnp.where(same_covariance(learner, target), value, jnp.nan)
 
 
-def _on_policy(key: Array, n: int, target: Distribution, learner: Distribution) -> tuple[Array, Array]:
-    """Return n samples of the learner and log w = log p - log q at them, without gradients."""
-    y = stop_gradient(learner).sample(key, (n,))
-    return y, lax.optimization_barrier(stop_gradient(target.log_prob(y) - learner.log_prob(y)))
+def _log_ratio(y: Array, target: Distribution, learner: Distribution) -> Array:
+    """Return log w = log p - log q at samples, without a gradient."""
+    log_weight: Array = lax.optimization_barrier(stop_gradient(target.log_prob(y) - learner.log_prob(y)))
+    return log_weight

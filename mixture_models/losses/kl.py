@@ -20,7 +20,7 @@ from numpyro.distributions import Distribution
 from mixture_models.integrals.divergences import kl_divergence
 from mixture_models.integrals.logistic_normal import FINEST
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
-from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob
+from mixture_models.losses.loss import Loss, at_least_two, leave_one_out, weighted_log_prob, with_gradient_of
 from mixture_models.losses.sampling import (
     OfLearner,
     OfLearnerWithReplay,
@@ -52,16 +52,19 @@ class ForwardKL(Loss):
     sampling = OfModel()
     has_exact = True
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the divergence, see `Divergence.between`."""
-        if isinstance(self.expectation, Quadrature):
-            return kl_divergence(target, learner, self.expectation.resolution)
-        n = self.expectation.num_samples
-        y = stop_gradient(target.sample(key, (n,)))
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        n = len(y)
         # Densities have the type of their samples, those of discrete ones float32 or wider.
         shares = jnp.full(n, 1.0 / n, jnp.result_type(y.dtype, jnp.float32))
         cross_entropy = -weighted_log_prob(learner, y, shares)
         return jnp.mean(stop_gradient(target.log_prob(y))) + cross_entropy
+
+    def in_population(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+    ) -> Array:
+        """Return the loss, see `Loss.in_population`."""
+        return kl_divergence(target, learner, resolution)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["replay"], meta_fields=["expectation", "estimator"])
@@ -118,24 +121,29 @@ class ReverseKL(Loss):
         """Return a copy whose value and gradient are those of the population, whatever the replay."""
         return replace(self, expectation=Quadrature(resolution), replay=None)
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the divergence, see `Divergence.between`."""
-        if isinstance(self.expectation, Quadrature):
-            return kl_divergence(learner, target, self.expectation.resolution)
-        estimate = self._score if self.estimator == "score" else self._pathwise
-        return estimate(key, self.expectation.num_samples, target, learner, args)
+    def in_population(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+    ) -> Array:
+        """Return the loss, see `Loss.in_population`."""
+        return kl_divergence(learner, target, resolution)
 
-    def _score(
+    def estimate(
         self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments
     ) -> Array:
-        y = stop_gradient(self.sampling.law(target, learner, args)).sample(key, (n,))
+        """Return the loss on fresh samples, see `Loss.estimate`."""
+        if self.estimator == "pathwise":
+            return self._pathwise(key, n, target, learner, args)
+        return super().estimate(key, n, target, learner, args)
+
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss by the score estimator, see `Loss.on_batch`."""
         log_q = stop_gradient(learner.log_prob(y))
         weight = self.sampling.importance(y, log_q, args)
         # Without the barrier XLA evaluates both densities again inside every reduction that follows.
         log_ratio, weight = lax.optimization_barrier((log_q - target.log_prob(y), weight))
         advantage = weight * (log_ratio - leave_one_out(log_ratio, weight))
-        surrogate = weighted_log_prob(learner, y, advantage / n)
-        return jnp.mean(weight * log_ratio) + surrogate - stop_gradient(surrogate)
+        surrogate = weighted_log_prob(learner, y, advantage / len(y))
+        return with_gradient_of(jnp.mean(weight * log_ratio), surrogate)
 
     def _pathwise(
         self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments

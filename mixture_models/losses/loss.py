@@ -13,6 +13,7 @@ from typing import ClassVar, Self, TypedDict
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import stop_gradient
 from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import Distribution
@@ -41,13 +42,13 @@ class Evaluated(TypedDict):
 class Loss(ELBO):
     """A loss between the law of a model and the law of a guide, on samples ``"y"``.
 
-    A subclass is a dataclass with a field ``expectation``, registered as a JAX pytree; it defines `between`,
-    and overrides the defaults that are not true of it.
+    A subclass is a dataclass with a field ``expectation``, registered as a JAX pytree; it defines `on_batch`,
+    with an exact form also `in_population`, and overrides the defaults that are not true of it.
 
     Attributes:
         expectation: where its expectation comes from, a `MonteCarlo` batch or `Quadrature`.
         direction: what results call it.
-        sampling: whose samples a batch holds.
+        sampling: whose samples a batch holds; `batch` draws them.
         of_ratios: whether a batch enters only by ratios of densities and by rewards.
         has_exact: whether `exact` gives its value and gradient in the population.
         reward: what samples earn, or None.
@@ -114,7 +115,9 @@ class Loss(ELBO):
         return {"loss": self.between(rng_key, target, learner, arguments), "mutable_state": None}
 
     def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the loss, whose derivative in the learner's params is the gradient's estimate.
+        """Return the loss, on a batch or in the population as `expectation` says.
+
+        Its derivative in the learner's params is the gradient, or its estimate.
 
         Args:
             key: for the batch.
@@ -122,15 +125,46 @@ class Loss(ELBO):
             learner: the guide's law.
             args: the arguments of model and guide, in the model's order.
         """
+        if isinstance(self.expectation, Quadrature):
+            return self.in_population(self.expectation.resolution, target, learner, args)
+        return self.estimate(key, self.expectation.num_samples, target, learner, args)
+
+    def estimate(
+        self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments
+    ) -> Array:
+        """Return the loss on ``n`` fresh samples; the other arguments are those of `between`."""
+        return self.on_batch(self.batch(key, n, target, learner, args), target, learner, args)
+
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on samples ``y`` of `batch`; the other arguments are those of `between`."""
         raise NotImplementedError
 
-    def unmet(self, target: Distribution, learner: Distribution, args: Arguments) -> dict[str, Array]:
-        """Return what an exact loss at a place cannot fulfil: whether so, by a sentence of what it must.
+    def in_population(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+    ) -> Array:
+        """Return the loss of the population by integrals of a resolution, see `Quadrature`.
 
-        Args:
-            target: the model's law.
-            learner: the guide's law.
-            args: the positional arguments of model and guide.
+        The other arguments are those of `between`.
+        """
+        raise NotImplementedError
+
+    def batch(
+        self, key: Array, n: int, target: Distribution, learner: Distribution, args: Arguments
+    ) -> Array:
+        """Draw ``n`` samples of the sampling law, through which no gradient flows.
+
+        The other arguments are those of `between`.
+        """
+        law = self.sampling.law(target, stop_gradient(learner), args)
+        y: Array = stop_gradient(law.sample(key, (n,)))
+        return y
+
+    def unmet(
+        self, resolution: Index, target: MixtureLaw, learner: MixtureLaw, args: Arguments
+    ) -> dict[str, Array]:
+        """Return what the loss cannot fulfil in the population: whether so, by a sentence of what it must.
+
+        The arguments are those of `in_population`.
         """
         return {}
 
@@ -219,6 +253,12 @@ def weighted_log_prob(law: Distribution, y: Array, weights: Array) -> Float[Arra
     if isinstance(law, MixtureLaw):
         return law.weighted_log_prob(y, weights)
     return jnp.sum(weights * law.log_prob(y))
+
+
+def with_gradient_of(value: Float[Array, ""], surrogate: Float[Array, ""]) -> Float[Array, ""]:
+    """Return a value, with the gradient of a surrogate beside its own."""
+    result: Array = value + surrogate - stop_gradient(surrogate)
+    return result
 
 
 def leave_one_out(values: Float[Array, "n"], weights: Float[Array, "n"]) -> Float[Array, "n"]:

@@ -14,6 +14,7 @@ from numpyro.distributions import Distribution
 
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.loss import Evaluated, Loss
+from mixture_models.losses.sampling import SamplingLaw
 from mixture_models.types import Arguments, Params, Program
 from mixture_models.validation import one_of
 
@@ -38,6 +39,11 @@ class SinglePrecision(Loss):
     def expectation(self) -> MonteCarlo | Quadrature:  # type: ignore[override]
         """Where the loss's expectation comes from."""
         return self.inner.expectation
+
+    @property
+    def sampling(self) -> SamplingLaw:
+        """Whose samples a batch holds."""
+        return self.inner.sampling
 
     def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
         """Return the loss of laws that are rounded, see `Loss.between`."""

@@ -49,6 +49,14 @@ class NotStated(SamplingLaw):
 
     words = "not stated"
 
+    def law(self, target: Distribution, learner: Distribution, args: Arguments) -> Distribution:
+        """Refuse to be drawn from.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("a loss that draws a batch must state its sampling law; got none")
+
 
 @dataclass(frozen=True)
 class OfModel(SamplingLaw):
@@ -70,6 +78,24 @@ class OfLearner(SamplingLaw):
     def law(self, target: Distribution, learner: Distribution, args: Arguments) -> Distribution:
         """Return the learner's law."""
         return learner
+
+
+@dataclass(frozen=True)
+class OfLastMode(SamplingLaw):
+    """The samples are those of the learner's last mode, as if it had no other."""
+
+    words: str = "the learner's last mode"
+
+    def law(self, target: Distribution, learner: Distribution, args: Arguments) -> MixtureLaw:
+        """Return the last mode's law.
+
+        Raises:
+            InputError: a learner that is no mixture of modes.
+        """
+        if not isinstance(learner, MixtureLaw):
+            kind = type(learner).__name__
+            raise InputError(f"a last mode to sample needs a learner whose law is a MixtureLaw; got a {kind}")
+        return MixtureLaw(jnp.zeros(1), learner.means[-1:], (learner.scale(learner.num_modes - 1),))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ and its law is that of the guide at these params. It starts where the learner do
 toward it takes the state as the keyword argument ``companion``. Without it a companion that rests is where it
 starts; one that moves must be given, since whoever calls the model must move it (`inference.train` does).
 
-A companion is a `Companion`, a registered dataclass that overrides the defaults that are not true of it.
+A companion is a `Companion`, a registered dataclass that overrides the defaults that are not true of it. It
+is told of the learner that it follows by a `Learner`.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,22 @@ from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.task import Task
 from mixture_models.types import Index, Params, Program, Scalar
 from mixture_models.validation import InputError
+
+
+class Learner(NamedTuple):
+    """The learner as its companion sees it at one moment.
+
+    Attributes:
+        params: where it is.
+        guide: its NumPyro program.
+        start: where it started.
+        target: the true target.
+    """
+
+    params: Params
+    guide: Program
+    start: Task
+    target: Task
 
 
 class Companion:
@@ -40,21 +57,11 @@ class Companion:
         """Return the params at step 0: those of the learner."""
         return params_at(guide, start, target)
 
-    def after_step(
-        self, companion: Params, learner: Params, step: Index, guide: Program, start: Task, target: Task
-    ) -> Params:
+    def after_step(self, companion: Params, learner: Learner, step: Index) -> Params:
         """Return the params after the learner's update number ``step``, 1 for the first."""
         return companion
 
-    def velocity(
-        self,
-        companion: Params,
-        learner: Params,
-        learning_rate: Scalar,
-        guide: Program,
-        start: Task,
-        target: Task,
-    ) -> Params:
+    def velocity(self, companion: Params, learner: Learner, learning_rate: Scalar) -> Params:
         """Return the derivative of the params by the time t = step · learning rate, between jumps."""
         return {name: jnp.zeros_like(value) for name, value in companion.items()}
 
@@ -88,37 +95,27 @@ class Teacher(Companion):
     name: ClassVar[str] = "teacher"
     paced: ClassVar[bool] = True
 
-    def after_step(
-        self, companion: Params, learner: Params, step: Index, guide: Program, start: Task, target: Task
-    ) -> Params:
+    def after_step(self, companion: Params, learner: Learner, step: Index) -> Params:
         """Return the params after the learner's update number ``step``."""
-        pull = self._pull(companion, learner, guide, target)
+        pull = self._pull(companion, learner)
         return {name: value + self.ema * pull[name] for name, value in companion.items()}
 
-    def velocity(
-        self,
-        companion: Params,
-        learner: Params,
-        learning_rate: Scalar,
-        guide: Program,
-        start: Task,
-        target: Task,
-    ) -> Params:
+    def velocity(self, companion: Params, learner: Learner, learning_rate: Scalar) -> Params:
         """Return the derivative of the params by the time t = step · learning rate."""
-        pull = self._pull(companion, learner, guide, target)
+        pull = self._pull(companion, learner)
         return {name: self.ema / learning_rate * pull[name] for name in companion}
 
-    def _pull(self, companion: Params, learner: Params, guide: Program, target: Task) -> Params:
+    def _pull(self, companion: Params, learner: Learner) -> Params:
         """Return (1-λ) θ + λ ω_demo - ω."""
-        shown = target if self.demonstrations is None else self.demonstrations
-        demonstrated = params_at(guide, shown, target)
+        shown = learner.target if self.demonstrations is None else self.demonstrations
+        demonstrated = params_at(learner.guide, shown, learner.target)
         shapes, wanted = (
             {n: jnp.shape(v) for n, v in params.items()} for params in (demonstrated, companion)
         )
         if shapes != wanted:
             raise InputError(f"demonstrations must have params of shapes {wanted}; got {shapes}")
         return {
-            name: (1.0 - self.anchor) * learner[name] + self.anchor * demonstrated[name] - value
+            name: (1.0 - self.anchor) * learner.params[name] + self.anchor * demonstrated[name] - value
             for name, value in companion.items()
         }
 
@@ -144,12 +141,10 @@ class Lagged(Companion):
     name: ClassVar[str] = "lagged"
     paced: ClassVar[bool] = True
 
-    def after_step(
-        self, companion: Params, learner: Params, step: Index, guide: Program, start: Task, target: Task
-    ) -> Params:
+    def after_step(self, companion: Params, learner: Learner, step: Index) -> Params:
         """Return the params after the learner's update number ``step``: the learner's where L divides it."""
         sync = step % self.lag == 0
-        return {name: jnp.where(sync, learner[name], value) for name, value in companion.items()}
+        return {name: jnp.where(sync, learner.params[name], value) for name, value in companion.items()}
 
     def sync_interval(self, learning_rate: Scalar) -> Scalar:
         """Return L · η, the time between two jumps onto the learner."""

@@ -26,7 +26,7 @@ from mixture_models.accel.elementary import total_log
 from mixture_models.learners import Guide
 from mixture_models.losses.expectations import MonteCarlo
 from mixture_models.losses.loss import SITE, Loss
-from mixture_models.losses.sampling import OfLearner, OfModel
+from mixture_models.losses.sampling import OfLastMode, OfModel
 from mixture_models.metrics import drift
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.mixture.overlap import single_mode_overlaps, two_mode_overlaps
@@ -131,10 +131,9 @@ class FlooredForwardKL(Loss):
     direction = "forward"
     sampling = OfModel()
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the loss, see `Loss.between`."""
-        n = self.expectation.num_samples
-        y = stop_gradient(target.sample(key, (n,)))
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        n = len(y)
         modes = _densities(self, learner, y)
         density = reduce(operator.add, modes) + FLOOR
         share = 1.0 / (n * density)
@@ -164,13 +163,11 @@ class PublishedRL(Loss):
 
     expectation: MonteCarlo = field(default_factory=MonteCarlo)
     direction = "reverse"
-    sampling = OfLearner("the learner's new mode")
+    sampling = OfLastMode("the learner's new mode")
 
-    def between(self, key: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
-        """Return the loss, see `Loss.between`."""
-        n = self.expectation.num_samples
-        last = MixtureLaw(jnp.zeros(1), learner.means[-1:], (learner.scale(learner.num_modes - 1),))
-        y = stop_gradient(last).sample(key, (n,))
+    def on_batch(self, y: Array, target: Distribution, learner: Distribution, args: Arguments) -> Array:
+        """Return the loss on a batch, see `Loss.on_batch`."""
+        n = len(y)
         modes = _densities(self, learner, y)
         inverse = 1.0 / (modes[-1] + FLOOR)
         ratio: Array = lax.optimization_barrier(jnp.exp(target.log_prob(y)) * inverse / REWARD_SCALE + FLOOR)

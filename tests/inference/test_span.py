@@ -379,7 +379,7 @@ def still(start, target, companion=None):
 class Homesick(Reference):
     """A companion that is pulled to the origin of the coordinates."""
 
-    def after_step(self, companion, learner, *rest):
+    def after_step(self, companion, learner, step):
         """Return half of where it was."""
         return companion | {"old_mean": 0.5 * companion["old_mean"]}
 

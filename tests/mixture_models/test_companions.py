@@ -1,5 +1,6 @@
 """Companions: their motion by hand, where they start, and how `train` carries them."""
 
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -11,12 +12,12 @@ import oracles
 import pytest
 from numpyro import handlers
 
-from inference import population_value_and_grad, train
+from inference import population_descent, population_value_and_grad, train
 from inference.training import replicates
 from mixture_models import InputError, TwoMode, TwoModeLearner, objectives, two_mode_learner
 from mixture_models.losses.loss import law_of
 from mixture_models.objectives import constructors
-from mixture_models.objectives.companions import Lagged, Reference, Teacher, companion_law, params_at
+from mixture_models.objectives.companions import Lagged, Learner, Reference, Teacher, companion_law, params_at
 
 TARGET = TwoMode.create(0.4, 0.0, 3.0)
 START = TARGET.replace(old_weight=0.8, old_mean=0.3, new_mean=2.0)
@@ -30,7 +31,7 @@ def numbers(params):
 def moved(companion, state, learner, step=1, guide=two_mode_learner):
     with jax.enable_x64(True):
         state, learner = ({n: jnp.asarray(v) for n, v in p.items()} for p in (state, learner))
-        return numbers(companion.after_step(state, learner, step, guide, START, TARGET))
+        return numbers(companion.after_step(state, Learner(learner, guide, START, TARGET), step))
 
 
 # By hand
@@ -77,13 +78,13 @@ def test_the_velocity_is_a_step_a_learning_rate():
         {"old_logit": a, "old_mean": np.array([b]), "new_mean": np.array([c])}
         for a, b, c in ((0.0, 1.0, 2.0), (1.0, 3.0, 5.0))
     )
-    place = (two_mode_learner, START, TARGET)
+    learner = Learner(theta, two_mode_learner, START, TARGET)
     with jax.enable_x64(True):
         teacher = Teacher(0.2, 0.05, SHOWN)
-        velocity = numbers(teacher.velocity(omega, theta, 0.1, *place))
-        after = numbers(teacher.after_step(omega, theta, 1, *place))
+        velocity = numbers(teacher.velocity(omega, learner, 0.1))
+        after = numbers(teacher.after_step(omega, learner, 1))
         for companion in (Reference(), Lagged(50)):
-            assert all(np.all(v == 0.0) for v in companion.velocity(omega, theta, 0.1, *place).values())
+            assert all(np.all(v == 0.0) for v in companion.velocity(omega, learner, 0.1).values())
     for name, value in velocity.items():
         np.testing.assert_allclose(value, (np.array(after[name]) - omega[name]) / 0.1, rtol=1e-13)
     assert [c.sync_interval(0.1) for c in (teacher, Reference(), Lagged(50))] == [np.inf, np.inf, 5.0]
@@ -176,6 +177,32 @@ def test_train_syncs_the_lagged_policy_after_every_lag_steps():
     assert np.all(five[:, 6] != never[:, 6])
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["place"])
+@dataclass(frozen=True)
+class Placed(Reference):
+    """A companion that after every step is at the start or at the target that it is told."""
+
+    place: str
+
+    def after_step(self, companion, learner, step):
+        """Return the guide's params there."""
+        return params_at(learner.guide, getattr(learner, self.place), learner.target)
+
+
+@pytest.mark.parametrize(("place", "moves"), [("start", False), ("target", True)])
+def test_a_companion_is_told_start_and_target_apart(place, moves):
+    # A learner that hardly moves: its divergence from the companion stays nothing where that is at the start.
+    objective = replace(objectives.sdft(), companion=Placed(place))
+    settings = {"num_steps": 3, "learning_rate": 1e-9}
+    steps = {"batch_size": 8, "num_replicates": 1, "seed": 0, "progress": False}
+    descent = population_descent(objective, START, TARGET, **settings)["population"]
+    training = train(objective, START, TARGET, **settings, **steps)["trajectory"]
+    for found in (descent, training):
+        losses = np.abs(found["loss"].to_numpy().ravel())
+        assert losses[0] < 1e-6
+        assert bool(losses[-1] > 1e-3) is moves
+
+
 def single_normal(start, target):
     numpyro.sample(
         "y", dist.Normal(numpyro.param("m", 0.7 * start.old_mean + 0.3 * start.new_mean), 1.0).to_event(1)
@@ -185,7 +212,7 @@ def single_normal(start, target):
 def test_a_companion_goes_with_any_guide():
     with jax.enable_x64(True):
         state = Teacher(0.5, 1.0).after_step(
-            {"m": jnp.array([0.0])}, {"m": jnp.array([1.0])}, 1, single_normal, START, TARGET
+            {"m": jnp.array([0.0])}, Learner({"m": jnp.array([1.0])}, single_normal, START, TARGET), 1
         )
         np.testing.assert_allclose(state["m"], [0.5 * 1.0 + 0.5 * 0.9])
         objective = objectives.sdft(learner=single_normal)

@@ -501,10 +501,10 @@ class Catching(Lagged):
 
     name = "catching"
 
-    def after_step(self, companion, learner, step, guide, start, target):
+    def after_step(self, companion, learner, step):
         """Return the params half way."""
         share = jnp.where(step % self.lag == 0, 0.5, 0.0)
-        return {n: v + share * (learner[n] - v) for n, v in companion.items()}
+        return {n: v + share * (learner.params[n] - v) for n, v in companion.items()}
 
 
 @pytest.mark.slow
