@@ -1,7 +1,7 @@
 """The report of an output folder: what is on its page, and where it is written."""
 
+import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import xarray as xr
@@ -37,7 +37,6 @@ def run_in(folder: Path, tree: xr.DataTree, views: Mapping[str, View], *, name: 
         )
     file, analysis = folder / settings.FILE, command.analysis
     answer = list(analysis.answer(tree))
-    versions = [f"{key}: {value}" for key, value in tree.attrs.items() if str(key).endswith("version")]
     return Run(
         name=name,
         question=command.text,
@@ -48,8 +47,14 @@ def run_in(folder: Path, tree: xr.DataTree, views: Mapping[str, View], *, name: 
         table=table_of(frame_of(analysis, tree)),
         command=f"massdrift {command.name} --config {settings.FILE} --out again",
         settings=file.read_text() if file.exists() else "",
-        versions="\n".join(versions) or f"massdrift: {version('massdrift')}",
+        versions=_versions(tree),
     )
+
+
+def _versions(tree: xr.DataTree) -> str:
+    """Return the versions of the packages that made a result, as it holds them: a package a line."""
+    stored = json.loads(str(tree.attrs.get("versions", "{}")))
+    return "\n".join(f"{package}: {of}" for package, of in stored.items()) or "not stored with the results"
 
 
 def write(run: Run, folder: Path) -> None:
