@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from analyses.compare_runs import by_task, forward_kl, two_modes
 from analyses.compare_runs.shared import NAMES
 from analyses.core import outputs
+from analyses.core.analysis import shown_by
 from analyses.core.settings import BaseSettings, each, setting, text
-from analyses.registry import shown_by
 from inference import results
 from inference.comparison.joined import with_forward_kl
 from inference.comparison.runs import (

@@ -7,34 +7,25 @@ from pathlib import Path
 import xarray as xr
 
 from analyses.core import outputs, settings
+from analyses.core.analysis import Command, frame_of, remarks_of
 from analyses.page.cells import table_of
 from analyses.page.page import Run, View, page_of
-from analyses.registry import COMMANDS, frame_of, remarks_of
 from inference.storage import files
-from mixture_models.validation import InputError
 
 #: The attribute of a result that names the command that made it.
 COMMAND = "command"
 
 
-def run_in(folder: Path, tree: xr.DataTree, views: Mapping[str, View], *, name: str) -> Run:
+def run_in(folder: Path, tree: xr.DataTree, command: Command, views: Mapping[str, View], *, name: str) -> Run:
     """Return what a page shows of the result in a folder.
 
     Args:
         folder: of the output; its settings are read.
         tree: the result.
+        command: that made it.
         views: of its figures, by name.
         name: of the run.
-
-    Raises:
-        InputError: no command that draws made the result.
     """
-    known = {command.name: command for command in COMMANDS if command.draws}
-    command = known.get(str(tree.attrs.get(COMMAND)))
-    if command is None:
-        raise InputError(
-            f"{folder} must be an output of this version's commands; its results do not name one that draws"
-        )
     file, analysis = folder / settings.FILE, command.analysis
     answer = list(analysis.answer(tree))
     return Run(
