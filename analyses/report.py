@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import xarray as xr
+
 from analyses.core import figures, outputs, reports
+from analyses.core.analysis import Command
 from analyses.page.page import Run, close, page_of, view_of
 from analyses.registry import COMMANDS
 from inference import results
@@ -50,10 +53,20 @@ def report(folders: Sequence[str], out: Path | None = None, *, overwrite: bool =
 def _run(name: str, folder: Path) -> Run:
     """Return what the page shows of an output, its figures drawn anew."""
     tree = results.open(folder / outputs.MARKER)
-    found = reports.run_in(folder, tree, {}, name=name)
-    (command,) = (one for one in COMMANDS if one.name == tree.attrs[reports.COMMAND])
+    command = _command_of(folder, tree)
     drawn = command.analysis.plot(tree)
     with figures.saving(*drawn.values()):
         views = {key: view_of(figure) for key, figure in drawn.items()}
     close(drawn)
-    return found._replace(views=views)
+    return reports.run_in(folder, tree, command, views, name=name)
+
+
+def _command_of(folder: Path, tree: xr.DataTree) -> Command:
+    """Return the command that made a result, or refuse one that no command made that draws."""
+    known = {command.name: command for command in COMMANDS if command.draws}
+    command = known.get(str(tree.attrs.get(reports.COMMAND)))
+    if command is None:
+        raise InputError(
+            f"{folder} must be an output of this version's commands; its results do not name one that draws"
+        )
+    return command

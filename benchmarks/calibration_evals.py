@@ -1,6 +1,7 @@
 """Do intervals of `inference.measure_evals` cover, and does its verdict say when they cannot?
 
 ``python -m benchmarks.calibration_evals --num 200 --only TEXT --out FILE`` draws runs from the model and
+from inference.measurement.verdict.kinds import kind_of
 from what is not the model, and prints a row a kind: coverage of 89 % intervals, their median width, and the
 share of verdicts that say that the run is not to be trusted.
 """
@@ -258,7 +259,7 @@ def run_kind(name: str, num: int, seed: int, **settings: Any) -> pd.DataFrame:
                         "covered": bool(low <= true <= high),
                         "width": high - low,
                         "k_hat": float(stats["k_hat"]),
-                        "word": words.partition(":")[0],
+                        "word": kind_of(words),
                         "words": words,
                     }
                 )

@@ -20,6 +20,7 @@ import pandas as pd
 from inference import measure
 from inference.intervals import interval
 from inference.measurement.generations.ngrams import NGramEmbedder
+from inference.measurement.verdict.kinds import GOOD, kind_of
 
 WEIGHTS = (0.1, 0.5, 0.9)
 
@@ -96,7 +97,7 @@ def rows(
             yield {
                 "covered": limits[place, 0] <= weight <= limits[place, 1],
                 "error": float(draws["old_weight"][:, :, place].mean()) - weight,
-                "good": words[place].startswith("good"),
+                "good": kind_of(words[place]) == GOOD,
                 "unmoved": float((draws["old_drift"][:, :, place] == 0.0).mean()),
             }
 

@@ -59,7 +59,7 @@ def test_no_module_needs_itself_to_be_loaded():
     TopologicalSorter({name: needed - LAZY for name, needed in graph.items()}).prepare()
 
 
-@pytest.mark.parametrize("package", ["mixture_models", "inference"])
+@pytest.mark.parametrize("package", ["mixture_models", "inference", "analyses"])
 def test_no_two_rooms_need_each_other(package):
     """Also by an import inside a function: a room can be read after those that it stands on."""
     graph = {}

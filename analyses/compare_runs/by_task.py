@@ -13,6 +13,7 @@ from analyses.compare_runs.shared import columns_of, title_of
 from analyses.core import figures, tables
 from inference.comparison.runs import DISTANCE
 from inference.intervals import interval_percent
+from inference.measurement.verdict.kinds import UNTRUSTED, kind_of
 
 # What is compared of a task.
 _OF_TASKS = ("weight", "task_drift")
@@ -90,7 +91,7 @@ def _side_by_side(axes: Axes, frame: pd.DataFrame, variable: str) -> None:
         axes.vlines(at, one[f"{variable}_lower"], one[f"{variable}_upper"], color=look["color"], alpha=0.6)
         style = {"color": look["color"], "marker": look["marker"], "linestyle": "none", "markersize": 5}
         axes.plot(at, one[variable], label=figures.entry(name), clip_on=False, **style)
-        if str(one[f"{variable}_words"].iloc[0]).startswith("not to be trusted"):
+        if kind_of(one[f"{variable}_words"].iloc[0]) == UNTRUSTED:
             doubtful = axes.plot(at, one[variable], "x", color=figures.UNTRUSTED, markersize=8, zorder=3)[0]
     if doubtful is not None:
         doubtful.set_label("not to be trusted (see the table)")

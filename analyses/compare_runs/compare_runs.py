@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from analyses.compare_runs import by_task, forward_kl, two_modes
 from analyses.compare_runs.shared import NAMES
 from analyses.core import outputs
+from analyses.core.analysis import shown_by
 from analyses.core.settings import BaseSettings, each, setting, text
-from analyses.registry import shown_by
 from inference import results
 from inference.comparison.joined import with_forward_kl
 from inference.comparison.runs import (
@@ -23,6 +23,7 @@ from inference.comparison.runs import (
     compared_draws,
     verdicts,
 )
+from inference.measurement.verdict.kinds import GOOD
 from mixture_models.validation import InputError, not_negative, number
 
 
@@ -122,7 +123,7 @@ def remarks(tree: xr.DataTree) -> list[str]:
     for run in data["run"].to_numpy():
         for name in (one for one in said if one in data):
             words = str(data[f"{name}_words"].sel(run=run).item())
-            if words != "good":
+            if words != GOOD:
                 found.append(f"The {NAMES.get(name, name.replace('_', ' '))} of {run} is {words}.")
     return found
 

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from inference.comparison.runs import DISTANCE, KINDS
+from inference.measurement.verdict.kinds import UNTRUSTED, of_kind
 
 #: What compared variables are called, where not by their name.
 NAMES = {DISTANCE: "forward KL"}
@@ -45,5 +46,4 @@ def title_of(tree: xr.DataTree) -> str:
 
 def untrusted(run: xr.DataTree, word: str) -> np.ndarray:
     """Return whether the weight or the drift at each checkpoint of a run is not to be trusted."""
-    words = run["sample_stats"][f"{word}_words"].to_numpy().astype(str)
-    return np.char.startswith(words, "not to be trusted")
+    return of_kind(run["sample_stats"][f"{word}_words"], UNTRUSTED)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from analyses.core import interruption, outputs, settings, tables
-from analyses.registry import Command, frame_of, remarks_of
+from analyses.core.analysis import Command, frame_of, remarks_of, taken_of
 
 if TYPE_CHECKING:  # what only prints does not import it
     import xarray as xr
@@ -42,15 +42,14 @@ def _run(command: Command, context: typer.Context, given: Mapping[str, Any]) -> 
     if out is not None and not command.resumes:
         outputs.check(out, overwrite=given["overwrite"])
     chosen = _chosen(analysis.Settings, context, given)
-    taken = inspect.signature(analysis.run).parameters
-    arguments = {"progress": not given["quiet"], "out": out}
+    arguments = taken_of(analysis, {"progress": not given["quiet"], "out": out})
     console = Console()
     with (
         _styled(given.get("style")),
-        nullcontext() if given["quiet"] or "progress" in taken else console.status("computing"),
+        nullcontext() if given["quiet"] or "progress" in arguments else console.status("computing"),
         _place(command, out, given.get("overwrite", False), formats) as folder,
     ):
-        tree = analysis.run(chosen, **{name: arguments[name] for name in arguments if name in taken})
+        tree = analysis.run(chosen, **arguments)
         if folder is not None and not command.resumes:
             chosen.write(folder / settings.FILE)
         if folder is not None and out is not None and command.draws:
@@ -89,7 +88,7 @@ def _draw(command: Command, tree: "xr.DataTree", folder: Path, name: str) -> Non
     write = outputs.rewrite_analysis if command.resumes else outputs.write_analysis
     with figures.collected() as views:
         write(command.analysis, tree, folder)
-    reports.write(reports.run_in(folder, tree, views, name=name), folder)
+    reports.write(reports.run_in(folder, tree, command, views, name=name), folder)
 
 
 def _as_json(command: Command, tree: "xr.DataTree", said: list[str], out: Path | None) -> str:

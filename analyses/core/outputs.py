@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyses.registry import Analysis, extras_of, frame_of
+from analyses.core.analysis import Analysis, extras_of, frame_of
 from inference.storage import files
 from mixture_models.validation import InputError, one_of
 

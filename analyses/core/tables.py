@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inference.intervals import SAMPLE_DIMS, interval, interval_name
+from inference.measurement.verdict.kinds import GOOD, UNMEASURED, UNTRUSTED, kind_of
 
 #: A row of a summary: what is known of each of its columns.
 Row = Mapping[str, Any]
@@ -120,8 +121,8 @@ def over_replicates(tree: xr.DataTree, *, one: str, many: str) -> str:
 
 def verdict(words: object) -> str:
     """Return a verdict in one word, without its reasons."""
-    kind = str(words).partition(":")[0]
-    return {"not to be trusted": "untrusted", "not measured": "unmeasured"}.get(kind, kind)
+    kind = kind_of(words)
+    return {UNTRUSTED: "untrusted", UNMEASURED: "unmeasured"}.get(kind, kind)
 
 
 def said(row: Row, name: str) -> str:
@@ -137,7 +138,7 @@ def as_text(row: Row, name: str) -> str:
 def remarks(words: xr.DataArray, sentence: str = "Checkpoint {} is {}.") -> list[str]:
     """Return one sentence for each checkpoint whose verdict in words is not ``good``."""
     told = zip(words["checkpoint"].to_numpy(), words.to_numpy(), strict=True)
-    return [sentence.format(name, text) for name, text in told if text != "good"]
+    return [sentence.format(name, text) for name, text in told if text != GOOD]
 
 
 #: Whether a command prints all rows and what they mean, or what is needed at first sight.

@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from tqdm.auto import tqdm
 
 from analyses.digits import data, evals_report, judges, report
+from analyses.digits.choices import Choice, choices
 from analyses.digits.evals_layout import evals_groups
 from analyses.digits.evaluation import (
     BASE,
@@ -27,7 +28,7 @@ from analyses.digits.evaluation import (
 )
 from analyses.digits.evaluation import measured as measured_answers
 from analyses.digits.layout import assembled, checkpoint_name, image_sets
-from analyses.digits.objectives import Choice, DigitsTask, choices
+from analyses.digits.objectives import DigitsTask
 from analyses.digits.settings import Settings
 from analyses.digits.store import Store
 from analyses.digits.trained import KeyOf, checkpoint_at, post_trained, pretrained
@@ -79,20 +80,21 @@ def _run(settings: Settings, store: Store, bar: tqdm) -> xr.DataTree:
     digits = data.load(settings.num_levels, settings.seed)
     verifier = judges.perceptron(digits.judges, settings.num_levels, of(_VERIFIER))
     embed = judges.Embedding(digits.judges, settings.num_levels, settings.seed)
-    chosen = _choices(settings)
+    chosen = choices(settings, replay=settings.old_weight, num_steps=settings.steps[-1])
     bar.total = settings.pretraining_steps + settings.steps[-1] * len(chosen)
     bar.set_description("pre-training")
     learnt = partial(_task, settings.start_old_weight, digits, verifier=verifier)
     networks = pretrained(settings, store, learnt, (of(_NETWORKS), of(_PRETRAINING)), bar)
     start = _task(settings.old_weight, digits, networks, verifier)
-    targets, arrays = start, {}
+    demonstrations, arrays = start, {}
     for index, (name, choice) in enumerate(chosen.items()):
         bar.set_description(name)
-        whole = partial(_trained, settings, choice, start, targets, of, index, bar)
+        target = demonstrations if choice.demonstrated else start
+        whole = partial(_trained, settings, choice, start, target, of, index, bar)
         arrays[name] = store.arrays(name, whole)
         if choice.demonstrates:
             shown = checkpoint_at(arrays[name], -1, networks)
-            targets = _task(settings.old_weight, digits, shown, verifier)
+            demonstrations = _task(settings.old_weight, digits, shown, verifier)
     old, new = digits.networks.old, digits.networks.new
     panel = judges.Panel(digits.judges, digits.networks, settings.num_levels, settings.seed)
     trees, counts = [], []
@@ -116,11 +118,6 @@ def _run(settings: Settings, store: Store, bar: tqdm) -> xr.DataTree:
     return found
 
 
-def _choices(settings: Settings) -> dict[str, Choice]:
-    names = ("old_weight", "kl_weight", "anchor", "ema", "utility_kl_weight", "beta", "lag")
-    return choices(**{name: getattr(settings, name) for name in names}, num_steps=settings.steps[-1])
-
-
 def _task(
     old_weight: float, digits: data.Digits, networks: Transformer, verifier: judges.Perceptron
 ) -> DigitsTask:
@@ -132,7 +129,7 @@ def _trained(
     settings: Settings,
     choice: Choice,
     start: DigitsTask,
-    targets: DigitsTask,
+    target: DigitsTask,
     of: KeyOf,
     index: int,
     bar: tqdm,
@@ -144,7 +141,7 @@ def _trained(
     return post_trained(
         choice.objective,
         start,
-        targets,
+        target,
         settings.steps,
         settings=settings,
         key=jax.random.fold_in(of(_POST_TRAINING), index),

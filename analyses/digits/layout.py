@@ -8,9 +8,9 @@ import xarray as xr
 
 from analyses.core import outputs, tables
 from analyses.digits import data
+from analyses.digits.choices import Choice
 from analyses.digits.evals_layout import columns
 from analyses.digits.judges import Count, Panel, panel_draws
-from analyses.digits.objectives import Choice
 from analyses.digits.settings import Settings
 from inference import results
 from inference.comparison.runs import compare_runs

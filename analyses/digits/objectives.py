@@ -1,13 +1,12 @@
-"""The post-training objectives of a network: those of the mixture, and reinforcement learning with a reward.
+"""What a network is trained on and by: its tasks, the learner, and objectives that the mixture lacks.
 
-Nothing here is an objective's arithmetic: the constructors are those of `mixture_models.objectives`, told
-that the learner is a network. In the place of the two mixtures ``start`` and ``target`` is a `DigitsTask`.
+In the place of the two mixtures ``start`` and ``target`` is a `DigitsTask`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +15,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 from numpyro import handlers
 from numpyro.distributions import Distribution
-from scipy.special import expit
 
 from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
 from analyses.digits.transformer import Transformer
-from mixture_models import objectives, theory
+from mixture_models import objectives
 from mixture_models.learners import Guide
 from mixture_models.losses.kl import ForwardKL, ReverseKL
 from mixture_models.losses.loss import SITE, law_of
@@ -111,81 +109,6 @@ def _network(like: Transformer, param: Callable[[str, Array], Any]) -> Transform
     return jax.tree.unflatten(structure, named)
 
 
-class Choice(NamedTuple):
-    """An objective, and where the two-mode lens says that it ends.
-
-    Attributes:
-        objective: a model, a guide, a divergence and a companion.
-        settings: that were given to it, in words.
-        predicted: the old weight at which training ends, as a function of that at its start.
-        demonstrates: whether what it makes of each network demonstrates the tasks to the objectives after it.
-    """
-
-    objective: Objective
-    settings: str
-    predicted: Callable[[Any], Any]
-    demonstrates: bool = False
-
-
-def choices(
-    *,
-    old_weight: float,
-    kl_weight: float,
-    anchor: float,
-    ema: float,
-    utility_kl_weight: float,
-    beta: float,
-    lag: int,
-    num_steps: int,
-) -> dict[str, Choice]:
-    """Return the objectives that are compared, by name; of each what theory says for modes apart.
-
-    Args:
-        old_weight: α in (0, 1), the replayed share of SFT and the old task's share in SDFT's demonstrations.
-        kl_weight: τ > 0 of reinforcement learning, per unit of reward.
-        anchor: of SDFT to the network that the demonstrations make.
-        ema: the rate of SDFT's teacher a step.
-        utility_kl_weight: λ ≥ 0 of TTT-Discover.
-        beta: β₁ = β₂ of OAPL.
-        lag: steps between two syncs of OAPL.
-        num_steps: of the training, from which OAPL's number of syncs follows.
-    """
-    learner, num_syncs = network_learner, num_steps // lag
-    return {
-        "sft": Choice(objectives.sft(learner=learner), "new digits only", lambda start: 0.0 * start),
-        "sft_replay": Choice(
-            objectives.sft(replay=old_weight, learner=learner),
-            f"a share of {old_weight:g} old digits",
-            lambda start: old_weight + 0.0 * start,
-            demonstrates=True,
-        ),
-        "rl": Choice(
-            regularised_reward(kl_weight),
-            f"reward 1 for new, KL weight {kl_weight:g}",
-            lambda start: expit(_logit(start) - 1.0 / kl_weight),
-        ),
-        "sdft": Choice(
-            objectives.sdft(anchor=anchor, ema=ema, learner=learner),
-            f"anchor {anchor:g} to demonstrations of both, teacher's rate {ema:g}",
-            lambda start: theory.sdft_fixed_point(anchor, start, old_weight),
-        ),
-        "ttt_discover": Choice(
-            objectives.ttt_discover(kl_weight=utility_kl_weight, learner=learner),
-            f"reward 1 for new, KL weight {utility_kl_weight:g}",
-            lambda start: expit(
-                theory.ttt_discover_stationary_logit(start, reward_gap=1.0, kl_weight=utility_kl_weight)
-            ),
-        ),
-        "oapl": Choice(
-            objectives.oapl(beta1=beta, beta2=beta, lag=lag, learner=learner),
-            f"reward 1 for new, beta {beta:g}, a sync every {lag} steps",
-            lambda start: expit(
-                theory.oapl_logit_after(num_syncs, start, reward_gap=1.0, beta1=beta, beta2=beta)
-            ),
-        ),
-    }
-
-
 def pretraining() -> Objective:
     """Maximum likelihood on the target's images of both tasks."""
     return Objective(
@@ -231,12 +154,3 @@ def tilted_reference(
     with handlers.block():
         reference: Distribution = law_of(guide, companion or {}, start, target)
     numpyro.sample(SITE, TiltedLaw(reference, reward, target, kl_weight))
-
-
-def named(choice: Choice, name: str) -> Objective:
-    """Return a choice's objective under the name by which it is compared."""
-    return replace(choice.objective, name=name)
-
-
-def _logit(weight: Any) -> Any:
-    return jnp.log(weight) - jnp.log1p(-jnp.asarray(weight))

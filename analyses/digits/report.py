@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from analyses.core import tables
 from analyses.digits.layout import order_agreement
 from inference.intervals import interval, interval_percent
+from inference.measurement.verdict.kinds import UNTRUSTED, of_kind
 
 
 def final(tree: xr.DataTree) -> pd.DataFrame:
@@ -63,7 +64,7 @@ def _of_counted(row: tables.Row, name: str) -> str:
 def agreement(tree: xr.DataTree) -> tables.Grid:
     """Return measured and counted old weight of every objective and checkpoint, means over the networks."""
     count, posterior = tree["count"].to_dataset(), tree["posterior"].to_dataset()
-    words = tree["sample_stats"]["weight_words"].astype(str)
+    words = tree["sample_stats"]["weight_words"]
     per = xr.Dataset(
         {
             "measured": posterior["old_weight"].mean(["seed", "chain", "draw"]),
@@ -71,7 +72,7 @@ def agreement(tree: xr.DataTree) -> tables.Grid:
             "lower": count["difference"].min("seed"),
             "upper": count["difference"].max("seed"),
             "num_agree": count["agrees"].sum("seed"),
-            "distrusted": xr.apply_ufunc(_distrusted, words).sum("seed"),
+            "distrusted": xr.apply_ufunc(of_kind, words, UNTRUSTED).sum("seed"),
             "distinct": count["distinct"].all("seed"),
         }
     )
@@ -116,9 +117,7 @@ def words(tree: xr.DataTree) -> str:
     distinct = count["distinct"].to_numpy()
     difference = count["difference"].to_numpy()[distinct]
     agree, total = agreements(tree)
-    distrusted = _distrusted(
-        tree["sample_stats"]["weight_words"].transpose(*count["distinct"].dims).to_numpy()
-    )
+    distrusted = of_kind(tree["sample_stats"]["weight_words"].transpose(*count["distinct"].dims), UNTRUSTED)
     alone = ", ".join(
         f"{kind} {count['agrees_with_kind'].sel(classifier=kind).to_numpy()[distinct].sum()}"
         for kind in count["classifier"].to_numpy()
@@ -132,7 +131,3 @@ def words(tree: xr.DataTree) -> str:
         f"kind of classifier alone: {alone}), and {distrusted[distinct].sum()} are not to be trusted by the "
         "instrument's own checks."
     )
-
-
-def _distrusted(words: np.ndarray) -> np.ndarray:
-    return np.char.startswith(words.astype(str), "not to be trusted")

@@ -24,7 +24,7 @@ from analyses.digits_sequence.layout import (
     ends_of,
     stage_end,
 )
-from analyses.digits_sequence.objectives import DEMONSTRATED, DEMONSTRATES, NAMES, of_networks
+from analyses.digits_sequence.objectives import choices_of, names_of, of_networks
 from analyses.digits_sequence.settings import Settings
 from analyses.digits_sequence.tasks import GroupsTask
 from inference.progress import hidden
@@ -66,7 +66,9 @@ def _run(settings: Settings, store: Store, bar: tqdm) -> xr.DataTree:
     verifier = judges.perceptron(digits.judges, settings.num_levels, of(_VERIFIER))
     shares = list(settings.start_weights.values())
     task_of = partial(GroupsTask.create, groups, digits.networks, shares, verifier=verifier)
-    bar.total = settings.pretraining_steps + settings.steps[-1] * len(settings.taught) * len(NAMES)
+    bar.total = settings.pretraining_steps + settings.steps[-1] * len(settings.taught) * len(
+        names_of(settings)
+    )
     bar.set_description("pre-training")
     start = pretrained(settings, store, task_of, (of(_NETWORKS), of(_PRETRAINING)), bar)
     arrays = _trained(settings, store, task_of(start), of, bar)
@@ -114,17 +116,18 @@ class _Features:
 def _trained(settings: Settings, store: Store, start: GroupsTask, of: KeyOf, bar: tqdm) -> Arrays:
     """Return the checkpoints of every objective and stage, each stage begun where the one before it ended."""
     arrays: dict[str, list[dict[str, np.ndarray]]] = {}
-    for index, name in enumerate(NAMES):
+    demonstrations: list[dict[str, np.ndarray]] = []
+    for index, (name, choice) in enumerate(choices_of(settings).items()):
         arrays[name], network = [], start.network
         for number, task in enumerate(settings.taught):
             bar.set_description(f"{name}, {task}")
             place = index * len(settings.taught) + number
             shown = network
-            if name == DEMONSTRATED:
-                shown = checkpoint_at(arrays[DEMONSTRATES][number], -1, start.network)
+            if choice.demonstrated:
+                shown = checkpoint_at(demonstrations[number], -1, start.network)
             training = partial(
                 post_trained,
-                of_networks(settings, name, task),
+                of_networks(settings, choice, task),
                 start.begun_at(network),
                 start.begun_at(shown),
                 settings.steps,
@@ -135,6 +138,8 @@ def _trained(settings: Settings, store: Store, start: GroupsTask, of: KeyOf, bar
             )
             arrays[name].append(store.arrays(f"{name}-{number + 1}", training))
             network = checkpoint_at(arrays[name][-1], -1, start.network)
+        if choice.demonstrates:
+            demonstrations = arrays[name]
     return arrays
 
 
@@ -144,7 +149,8 @@ def _sample_key(settings: Settings, key: PRNGKeyArray, training: int, place: int
 
 def images_of(settings: Settings, arrays: Arrays, seed: int) -> dict[str, np.ndarray]:
     """Return the images of one network's checkpoints by name, those of its start first and once."""
-    found = {START: arrays[NAMES[0]][0]["samples"][0, seed].astype(np.int32)}
+    first, *_ = arrays.values()
+    found = {START: first[0]["samples"][0, seed].astype(np.int32)}
     for name, stages in arrays.items():
         for number, stage in enumerate(stages):
             for place, step in enumerate(settings.steps[1:], 1):
@@ -196,7 +202,7 @@ def _evaluated(
         found.append([])
         for number, task in enumerate(settings.taught):
             of_stage = {}
-            for name in NAMES:
+            for name in arrays:
                 begins, ends = (stage_end(settings, name, stage) for stage in (number, number + 1))
                 runs = {BASE: _logs(folder, seed, begins), name: _logs(folder, seed, ends)}
                 measuring = partial(measured, runs, (task,), settings.seed)
@@ -217,12 +223,12 @@ def _courses(
     mean = counted.mean(axis=(1, 3))
     start = prediction.fitted(features.tasks, mean[0, 0].tolist())
     courses: dict[str, dict[str, np.ndarray]] = {}
-    for name, of_steps in zip(NAMES, mean, strict=True):
+    demonstrations = [start] * (1 + len(settings.taught))
+    for (name, choice), of_steps in zip(choices_of(settings).items(), mean, strict=True):
         bar.set_description(f"the mixture's course, {name}")
-        shown = [start] * (1 + len(settings.taught))
-        if name == DEMONSTRATED:
-            shown = prediction.mixtures_of(courses[DEMONSTRATES], start)
         first = of_steps[: len(settings.steps), 1]
-        compute = partial(prediction.course_of, settings, name, start, first, shown)
+        compute = partial(prediction.course_of, settings, choice, start, first, demonstrations)
         courses[name] = store.arrays(f"course-{name}", compute)
+        if choice.demonstrates:
+            demonstrations = prediction.mixtures_of(courses[name], start)
     return courses

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from analyses.core import outputs
 from analyses.digits.judges import Count, panel_draws
-from analyses.digits_sequence.objectives import NAMES
+from analyses.digits_sequence.objectives import names_of
 from analyses.digits_sequence.settings import Settings
 from inference import results
 from inference.intervals import interval
@@ -58,7 +58,9 @@ def stage_end(settings: Settings, objective: str, stage: int) -> str:
 
 def ends_of(settings: Settings) -> list[str]:
     """Return the names of the start and of the ends of all stages of all objectives."""
-    ends = [stage_end(settings, name, 1 + n) for name in NAMES for n in range(len(settings.taught))]
+    ends = [
+        stage_end(settings, name, 1 + n) for name in names_of(settings) for n in range(len(settings.taught))
+    ]
     return [START, *ends]
 
 
@@ -75,8 +77,8 @@ def counted_draws(
     settings: Settings, counts: Sequence[Mapping[str, list[list[Count]]]]
 ) -> Float[np.ndarray, "objective network step draw K"]:
     """Return draws of the counted weights of every checkpoint, each by one classifier of the panel."""
-    found = []
-    for name in NAMES:
+    found, all_names = [], names_of(settings)
+    for name in all_names:
         for seed, of_network in enumerate(counts):
             names = list(of_network)
             for step in all_steps(settings):
@@ -85,7 +87,7 @@ def counted_draws(
                 rng = np.random.default_rng([settings.seed, seed, names.index(at)])
                 drawn = panel_draws(of_network[at], _DRAWS, rng)
                 found.append(drawn[rng.integers(len(drawn), size=_DRAWS), np.arange(_DRAWS)])
-    shape = len(NAMES), len(counts), len(all_steps(settings))
+    shape = len(all_names), len(counts), len(all_steps(settings))
     return np.stack(found).reshape(*shape, _DRAWS, len(settings.tasks))
 
 
@@ -113,13 +115,13 @@ def assembled(
         ``/constant_data``, ``/population`` and ``/population_stages`` of the mixture; and ``/order`` (what
         each stage does to the tasks' logarithms), ``/evals``, ``/agreement`` and ``/sample_stats``.
     """
-    tasks, last = list(settings.tasks), settings.steps[-1]
+    names, tasks, last = list(names_of(settings)), list(settings.tasks), settings.steps[-1]
     num_stages = len(settings.taught)
     steps = np.array(all_steps(settings))
     ends = np.flatnonzero(steps % last == 0)
     draws = {"chain": [0], "draw": np.arange(settings.num_seeds * _DRAWS)}
     draws["network"] = ("draw", np.repeat(np.arange(settings.num_seeds), _DRAWS))
-    axes = {"objective": list(NAMES)} | draws | {"task": tasks}
+    axes = {"objective": names} | draws | {"task": tasks}
     taught = ["", *settings.taught]
     stage_axes = {"stage": np.arange(num_stages + 1), "stage_task": ("stage", taught)}
     own_stage = own_stages(tasks, settings.taught)
@@ -128,7 +130,7 @@ def assembled(
     def pooled(values: np.ndarray) -> np.ndarray:
         """Return (objective, network, step, draw, task) as (objective, chain, draw, step, task)."""
         moved = np.moveaxis(values, 2, 3)
-        return moved.reshape(len(NAMES), 1, -1, *moved.shape[3:])
+        return moved.reshape(len(names), 1, -1, *moved.shape[3:])
 
     measured = {
         COUNT: counted[:, :, ends],
@@ -137,16 +139,16 @@ def assembled(
     }
     dims = ("objective", "chain", "draw", "stage", "task")
     weight = xr.DataArray(
-        np.stack([pooled(measured[name]) for name in SOURCES]),
+        np.stack([pooled(measured[source]) for source in SOURCES]),
         {"source": list(SOURCES)} | axes | stage_axes,
         ("source", *dims),
     )
     wanted = shares_of(_targets(settings), own_stage)
     performance = retained(weight, wanted)
-    course = np.stack([courses[name]["shares"] for name in NAMES])
-    course_steps = np.round(courses[NAMES[0]]["steps"], 9)
+    course = np.stack([courses[name]["shares"] for name in names])
+    course_steps = np.round(courses[names[0]]["steps"], 9)
     predicted = xr.DataArray(
-        course, {"objective": list(NAMES), "step": course_steps, "task": tasks}, ("objective", "step", "task")
+        course, {"objective": names, "step": course_steps, "task": tasks}, ("objective", "step", "task")
     )
     predicted_ends = (
         predicted.sel(step=steps[ends].astype(float)).rename(step="stage").assign_coords(stage_axes)
@@ -164,10 +166,10 @@ def assembled(
             {
                 "diverged_step": (
                     ("objective", "chain", "draw"),
-                    np.full((len(NAMES), 1, settings.num_seeds * _DRAWS), -1),
+                    np.full((len(names), 1, settings.num_seeds * _DRAWS), -1),
                 )
             },
-            {"objective": list(NAMES)} | draws,
+            {"objective": names} | draws,
         ),
         "constant_data": xr.Dataset({"own_stage": own_stage}),
         "population": xr.Dataset({"task_retention": predicted}),
@@ -179,7 +181,7 @@ def assembled(
                 "log_change": change,
                 "predicted_log_change": _log_change(settings, predicted_ends),
                 "is_taught": own_stage == change["stage"],
-                "pace": ("objective", [float(courses[name]["pace"]) for name in NAMES]),
+                "pace": ("objective", [float(courses[name]["pace"]) for name in names]),
             }
         ),
         "evals": _answers(settings, answers),
@@ -223,7 +225,7 @@ def _of_stages(settings: Settings, values: xr.DataArray) -> np.ndarray:
             stacked.sel(
                 checkpoint=[stage_end(settings, name, stage) for stage in range(len(settings.taught) + 1)]
             ).to_numpy()
-            for name in NAMES
+            for name in names_of(settings)
         ]
     )
 
@@ -258,9 +260,11 @@ def _checked(settings: Settings, tree: xr.DataTree) -> xr.Dataset:
         words.sel(checkpoint=[stage_end(settings, name, s) for s in range(len(settings.taught) + 1)])
         .rename(checkpoint="stage")
         .assign_coords(stage=np.arange(len(settings.taught) + 1))
-        for name in NAMES
+        for name in names_of(settings)
     ]
-    return xr.concat(of_each, xr.Variable("objective", list(NAMES))).to_dataset(name="weight_words")
+    return xr.concat(of_each, xr.Variable("objective", list(names_of(settings)))).to_dataset(
+        name="weight_words"
+    )
 
 
 def _answers(settings: Settings, answers: Sequence[Sequence[Mapping[str, xr.DataTree]]]) -> xr.Dataset:
@@ -269,7 +273,7 @@ def _answers(settings: Settings, answers: Sequence[Sequence[Mapping[str, xr.Data
     each = []
     for number in range(len(settings.taught)):
         of_stage = []
-        for name in NAMES:
+        for name in names_of(settings):
             draws = [
                 network[number][name]["posterior"]
                 .to_dataset()[kept]
@@ -280,7 +284,7 @@ def _answers(settings: Settings, answers: Sequence[Sequence[Mapping[str, xr.Data
                 for network in answers
             ]
             of_stage.append(xr.concat(draws, "one"))
-        each.append(xr.concat(of_stage, xr.Variable("objective", list(NAMES))))
+        each.append(xr.concat(of_stage, xr.Variable("objective", list(names_of(settings)))))
     found = xr.concat(each, xr.Variable("stage", np.arange(1, len(settings.taught) + 1)))
     found = found.rename(one="draw").expand_dims(chain=[0])
     return found.assign_coords(draw=np.arange(found.sizes["draw"]))

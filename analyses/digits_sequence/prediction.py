@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from analyses.digits.choices import Choice
 from analyses.digits_sequence.objectives import of_mixture
 from analyses.digits_sequence.settings import Settings
 from inference.exact.sequence import sequence_flow
@@ -49,7 +50,7 @@ def fitted(references: Mapping[str, Float[np.ndarray, "n feature"]], weights: Se
 
 def course_of(
     settings: Settings,
-    name: str,
+    choice: Choice,
     start: TaskMixture,
     counted: Float[np.ndarray, "step"],
     demonstrations: Sequence[TaskMixture],
@@ -58,10 +59,10 @@ def course_of(
 
     Args:
         settings: of the run.
-        name: of the objective.
+        choice: what is trained.
         start: the mixture before the first stage.
         counted: the counted weight of that task at the steps of its stage.
-        demonstrations: the mixture at the end of every stage that demonstrates.
+        demonstrations: the mixture at the end of every stage of what demonstrates.
 
     Returns:
         ``pace``, the time a step; ``steps`` of the records over all stages; ``shares`` of behaviour that
@@ -74,7 +75,7 @@ def course_of(
     first, last = settings.taught[0], settings.steps[-1]
 
     def missed(log_pace: float) -> float:
-        steps, shares, _ = _stage(settings, name, first, start, start, demonstrations[1], 10.0**log_pace)
+        steps, shares, _ = _stage(settings, choice, first, start, start, demonstrations[1], 10.0**log_pace)
         at = np.interp(settings.steps, steps, shares[:, start.index(first)])
         return float(np.sum((at - counted) ** 2))
 
@@ -83,7 +84,7 @@ def course_of(
     all_steps, all_shares, ends = [np.zeros(1)], [np.asarray(start.weights)[None]], [start]
     for number, task in enumerate(settings.taught):
         shown = demonstrations[number + 1]
-        steps, shares, mixture = _stage(settings, name, task, mixture, start, shown, pace)
+        steps, shares, mixture = _stage(settings, choice, task, mixture, start, shown, pace)
         all_steps.append(steps[1:] + number * last)
         all_shares.append(shares[1:])
         ends.append(mixture)
@@ -106,7 +107,7 @@ def mixtures_of(course: Mapping[str, np.ndarray], start: TaskMixture) -> list[Ta
 
 def _stage(
     settings: Settings,
-    name: str,
+    choice: Choice,
     task: str,
     begins: TaskMixture,
     right: TaskMixture,
@@ -114,7 +115,7 @@ def _stage(
     pace: float,
 ) -> tuple[np.ndarray, np.ndarray, TaskMixture]:
     """Return the records of one stage, steps and shares, and the mixture at its end."""
-    stage = of_mixture(settings, name, task, begins, right, demonstrations)
+    stage = of_mixture(settings, choice, task, begins, right, demonstrations)
     tree = sequence_flow(
         [stage], begins, learning_rate=pace, num_records=_NUM_RECORDS, rtol=_RTOL, atol=_ATOL
     )

@@ -9,6 +9,7 @@ from analyses.core import tables
 from analyses.digits_sequence.layout import AT_ONCE, COUNT, EACH, NO_ORDER, SOURCES, order
 from analyses.sequence import sequence
 from inference.intervals import interval_percent
+from inference.measurement.verdict.kinds import UNTRUSTED, of_kind
 
 _POOLED = ["chain", "draw"]
 
@@ -167,7 +168,7 @@ def _of_measurements(tree: xr.DataTree) -> str:
             f"measured {source} agree at {agrees.sum()} of {agrees.size} (root mean square of the difference "
             f"{np.sqrt(np.mean(off**2)):.3f}, largest {np.abs(off).max():.2f})"
         )
-    distrusted = np.char.startswith(words, "not to be trusted").sum()
+    distrusted = of_kind(words, UNTRUSTED).sum()
     return (
         f"Weights of tasks against the count: {'; '.join(said)}. Of the measurements of all tasks at once "
         f"{distrusted} of {words.size} are not to be trusted by their own checks."

@@ -17,7 +17,7 @@ from analyses.core import figures, tables
 from analyses.evals import text_rows
 from inference.intervals import interval, interval_percent
 from inference.measurement.evals.compare_evals import ALL, COMPARED, MOST_BEFORE_FIRST, compare_evals
-from inference.measurement.verdict.words import ORDER
+from inference.measurement.verdict.kinds import GOOD, UNTRUSTED, kind_of, of_kind, worst
 from mixture_models.validation import InputError
 
 #: The group of the tree that holds the comparison, over (at, task, run, other).
@@ -138,18 +138,13 @@ def _row(row: pd.Series, task: str, names: Sequence[str]) -> list[str]:
         known = np.isfinite(mean)
         cells.append(_probability(better) if known else "n/a")
         cells.append(f"{mean:.3f}\n[{low:.3f}, {high:.3f}]" if known else "n/a")
-    kind = _worst(row).partition(":")[0]
-    labels = [f"  {task}", *([] if kind == "good" else [f"  {kind}"])]
+    kind = kind_of(worst([row["words"], row["words_of_other"]]))
+    labels = [f"  {task}", *([] if kind == GOOD else [f"  {kind}"])]
     return text_rows.row(labels, cells, _WIDTHS)
 
 
 def _probability(p: float) -> str:
     return "> 0.99" if p > 0.995 else "< 0.01" if p < 0.005 else f"{p:.2f}"
-
-
-def _worst(row: pd.Series) -> str:
-    words = [str(row["words"]), str(row["words_of_other"])]
-    return max(words, key=lambda w: ORDER.index(w.partition(":")[0]))
 
 
 def remarks(tree: xr.DataTree) -> list[str]:
@@ -179,7 +174,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     stats = tree["sample_stats"].to_dataset()
     repeated = bool((stats["num_answers"].drop_sel(task=new) > 1.0).any())
     names = ["old_weight" if repeated and "old_weight" in over else "accuracy_change", "lost"]
-    untrusted = stats["words"].astype(str).str.startswith("not to be trusted").any("task")
+    untrusted = xr.apply_ufunc(of_kind, stats["words"], UNTRUSTED).any("task")
     arms = list(tree[GROUP]["run"].to_numpy())
     looks = figures.line_style(arms)
     figure, panels = plt.subplots(1, 2, figsize=(9.0, 4.6))

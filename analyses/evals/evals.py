@@ -20,6 +20,7 @@ from analyses.evals import comparison, text_rows
 from inference.intervals import interval_percent
 from inference.measurement.evals.measure_evals import METHODS, measure_evals
 from inference.measurement.evals.readers.long_form import FINAL
+from inference.measurement.verdict.kinds import GOOD, UNTRUSTED, kind_of, of_kind
 from mixture_models.validation import InputError, integer, one_of
 
 _RUN = ["task", "arm", "seed", "checkpoint"]
@@ -186,8 +187,8 @@ def _part(frame: pd.DataFrame, title: str, columns: Mapping[str, int]) -> Render
         labels = [f"{row['arm']}, seed {row['seed']}" if frame["seed"].nunique() > 1 else str(row["arm"])]
         if str(row["checkpoint"]) != FINAL:
             labels.append(str(row["checkpoint"]))
-        if "words" in row and not str(row["words"]).startswith("good"):
-            labels.append(str(row["words"]).partition(":")[0])
+        if "words" in row and (kind := kind_of(row["words"])) != GOOD:
+            labels.append(kind)
         cells = [_cell(row, name, digits) for name, digits in columns.items()]
         lines += text_rows.row(labels, cells, widths)
     return text_rows.as_text([*lines, text_rows.RULE, ""])
@@ -205,7 +206,7 @@ def remarks(tree: xr.DataTree) -> list[str]:
     frame = last(summary(tree))
     found = []
     for words, rows in frame.groupby("words", sort=False):
-        if words == "good":
+        if words == GOOD:
             continue
         names = [f"{row['arm']} on {row['task']}" for _, row in rows.iterrows()]
         shown = ", ".join(dict.fromkeys(names[:3])) + (
@@ -270,7 +271,7 @@ def _rows(axes: Axes, frame: pd.DataFrame, names: Sequence[str], looks: figures.
             }
             axes.hlines(y, row[f"{name}_lower"], row[f"{name}_upper"], color=look["color"], linewidth=1.8)
             axes.plot(row[name], y, markersize=4.5, linestyle="none", **look)
-            if str(row.get("words", "")).startswith("not to be trusted"):
+            if kind_of(row.get("words", "")) == UNTRUSTED:
                 axes.plot(row[name], y, "x", color=figures.UNTRUSTED, markersize=9, zorder=3)
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.set_yticks(range(len(tasks)), [_short(task) for task in tasks])
@@ -291,7 +292,7 @@ def _height(frame: pd.DataFrame, lines: int = 1) -> float:
 def _legend(figure: Figure, axes: Axes, looks: figures.Styles, frame: pd.DataFrame) -> None:
     for name, look in looks.items():
         axes.plot([], [], label=name, **{k: v for k, v in look.items() if k != "linestyle"}, linestyle="none")
-    if frame["words"].str.startswith("not to be trusted").any():
+    if of_kind(frame["words"], UNTRUSTED).any():
         axes.plot([], [], "x", color=figures.UNTRUSTED, label="not to be trusted (see the table)")
     figures.legend_below(figure, *axes.get_legend_handles_labels())
 

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from rich.console import RenderableType
 
 from analyses.core import examples_shown, tables
+from analyses.core.analysis import shown_by
 from analyses.core.settings import BaseSettings, setting, text, texts
 from analyses.measure import by_task, samples_shown, two_modes
-from analyses.registry import shown_by
 from inference.measurement.checkpoints import COVARIANCES, METHODS, TAILS, measure
 from inference.measurement.examples import examples
 from inference.measurement.generations.files import is_of_texts

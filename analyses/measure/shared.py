@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from inference.measurement.verdict.kinds import UNTRUSTED, of_kind
+
 #: Columns of a summary that a checkpoint has, from `/sample_stats`.
 OF_CHECKPOINTS = (
     "method",
@@ -31,4 +33,4 @@ def not_counted(attrs: Mapping[Hashable, Any]) -> str:
 
 def untrusted(tree: xr.DataTree) -> np.ndarray:
     """Return whether each checkpoint is not to be trusted."""
-    return np.char.startswith(tree["sample_stats"]["words"].to_numpy().astype(str), "not to be trusted")
+    return of_kind(tree["sample_stats"]["words"], UNTRUSTED)

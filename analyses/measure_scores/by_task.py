@@ -1,6 +1,5 @@
 """Table and figure of a measurement by log-likelihoods under the references of several tasks."""
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
@@ -8,6 +7,7 @@ from matplotlib.figure import Figure
 from analyses.core import checkpoint_axis, figures, tables
 from analyses.measure_scores import forward_kl
 from inference.intervals import interval_percent
+from inference.measurement.verdict.kinds import UNMEASURED, UNTRUSTED, of_kind
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
 def plot(tree: xr.DataTree) -> dict[str, Figure]:
     """Return the figure ``weight``: that of every task over checkpoints."""
     with figures.style():
-        bad = np.char.startswith(tree["summary"]["words"].to_numpy().astype(str), "not ")
+        bad = of_kind(tree["summary"]["words"], UNTRUSTED, UNMEASURED)
         title = "Mass forgetting, by scores: how much is left of every task?"
         weight = tree["posterior"].to_dataset()["weight"]
         figure = checkpoint_axis.draw_tasks(weight, bad, "weight of the task", title)

@@ -1,11 +1,11 @@
 """The forward KL of the base from a run beside its weights: columns, cells of the table, and its figure."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
 from analyses.core import checkpoint_axis, crosses, figures, tables
+from inference.measurement.verdict.kinds import UNTRUSTED, of_kind
 
 # Variables of the posterior, with the heads of their columns.
 _HEADS = {
@@ -52,8 +52,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     posterior = tree["posterior"].to_dataset()
     if "forward_kl" not in posterior:
         return {}
-    words = tree["summary"]["kl_words"].to_numpy().astype(str)
-    bad = np.char.startswith(words, "not to be trusted")
+    bad = of_kind(tree["summary"]["kl_words"], UNTRUSTED)
     with figures.style():
         against = "old_weight" in posterior
         figure, panels = plt.subplots(1, 1 + against, figsize=(5.2 * (1 + against), 4.4), squeeze=False)

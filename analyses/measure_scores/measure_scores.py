@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from rich.console import RenderableType
 
 from analyses.core import tables
+from analyses.core.analysis import shown_by
 from analyses.core.settings import BaseSettings, each, setting, text, texts
 from analyses.measure_scores import by_task, forward_kl, two_modes
-from analyses.registry import shown_by
 from inference.measurement.scores.answers import SAMPLED_FROM
 from inference.measurement.scores.files import COLUMNS, read_answers, read_scores
 from inference.measurement.scores.measure_scores import measure_scores, prior_shapes

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from analyses.core import checkpoint_axis, figures, tables
 from analyses.measure_scores import forward_kl
 from inference.intervals import interval, interval_kind, interval_percent, interval_probability
+from inference.measurement.verdict.kinds import UNMEASURED, of_kind
 
 # Checkpoints whose density is drawn.
 _MOST_DENSITIES = 8
@@ -70,7 +71,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 def _plot_weight(tree: xr.DataTree) -> Figure:
     figure, axes = plt.subplots(figsize=(7.0, 4.2))
     posterior = tree["posterior"].to_dataset()
-    none = np.char.startswith(tree["summary"]["words"].to_numpy().astype(str), "not measured")
+    none = of_kind(tree["summary"]["words"], UNMEASURED)
     checkpoint_axis.draw(axes, posterior, ["old_weight"], none)
     axes.set_ylim(0.0, 1.0)
     axes.set_ylabel(figures.label(posterior["old_weight"]))

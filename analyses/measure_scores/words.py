@@ -4,6 +4,7 @@ import xarray as xr
 
 from analyses.core import tables
 from analyses.measure_scores.measure_scores import summary
+from inference.measurement.verdict.kinds import kind_of
 
 #: What the figures show, for those who read a report.
 MEANINGS = {
@@ -34,6 +35,6 @@ def answer(tree: xr.DataTree) -> list[str]:
         row = dict(frame.loc[[last]].iloc[0])
         found.append(
             f"There the forward KL of the base from the run is {tables.inline(row, 'forward_kl')} nats an "
-            f"answer ({row['kl_words'].partition(':')[0]})."
+            f"answer ({kind_of(row['kl_words'])})."
         )
     return found

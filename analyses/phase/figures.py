@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analyses.core import figures
-from analyses.phase.lines import knob_of, overlapping_below, started, starved_below, turned
+from analyses.phase.lines import hyperparameter_of, overlapping_below, started, starved_below, turned
 from analyses.phase.phase import kept_by_most
 from inference import results
 
@@ -50,7 +50,10 @@ class _Measure(NamedTuple):
 
 
 def _plot_phase(tree: xr.DataTree, measures: Sequence[_Measure], name: str) -> Figure:
-    """Draw an objective's maps over separation and batch size: a row a measure, a column a `knob`."""
+    """Draw an objective's maps over separation and batch size.
+
+    A row is a measure, a column a value of the objective's hyperparameter.
+    """
     shares = tree["final"]["knob"].to_numpy()
     beta, gap = tree.attrs["start_old_weight"], tree.attrs["start_new_gap"]
     figure, panels = plt.subplots(
@@ -78,7 +81,7 @@ def _plot_phase(tree: xr.DataTree, measures: Sequence[_Measure], name: str) -> F
     for axes, value in zip(panels[0], shares, strict=True):
         objective = turned(name, value)
         drawn = "" if np.isfinite(starved_below(objective, beta)) else "\n(no old sample in a batch)"
-        axes.set_title(f"{knob_of(objective)} {value:g}{drawn}", fontsize=9)
+        axes.set_title(f"{hyperparameter_of(objective)} {value:g}{drawn}", fontsize=9)
     sizes = tree["final"]["batch_size"].to_numpy()
     for axes in panels[:, 0]:
         axes.set_yticks(np.log2(sizes), [f"{size:g}" for size in sizes])

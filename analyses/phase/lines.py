@@ -31,16 +31,16 @@ OBJECTIVES = ("sft", "reverse_kl", "sdft")
 STARVED, CLAIMED = 0.5, 0.1
 
 
-def knob_of(objective: Objective) -> str:
-    """Return the hyperparameter that is the `knob`: the replayed share, else what moves the end."""
+def hyperparameter_of(objective: Objective) -> str:
+    """Return the hyperparameter that is mapped: the replayed share, else what moves the end."""
     moves = _course(objective).hyperparameter
     return "replay" if moves is None or "replay" in arguments_of(objective) else moves.name
 
 
 def turned(name: str, value: float) -> Objective:
-    """Return an objective at a value of its `knob`."""
+    """Return an objective at a value of its hyperparameter."""
     objective = objectives.parse(name)
-    return changed(objective, **{knob_of(objective): float(value)})
+    return changed(objective, **{hyperparameter_of(objective): float(value)})
 
 
 def _course(objective: Objective) -> Prediction:

@@ -24,7 +24,7 @@ from analyses.core.settings import (
 )
 from analyses.phase.lines import (
     OBJECTIVES,
-    knob_of,
+    hyperparameter_of,
     overlapping_below,
     started,
     starved_below,
@@ -116,9 +116,9 @@ def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
     keep.mkdir(parents=True, exist_ok=True)
     finals, stats = [], []
     chosen = [objectives.parse(name) for name in OBJECTIVES]
-    for argument in dict.fromkeys(map(knob_of, chosen)):
+    for argument in dict.fromkeys(map(hyperparameter_of, chosen)):
         tree = sweep(
-            [objective for objective in chosen if knob_of(objective) == argument],
+            [objective for objective in chosen if hyperparameter_of(objective) == argument],
             {
                 "target.separation": list(apart),
                 "batch_size": list(sizes),
@@ -147,9 +147,10 @@ def _run(settings: Settings, keep: Path, progress: bool) -> xr.DataTree:
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
-    """Return one row an objective and value of its `knob`.
+    """Return one row an objective and value of its hyperparameter.
 
-    Columns ``objective``, ``knob``; ``starved_below`` and ``overlapping_below``, the lines of theory;
+    Columns ``objective``; ``knob``, that value; ``starved_below`` and ``overlapping_below``, the lines of
+    theory;
     ``kept``, the final retention that nine in ten trainings of a point exceed, its mean over the points,
     ``kept_coverage``, the same of the old coverage, and ``old_drift``, the median final one, each over the
     grid, retention and drift also on both sides of a line (``kept_starved``, ``kept_fed``,

@@ -12,15 +12,15 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
     plan, curve = (tree[name].to_dataset() for name in ("plan", "curve"))
     names = [str(name) for name in plan["objective"].to_numpy()]
     styles = figures.line_style(names)
-    by_knob: dict[str, list[str]] = {}
+    by_hyperparameter: dict[str, list[str]] = {}
     for name in names:
-        knob = str(plan["hyperparameter"].sel(objective=name).item())
+        hyperparameter = str(plan["hyperparameter"].sel(objective=name).item())
         if np.isfinite(curve["kept_part"].sel(objective=name)).any():
-            by_knob.setdefault(knob, []).append(name)
-    count = max(1, len(by_knob))
+            by_hyperparameter.setdefault(hyperparameter, []).append(name)
+    count = max(1, len(by_hyperparameter))
     with figures.style():
         figure, panels = figures.panels(count, (3.8, 3.0), columns=2, margin=(0.0, 1.0), sharey=True)
-        for axes, (knob, turned) in zip(panels, by_knob.items(), strict=False):
+        for axes, (hyperparameter, turned) in zip(panels, by_hyperparameter.items(), strict=False):
             for name in turned:
                 one, look = curve.sel(objective=name), styles[name]
                 x = one["hyperparameter_value"]
@@ -36,7 +36,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 axes.set_xticks(values, [f"{value:g}" for value in values])
                 axes.set_xticks([], minor=True)
             axes.axhline(float(tree.attrs["keep"]), color="0.3", linestyle=":")
-            axes.set(xlabel=knob, ylim=(-0.03, 1.03))
+            axes.set(xlabel=hyperparameter, ylim=(-0.03, 1.03))
         for axes in panels[::2]:
             axes.set_ylabel("part kept of the task kept\nleast (solid), plasticity (dashed)")
         figures.heading(figure, "Dotted: what is to be kept, and the smallest setting that keeps it")

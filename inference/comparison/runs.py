@@ -11,7 +11,7 @@ from inference.comparison.draws import compare_by_task, compare_draws, described
 from inference.engine.blas import on_one_thread
 from inference.intervals import interval_probability
 from inference.measurement.tasks.variables import VARIABLES
-from inference.measurement.verdict import words as verdict
+from inference.measurement.verdict.kinds import worst
 from mixture_models.validation import InputError, number
 
 #: What is compared of two modes, and of tasks by name: variables of ``/posterior``.
@@ -157,7 +157,7 @@ def compare_runs(
             variables |= compare_by_task(variable, of_tasks, groups, ropes[variable])
             coords["task"] = list(of_tasks)
         words = [
-            verdict.worst(verdicts(tree)[f"{KINDS[variable]}_words"].to_numpy()[where])
+            worst(verdicts(tree)[f"{KINDS[variable]}_words"].to_numpy()[where])
             for tree, where in zip(trees.values(), read, strict=True)
         ]
         variables[f"{variable}_words"] = ("run", words)

@@ -15,8 +15,9 @@ from small_runs import SMALL_DIGITS
 
 from analyses import cli
 from analyses.digits import data, digits, evals_layout, evaluation, judges, objectives, report, training
+from analyses.digits.choices import choices
 from analyses.digits.laws import ImagesLaw, NetworkLaw, TiltedLaw
-from analyses.digits.settings import Settings
+from analyses.digits.settings import NetworkSettings, Settings
 from analyses.digits.store import Store
 from analyses.digits.transformer import Transformer
 from benchmarks import digits_coverage as coverage
@@ -202,16 +203,7 @@ def test_the_tilted_law_is_the_reference_times_the_reward(network, log_probs):
 
 
 def test_predictions_are_those_of_the_theory():
-    chosen = objectives.choices(
-        old_weight=0.4,
-        kl_weight=0.5,
-        anchor=0.1,
-        ema=0.05,
-        utility_kl_weight=0.5,
-        beta=2.0,
-        lag=10,
-        num_steps=35,
-    )
+    chosen = choices(NetworkSettings(kl_weight=0.5, beta=2.0, lag=10), replay=0.4, num_steps=35)
     start = np.array([0.9, 0.5])
     odds = start / (1.0 - start)
     expected = {
@@ -292,16 +284,7 @@ def test_checkpoints_between_change_no_number():
         EVERY[:9], EVERY[9:], jnp.zeros(()), one, judges.Perceptron(3, 3, jax.random.key(1))
     )
     # Its lagged policy jumps at step 2: what a part of a training must not begin anew.
-    oapl = objectives.choices(
-        old_weight=0.5,
-        kl_weight=0.5,
-        anchor=0.1,
-        ema=0.05,
-        utility_kl_weight=0.5,
-        beta=1.0,
-        lag=2,
-        num_steps=3,
-    )["oapl"].objective
+    oapl = choices(NetworkSettings(lag=2), replay=0.5, num_steps=3)["oapl"].objective
     last = []
     for steps in ((0, 1, 3), (0, 3)):
         trained = training.checkpoints(

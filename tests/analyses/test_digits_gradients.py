@@ -14,8 +14,10 @@ import pytest
 from scipy.special import expit, logsumexp
 
 from analyses.digits import objectives
+from analyses.digits.choices import choices
 from analyses.digits.laws import NetworkLaw
 from analyses.digits.objectives import DigitsTask
+from analyses.digits.settings import NetworkSettings
 from analyses.digits.transformer import Transformer
 
 EVERY = jnp.array(list(itertools.product(range(2), repeat=2)))
@@ -23,15 +25,8 @@ OLD, NEW = EVERY[:2], EVERY[2:]
 BATCH, NUM_ESTIMATES = 3, 4000
 SHARE, TAU, LAMBDA, BETA = 0.3, 0.45, 0.5, 0.7
 
-CHOSEN = objectives.choices(
-    old_weight=SHARE,
-    kl_weight=TAU,
-    anchor=0.1,
-    ema=0.05,
-    utility_kl_weight=LAMBDA,
-    beta=BETA,
-    lag=40,
-    num_steps=40,
+CHOSEN = choices(
+    NetworkSettings(kl_weight=TAU, utility_kl_weight=LAMBDA, beta=BETA, lag=40), replay=SHARE, num_steps=40
 )
 
 

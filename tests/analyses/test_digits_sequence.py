@@ -10,6 +10,7 @@ import xarray as xr
 from small_runs import SMALL_DIGITS
 
 from analyses.digits import data, judges
+from analyses.digits.choices import choices
 from analyses.digits.objectives import params_of
 from analyses.digits.store import Store
 from analyses.digits.transformer import Transformer
@@ -97,9 +98,10 @@ def test_stages_begin_where_the_one_before_ended(task, tmp_path, monkeypatch):
     def post_trained(objective, starts, targets, steps, *, settings, key, sample_key, bar):
         seen.append((objective.name, *(float(one.network.head.bias[0, 0]) for one in (starts, targets))))
         begins = params_of(starts.network)
-        # What is trained adds one in two steps, and draws images that tell its number.
+        # What is trained adds one in two steps, with replay two, and draws images that tell its number.
+        step = 1.0 if "replay" in objective.name else 0.5
         return {"samples": np.full((3, 1, 1, 1), len(seen))} | {
-            f"param.{name}": np.stack([np.asarray(value) + 0.5 * place for place in range(3)])
+            f"param.{name}": np.stack([np.asarray(value) + step * place for place in range(3)])
             for name, value in begins.items()
         }
 
@@ -111,37 +113,47 @@ def test_stages_begin_where_the_one_before_ended(task, tmp_path, monkeypatch):
     arrays = digits_sequence._trained(
         settings, store, start, partial(jax.random.fold_in, jax.random.key(0)), bar
     )
-    by_name = {name: seen[2 * index : 2 * index + 2] for index, name in enumerate(objectives.NAMES)}
+    by_name = {
+        name: seen[2 * index : 2 * index + 2] for index, name in enumerate(objectives.names_of(settings))
+    }
     for name, stages in by_name.items():
-        assert [begins for _, begins, _ in stages] == [0.0, 1.0]
+        assert [begins for _, begins, _ in stages] == [0.0, 2.0 if name == "sft_replay" else 1.0]
         # Only what is demonstrated is pulled by another network: that of the replay at the end of the stage.
-        shown = [1.0, 2.0] if name == "sdft" else [0.0, 1.0]
+        shown = [2.0, 4.0] if name == "sdft" else [begins for _, begins, _ in stages]
         assert [target for _, _, target in stages] == shown
     images = digits_sequence.images_of(settings, arrays, 0)
     assert list(images)[:5] == ["start", "sft/1", "sft/2", "sft/3", "sft/4"]
     assert [int(images[f"oapl/{step}"][0, 0]) for step in (1, 2, 3, 4)] == [11, 11, 12, 12]
-    assert set(layout.ends_of(settings)) == {"start", *(f"{n}/{s}" for n in objectives.NAMES for s in (2, 4))}
+    assert set(layout.ends_of(settings)) == {"start", *(f"{n}/{s}" for n in by_name for s in (2, 4))}
+
+
+def test_the_objectives_are_those_of_two_tasks_in_their_order():
+    """Random numbers are folded with an objective's place: in another order every number is another."""
+    settings = Settings()
+    names = ("sft", "sft_replay", "rl", "sdft", "ttt_discover", "oapl")
+    assert tuple(choices(settings, replay=0.5, num_steps=60)) == objectives.names_of(settings) == names
 
 
 def test_the_mixture_is_trained_on_what_networks_are():
     settings = Settings(kl_weight=0.5, replay=0.4)
     right = Mixture.create({"0-3": [0.0], "4-6": [7.0], "7-9": [14.0]})
     begins = right.replace(weights={"0-3": 0.5, "4-6": 0.3, "7-9": 0.2})
+    chosen = objectives.choices_of(settings)
     made = partial(
         objectives.of_mixture, settings, task="7-9", begins=begins, right=right, demonstrations=begins
     )
     tilted = np.array([0.5, 0.3, 0.2 * np.exp(2.0)])
-    np.testing.assert_allclose(made(name="rl").target.weights, tilted / tilted.sum(), rtol=1e-12)
-    replayed = made(name="sft_replay")
+    np.testing.assert_allclose(made(choice=chosen["rl"]).target.weights, tilted / tilted.sum(), rtol=1e-12)
+    replayed = made(choice=chosen["sft_replay"])
     data_law = replayed.objective.model.args[0]
     assert {name: round(share, 12) for name, share in data_law.items()} == {
         "7-9": 0.6,
         "0-3": 0.2,
         "4-6": 0.2,
     }
-    assert objectives.of_networks(settings, "sft_replay", "7-9").model.args[0] == data_law
-    assert made(name="sdft").target is begins
-    assert made(name="oapl").target is right
+    assert objectives.of_networks(settings, chosen["sft_replay"], "7-9").model.args[0] == data_law
+    assert made(choice=chosen["sdft"]).target is begins
+    assert made(choice=chosen["oapl"]).target is right
 
 
 def test_modes_lie_as_the_references_do():
@@ -162,7 +174,8 @@ def test_the_pace_is_found_and_the_course_is_that_of_separated_modes():
     pace = 0.17
     exact = theory.sft_sequence_weights_separated([0.8, 0.1, 0.1], [(1, 30 * pace), (2, 30 * pace)])
     first = [theory.sft_sequence_weights_separated([0.8, 0.1, 0.1], [(1, s * pace)])[-1, 1] for s in (10, 30)]
-    course = prediction.course_of(settings, "sft", right, np.array([0.1, *first]), [right] * 3)
+    sft = objectives.choices_of(settings)["sft"]
+    course = prediction.course_of(settings, sft, right, np.array([0.1, *first]), [right] * 3)
     assert float(course["pace"]) == pytest.approx(pace, rel=0.02)
     at = np.searchsorted(course["steps"], [0.0, 30.0 - 1e-6, 60.0 - 1e-6])
     np.testing.assert_allclose(course["shares"][at], exact, atol=0.01)

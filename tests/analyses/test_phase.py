@@ -9,7 +9,7 @@ from analyses.core import outputs
 from inference import results
 from mixture_models import objectives, theory
 
-APART, SIZES, KNOBS = [2.0, 3.0, 6.0], [2, 8, 64], [0.0, 0.1]
+APART, SIZES, VALUES = [2.0, 3.0, 6.0], [2, 8, 64], [0.0, 0.1]
 OBJECTIVES = ["sft", "reverse_kl", "sdft"]
 
 
@@ -17,7 +17,7 @@ OBJECTIVES = ["sft", "reverse_kl", "sdft"]
 def tree():
     """A made-up result: mass is lost where batches starve, the old mode moves where modes overlap."""
     dims = ("objective", "separation", "batch_size", "knob", "chain", "draw")
-    coords = {"objective": OBJECTIVES, "separation": APART, "batch_size": SIZES, "knob": KNOBS}
+    coords = {"objective": OBJECTIVES, "separation": APART, "batch_size": SIZES, "knob": VALUES}
     coords |= {"chain": [0], "draw": range(4)}
     empty = xr.DataArray(np.zeros([len(c) for c in coords.values()]), coords, dims)
     starved = empty["batch_size"] < 7

@@ -94,7 +94,7 @@ def tree():
     )
 
 
-def test_smallest_knobs_are_roots_of_the_brute_force(tree):
+def test_smallest_hyperparameters_are_roots_of_the_brute_force(tree):
     frame = plan.summary(tree).set_index("knob")
     wanted = 0.8 * START
     share = brentq(lambda value: retained("sft", value) - wanted, 0.0, 0.95)

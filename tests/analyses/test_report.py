@@ -1,5 +1,8 @@
 """``massdrift report``: what it writes and refuses."""
 
+import json
+from importlib.metadata import version
+
 import pytest
 from small_runs import SMALL
 
@@ -42,6 +45,26 @@ def test_a_report_is_written_into_an_output_and_again(massdrift, outputs):
     assert "massdrift compare --config settings.toml" in page
     assert "num_steps = 12" in page
     assert str(outputs) not in page
+
+
+def test_a_page_names_the_versions_that_made_the_numbers(massdrift, outputs, tmp_path):
+    """Not those with which the page is made; and results of which none are known have a page, too."""
+    tree = results.open(outputs / "a" / "results.zarr")
+    for name, stored, expected in (
+        ("foreign", {"massdrift": "0.0.1", "numpyro": "0.99"}, "massdrift: 0.0.1\nnumpyro: 0.99"),
+        ("nameless", None, "not stored with the results"),
+    ):
+        (tmp_path / name).mkdir()
+        tree.attrs.pop("versions", None)
+        if stored is not None:
+            tree.attrs["versions"] = json.dumps(stored)
+        results.save(tree, tmp_path / name / "results.zarr")
+        code, _, error = massdrift("report", tmp_path / name)
+        assert code == 0, error
+        page = (tmp_path / name / "report.html").read_text()
+        assert f"<summary>versions</summary><pre><code>{expected}</code></pre>" in page
+    assert massdrift("report", outputs / "a")[0] == 0
+    assert f"\nnumpyro: {version('numpyro')}\n" in (outputs / "a" / "report.html").read_text()
 
 
 @pytest.mark.slow

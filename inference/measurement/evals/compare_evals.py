@@ -10,7 +10,7 @@ from inference import results
 from inference.comparison.draws import compare_draws, described
 from inference.comparison.runs import at_level, common_level
 from inference.measurement.evals.variables import VARIABLES
-from inference.measurement.verdict import words as verdict
+from inference.measurement.verdict.kinds import GOOD, WEAK, parts_of, worst
 from mixture_models.validation import InputError, not_negative, positive
 
 # A result that was opened from a file is compared in a process that has measured nothing.
@@ -241,15 +241,15 @@ def _words(stats: xr.Dataset, read: _Reader, arm: str, tasks: list[str]) -> str:
         for word in of_arm.sel(seed=seed).isel(checkpoint=read.read_at(arm, seed)).to_numpy().ravel()
         if word
     ]
-    worst = verdict.worst(words) if words else ""
+    said = worst(words) if words else ""
     share = read.before_first(arm)
-    if not worst or share <= MOST_BEFORE_FIRST:
-        return worst
-    kind, _, reasons = worst.partition(": ")
+    if not said or share <= MOST_BEFORE_FIRST:
+        return said
+    kind, reasons = parts_of(said)
     reason = (
         f"{100 * share:.0f} % of the draws lie between the base and the first checkpoint, where what was "
         "lost is taken to grow in proportion to the gain"
     )
-    if kind == "good":
-        return "; ".join(filter(None, (f"weak: {reason}", reasons)))
+    if kind == GOOD:
+        return "; ".join(filter(None, (f"{WEAK}: {reason}", reasons)))
     return f"{kind}: {reasons}; {reason}"

@@ -3,6 +3,7 @@
 import numpy as np
 
 from inference.measurement.evals.checks import STATISTICS
+from inference.measurement.verdict.kinds import GOOD
 from inference.measurement.verdict.words import Stats, computation_of, worded
 
 #: Beyond this many standard deviations of the replicates a statistic is off.
@@ -72,7 +73,7 @@ def words_of(stats: Stats) -> str:
         remarks.append("one training seed: the interval is of this run, not of the method")
     if bad or weak:
         return worded(bad, weak + remarks)
-    return f"good: {'; '.join(remarks)}" if remarks else "good"
+    return f"{GOOD}: {'; '.join(remarks)}" if remarks else GOOD
 
 
 def is_unlike_base(stats: Stats) -> bool:

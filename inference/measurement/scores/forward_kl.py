@@ -37,6 +37,7 @@ from inference import results
 from inference.intervals import interval_probability
 from inference.measurement.posterior.laplace import MOST_K_HAT, smoothed
 from inference.measurement.scores.answers import Answers
+from inference.measurement.verdict.kinds import UNTRUSTED
 
 results.register(
     forward_kl_per_token=("forward KL a token, KL(base ‖ trained)", "nat"),
@@ -232,7 +233,7 @@ def verdict(measured: Divergences, answers: Answers) -> str:
     upper = measured.direct.quantiles(np.array([0.5 + 0.5 * interval_probability()]))[0]
     if upper < 0.0:
         return (
-            "not to be trusted: the mean log ratio has the sign that no KL has; the columns are swapped, or "
+            f"{UNTRUSTED}: the mean log ratio has the sign that no KL has; the columns are swapped, or "
             "the answers are those of the other model"
         )
     whole, what = measured.estimates["forward_kl"], "prompts" if answers.labelled else "answers"
@@ -252,12 +253,12 @@ def _unseen(weights: Weights) -> str | None:
     take, shown = "; take answers of the base", weights.shown
     if abs(shown.value - 1.0) > _ERRORS * shown.error + _MISS:
         return (
-            f"not to be trusted: the mean of base/run is {shown.value:.2g}, not 1 as where the run's answers "
+            f"{UNTRUSTED}: the mean of base/run is {shown.value:.2g}, not 1 as where the run's answers "
             f"show all of the base{take}"
         )
     if not weights.k_hat <= MOST_K_HAT:
         return (
-            "not to be trusted: answers of the run hardly show those of the base (k-hat "
+            f"{UNTRUSTED}: answers of the run hardly show those of the base (k-hat "
             f"{weights.k_hat:.2g} > {MOST_K_HAT:g}){take}"
         )
     count = weights.smoothed.size

@@ -17,6 +17,7 @@ from inference.measurement.scores.forward_kl import add_forward_kl
 from inference.measurement.scores.inputs import ScoresLike, by_checkpoint
 from inference.measurement.scores.measure_task_scores import quantile_levels, scores_tree, tree_of_tasks
 from inference.measurement.tasks.names import check_names, dirichlet_shapes
+from inference.measurement.verdict.kinds import UNMEASURED
 from mixture_models.validation import InputError, integer, number
 
 results.register(
@@ -219,7 +220,7 @@ def prior_shapes(weight_prior: Sequence[float]) -> tuple[float, float]:
 def _words(difference: np.ndarray, posterior: WeightPosterior, prior_sd: float) -> str:
     """Say what a reader must know before quoting the measurement."""
     if posterior.sd > 0.9 * prior_sd:
-        return "not measured: the scores of old and new hardly differ, the prior is all that is seen"
+        return f"{UNMEASURED}: the scores of old and new hardly differ, the prior is all that is seen"
     certain = float(np.mean(np.abs(difference) > 2.0))
     if certain < 0.1:
         return "weak: the scores tell fewer than a tenth of the samples apart by 2 nats"

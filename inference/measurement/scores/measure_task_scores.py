@@ -15,6 +15,7 @@ from inference.measurement.posterior.laplace import ATTEMPTS, MOST_K_HAT, resamp
 from inference.measurement.tasks.draws import copula
 from inference.measurement.tasks.law import log_shares
 from inference.measurement.tasks.variables import VARIABLES
+from inference.measurement.verdict.kinds import UNTRUSTED
 
 results.register(**VARIABLES)
 
@@ -196,7 +197,7 @@ def scores_tree(groups: Mapping[str, xr.Dataset], settings: Mapping[str, object]
 def _words(found: TaskWeights, tasks: list[str], prior_sd: Float[np.ndarray, "K"]) -> str:
     """Say what a reader must know before quoting the weights."""
     if not found.k_hat <= MOST_K_HAT:
-        return f"not to be trusted: the draws miss the posterior (k-hat {found.k_hat:.2g} > {MOST_K_HAT:g})"
+        return f"{UNTRUSTED}: the draws miss the posterior (k-hat {found.k_hat:.2g} > {MOST_K_HAT:g})"
     unseen = [
         task for task, sd, of_prior in zip(tasks, found.sd, prior_sd, strict=True) if sd > 0.9 * of_prior
     ]

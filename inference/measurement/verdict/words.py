@@ -1,18 +1,16 @@
 """The verdict in words: what a reader must know before quoting a weight or a drift."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from inference.measurement.posterior.laplace import MOST_K_HAT
 from inference.measurement.verdict.checks import ACROSS, STATISTICS
+from inference.measurement.verdict.kinds import GOOD, UNTRUSTED, WEAK, parts_of, worst
 
 #: What is known of a checkpoint's measurement, by name: numbers, and the method as text.
 type Stats = Mapping[str, Any]
-
-#: Kinds of verdicts, from the best on.
-ORDER = ("good", "weak", "not to be trusted")
 
 #: Beyond this many standard deviations of the replicates a statistic is off.
 MOST_DEVIATION = 3.5
@@ -97,26 +95,17 @@ def verdicts(stats: Stats, num_features: int, separation: float) -> tuple[str, s
 
 def together(weight: str, drift: str) -> str:
     """Return one verdict of both: the worse, what is said of both once."""
-    kinds = [words.partition(": ")[0] for words in (weight, drift)]
-    reasons: dict[str, None] = {}
-    for words in (weight, drift):
-        reasons |= dict.fromkeys(r for r in words.partition(": ")[2].split("; ") if r)
-    worst = max(kinds, key=ORDER.index)
-    return f"{worst}: " + "; ".join(reasons) if reasons else worst
-
-
-def worst(words: Sequence[str] | np.ndarray) -> str:
-    """Return the worst of some verdicts, the first of those; that of scores is of one checkpoint."""
-    if len(words) == 1:
-        return str(words[0])
-    return max(map(str, words), key=lambda w: ORDER.index(w.partition(": ")[0]))
+    each = [parts_of(words) for words in (weight, drift)]
+    kind = worst(kind for kind, _ in each)
+    reasons = dict.fromkeys(reason for _, told in each for reason in told.split("; ") if reason)
+    return f"{kind}: " + "; ".join(reasons) if reasons else kind
 
 
 def worded(bad: list[str], weak: list[str]) -> str:
     """Return a verdict from what makes a measurement wrong and what makes it doubtful."""
     if bad:
-        return "not to be trusted: " + "; ".join(bad + weak)
-    return "weak: " + "; ".join(weak) if weak else "good"
+        return f"{UNTRUSTED}: " + "; ".join(bad + weak)
+    return f"{WEAK}: " + "; ".join(weak) if weak else GOOD
 
 
 def computation_of(stats: Stats) -> tuple[list[str], list[str]]:
