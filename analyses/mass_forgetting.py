@@ -198,12 +198,12 @@ def _plot_held(axes: Axes, held: xr.Dataset, predicted: xr.Dataset, colours: lis
         if here["crossover_time"] > 0.0:
             axes.plot(here["crossover_time"], here["crossover_weight"], "o", color=colour, markersize=6)
     axes.set_ylabel("old weight β")
-    axes.set_title("Means held: every separation loses its old mode,\nas $1/t$, then as $t^{-1/2}$")
+    axes.set_title("Means held: every separation loses its old mode,\nas 1/t, then as 1/√t")
     axes.legend(
         handles=[
             Line2D([], [], color="0.2", linewidth=1.8, label="exact flow"),
-            Line2D([], [], color="k", linestyle="--", linewidth=1.0, label="modes apart, ~ $1/t$"),
-            Line2D([], [], color="0.2", linestyle=":", linewidth=1.2, label="old mode rare, ~ $t^{-1/2}$"),
+            Line2D([], [], color="k", linestyle="--", linewidth=1.0, label="modes apart, ~ 1/t"),
+            Line2D([], [], color="0.2", linestyle=":", linewidth=1.2, label="old mode rare, ~ 1/√t"),
             Line2D([], [], color="0.2", linestyle="", marker="o", label="here the two are equally fast"),
         ],
         loc="lower left",

@@ -1,5 +1,7 @@
 """What tests of analyses share: every figure that they write can be read on paper."""
 
+import re
+
 import pytest
 from matplotlib.text import Text
 
@@ -7,6 +9,9 @@ from analyses.core import figures
 
 # At the size at which a figure is saved [pt].
 LEAST_SIZE = 8.0
+
+# Of a log axis, or one that somebody wrote; a name with dollars may be anything else.
+_FORMULA = re.compile(r"mathdefault|\$[^$\\]+\$")
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +34,7 @@ def readable(monkeypatch):
         raw = [
             t.get_text()
             for t in figure.findobj(Text)
-            if "mathdefault" in t.get_text() and not t.get_parse_math()
+            if _FORMULA.search(t.get_text()) and not t.get_parse_math()
         ]
         assert not raw, (name, raw)
         # Nothing is cut off: box and sizes are in inches.
