@@ -117,16 +117,16 @@ def _drift_bounds(exact: Sequence[Objective], flow: xr.Dataset, target: TwoMode)
     return results.describe(xr.Dataset({"old_drift_bound": (("objective", "time"), bounds)}, coords))
 
 
-# What the summary says mean and interval of.
-_MEANS = (
-    "old_weight",
-    "retention",
-    "old_coverage",
-    "peak_old_drift",
-    "old_drift",
-    "new_gap",
-    "forward_kl",
-)
+# What the summary says mean and interval of, and what the table calls it.
+_MEANS = {
+    "old_weight": "final old weight",
+    "retention": "final retention",
+    "old_coverage": "final old coverage",
+    "peak_old_drift": "peak old drift",
+    "old_drift": "final old drift",
+    "new_gap": "final new gap",
+    "forward_kl": "final forward KL of the start [nat]",
+}
 
 
 def summary(tree: xr.DataTree) -> pd.DataFrame:
@@ -180,14 +180,8 @@ def table(tree: xr.DataTree) -> RenderableType:
     return tables.by_name(
         frame,
         [
-            ("final old weight", "old_weight"),
-            ("final retention", "retention"),
-            ("final old coverage", "old_coverage"),
-            ("peak old drift", "peak_old_drift"),
-            ("final old drift", "old_drift"),
+            *((heading, name) for name, heading in _MEANS.items()),
             ("old drift of the mean displacement", "mean_displacement"),
-            ("final new gap", "new_gap"),
-            ("final forward KL of the start [nat]", "forward_kl"),
             (f"probability to retain more than {first}", "probability_retains_more", against_first),
             (f"retention minus that of {first}", "retention_difference", against_first),
             (
