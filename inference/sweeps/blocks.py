@@ -21,7 +21,7 @@ from inference.engine.programs import Program
 from inference.storage import kept
 from inference.sweeps.cuts import Block, Geometry, positions, program_at
 from inference.sweeps.grid import Grid, Training
-from inference.sweeps.programs import PARAM, Arguments, Beginning, Call, executables, placed
+from inference.sweeps.programs import Arguments, Beginning, Call, Records, executables, placed
 from inference.training.loop import arithmetic, first_record
 from inference.training.replicates import Ended
 from mixture_models.validation import InputError
@@ -256,18 +256,19 @@ def _call(
         numbers, setting, rate = arguments.numbers, arguments.setting, arguments.rate
         learners = None if arguments.beginning is None else arguments.beginning.learners
         state = start(*arguments)
-        parts: list[dict[str, np.ndarray]] = []
+        parts: list[Records[np.ndarray]] = []
         for taken, wanted in zip(counts, recorded, strict=True):
             report(0)
             num_steps = grid.stage_steps[-1]
             state, records = go(numbers, state, taken, wanted, num_steps, setting, rate, learners)
             if wanted.any():
                 kept = slice(None) if wanted.all() else wanted
-                parts.append({n: a.swapaxes(0, 1)[:, :, kept] for n, a in jax.device_get(records).items()})
-    joined = {n: np.concatenate([p[n] for p in parts], axis=2) for n in parts[0]}
+                here: Records[np.ndarray] = jax.device_get(records)
+                parts.append(jax.tree.map(lambda a, kept=kept: a.swapaxes(0, 1)[:, :, kept], here))
+    joined: Records[np.ndarray] = jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=2), *parts)
     # The last record is of the params at the end: one more update is taken for its loss alone.
-    ends = {n.removeprefix(PARAM): joined.pop(n)[:, :, -1] for n in [*joined] if n.startswith(PARAM)}
-    return Trained(joined, ends, np.asarray(state.diverged_step).T)
+    ends = {name: value[:, :, -1] for name, value in joined.params.items()}
+    return Trained(joined.reported, ends, np.asarray(state.diverged_step).T)
 
 
 def _plan(steps: np.ndarray, seen: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,6 @@ from inference.training.loop import State, advance, arithmetic, initial_state, r
 from mixture_models.accel.compiler import compiler_options
 from mixture_models.mixture.mixture import Mixture, MixturePair
 
-#: What the params at a record are called among what is recorded of a stage.
-PARAM = "param "
-
 
 class Call(NamedTuple):
     """What a compiled program is made for beside the shapes of its arguments."""
@@ -48,6 +45,18 @@ class Arguments(NamedTuple):
     words: np.ndarray
     replicates: np.ndarray
     beginning: Beginning | None
+
+
+class Records[Values](NamedTuple):
+    """What a call records, shape (replicate, setting, place, ...).
+
+    Attributes:
+        reported: of the learner.
+        params: where a next stage begins, of sequences alone.
+    """
+
+    reported: dict[str, Values]
+    params: dict[str, Values]
 
 
 def placed(arguments: Arguments, common: bool) -> Arguments:
@@ -131,19 +140,17 @@ def _compile(static: Program, arguments: Arguments, call: Call) -> tuple[Compile
         setting: MixturePair,
         rate: Array,
         learners: Mixture | None,
-    ) -> tuple[State, dict[str, Array]]:
+    ) -> tuple[State, Records[Array]]:
         def one(
             numbers: Numbers, state: State, setting: MixturePair, rate: Array
-        ) -> tuple[State, dict[str, Array]]:
+        ) -> tuple[State, Records[Array]]:
             state, taken = advance(static, numbers, state, counts, num_steps, setting, rate)
             _, guide, *_ = static.parts(numbers)
             diverged_step, records = report_of(guide, state.diverged_step, taken, recorded, setting)
-            if learners is not None:
-                # From these a next stage begins.
-                records |= {f"{PARAM}{name}": value for name, value in taken.params.items()}
-            return state._replace(diverged_step=diverged_step), records
+            params = {} if learners is None else taken.params
+            return state._replace(diverged_step=diverged_step), Records(records, params)
 
-        def replicate(state: State, begins: Mixture | None) -> tuple[State, dict[str, Array]]:
+        def replicate(state: State, begins: Mixture | None) -> tuple[State, Records[Array]]:
             settings = jax.vmap(one, (0, over_settings, 0, 0), (over_settings, 0))
             return settings(numbers, state, setting if begins is None else (begins, setting[1]), rate)
 
