@@ -147,7 +147,7 @@ def check_batches(
         return
     # Only then is it worth compiling twice to know what a program needs.
     several = {
-        batched.program.static: (batched, keys, setting, learning_rate, plan)
+        (batched.program.static, plan.counts.shape): (batched, keys, setting, learning_rate, plan)
         for batched, setting, plan in runs
     }
     needed = threads * max(bytes_of_call(*call) for call in several.values())
