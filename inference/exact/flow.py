@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import diffrax
 import jax
@@ -25,6 +25,7 @@ from inference.exact.dynamics import (
     solved,
     value_and_grad,
 )
+from inference.exact.stepping import stepped
 from inference.exact.walk import reported
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
@@ -199,8 +200,11 @@ def _integrate(
     rounding: _Rounding,
 ) -> tuple[State, Array]:
     program = method.program
-    solver = diffrax.Kvaerno5() if method.implicit else diffrax.Tsit5()
-    controller = diffrax.PIDController(rtol=tolerances[0], atol=tolerances[1])
+    controller: Any = diffrax.PIDController(*tolerances)
+    solver: diffrax.AbstractSolver[Any] = diffrax.Tsit5()
+    if method.implicit:
+        root_finder: Any = diffrax.VeryChord(controller.rtol, controller.atol, norm=controller.norm)
+        solver = diffrax.Kvaerno5(root_finder=root_finder)
 
     def one(numbers: Numbers, state: State, mixtures: MixturePair) -> tuple[State, Array]:
         _, guide, _, companion, factors = program.parts(numbers)
@@ -217,28 +221,16 @@ def _integrate(
             rests = rounding.at_rest(state, velocity)
             return jax.tree.map(lambda v: jnp.where(rests, 0.0, v), velocity)
 
-        def follow(state: State, begin: Scalar, end: Scalar, saved: diffrax.SaveAt) -> tuple[State, Array]:
-            solution = diffrax.diffeqsolve(
-                diffrax.ODETerm(field),
-                solver,
-                begin,
-                end,
-                jnp.minimum(first_step, 0.5 * (end - begin)),
-                state,
-                saveat=saved,
-                stepsize_controller=controller,
-                adjoint=diffrax.ForwardMode(),
-                max_steps=_MAX_STEPS,
-                throw=False,
-            )
-            return solution.ys, solution.result == diffrax.RESULTS.successful
+        def follow(state: State, begin: Scalar, when: Array) -> tuple[State, Array]:
+            first = jnp.minimum(first_step, 0.5 * (when[-1] - begin))
+            return stepped(diffrax.ODETerm(field), solver, controller, state, begin, when, first, _MAX_STEPS)
 
         if not times.grid.size:
-            return follow(state, 0.0, times.when[-1], diffrax.SaveAt(ts=times.when))
+            return follow(state, 0.0, jnp.asarray(times.when))
 
         def leap(state: State, ends: tuple[Array, Array, Array]) -> tuple[State, tuple[State, Array]]:
             begin, end, jump = ends
-            saved, succeeded = follow(state, begin, end, diffrax.SaveAt(t1=True))
+            saved, succeeded = follow(state, begin, end[None])
             state = jax.tree.map(lambda x: x[0], saved)
             moved = jax.tree.map(partial(jnp.where, jump), state.learner, state.companion)
             return State(state.learner, moved), (state, succeeded)

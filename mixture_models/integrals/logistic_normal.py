@@ -65,6 +65,17 @@ def sigmoid_mean(
     return _integrals(1, a, v, resolution)[1]
 
 
+def sigmoid_means(
+    a: Float[Array, "..."], v: Float[Array, "..."], resolution: Index = FINEST
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return E[sigmoid(a + √v Z)] and E[sigmoid'(a + √v Z)], both accurate relatively, of one pass.
+
+    Arguments are those of `softplus_mean`.
+    """
+    _, mean, slope = _integrals(2, a, v, resolution)
+    return mean, slope
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _integrals(order: int, a: Array, v: Array, resolution: Index) -> tuple[Array, ...]:
     """Return S_0, ..., S_order at (a, v), of one pass over the nodes."""

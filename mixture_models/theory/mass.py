@@ -5,12 +5,10 @@ of Σ⁻¹. Everything holds in every dimension. All functions broadcast over th
 arrays.
 """
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from mixture_models.integrals import logistic_normal
@@ -18,11 +16,9 @@ from mixture_models.integrals.line import Line, along_line, log_expit, logit_of,
 from mixture_models.types import Reals
 from mixture_models.validation import InputError, bounded_array, finite_array
 
-_sigmoid_mean = jax.jit(logistic_normal.sigmoid_mean)
-_sigmoid_slope_mean = jax.jit(jax.vmap(jax.grad(logistic_normal.sigmoid_mean)))
-
-# Arguments are padded to this length, or to the next power of two: a new length is a new program to compile.
-_LENGTH = 128
+# One program for both, and for most lengths: arguments are padded to this one, or to the next power of two.
+_sigmoid_means = jax.jit(logistic_normal.sigmoid_means)
+_LENGTH = 256
 
 
 def misassignment(
@@ -70,7 +66,7 @@ def sigmoid_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
         a: mean of log odds, shape (...).
         v: variance of log odds, at least 0.
     """
-    return _padded(_sigmoid_mean, a, v)
+    return _padded(a, v)[0]
 
 
 def sigmoid_slope_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."]:
@@ -78,17 +74,17 @@ def sigmoid_slope_mean(a: Reals | float, v: Reals | float) -> Float[Reals, "..."
 
     Arguments are those of `sigmoid_mean`.
     """
-    return _padded(_sigmoid_slope_mean, a, v)
+    return _padded(a, v)[1]
 
 
-def _padded(function: Callable[[Reals, Reals], Array], a: Reals | float, v: Reals | float) -> Reals:
-    """Return what a compiled function of two vectors gives element by element."""
+def _padded(a: Reals | float, v: Reals | float) -> list[Reals]:
+    """Return both means, element by element."""
     mean, variance = np.broadcast_arrays(np.float64(a), np.float64(v))
     count = mean.size
     pad = (0, max(_LENGTH, 2 ** (count - 1).bit_length()) - count)
     with jax.enable_x64(True):
-        values = np.asarray(function(np.pad(mean.ravel(), pad), np.pad(variance.ravel(), pad)))
-    return values[:count].reshape(mean.shape)
+        values = _sigmoid_means(np.pad(mean.ravel(), pad), np.pad(variance.ravel(), pad))
+    return [np.asarray(value)[:count].reshape(mean.shape) for value in values]
 
 
 def sigmoid_mean_bound(a: ArrayLike, v: ArrayLike) -> Float[Reals, "..."]:

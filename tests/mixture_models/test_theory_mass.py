@@ -194,9 +194,9 @@ def test_any_shape_is_computed_and_few_programs_are_compiled(shape):
     assert found.shape == shape
     one_by_one = [float(theory.misassignment(w, 2.0)) for w in np.ravel(weight)]
     np.testing.assert_allclose(np.ravel(found), one_by_one, rtol=1e-14)
-    programs = mass._sigmoid_mean._cache_size()
+    programs = mass._sigmoid_means._cache_size()
     theory.misassignment(np.full(77, 0.3), 2.0)
-    assert mass._sigmoid_mean._cache_size() == programs
+    assert mass._sigmoid_means._cache_size() == programs
 
 
 def test_curves_solve_their_own_equations():
