@@ -55,7 +55,7 @@ def _run(name: str, folder: Path) -> Run:
     tree = results.open(folder / outputs.MARKER)
     command = _command_of(folder, tree)
     drawn = command.analysis.plot(tree)
-    with figures.saving(*drawn.values()):
+    with figures.saving():
         views = {key: view_of(figure) for key, figure in drawn.items()}
     close(drawn)
     return reports.run_in(folder, tree, command, views, name=name)

@@ -139,7 +139,8 @@ def _plot_drift(tree: xr.DataTree, kept: xr.Dataset, styles: figures.Styles) -> 
     figure, panels = _over_steps(
         tree, drift.where(drift > 0.0), styles, "Old-component drift: does the old mode move?"
     )
-    panels[0].set_yscale("log")
+    figures.log_scale(panels[0], "y")
+    panels[0].minorticks_off()  # of all panels, which are small: eight a decade would blacken the axis
     panels[0].set_ylim(bottom=max(_LEAST_DRIFT, panels[0].get_ylim()[0]))
     return figure
 

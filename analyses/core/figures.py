@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterMathtext
+from matplotlib.ticker import LogFormatterSciNotation
 from matplotlib.typing import ColorType, LineStyleType
 
 from analyses.core import outputs
@@ -57,6 +57,9 @@ _STYLE: Any = {
 # Characters in an inch of text, the width of a line in a legend, and the height of one that figures have
 # room for [inch].
 _CHARACTERS_AN_INCH, _HANDLE, _LEGEND_ROOM = 12, 0.8, 0.6
+
+# Characters of a power of ten.
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 # Styles that an error names as examples.
 _STYLES_NAMED = ("ggplot", "grayscale", "tableau-colorblind10")
@@ -222,6 +225,27 @@ def entry(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
+class _Powers(LogFormatterSciNotation):
+    """Numbers of a log axis in plain characters, 2×10⁻³; matplotlib's formulas take a second to set."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        formula = super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
+        number, _, power = formula.replace(r"\times", "×").partition("^")
+        return number + power.strip("{}").translate(_RAISED)
+
+
+def log_scale(axes: Axes, which: Literal["x", "y"], *, linear_below: float | None = None) -> None:
+    """Make the x or y axis of a panel logarithmic; where one is given, it is linear below a number."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    change = axes.set_xscale if which == "x" else axes.set_yscale
+    if linear_below is None:
+        change("log")
+        axis.set_minor_formatter(_Powers())
+    else:
+        change("symlog", linthresh=linear_below, linscale=1.0)
+    axis.set_major_formatter(_Powers())
+
+
 def heading(figure: Figure, *lines: str) -> None:
     """Put lines above all panels, from the left; those that are wider than the figure are broken."""
     width = int(_CHARACTERS_AN_INCH * figure.get_figwidth())
@@ -269,14 +293,9 @@ def collected() -> Iterator[dict[str, View]]:
 
 
 @contextmanager
-def saving(*drawn: Figure) -> Iterator[None]:
-    """Write in the house style figures that were drawn in it; numbers on a log axis alone are formulas."""
-    for axis in (one for figure in drawn for axes in figure.axes for one in (axes.xaxis, axes.yaxis)):
-        if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                tick.label1.set_parse_math(True)
-                tick.label2.set_parse_math(True)
-    with style(), matplotlib.rc_context({"text.parse_math": True}), warnings.catch_warnings():
+def saving() -> Iterator[None]:
+    """Write figures in the house style, in which they were drawn."""
+    with style(), warnings.catch_warnings():
         # A name may hold signs that the font lacks: they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
         yield
@@ -285,7 +304,7 @@ def saving(*drawn: Figure) -> Iterator[None]:
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write a figure in the formats of `outputs.formats`, without a date in the file, and close it."""
     views = _views.get()
-    with saving(figure):
+    with saving():
         # Laid out once for all formats, which takes as long as to draw.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

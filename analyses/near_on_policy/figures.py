@@ -181,7 +181,7 @@ def _draw_rows(axes: Axes, parts: Mapping[str, xr.Dataset], measure: str) -> Non
         _draw_trained(axes, places + shift, parts["trained"].sel({ordinate: value}), measure, color=colour)
     axes.set(ylim=_LIMITS[measure], ylabel=_LABELS[measure])
     if measure == "old_drift":
-        axes.set_yscale("log")
+        figures.log_scale(axes, "y")
 
 
 def _draw_trained(axes: Axes, x: np.ndarray, trained: xr.Dataset, measure: str, **look: object) -> None:

@@ -61,9 +61,9 @@ def _plot_curve(panel: Axes, curve: xr.Dataset, start: float, look: figures.Look
     panel.plot(values, curve["final_retention"] / start, ".-", color=look["color"])
     panel.plot(values, curve["final_old_weight"] / start, color=look["color"], **_WEIGHT)
     if values[0]:
-        panel.set_xscale("log")
+        figures.log_scale(panel, "x")
     else:
-        panel.set_xscale("symlog", linthresh=values[1], linscale=1.0)
+        figures.log_scale(panel, "x", linear_below=values[1])
         panel.set_xlim(left=0.0)
         # The power of ten below the first value would be written over the 0.
         powers = 10.0 ** np.arange(np.ceil(np.log10(values[1])), np.floor(np.log10(values[-1])) + 1)

@@ -32,7 +32,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             if num == settings["cheapest"]:
                 axes.plot(design["cost"], design[goal], "o", color="none", mec="0.2", markersize=11)
         axes.axhline(settings["wanted"], color="0.3", linestyle=":")
-        axes.set_xscale("log")
+        figures.log_scale(axes, "x")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         reached = np.isfinite(plan["cost"])
         if reached.any():
@@ -40,7 +40,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         percent = interval_percent()
         name = settings["of"].replace("_", " ")
         if goal == "width":
-            axes.set_yscale("log")
+            figures.log_scale(axes, "y")
             for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
                 which(lambda y, _: f"{y:.2g}")
             axes.set_ylabel(f"expected width of the {percent} interval of {name}")

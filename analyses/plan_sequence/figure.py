@@ -31,7 +31,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
                 if np.isfinite(smallest):
                     axes.axvline(smallest, color=look["color"], linewidth=0.8, linestyle=(0, (1, 2)))
             if float(one["hyperparameter_value"][0]) > 0.0:
-                axes.set_xscale("log")
+                figures.log_scale(axes, "x")
                 values = one["hyperparameter_value"].dropna("value_index").to_numpy()
                 axes.set_xticks(values, [f"{value:g}" for value in values])
                 axes.set_xticks([], minor=True)

@@ -10,7 +10,7 @@ from analyses.core import figures
 # At the size at which a figure is saved [pt].
 LEAST_SIZE = 8.0
 
-# Of a log axis, or one that somebody wrote; a name with dollars may be anything else.
+# Of matplotlib's log axis, or one that somebody wrote; a name with dollars may be anything else.
 _FORMULA = re.compile(r"mathdefault|\$[^$\\]+\$")
 
 
@@ -20,7 +20,7 @@ def readable(monkeypatch):
     save = figures.save
 
     def checked(figure, folder, name):
-        with figures.saving(figure):
+        with figures.saving():
             for _ in range(2):  # as when it is saved: the layout of the second has the labels of the first
                 figure.draw_without_rendering()
             box = figure.get_tightbbox()
@@ -30,12 +30,8 @@ def readable(monkeypatch):
             if text.get_visible() and text.get_text().strip() and text.get_fontsize() < LEAST_SIZE
         }
         assert not small, (name, small)
-        # Text of the figures is plain; numbers of a log axis alone are formulas, and are set as such.
-        raw = [
-            t.get_text()
-            for t in figure.findobj(Text)
-            if _FORMULA.search(t.get_text()) and not t.get_parse_math()
-        ]
+        # No text of the figures is a formula, which would be shown as it is written.
+        raw = [t.get_text() for t in figure.findobj(Text) if _FORMULA.search(t.get_text())]
         assert not raw, (name, raw)
         # Nothing is cut off: box and sizes are in inches.
         over = [-box.x0, -box.y0, box.x1 - figure.get_figwidth(), box.y1 - figure.get_figheight()]
