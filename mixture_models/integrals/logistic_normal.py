@@ -21,7 +21,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 from numpy.polynomial import Polynomial
 
-from mixture_models.accel.elementary import log1p
+from mixture_models.accel.elementary import horner, log1p
 from mixture_models.types import Index, Reals, Scalar
 
 # Nodes of the Gauss and of the trapezoid rule, coarse to fine: the errors are about 1e-9, 1e-11 and 1e-13.
@@ -35,9 +35,6 @@ _SWITCH = 2.2
 
 # Standard deviations that the trapezoid rule covers on either side of the bulk.
 _REACH = 8.0
-
-# Nodes that one turn of a loop adds; the numbers of nodes are multiples of it.
-_BLOCK = 4
 
 _ROOT_2PI = float(np.sqrt(2.0 * np.pi))
 
@@ -160,7 +157,7 @@ def _trapezoid(order: int, a: Array, s: Array, resolution: Array) -> tuple[Array
         small = jnp.exp(-jnp.abs(x))
         share = jnp.where(x > 0.0, 1.0, small) / (1.0 + small)
         softplus = jnp.maximum(x, 0.0) + log1p(small)
-        functions = [softplus] + [jnp.polyval(c, share) for c in _sigmoid_derivatives(order)]
+        functions = [softplus] + [horner(c, share) for c in _sigmoid_derivatives(order)]
         return [weight * f for f in functions]
 
     return _sum_over_nodes(terms, _trapezoid_rule, 1, order + 1, a, resolution)
@@ -203,16 +200,13 @@ def _sum_over_nodes(
     """
     counts = [pair[which] for pair in _NUM_NODES]
     padded = [[np.pad(column, (0, max(counts) - n)) for column in rule(n)] for n in counts]
-    table = jnp.asarray(np.stack(padded))[resolution].reshape(2, -1, _BLOCK)
+    nodes, weights = jnp.asarray(np.stack(padded))[resolution]
 
     def add(i: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-        for j in range(_BLOCK):
-            new = terms(table[0, i, j], table[1, i, j])
-            sums = tuple(total + term for total, term in zip(sums, new, strict=True))
-        return sums
+        return tuple(total + term for total, term in zip(sums, terms(nodes[i], weights[i]), strict=True))
 
-    turns = jnp.asarray(counts)[resolution] // _BLOCK
-    result: tuple[Array, ...] = lax.fori_loop(0, turns, add, (jnp.zeros_like(like),) * count)
+    length = jnp.asarray(counts)[resolution]
+    result: tuple[Array, ...] = lax.fori_loop(0, length, add, (jnp.zeros_like(like),) * count)
     return result
 
 
@@ -227,11 +221,11 @@ def _hermite(order: int, t: Array) -> Scalar:
 
 @lru_cache
 def _sigmoid_derivatives(order: int) -> list[np.ndarray]:
-    """Return softplus', ..., softplus^(order) as polynomials in sigmoid, highest coefficient first."""
+    """Return softplus', ..., softplus^(order) as polynomials in sigmoid, the constant first."""
     polynomials = [Polynomial([0.0, 1.0])]
     while len(polynomials) < order:
         polynomials.append(polynomials[-1].deriv() * Polynomial([0.0, 1.0, -1.0]))
-    return [p.coef[::-1] for p in polynomials[:order]]
+    return [p.coef for p in polynomials[:order]]
 
 
 def _trapezoid_rule(num_nodes: int) -> tuple[Reals, Reals]:
