@@ -149,14 +149,16 @@ def _draw_paths(
     axes: Axes, kept: xr.Dataset, styles: figures.Styles, across: str, up: str, width: float = 1.2
 ) -> None:
     """Draw each objective's mean over training, and its end with intervals, one variable against another."""
+    both = [kept[variable] for variable in (across, up)]
+    means = [values.mean(["chain", "draw"], skipna=True) for values in both]
+    limits = [interval(values.isel(step=-1)) for values in both]
     for objective, look in styles.items():
-        x, y = (kept[variable].sel(objective=objective) for variable in (across, up))
-        path = [values.mean(["chain", "draw"], skipna=True) for values in (x, y)]
+        path = [mean.sel(objective=objective) for mean in means]
         axes.plot(*path, color=look["color"], linestyle=look["linestyle"], alpha=0.6, linewidth=width)
         end = [float(values[-1]) for values in path]
         spans = [
-            np.abs(interval(values.isel(step=-1)).to_numpy() - mean)[:, None]
-            for values, mean in zip((x, y), end, strict=True)
+            np.abs(limit.sel(objective=objective).to_numpy() - mean)[:, None]
+            for limit, mean in zip(limits, end, strict=True)
         ]
         marker: figures.Look = {
             "fmt": look["marker"],

@@ -36,9 +36,8 @@ def of_figure(figure: Figure) -> Plotly | None:
     """Return data and layout of a plotly figure, or None of pictures and of other projections.
 
     Args:
-        figure: drawn by an analysis.
+        figure: drawn by an analysis, and rendered since: its ticks and texts are where they will stay.
     """
-    figure.draw_without_rendering()
     drawn = panels_of(figure)
     if not drawn or any(axes.name != "rectilinear" for axes in drawn):
         return None
