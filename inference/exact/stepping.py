@@ -24,9 +24,9 @@ class _Carry(NamedTuple):
     """What goes from step to step: the step to try next leads from ``now`` to ``then``.
 
     Attributes:
-        before: where the last step that was kept began; it ended now.
+        before: where the last step began.
         state: the solution now.
-        dense: the interpolation within the last step that was kept.
+        dense: the interpolation within the last step.
         solver, controller: what these two remember.
         taken: the steps that were tried.
         succeeded: whether all steps that were kept could be solved.
@@ -84,14 +84,12 @@ def stepped[T](
         )
         # No step ends so close before the end that what is left is rounding.
         last = jnp.where(kept, end, now + 0.5 * (end - now))
-        found, dense, solved = jax.tree.map(
-            partial(jnp.where, kept), (found, dense, solved), (carry.state, carry.dense, carry.solver)
-        )
+        state, solved = jax.tree.map(partial(jnp.where, kept), (found, solved), (carry.state, carry.solver))
         return _Carry(
-            jnp.where(kept, carry.now, carry.before),
+            carry.now,
             jnp.asarray(now),
             jnp.where(then > almost_end, last, then),
-            found,
+            state,
             dense,
             solved,
             controlled,
@@ -101,6 +99,7 @@ def stepped[T](
 
     def report(carry: _Carry, time: Float[Array, ""]) -> tuple[_Carry, T]:
         carry = lax.while_loop(lambda c: (c.now < time) & (c.taken < max_steps) & c.succeeded, step, carry)
+        # The last step was kept: it led to the time or beyond.
         within = solver.interpolation_cls(t0=carry.before, t1=carry.now, **carry.dense).evaluate(time)
         return carry, jax.tree.map(partial(jnp.where, carry.now == time), carry.state, within)
 
