@@ -306,8 +306,10 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     views = _views.get()
     with saving():
         # Laid out once for all formats, which takes as long as to draw.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        layout = figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(figure)
+            figure.set_layout_engine("none")
         for form in outputs.formats():
             dateless: Look | None = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
             figure.savefig(folder / f"{name}.{form}", metadata=dateless)

@@ -78,8 +78,14 @@ class TrainingSettings(NamedTuple):
         smaller's.
         """
         shape = chunk_sizes(self.num_replicates)
-        key = jax.random.fold_in(jax.random.key(self.seed, impl="threefry2x32"), number)
-        return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(math.prod(shape))).reshape(shape)
+        key = jax.random.key(self.seed, impl="threefry2x32")
+        return _folded(key, number, math.prod(shape)).reshape(shape)
+
+
+@partial(jax.jit, static_argnums=2)
+def _folded(key: Array, number: int, count: int) -> Array:
+    """Return ``count`` keys of the ``number``-th place of a key."""
+    return jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, number)))(jnp.arange(count))
 
 
 def training_settings(
