@@ -71,12 +71,15 @@ def stepped[T](
     then, controlled = controller.init(terms, begin, end, state, first_step, None, solver.func, order)
     then = jnp.minimum(then, end)
     solved = solver.init(terms, begin, then, state, None)
-    dense = jax.eval_shape(lambda: solver.step(terms, begin, then, state, None, solved, False)[2])
+
+    @jax.jit  # what is traced to know the shapes is not traced again in the loop
+    def attempt(now: Array, then: Array, state: T, solved: Any) -> Any:
+        return solver.step(terms, now, then, state, None, solved, False)
+
+    dense = jax.eval_shape(attempt, begin, then, state, solved)[2]
 
     def step(carry: _Carry) -> _Carry:
-        found, error, dense, solved, result = solver.step(
-            terms, carry.now, carry.then, carry.state, None, carry.solver, False
-        )
+        found, error, dense, solved, result = attempt(carry.now, carry.then, carry.state, carry.solver)
         # A step into where the field has no value is too long.
         error = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), jnp.inf, x), error)
         kept, now, then, _, controlled, _ = controller.adapt_step_size(
