@@ -200,7 +200,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return frame
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal."""
     frame = summary(tree)
     names = {"peak_old_drift": "peak", "integrated_old_drift": "integral"}

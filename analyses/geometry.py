@@ -122,7 +122,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return rates.to_dataframe().reset_index()
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal."""
     return tables.listed(
         summary(tree),

@@ -134,7 +134,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return tables.frame_of(columns)
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal."""
     return tables.listed(
         summary(tree),

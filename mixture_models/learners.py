@@ -18,7 +18,7 @@ from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.overlap import single_mode_overlaps
 from mixture_models.mixture.task import Task
 from mixture_models.mixture.two_mode import TwoMode
-from mixture_models.types import Program, Scalar
+from mixture_models.types import ModelOrGuide, Scalar
 from mixture_models.validation import InputError, flag, one_of
 
 
@@ -154,13 +154,13 @@ two_mode_learner = mixture_learner
 single_mode_learner = SingleModeLearner()
 
 
-_BY_NAME: dict[str, Program] = {
+_BY_NAME: dict[str, ModelOrGuide] = {
     "two_mode": two_mode_learner,
     "single_mode": single_mode_learner,
     "mixture": mixture_learner,
 }
 
 
-def resolve(learner: str | Program) -> Program:
+def resolve(learner: str | ModelOrGuide) -> ModelOrGuide:
     """Return the guide that a name stands for, or a NumPyro program as it is."""
     return learner if callable(learner) else _BY_NAME[one_of("learner", learner, _BY_NAME)]

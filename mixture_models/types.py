@@ -26,7 +26,7 @@ AnyArray = Any
 Params = dict[str, Array]
 
 #: A model or a guide: a NumPyro program, run for its sites.
-Program = Callable[..., None]
+ModelOrGuide = Callable[..., None]
 
 #: The positional arguments of a model and a guide, in their order: with our objectives start and target.
 Arguments = tuple[object, ...]

@@ -29,7 +29,7 @@ from mixture_models.objectives.published import (
     PublishedTwoModeLearner,
     clip_to_bounds,
 )
-from mixture_models.types import Program, Scalar
+from mixture_models.types import ModelOrGuide, Scalar
 from mixture_models.validation import integer
 
 results.register(
@@ -70,7 +70,7 @@ class Run:
         return f"{self.method}, rate {self.learning_rate:g}{factor}"
 
     def train(
-        self, learner: Program, num_steps: int, num_replicates: int, seed: int, progress: bool
+        self, learner: ModelOrGuide, num_steps: int, num_replicates: int, seed: int, progress: bool
     ) -> xr.DataTree:
         """Train the replicates by clipped plain gradient steps on the published coordinates."""
         model, description, divergence = _METHODS[self.method]
@@ -163,7 +163,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return pd.concat(frames)
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal."""
     rows, ends, previous = [], set(), ""
     for place, (name, row) in enumerate(summary(tree).iterrows()):
@@ -176,7 +176,7 @@ def table(tree: xr.DataTree) -> tables.Grid:
         if previous and row["setting"] != previous:
             ends.add(place - 1)
         previous = row["setting"]
-    return tables.Grid(
+    return tables.Table(
         ["learner, method", "reached\ngain 0.9", "drop then", "final drop", "final gain"],
         rows,
         "Chen et al. 2025: what is lost of the old mode for what is gained of the new one",

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from rich import box
+from rich import table as rich_table
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from inference.intervals import SAMPLE_DIMS, interval, interval_name
@@ -161,7 +161,7 @@ def is_full() -> bool:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Table:
     """A table that breaks no name and no number: columns that a terminal is too narrow for go on below.
 
     Attributes:
@@ -188,7 +188,7 @@ class Grid:
         """Yield the parts of the table, and what is said below it."""
         yield Text(self.title, style="italic")
         for columns in self._parts(options.max_width):
-            table = Table(
+            table = rich_table.Table(
                 box=box.HORIZONTALS, padding=(0, 1, 0, 0), show_lines=self._tall(columns) and not self.ends
             )
             for place in columns:
@@ -237,7 +237,7 @@ class Grid:
 _SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z])")
 
 
-def listed(frame: pd.DataFrame, columns: Iterable[Column], *, title: str, caption: str) -> Grid:
+def listed(frame: pd.DataFrame, columns: Iterable[Column], *, title: str, caption: str) -> Table:
     """Return a table of ``frame``, one of its rows a row.
 
     Args:
@@ -249,7 +249,7 @@ def listed(frame: pd.DataFrame, columns: Iterable[Column], *, title: str, captio
     present = _present(frame, columns)
     rows = [[write(dict(row), name) for _, name, write in present] for _, row in frame.iterrows()]
     left = [place for place, (_, name, _) in enumerate(present) if name.endswith("words")]
-    return Grid([heading for heading, _, _ in present], rows, title, caption, left=left)
+    return Table([heading for heading, _, _ in present], rows, title, caption, left=left)
 
 
 def task_frame(columns: Mapping[str, xr.DataArray], along: str) -> pd.DataFrame:
@@ -260,7 +260,7 @@ def task_frame(columns: Mapping[str, xr.DataArray], along: str) -> pd.DataFrame:
 
 def by_task(
     frame: pd.DataFrame, columns: Iterable[Column], once: Collection[str], *, title: str, caption: str
-) -> Grid:
+) -> Table:
     """Return a table of what `task_frame` returns, a task a row, with a line below each group.
 
     Args:
@@ -282,7 +282,7 @@ def by_task(
     ]
     heads = ["run" if frame.index.name == "run" else "", "task", *(heading for heading, _, _ in present)]
     left = [2 + place for place, (_, column, _) in enumerate(present) if column.endswith("words")]
-    return Grid(heads, rows, title, caption, keys=2, left=left, ends=np.flatnonzero(ends).tolist())
+    return Table(heads, rows, title, caption, keys=2, left=left, ends=np.flatnonzero(ends).tolist())
 
 
 def _present(frame: pd.DataFrame, columns: Iterable[Column]) -> list[tuple[str, str, Cell]]:
@@ -300,7 +300,7 @@ def by_name(
     title: str,
     caption: str,
     brief: Collection[str] = (),
-) -> Grid:
+) -> Table:
     """Return a table of ``frame`` whose rows are told apart by its index, an objective or a run a row.
 
     Args:
@@ -320,4 +320,4 @@ def by_name(
         [str(name), *(write({"objective": name} | dict(row), column) for _, column, write in kept)]
         for name, row in frame.iterrows()
     ]
-    return Grid(["", *heads], rows, title, caption, hidden=len(present) - len(kept))
+    return Table(["", *heads], rows, title, caption, hidden=len(present) - len(kept))

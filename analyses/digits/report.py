@@ -61,7 +61,7 @@ def _of_counted(row: tables.Row, name: str) -> str:
     return f"{row[name]:.0f} of {row['num_counted']:.0f}"
 
 
-def agreement(tree: xr.DataTree) -> tables.Grid:
+def agreement(tree: xr.DataTree) -> tables.Table:
     """Return measured and counted old weight of every objective and checkpoint, means over the networks."""
     count, posterior = tree["count"].to_dataset(), tree["posterior"].to_dataset()
     words = tree["sample_stats"]["weight_words"]

@@ -96,7 +96,7 @@ def _probability(row: tables.Row, name: str) -> str:
     return f"{row[name]:.2f}" if row["is_order"] else tables.MISSING
 
 
-def _answers(tree: xr.DataTree) -> tables.Grid:
+def _answers(tree: xr.DataTree) -> tables.Table:
     """Return what each stage has lost of the answers to each task that it does not teach."""
     evals, taught = tree["evals"].to_dataset(), tree["order"]["is_taught"]
     columns: dict[str, pd.Series] = {}

@@ -43,7 +43,7 @@ def table(tree: xr.DataTree) -> RenderableType:
     return Group(_table(tree), *([examples_shown.table(tree)] if "examples" in tree.children else []))
 
 
-def _table(tree: xr.DataTree) -> tables.Grid:
+def _table(tree: xr.DataTree) -> tables.Table:
     attrs = tree.attrs
     kept = float(attrs["information_kept"])
     caption = (

@@ -24,7 +24,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return tables.task_frame(columns, "checkpoint")
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal, a checkpoint and task a row."""
     caption = (
         f"Mean and {interval_percent()} interval. The references are taken as they are: that a "

@@ -41,7 +41,7 @@ def _limits(tree: xr.DataTree) -> tuple[np.ndarray, np.ndarray]:
     return limits.sel(ci_bound="lower").to_numpy(), limits.sel(ci_bound="upper").to_numpy()
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal, a checkpoint a row."""
     caption = (
         f"Mean and {interval_percent()} interval. Both references are taken as they are: that "

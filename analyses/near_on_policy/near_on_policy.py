@@ -188,7 +188,7 @@ _WORDS = {
 }
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return some points of every map as a table for the terminal."""
     frame, settings = summary(tree), tree.attrs
     shown = [_middle(tree, name, frame[frame["map"] == name]) for name in (*NAMES, _ADAPTIVE)]

@@ -199,7 +199,7 @@ def _within(values: xr.DataArray, condition: xr.DataArray, statistic: Callable[[
     return float(statistic(chosen)) if np.isfinite(chosen).any() else np.nan
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal."""
     settings = tree.attrs
     frame = summary(tree)

@@ -220,7 +220,7 @@ def summary(tree: xr.DataTree) -> pd.DataFrame:
     return tables.frame_of(columns)
 
 
-def table(tree: xr.DataTree) -> tables.Grid:
+def table(tree: xr.DataTree) -> tables.Table:
     """Return the summary as a table for the terminal."""
     frame, settings = summary(tree), tree.attrs
     wanted = settings["keep"] * settings["start_old_weight"]

@@ -127,7 +127,7 @@ def _integrated(
         numbers,
         states,
         mixtures,
-        _Grid(when, grid, np.isin(grid, jumps), np.searchsorted(grid, when)),
+        _Times(when, grid, np.isin(grid, jumps), np.searchsorted(grid, when)),
         1e-2 / fastest,
         rate,
         tolerances,
@@ -171,7 +171,7 @@ class _Rounding(NamedTuple):
         return unit * self.fastest * (self.fastest**-0.5 + jnp.max(jnp.abs(param)))
 
 
-class _Grid(NamedTuple):
+class _Times(NamedTuple):
     """The times to report; with jumps also those between which one integrates, and what happens there."""
 
     when: Float[AnyArray, "time"]
@@ -193,7 +193,7 @@ def _integrate(
     numbers: Numbers,
     states: State,
     mixtures: MixturePair,
-    times: _Grid,
+    times: _Times,
     first_step: Scalar,
     learning_rate: Scalar,
     tolerances: tuple[Scalar, Scalar],

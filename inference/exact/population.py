@@ -23,8 +23,7 @@ from mixture_models.mixture.two_mode import Parameters as Parameters
 from mixture_models.mixture.two_mode import TwoMode
 from mixture_models.objectives import Objective
 from mixture_models.objectives.companions import with_companion
-from mixture_models.types import Index, Params
-from mixture_models.types import Program as Model
+from mixture_models.types import Index, ModelOrGuide, Params
 from mixture_models.validation import InputError
 
 #: Two resolutions of the integrals; what they differ by is the estimate of the coarser one's error.
@@ -193,8 +192,8 @@ class Place(NamedTuple):
     loss: Loss
     resolution: Index
     params: Params
-    model: Model
-    guide: Model
+    model: ModelOrGuide
+    guide: ModelOrGuide
     mixtures: MixturePair
     companion: Params | None
 

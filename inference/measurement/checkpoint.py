@@ -26,7 +26,7 @@ from inference.measurement.verdict import checks
 from inference.measurement.verdict import words as verdict
 
 
-class Plan(NamedTuple):
+class Setup(NamedTuple):
     """What is the same for all checkpoints."""
 
     references: References
@@ -54,18 +54,18 @@ class Checkpoint(NamedTuple):
     prompts: Prompts | None = None
 
 
-def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Checked, index: int) -> Measured:
+def measure_checkpoint(setup: Setup, checkpoint: Checkpoint, checked: inputs.Checked, index: int) -> Measured:
     """Measure one checkpoint."""
-    references, summary = plan.references, checked.summaries[index]
-    rng = np.random.default_rng([plan.seed, index])
+    references, summary = setup.references, checked.summaries[index]
+    rng = np.random.default_rng([setup.seed, index])
     prompts = checkpoint.prompts
     of_prompts = None if prompts is None else _arranged(checkpoint, prompts)
-    line, computed = _sampled(plan, checkpoint, of_prompts, rng)
+    line, computed = _sampled(setup, checkpoint, of_prompts, rng)
     draws, across_variances = line, None
-    if plan.on_line and references.old.shape[1] > 1:
+    if setup.on_line and references.old.shape[1] > 1:
         draws, across_variances = _with_across(references, checkpoint, line, rng)
     reported = posterior.report(references, draws, rng)
-    places = places_looked_at(checkpoint.num, plan.num_log_likelihood_rows, rng)
+    places = places_looked_at(checkpoint.num, setup.num_log_likelihood_rows, rng)
     y, kept_y, consecutive = samples_at(checkpoint.rows, places)
     codes, prompted, worth = None, None, float(checkpoint.num)
     if prompts is not None and of_prompts is not None:
@@ -97,13 +97,13 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
         "num_repeated": summary.num_repeated,
         "old_weight_mean": weight,
         "deviation_left_out": checks.left_out_deviation(
-            plan.projection.rest, (checked.old, checked.new), weight, summary.mean, worth
+            setup.projection.rest, (checked.old, checked.new), weight, summary.mean, worth
         ),
         "old_unmoved_probability": float(np.mean(reported.old_drift == 0.0)),
         "new_unmoved_probability": float(np.mean(reported.new_gap == 0.0)),
         "old_along_axis": _along_axis(draws.unknowns.old_mean, references, 0),
         "new_along_axis": _along_axis(draws.unknowns.new_mean, references, 1),
-        **{f"contaminated_{name}": share for name, share in plan.contamination._asdict().items()},
+        **{f"contaminated_{name}": share for name, share in setup.contamination._asdict().items()},
     }
     kept_draws = reported._asdict() | reported_prompts(line.unknowns)
     if prompts is not None and of_prompts is not None and prompts.groups is not None:
@@ -111,7 +111,7 @@ def measure_checkpoint(plan: Plan, checkpoint: Checkpoint, checked: inputs.Check
     words = verdict.verdicts(stats, references.old.shape[1], references.separation)
     stats |= {"weight_words": words[0], "drift_words": words[1], "words": verdict.together(*words)}
     kept_likelihood = {}
-    if plan.num_log_likelihood_rows:
+    if setup.num_log_likelihood_rows:
         seen = kept_y[:, : references.draws.means.shape[-1]]
         kept_likelihood["y"] = posterior.by_slot(law.pointwise(references.draws, line.unknowns, seen))
     return Measured(
@@ -161,23 +161,23 @@ def _alike_across(
 
 
 def _sampled(
-    plan: Plan, checkpoint: Checkpoint, of_prompts: integral.Arranged | None, rng: np.random.Generator
+    setup: Setup, checkpoint: Checkpoint, of_prompts: integral.Arranged | None, rng: np.random.Generator
 ) -> tuple[laplace.Draws, dict[str, float | str]]:
     """Return draws of the posterior, along the axis where it is seen there alone, and how they were made."""
-    references, prior, neither = plan.references, plan.prior, plan.neither
-    whole = pieces.narrowed(checkpoint.rows, 1) if plan.on_line else checkpoint.rows
+    references, prior, neither = setup.references, setup.prior, setup.neither
+    whole = pieces.narrowed(checkpoint.rows, 1) if setup.on_line else checkpoint.rows
     seen: Iterable[law.Seen] = whole if of_prompts is None else of_prompts.pieces
     central = climb.find_mode(references.central, prior, seen, neither=neither)
     modes = climb.modes_of_draws(references.draws, prior, seen, central, neither=neither)
-    each = plan.num_draws // NUM_DRAWS
+    each = setup.num_draws // NUM_DRAWS
     scales = _scales(references, prior, checkpoint, central, neither=neither)
     fast = laplace.draw(references.draws, prior, seen, scales, modes, neither=neither, num=each, rng=rng)
     made: dict[str, float | str] = {"k_hat": fast.k_hat, "efficiency": fast.efficiency, "method": "laplace"}
     made |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
-    doubtful = plan.method == "auto" and not fast.k_hat <= laplace.MOST_K_HAT
+    doubtful = setup.method == "auto" and not fast.k_hat <= laplace.MOST_K_HAT
     # By prompt every step of NUTS integrates over all prompts: hours, unless it is asked for.
     goes_on = doubtful and not checkpoint.streamed and of_prompts is None
-    if not (plan.method == "nuts" or goes_on):
+    if not (setup.method == "nuts" or goes_on):
         return fast, made
     held: nuts.Held
     if of_prompts is None:
@@ -185,7 +185,7 @@ def _sampled(
     else:
         held = of_prompts.pieces
     draws, sampled = nuts.sample(references.draws, prior, held, fast, neither=neither, num=each, rng=rng)
-    if plan.on_line:
+    if setup.on_line:
         draws = draws._replace(scales=_scales_across(draws.scales, fast.scales, rng))
     return draws, made | {"method": "nuts", **sampled}
 

@@ -12,7 +12,7 @@ import xarray as xr
 from inference import results
 from inference.engine import memory as memory_of
 from inference.engine.blas import on_one_thread
-from inference.measurement.checkpoint import Checkpoint, Plan, measure_checkpoint
+from inference.measurement.checkpoint import Checkpoint, Setup, measure_checkpoint
 from inference.measurement.layout import tree_of
 from inference.measurement.posterior import pieces
 from inference.measurement.posterior.choice import choose_kind
@@ -225,7 +225,7 @@ def measure(
             of_references = [None if p is None else numbered(p) for p in checked.reference_prompts]
             settings |= {"prompts": True, "prompt_groups": len(names_of_groups)}
         references = anchor(old, new, kind, worth=projection.worth, prompts=of_references)
-        plan = Plan(
+        setup = Setup(
             references,
             contamination_of(references),
             projection,
@@ -243,7 +243,7 @@ def measure(
 
         measured = measure_each(
             checked,
-            lambda at: _measured(plan, checked, at, streamed=sizes[at] > limit, prompts=prompted(at)),
+            lambda at: _measured(setup, checked, at, streamed=sizes[at] > limit, prompts=prompted(at)),
             lambda at: (facts, at, checked.summaries[at].digest, *_digest_of(prompted(at))),
             keep=keep,
             progress=progress,
@@ -257,7 +257,7 @@ def measure(
         "separation": references.separation,
         "references": inputs.digest_of(checked.old) + inputs.digest_of(checked.new),
     }
-    tree = tree_of(measured, checked, plan, settings, extra, names_of_groups)
+    tree = tree_of(measured, checked, setup, settings, extra, names_of_groups)
     return tree if named is None else by_task(tree, named, new_task)
 
 
@@ -314,17 +314,17 @@ def _digest_of(prompts: Prompts | None) -> tuple[str, ...]:
 
 
 def _measured(
-    plan: Plan, checked: inputs.Checked, index: int, *, streamed: bool, prompts: Prompts | None
+    setup: Setup, checked: inputs.Checked, index: int, *, streamed: bool, prompts: Prompts | None
 ) -> Measured:
     """Measure one checkpoint, its samples in the frame."""
 
     def in_frame() -> Iterator[np.ndarray]:
         for y in checked.pieces(index):
-            yield plan.references.frame.coordinates(plan.projection.apply(y))
+            yield setup.references.frame.coordinates(setup.projection.apply(y))
 
-    num, d = checked.summaries[index].num, plan.references.old.shape[1]
+    num, d = checked.summaries[index].num, setup.references.old.shape[1]
     rows = pieces.pieces_of(in_frame, num, d, streamed=streamed)
-    return measure_checkpoint(plan, Checkpoint(num, rows, streamed, prompts), checked, index)
+    return measure_checkpoint(setup, Checkpoint(num, rows, streamed, prompts), checked, index)
 
 
 # Of kept checkpoints: those of another format are measured again.

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from inference import results
-from inference.measurement.checkpoint import Plan
+from inference.measurement.checkpoint import Setup
 from inference.measurement.run.groups import checks_of, coords_of, drawn, stacked
 from inference.measurement.run.measured import Measured
 from inference.measurement.samples import inputs
@@ -16,23 +16,23 @@ from inference.measurement.verdict import checks
 def tree_of(
     measured: Sequence[Measured],
     checked: inputs.Checked,
-    plan: Plan,
+    setup: Setup,
     settings: dict[str, object],
     extra: dict[str, object],
     prompt_groups: Sequence[Hashable] = (),
 ) -> xr.DataTree:
     """Return the result of a measurement, whose groups docs/measurement.md describes."""
-    names, projection = checked.samples.names, plan.projection
+    names, projection = checked.samples.names, setup.projection
     features = checked.features if projection.names is None else projection.names
     variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for name, array in stacked(measured, "posterior").items():
         last = ["prompt_group"] if name == "group_weight" else ["feature"] * (array.ndim == 3)
         variables[name] = (("chain", "draw", "checkpoint", *last), drawn(array))
-    coords = coords_of(names, plan.num_draws) | {"feature": features}
+    coords = coords_of(names, setup.num_draws) | {"feature": features}
     coords |= {"prompt_group": list(prompt_groups)} if prompt_groups else {}
     stats = {name: ("checkpoint", array) for name, array in stacked(measured, "stats").items()}
     observed = stacked(measured, "observed")
-    frame, means = plan.references.frame, plan.references.means
+    frame, means = setup.references.frame, setup.references.means
     groups = {
         "posterior": xr.Dataset(variables, coords),
         "sample_stats": xr.Dataset(stats, {"checkpoint": names}),

@@ -22,7 +22,7 @@ _SAMPLES, _FEWEST_RECORDS = 2**24, 64
 _BYTES_A_NUMBER = 80
 
 
-class Plan(NamedTuple):
+class Schedule(NamedTuple):
     """How a training is cut: ``counts[i, j]`` updates after record j of call i, and the last step."""
 
     counts: np.ndarray
@@ -55,14 +55,14 @@ class Batched(NamedTuple):
         return 0 if self.own_starts else None, None
 
 
-def plan_of(steps: np.ndarray, batch: int) -> Plan:
+def schedule_of(steps: np.ndarray, batch: int) -> Schedule:
     """Cut a training into calls of equal shape, given the recorded steps and the samples in a step."""
     # The last record takes one more update, for its loss; the state after it is not used.
     counts = np.append(np.diff(steps), 1)
     records = max(_FEWEST_RECORDS, 2 ** int(np.ceil(np.log2(len(counts)))))
     while records > 1 and records * int(counts[0]) * batch > _SAMPLES:
         records //= 2
-    return Plan(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
+    return Schedule(np.pad(counts, (0, -len(counts) % records)).reshape(-1, records), int(steps[-1]))
 
 
 def run(
@@ -70,7 +70,7 @@ def run(
     keys: Array,
     setting: MixturePair,
     learning_rate: Array,
-    plan: Plan,
+    schedule: Schedule,
     report: Callable[[int], None] | None = None,
     diverged_step: Array | None = None,
 ) -> Ended:
@@ -81,7 +81,7 @@ def run(
         keys: of all random numbers.
         setting: start and target.
         learning_rate: of plain SGD.
-        plan: how the training is cut.
+        schedule: how the training is cut.
         report: called with the steps taken after every call.
         diverged_step: of every replicate before the first step; None where none is lost.
     """
@@ -92,14 +92,14 @@ def run(
     _, guide, *_ = batched.program.parts(numbers)
     learner = program_of(guide)
     reported, parts = batched._replace(program=learner.static), []
-    for counts in plan.counts:
-        state, taken = _advance(static, numbers, state, counts, plan.num_steps, setting, learning_rate)
+    for counts in schedule.counts:
+        state, taken = _advance(static, numbers, state, counts, schedule.num_steps, setting, learning_rate)
         lost, records = _report(reported, learner.numbers, state.diverged_step, taken, counts > 0, setting)
         state = state._replace(diverged_step=lost)
         parts.append(jax.device_get(records))
         if report is not None:
             report(int(counts.sum()) * len(keys))
-    count, last = np.count_nonzero(plan.counts), np.count_nonzero(counts) - 1
+    count, last = np.count_nonzero(schedule.counts), np.count_nonzero(counts) - 1
     joined = {name: np.concatenate([part[name] for part in parts], axis=1)[:, :count] for name in parts[0]}
     # The last record is of the params at the end: one more update is taken for its loss alone.
     ends = {name: np.asarray(value)[:, last] for name, value in taken.params.items()}
@@ -111,27 +111,27 @@ def compile_run(
     keys: Array,
     setting: MixturePair,
     learning_rate: Array,
-    plan: Plan,
+    schedule: Schedule,
     report: Callable[[int], None],
 ) -> None:
     """Compile what `run` calls, by a call that takes no step."""
-    run(batched, keys, setting, learning_rate, plan._replace(counts=0 * plan.counts[:1]))
+    run(batched, keys, setting, learning_rate, schedule._replace(counts=0 * schedule.counts[:1]))
 
 
 def bytes_of_call(
-    batched: Batched, keys: Array, setting: MixturePair, learning_rate: Array, plan: Plan
+    batched: Batched, keys: Array, setting: MixturePair, learning_rate: Array, schedule: Schedule
 ) -> int:
     """Return the bytes that a call of `run` holds beside its arguments, by compiling it."""
     numbers, static = batched.program.numbers, batched._replace(program=batched.program.static)
     state = _initialise.eval_shape(static, numbers, keys, setting, learning_rate)  # type: ignore[attr-defined]
     lowered = _advance.lower(  # type: ignore[attr-defined]
-        static, numbers, state, plan.counts[0], plan.num_steps, setting, learning_rate
+        static, numbers, state, schedule.counts[0], schedule.num_steps, setting, learning_rate
     )
     return int(lowered.compile().memory_analysis().temp_size_in_bytes)
 
 
 def check_batches(
-    runs: Sequence[tuple[Batched, MixturePair, Plan]], keys: Array, learning_rate: Array, batch_size: int
+    runs: Sequence[tuple[Batched, MixturePair, Schedule]], keys: Array, learning_rate: Array, batch_size: int
 ) -> None:
     """Refuse batches that do not fit into memory, before a program holds any.
 
@@ -147,8 +147,8 @@ def check_batches(
         return
     # Only then is it worth compiling twice to know what a program needs.
     several = {
-        (batched.program.static, plan.counts.shape): (batched, keys, setting, learning_rate, plan)
-        for batched, setting, plan in runs
+        (batched.program.static, schedule.counts.shape): (batched, keys, setting, learning_rate, schedule)
+        for batched, setting, schedule in runs
     }
     needed = threads * max(bytes_of_call(*call) for call in several.values())
     memory.check_fits(f"what {threads} batches take at once", needed, "take a smaller batch_size")

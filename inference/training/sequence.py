@@ -23,7 +23,7 @@ from inference.results.sequence import sequence_tree
 from inference.storage import kept
 from inference.training.checks import check_batch, check_rewards
 from inference.training.loop import arithmetic, first_record
-from inference.training.replicates import Batched, Plan, check_batches, compile_run, plan_of, run
+from inference.training.replicates import Batched, Schedule, check_batches, compile_run, run, schedule_of
 from inference.training.settings import training_settings
 from inference.training.stages import Stage, check_stages
 from mixture_models.mixture.mixture import Mixture, MixturePair
@@ -108,7 +108,7 @@ def train_sequence(
             _Leg(
                 own.program_of(objective),
                 jax.tree.map(jnp.asarray, target),
-                plan_of(results.recorded_steps(stage.num_steps, own.record_every), own.batch_size * size),
+                schedule_of(results.recorded_steps(stage.num_steps, own.record_every), own.batch_size * size),
                 (objective, target, stage.num_steps, *own.facts),
             )
             for stage, (objective, target) in zip(checked, problems, strict=True)
@@ -131,12 +131,13 @@ def train_sequence(
             np.full(size, -1, np.int32),
         )
         runs = [
-            (Batched(leg.program, own_starts=True), _setting(leg, begin, begins), leg.plan) for leg in legs
+            (Batched(leg.program, own_starts=True), _setting(leg, begin, begins), leg.schedule)
+            for leg in legs
         ]
         check_batches(runs, chunks[0], rate, own.batch_size)
         compiling = {
-            leg.program.static: partial(compile_run, batched, chunks[0], setting, rate, plan)
-            for leg, (batched, setting, plan) in reversed(list(zip(legs, runs, strict=True)))
+            leg.program.static: partial(compile_run, batched, chunks[0], setting, rate, schedule)
+            for leg, (batched, setting, schedule) in reversed(list(zip(legs, runs, strict=True)))
         }
         run_together(list(compiling.values()), arithmetic, lambda _: None)
         tasks: list[Callable[..., tuple[list[dict[str, np.ndarray]], np.ndarray]]] = [
@@ -154,11 +155,11 @@ def train_sequence(
 
 
 class _Leg(NamedTuple):
-    """What a stage runs: its program, target and plan, and the facts that determine it."""
+    """What a stage runs: its program, target and schedule, and the facts that determine it."""
 
     program: Program
     target: Mixture
-    plan: Plan
+    schedule: Schedule
     facts: object
 
 
@@ -192,7 +193,7 @@ def _through(
         records, params, lost = kept.groups(("stage", of_stage), _PARTS, train, folder=folder)
         found.append(records)
         place = _Place(params, lost[_DIVERGED])
-        passed += leg.plan.num_steps
+        passed += leg.schedule.num_steps
     return found, place.diverged_step
 
 
@@ -214,7 +215,7 @@ def _run(
     """Train one chunk of replicates through one stage; return the groups `_PARTS` of what is left of it."""
     before = jnp.asarray(np.where(place.diverged_step >= 0, 0, -1), jnp.int32)
     batched, setting = Batched(leg.program, own_starts=True), _setting(leg, start, place)
-    ended = run(batched, keys, setting, learning_rate, leg.plan, report, before)
+    ended = run(batched, keys, setting, learning_rate, leg.schedule, report, before)
     own = np.where(ended.diverged_step >= 0, ended.diverged_step + passed, -1)
     lost = np.where(place.diverged_step >= 0, place.diverged_step, own)
     return ended.records, ended.params, {_DIVERGED: lost}

@@ -33,7 +33,7 @@ from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.shifted_law import ShiftedLaw
 from mixture_models.objectives.companions import Companion, Learner, params_at, with_companion
 from mixture_models.objectives.objective import Objective
-from mixture_models.types import AnyArray, Params, Program, Scalar
+from mixture_models.types import AnyArray, ModelOrGuide, Params, Scalar
 from mixture_models.validation import InputError, integer
 
 # The params that are means: of two modes one each, of named tasks the rows of one.
@@ -167,7 +167,7 @@ def _that_know_coordinates(objective: Objective, start: Mixture, target: Mixture
         return jax.tree.map(move, things, is_leaf=_has_means)
 
     def law(
-        program: Program, companion: Params | None, start: Mixture, target: Mixture
+        program: ModelOrGuide, companion: Params | None, start: Mixture, target: Mixture
     ) -> tuple[Array, Params]:
         found = law_of(with_companion(program, companion), {}, start, target)
         return found.log_weights, {_TASK_MEANS: found.means}

@@ -5,7 +5,7 @@ from functools import singledispatch
 from numpyro.infer import SVI
 from numpyro.infer.svi import SVIState
 
-from mixture_models.types import Params, Program
+from mixture_models.types import ModelOrGuide, Params
 
 
 class Steps(SVI):
@@ -17,6 +17,6 @@ class Steps(SVI):
 
 
 @singledispatch
-def steps_of(guide: Program) -> type[Steps]:
+def steps_of(guide: ModelOrGuide) -> type[Steps]:
     """Return what takes the steps of a kind of guide; another kind registers its own."""
     return Steps

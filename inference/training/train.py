@@ -28,7 +28,7 @@ from inference.training.checks import (
     check_setting,
 )
 from inference.training.loop import arithmetic, first_record
-from inference.training.replicates import Batched, Ended, check_batches, plan_of
+from inference.training.replicates import Batched, Ended, check_batches, schedule_of
 from inference.training.settings import training_settings
 from mixture_models.mixture.mixture import Mixture, MixturePair
 from mixture_models.objectives import Objective
@@ -136,31 +136,32 @@ def train(
         )
         steps = results.recorded_steps(num_steps, own.record_every)
         settings_of, rate = jax.tree.map(jnp.asarray, mixtures), jnp.asarray(own.learning_rate)
-        plan = plan_of(steps, own.batch_size * size)
+        schedule = schedule_of(steps, own.batch_size * size)
         compiling: dict[Program, Callable[..., None]] = {}
         tasks: list[Callable[..., dict[str, np.ndarray]]] = []
         for index, (program, setting) in enumerate(zip(programs, settings_of, strict=True)):
             chunks = own.keys(0 if common_random_numbers else index)
             compiling[program.static] = partial(
-                replicates.compile_run, Batched(program), chunks[0], setting, rate, plan
+                replicates.compile_run, Batched(program), chunks[0], setting, rate, schedule
             )
             facts = (problems[index], *own.facts, steps)
             tasks += [
                 partial(
                     _kept,
-                    partial(replicates.run, Batched(program), chunk, setting, rate, plan),
+                    partial(replicates.run, Batched(program), chunk, setting, rate, schedule),
                     (*facts, np.asarray(jax.random.key_data(chunk))),
                     kept.folder(),
                 )
                 for chunk in chunks
             ]
         runs = [
-            (Batched(program), setting, plan) for program, setting in zip(programs, settings_of, strict=True)
+            (Batched(program), setting, schedule)
+            for program, setting in zip(programs, settings_of, strict=True)
         ]
         check_batches(runs, chunks[0], rate, own.batch_size)
         # Before the trainings: threads that share a program would each compile it.
         run_together(list(compiling.values()), arithmetic, lambda _: None)
-        total = len(tasks) * size * int(plan.counts.sum())
+        total = len(tasks) * size * int(schedule.counts.sum())
         with tqdm(total=total, unit="step", unit_scale=True, disable=hidden(progress)) as bar:
             ended = run_together(tasks, arithmetic, bar.update)
     trajectories = [

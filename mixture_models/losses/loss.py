@@ -25,7 +25,7 @@ from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.sampling import NotStated, SamplingLaw
 from mixture_models.mixture.law import MixtureLaw
 from mixture_models.rewards import Reward, resolve
-from mixture_models.types import Arguments, Index, Params, Program
+from mixture_models.types import Arguments, Index, ModelOrGuide, Params
 from mixture_models.validation import InputError
 
 #: The site of a sample in every model and guide.
@@ -103,8 +103,8 @@ class Loss(ELBO):
         self,
         rng_key: Array,
         param_map: Params,
-        model: Program,
-        guide: Program,
+        model: ModelOrGuide,
+        guide: ModelOrGuide,
         *args: object,
         **kwargs: object,
     ) -> Evaluated:
@@ -214,7 +214,7 @@ def as_loss(loss: ELBO) -> Loss:
     return NumPyroLoss(loss)
 
 
-def law_of(program: Program, params: Params, *args: object, **kwargs: object) -> Distribution:
+def law_of(program: ModelOrGuide, params: Params, *args: object, **kwargs: object) -> Distribution:
     """Return the law at a NumPyro program's sample site, its parameters substituted.
 
     Raises:
@@ -227,12 +227,14 @@ def law_of(program: Program, params: Params, *args: object, **kwargs: object) ->
     return latent[SITE]
 
 
-def undrawn(program: Program) -> Program:
+def undrawn(program: ModelOrGuide) -> ModelOrGuide:
     """Return a program to be traced for its sites alone: samples are zeros.
 
     To draw them would be traced too, or outside ``jit`` compiled operation by operation.
     """
-    result: Program = handlers.seed(handlers.substitute(program, substitute_fn=_zeros), jax.random.key(0))
+    result: ModelOrGuide = handlers.seed(
+        handlers.substitute(program, substitute_fn=_zeros), jax.random.key(0)
+    )
     return result
 
 

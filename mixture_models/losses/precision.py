@@ -15,7 +15,7 @@ from numpyro.distributions import Distribution
 from mixture_models.losses.expectations import MonteCarlo, Quadrature
 from mixture_models.losses.loss import Evaluated, Loss
 from mixture_models.losses.sampling import SamplingLaw
-from mixture_models.types import Arguments, Params, Program
+from mixture_models.types import Arguments, ModelOrGuide, Params
 from mixture_models.validation import one_of
 
 #: In what a batch's densities and weights are computed; parameters and their updates are float64 in each.
@@ -54,8 +54,8 @@ class SinglePrecision(Loss):
         self,
         rng_key: Array,
         param_map: Params,
-        model: Program,
-        guide: Program,
+        model: ModelOrGuide,
+        guide: ModelOrGuide,
         *args: object,
         **kwargs: object,
     ) -> Evaluated:

@@ -22,7 +22,7 @@ from numpyro import handlers
 from mixture_models.losses.loss import SITE, law_of, undrawn
 from mixture_models.mixture.mixture import Mixture
 from mixture_models.mixture.task import Task
-from mixture_models.types import Index, Params, Program, Scalar
+from mixture_models.types import Index, ModelOrGuide, Params, Scalar
 from mixture_models.validation import InputError
 
 
@@ -37,7 +37,7 @@ class Learner(NamedTuple):
     """
 
     params: Params
-    guide: Program
+    guide: ModelOrGuide
     start: Task
     target: Task
 
@@ -53,7 +53,7 @@ class Companion:
     name: ClassVar[str]
     paced: ClassVar[bool] = False
 
-    def initial(self, guide: Program, start: Task, target: Task) -> Params:
+    def initial(self, guide: ModelOrGuide, start: Task, target: Task) -> Params:
         """Return the params at step 0: those of the learner."""
         return params_at(guide, start, target)
 
@@ -151,19 +151,19 @@ class Lagged(Companion):
         return self.lag * learning_rate
 
 
-def params_at(guide: Program, start: Task, target: Task) -> Params:
+def params_at(guide: ModelOrGuide, start: Task, target: Task) -> Params:
     """Return the params that a guide has when it is started at a mixture."""
     with handlers.block():
         trace = handlers.trace(undrawn(guide)).get_trace(start, target)
     return {name: jnp.asarray(site["value"]) for name, site in trace.items() if site["type"] == "param"}
 
 
-def with_companion(model: Program, companion: Params | None) -> Program:
+def with_companion(model: ModelOrGuide, companion: Params | None) -> ModelOrGuide:
     """Return a model that knows its companion's params, where there is one."""
     return model if companion is None else partial(model, companion=companion)
 
 
-def companion_law(guide: Program, start: Task, target: Task, companion: Params | None = None) -> None:
+def companion_law(guide: ModelOrGuide, start: Task, target: Task, companion: Params | None = None) -> None:
     """Run the model of the companion's law: that of the guide at the companion's params, else at the start.
 
     The guide's param sites stay inside: outside they would be the learner's.
@@ -173,7 +173,9 @@ def companion_law(guide: Program, start: Task, target: Task, companion: Params |
     numpyro.sample(SITE, law)
 
 
-def moving_companion_law(guide: Program, start: Task, target: Task, companion: Params | None = None) -> None:
+def moving_companion_law(
+    guide: ModelOrGuide, start: Task, target: Task, companion: Params | None = None
+) -> None:
     """Run the model of the law of a companion that moves, which must be given.
 
     Raises:

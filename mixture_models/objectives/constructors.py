@@ -35,7 +35,7 @@ from mixture_models.objectives.models import Seen, new_data, task_data, true_tar
 from mixture_models.objectives.objective import Objective
 from mixture_models.objectives.registry import register, variant
 from mixture_models.rewards import RewardLike, mode_reward
-from mixture_models.types import Program
+from mixture_models.types import ModelOrGuide
 from mixture_models.validation import (
     InputError,
     closed_interval,
@@ -54,7 +54,7 @@ _NEW_EARNS = mode_reward(0.0, 1.0)
 @variant(replay=0.2)
 def sft(
     replay: float | Mapping[str, float] = 0.0,
-    learner: str | Program = "two_mode",
+    learner: str | ModelOrGuide = "two_mode",
     task: str | None = None,
 ) -> Objective:
     """Supervised fine-tuning: forward KL from the new data, KL((1-λ) N(μ_n, Σ) + λ N(μ_o, Σ) ‖ q).
@@ -84,7 +84,7 @@ def sft(
 def reverse_kl(
     replay: float | Mapping[str, float] = 0.0,
     estimator: str = "score",
-    learner: str | Program = "two_mode",
+    learner: str | ModelOrGuide = "two_mode",
     tasks: Sequence[str] | None = None,
 ) -> Objective:
     """On-policy reinforcement learning: reverse KL to the true target, KL(q ‖ p_α).
@@ -120,7 +120,7 @@ def sdft(
     ema: float = 0.05,
     divergence: str | float = "reverse",
     demonstrations: Mixture | None = None,
-    learner: str | Program = "two_mode",
+    learner: str | ModelOrGuide = "two_mode",
 ) -> Objective:
     """Self-distillation fine-tuning: toward an average of the learner's past, pulled by demonstrations.
 
@@ -159,7 +159,7 @@ def ttt_discover(
     kl_weight: float = 0.1,
     eta: str | float = 1.0,
     kl_budget: float = math.log(2.0),
-    learner: str | Program = "two_mode",
+    learner: str | ModelOrGuide = "two_mode",
 ) -> Objective:
     """TTT-Discover: maximise log E_q[exp(η r)] - λ KL(q ‖ q_0), q_0 the learner at the start.
 
@@ -194,7 +194,7 @@ def oapl(
     beta2: float = 1.0,
     lag: int = 50,
     group_size: int | None = None,
-    learner: str | Program = "two_mode",
+    learner: str | ModelOrGuide = "two_mode",
 ) -> Objective:
     """OAPL: regress log ratios to a lagged policy onto advantages, on the lagged policy's samples.
 

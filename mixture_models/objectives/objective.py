@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mixture_models.losses.loss import Loss, as_loss
 from mixture_models.losses.sampling import SamplingLaw
 from mixture_models.objectives.companions import Companion
-from mixture_models.types import Program
+from mixture_models.types import ModelOrGuide
 
 if TYPE_CHECKING:
     from mixture_models.objectives.registry import Recipe
@@ -34,8 +34,8 @@ class Objective:
     """
 
     name: str
-    model: Program
-    guide: Program
+    model: ModelOrGuide
+    guide: ModelOrGuide
     loss: Loss
     description: str = ""
     companion: Companion | None = None
@@ -50,6 +50,6 @@ class Objective:
         return self.loss.sampling
 
     @property
-    def parts(self) -> tuple[Program, Program, Loss, Companion | None]:
+    def parts(self) -> tuple[ModelOrGuide, ModelOrGuide, Loss, Companion | None]:
         """The model, the guide, the loss and the companion."""
         return self.model, self.guide, self.loss, self.companion

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 from scipy.special import expit, logit
 
-from mixture_models.integrals.grid import TINY, Grid, gradient, reaching
+from mixture_models.integrals.nodes import TINY, Nodes, gradient, reaching
 from mixture_models.types import Reals
 from mixture_models.validation import InputError
 
@@ -80,7 +80,7 @@ class Setting(NamedTuple):
 #: Takes q at the nodes to c there.
 Weigh = Callable[[Reals], Reals]
 
-#: Takes the grid and the companion (None without one); returns c(y) as a function of q at the nodes.
+#: Takes the nodes and the companion (None without one); returns c(y) as a function of q at the nodes.
 Pull = Callable[..., Weigh]
 
 
@@ -99,31 +99,31 @@ class Beside(NamedTuple):
 
 
 class Course(NamedTuple):
-    """Where learner and companion are at recorded times, and a grid for all of it.
+    """Where learner and companion are at recorded times, and nodes for all of it.
 
     Attributes:
         time: shape (t,).
         learner: (φ, m_o, m_n), shape (t, 3, n).
         companion: the same, None without one.
-        grid: that reaches all means.
+        nodes: that reaches all means.
     """
 
     time: Reals
     learner: Reals
     companion: Reals | None
-    grid: Grid
+    nodes: Nodes
 
     def at_records(self, value: Callable[[Reals], Reals]) -> Float[Reals, "n t"]:
         """Return a function of the learner's density at the nodes, at all recorded times."""
-        return np.stack([value(self.grid.law(at)) for at in self.learner], axis=-1)
+        return np.stack([value(self.nodes.law(at)) for at in self.learner], axis=-1)
 
     def path(self, setting: Setting) -> Path:
         """Return what is reported; batches are the learner's own, and nothing is weighted."""
-        modes = self.grid.parts(setting.mixture(setting.target_weight))
+        modes = self.nodes.parts(setting.mixture(setting.target_weight))
         old = modes[0] / (modes[0] + modes[1] + TINY)
-        right = [self.grid.integral(self.grid.density(at) * old)[0] for at in (0.0, setting.separation)]
+        right = [self.nodes.integral(self.nodes.density(at) * old)[0] for at in (0.0, setting.separation)]
         weight, drift = expit(self.learner[:, 0].T), np.abs(self.learner[:, 1].T)
-        left = self.at_records(lambda law: self.grid.integral(law * old) - right[1]) / (right[0] - right[1])
+        left = self.at_records(lambda law: self.nodes.integral(law * old) - right[1]) / (right[0] - right[1])
         return Path(self.time, weight, left, drift, weight, np.ones_like(weight))
 
 
@@ -149,8 +149,8 @@ def follow(setting: Setting, values: Reals, pull: Pull, beside: Beside | None = 
         steps, states = solve(setting, start, pull, beside)
     learner = np.stack([state[0] for state in states])
     companion = None if beside is None else np.stack([at for _, at in states if at is not None])
-    grid = reaching(None, setting.separation, learner[:, 1:])
-    return Course(steps * setting.learning_rate, learner, companion, grid)
+    nodes = reaching(None, setting.separation, learner[:, 1:])
+    return Course(steps * setting.learning_rate, learner, companion, nodes)
 
 
 _State = tuple[Reals, Reals | None]
@@ -160,12 +160,12 @@ def _stepped(setting: Setting, start: Reals, pull: Pull, beside: Beside | None) 
     """Take the steps of a training; return the recorded ones and the states there."""
     steps, limit = _recorded(setting.num_steps), _FARTHEST * (setting.separation + 10.0)
     learner, companion = start, None if beside is None else start
-    grid, weigh, states = None, None, [(learner, companion)]
+    nodes, weigh, states = None, None, [(learner, companion)]
     for step in range(1, setting.num_steps + 1):
         means = _means(learner, companion)
-        if (wider := reaching(grid, setting.separation, means)) is not grid or weigh is None:
-            grid, weigh = wider, pull(wider, companion)
-        learner = learner - setting.learning_rate * gradient(grid, learner, weigh)
+        if (wider := reaching(nodes, setting.separation, means)) is not nodes or weigh is None:
+            nodes, weigh = wider, pull(wider, companion)
+        learner = learner - setting.learning_rate * gradient(nodes, learner, weigh)
         learner = np.where(np.abs(learner[1:]).max(axis=0) < limit, learner, np.nan)
         if beside is not None:
             moved = companion
@@ -201,17 +201,17 @@ def _between_jumps(
     """Follow the flow from a state at the first of some steps; return the states at the others."""
     goal = None if beside is None else beside.goal
     first = state[0] if goal is None else np.stack([at for at in state if at is not None])
-    grid: Grid | None = None
+    nodes: Nodes | None = None
     weigh: Weigh | None = None
 
     def velocity(_: float, flat: Reals) -> Reals:
-        nonlocal grid, weigh
+        nonlocal nodes, weigh
         now = flat.reshape(first.shape)
         learner, companion = (now, state[1]) if goal is None else now
-        wider = reaching(grid, setting.separation, _means(learner, companion))
-        if wider is not grid or goal is not None or weigh is None:
-            grid, weigh = wider, pull(wider, companion)
-        turn = -gradient(grid, learner, weigh)
+        wider = reaching(nodes, setting.separation, _means(learner, companion))
+        if wider is not nodes or goal is not None or weigh is None:
+            nodes, weigh = wider, pull(wider, companion)
+        turn = -gradient(nodes, learner, weigh)
         if goal is None or beside is None or companion is None:
             return turn.ravel()
         return np.stack([turn, beside.rate / setting.learning_rate * (goal(learner) - companion)]).ravel()
@@ -225,7 +225,7 @@ def _between_jumps(
 
 
 def _means(learner: Reals, companion: Reals | None) -> Reals:
-    """Return the means of all that the grid must reach, shape (..., 2, n)."""
+    """Return the means of all that the nodes must reach, shape (..., 2, n)."""
     return learner[1:] if companion is None else np.stack([learner[1:], companion[1:]])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from mixture_models.integrals.grid import TINY, Grid
+from mixture_models.integrals.nodes import TINY, Nodes
 from mixture_models.theory.paths import Beside, Path, Setting, Weigh, follow, values_of
 from mixture_models.types import Reals
 
@@ -21,8 +21,8 @@ def sft(setting: Setting, replay: ArrayLike) -> Path:
     """
     share = values_of(replay)
 
-    def pull(grid: Grid, _: None) -> Weigh:
-        old, new = grid.density(0.0), grid.density(setting.separation)
+    def pull(nodes: Nodes, _: None) -> Weigh:
+        old, new = nodes.density(0.0), nodes.density(setting.separation)
         data = share[:, None] * old + (1.0 - share)[:, None] * new
         return lambda law: -data
 
@@ -39,14 +39,14 @@ def reverse_kl(setting: Setting, replay: ArrayLike) -> Path:
     """
     share = values_of(replay)
 
-    def pull(grid: Grid, _: None) -> Weigh:
-        return _toward(np.log(grid.law(setting.mixture(setting.target_weight))))
+    def pull(nodes: Nodes, _: None) -> Weigh:
+        return _toward(np.log(nodes.law(setting.mixture(setting.target_weight))))
 
     course = follow(setting, share, pull)
     path, replayed = course.path(setting), share[:, None]
-    old = course.grid.density(0.0)
+    old = course.nodes.density(0.0)
     squares = course.at_records(
-        lambda law: course.grid.integral(law**2 / ((1.0 - replayed) * law + replayed * old))
+        lambda law: course.nodes.integral(law**2 / ((1.0 - replayed) * law + replayed * old))
     )
     return path._replace(
         sampled_weight=replayed + (1.0 - replayed) * path.old_weight, effective_fraction=1.0 / squares
@@ -63,8 +63,8 @@ def sdft(setting: Setting, anchor: ArrayLike, ema: float) -> Path:
     """
     strength, shown = values_of(anchor), setting.mixture(setting.target_weight)
 
-    def pull(grid: Grid, teacher: Reals) -> Weigh:
-        return _toward(np.log(grid.law(teacher)))
+    def pull(nodes: Nodes, teacher: Reals) -> Weigh:
+        return _toward(np.log(nodes.law(teacher)))
 
     beside = Beside(lambda learner: (1.0 - strength) * learner + strength * shown, ema)
     return follow(setting, strength, pull, beside).path(setting)
@@ -80,13 +80,13 @@ def ttt_discover(setting: Setting, kl_weight: ArrayLike, exponent: float) -> Pat
     """
     anchor = values_of(kl_weight)
 
-    def pull(grid: Grid, _: None) -> Weigh:
-        home = _toward(np.log(grid.law(setting.mixture(setting.start_weight))))
-        tilt = np.exp(exponent * _new_claim(setting, grid) - max(exponent, 0.0))
+    def pull(nodes: Nodes, _: None) -> Weigh:
+        home = _toward(np.log(nodes.law(setting.mixture(setting.start_weight))))
+        tilt = np.exp(exponent * _new_claim(setting, nodes) - max(exponent, 0.0))
 
         def weigh(law: Reals) -> Reals:
             tilted = law * tilt
-            return anchor[:, None] * home(law) - tilted / grid.integral(tilted)[:, None]
+            return anchor[:, None] * home(law) - tilted / nodes.integral(tilted)[:, None]
 
         return weigh
 
@@ -105,10 +105,10 @@ def oapl(setting: Setting, beta: ArrayLike, lag: int, reward_gap: float = 1.0) -
     tau = values_of(beta)
     temperature, top = tau[:, None], max(reward_gap, 0.0)
 
-    def pull(grid: Grid, lagged: Reals) -> Weigh:
-        law = grid.law(lagged)
-        reward = reward_gap * _new_claim(setting, grid)
-        best = top + tau * np.log(grid.integral(law * np.exp((reward - top) / temperature)))
+    def pull(nodes: Nodes, lagged: Reals) -> Weigh:
+        law = nodes.law(lagged)
+        reward = reward_gap * _new_claim(setting, nodes)
+        best = top + tau * np.log(nodes.integral(law * np.exp((reward - top) / temperature)))
         fixed = best[:, None] - reward - temperature * np.log(law)
         weight = 2.0 * temperature * law
         return lambda learner: weight * (temperature * np.log(learner) + fixed)
@@ -123,8 +123,8 @@ def _toward(log_goal: Reals) -> Weigh:
     return lambda law: law * (np.log(law) - log_goal)
 
 
-def _new_claim(setting: Setting, grid: Grid) -> Reals:
+def _new_claim(setting: Setting, nodes: Nodes) -> Reals:
     """Return the target's responsibility s_n at the nodes."""
-    old, new = grid.parts(setting.mixture(setting.target_weight))
+    old, new = nodes.parts(setting.mixture(setting.target_weight))
     result: Reals = new / (old + new + TINY)
     return result

@@ -75,7 +75,7 @@ def test_a_verdict_is_one_word():
 
 def test_rows_of_a_group_stay_together():
     rows = [["0", "math", "1"], ["", "code", "2"], ["1", "math", "3"], ["", "code", "4"]]
-    grid = tables.Grid(["", "task", "weight"], rows, "Title", "", keys=2, ends={1, 3})
+    grid = tables.Table(["", "task", "weight"], rows, "Title", "", keys=2, ends={1, 3})
     lines = [line for line in printed(grid).splitlines() if line.strip()]
     rules = [place for place, line in enumerate(lines) if set(line.strip()) == {"─"}]
     assert [b - a for a, b in itertools.pairwise(rules)] == [2, 3, 3]

@@ -12,7 +12,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from inference.engine.programs import traced_alone
 from inference.measurement.evals.prior import run_scores_of, task_scores_of
-from mixture_models.types import Program
+from mixture_models.types import ModelOrGuide
 
 _CHAINS, _WARMUP = 4, 400
 
@@ -34,7 +34,7 @@ class NutsDraws(NamedTuple):
 
 
 @cache
-def _sampler(model: Program, num: int) -> numpyro.infer.MCMC:
+def _sampler(model: ModelOrGuide, num: int) -> numpyro.infer.MCMC:
     kernel = numpyro.infer.NUTS(model, dense_mass=True, target_accept_prob=0.95)
     return numpyro.infer.MCMC(
         kernel,
@@ -48,7 +48,7 @@ def _sampler(model: Program, num: int) -> numpyro.infer.MCMC:
 
 
 @traced_alone
-def sample(model: Program, num: int, seed: int, *args: object) -> NutsDraws:
+def sample(model: ModelOrGuide, num: int, seed: int, *args: object) -> NutsDraws:
     """Return draws of a run by NUTS of one of the programs of `model`, given its arguments."""
     with jax.enable_x64(True):
         sampler = _sampler(model, num)

@@ -54,7 +54,7 @@ class TaskSettings(NamedTuple):
     neither: bool = False
 
 
-class _Plan(NamedTuple):
+class _Setup(NamedTuple):
     """What is the same for all checkpoints; tasks are in the order of `discriminants.in_order`."""
 
     names: list[str]
@@ -117,18 +117,18 @@ def measure_tasks(
         )
         shapes = np.array(settings.shapes)[order]
         prior = TaskPrior(shapes, settings.displacement_scale)
-        plan = _Plan(names, anchored, given, facts, prior, settings)
+        setup = _Setup(names, anchored, given, facts, prior, settings)
         told = hashlib.sha256(json.dumps([_FORMAT, names, settings._asdict()]).encode())
         for one in given:
             told.update(np.ascontiguousarray(one).tobytes())
         measured = measure_each(
             checked,
-            lambda at: _measured(plan, checked, at, streamed=sizes[at] > memory),
+            lambda at: _measured(setup, checked, at, streamed=sizes[at] > memory),
             lambda at: (told.hexdigest(), at, checked.summaries[at].digest),
             keep=keep,
             progress=progress,
         )
-    return _tree(measured, task_names, np.argsort(order), checked, plan)
+    return _tree(measured, task_names, np.argsort(order), checked, setup)
 
 
 def separations(references: TaskReferences) -> np.ndarray:
@@ -147,33 +147,33 @@ def separations(references: TaskReferences) -> np.ndarray:
     return found
 
 
-def _measured(plan: _Plan, checked: inputs.Checked, index: int, *, streamed: bool) -> Measured:
+def _measured(setup: _Setup, checked: inputs.Checked, index: int, *, streamed: bool) -> Measured:
     """Measure one checkpoint."""
 
     def coordinates() -> Iterator[np.ndarray]:
         for y in checked.pieces(index):
-            yield plan.references.space.coordinates(y)
+            yield setup.references.space.coordinates(y)
 
-    summary, d = checked.summaries[index], plan.references.means.shape[1]
+    summary, d = checked.summaries[index], setup.references.means.shape[1]
     rows = pieces.pieces_of(coordinates, summary.num, d, streamed=streamed)
-    references, settings = plan.references, plan.settings
+    references, settings = setup.references, setup.settings
     num, q, each = summary.num, references.space.num, settings.num_draws // NUM_DRAWS
     rng = np.random.default_rng([settings.seed, index])
     seen = pieces.narrowed(rows, q)
-    mode = climb.find_mode(references.central, plan.prior, seen, neither=settings.neither)
-    modes = climb.modes_of_draws(references.draws, plan.prior, seen, mode)
+    mode = climb.find_mode(references.central, setup.prior, seen, neither=settings.neither)
+    modes = climb.modes_of_draws(references.draws, setup.prior, seen, mode)
     central = unbatched(references.central)
     unknowns = unbatched(mode.unknowns)
     beside = across.beside_of(references, central, unknowns, rows)
-    scales = scales_of(central, plan.prior, mode.quadratic, beside)
-    draws = draws_of.draw(references.draws, plan.prior, seen, scales, modes, num=each, rng=rng)
+    scales = scales_of(central, setup.prior, mode.quadratic, beside)
+    draws = draws_of.draw(references.draws, setup.prior, seen, scales, modes, num=each, rng=rng)
     stats: dict[str, object] = {"num_samples": num, "streamed": int(streamed), "method": "laplace"}
     stats |= {"k_hat": draws.k_hat, "efficiency": draws.efficiency}
     stats |= {"r_hat": np.nan, "ess": np.nan, "divergences": 0}
     doubtful = settings.method == "auto" and not draws.k_hat <= MOST_K_HAT
     if settings.method == "nuts" or (doubtful and not streamed):
         (held,) = seen
-        draws, sampled = nuts.sample(references.draws, plan.prior, held, draws, num=each, rng=rng)
+        draws, sampled = nuts.sample(references.draws, setup.prior, held, draws, num=each, rng=rng)
         stats |= {"method": "nuts", **sampled}
     line = draws
     draws = across.with_beside(references, rows, draws, rng)
@@ -194,9 +194,9 @@ def _measured(plan: _Plan, checked: inputs.Checked, index: int, *, streamed: boo
     }
     stats["unmoved_probability"] = np.mean(draws.scales[..., 0] == 0.0, axis=(0, 1))
     rest = references.space.rest
-    stats["deviation_left_out"] = checks.left_out_deviation(rest, plan.given, shares, summary.mean, num)
+    stats["deviation_left_out"] = checks.left_out_deviation(rest, setup.given, shares, summary.mean, num)
     shift = draws.unknowns.means[..., :q].mean(axis=(0, 1)) - references.means[:, :q]
-    told = words.verdicts(stats, plan.facts, np.linalg.norm(shift, axis=1), references.means.shape[1])
+    told = words.verdicts(stats, setup.facts, np.linalg.norm(shift, axis=1), references.means.shape[1])
     stats |= {"weight_words": told[0], "drift_words": told[1], "words": together(*told)}
     kept_likelihood = {}
     if settings.num_log_likelihood_rows:
@@ -230,15 +230,15 @@ def _tree(
     task_names: list[str],
     back: np.ndarray,
     checked: inputs.Checked,
-    plan: _Plan,
+    setup: _Setup,
 ) -> xr.DataTree:
     """Assemble the result, its tasks in the order in which they were given."""
-    settings, references, space = plan.settings, plan.references, plan.references.space
-    statistics = [*checks.STATISTICS, *(f"spread beside discriminants, {name}" for name in plan.names)]
+    settings, references, space = setup.settings, setup.references, setup.references.space
+    statistics = [*checks.STATISTICS, *(f"spread beside discriminants, {name}" for name in setup.names)]
     sample = coords_of(checked.samples.names, settings.num_draws)
     coords = sample | {
-        "task": plan.names,
-        "other_task": plan.names,
+        "task": setup.names,
+        "other_task": setup.names,
         "feature": checked.features if space.names is None else space.names,
         "source_feature": checked.features,
         "coordinate": np.arange(len(space.forward)),
@@ -268,10 +268,10 @@ def _tree(
             {
                 "sample_mean": (("checkpoint", "source_feature"), of["observed"]["mean"]),
                 "sample_sd": (("checkpoint", "source_feature"), of["observed"]["sd"]),
-                "reference_mean": (("task", "source_feature"), np.stack([y.mean(0) for y in plan.given])),
-                "reference_separation": (("task", "other_task"), plan.facts.separation),
-                "foreign_share": (("task", "other_task"), plan.facts.foreign),
-                "own_share_error": (("task",), plan.facts.own_shares[0]),
+                "reference_mean": (("task", "source_feature"), np.stack([y.mean(0) for y in setup.given])),
+                "reference_separation": (("task", "other_task"), setup.facts.separation),
+                "foreign_share": (("task", "other_task"), setup.facts.foreign),
+                "own_share_error": (("task",), setup.facts.own_shares[0]),
                 "frame_mean": (("task", "coordinate"), references.means),
                 "frame_origin": (("source_feature",), space.origin),
                 "frame_forward": (("coordinate", "source_feature"), space.forward),

@@ -1,8 +1,8 @@
 """The nodes of `line`, shared by many mixtures, and the gradient of any loss at a mixture there.
 
 The old mode of the target is at 0, the new one at δ; a mixture is (φ, m_o, m_n), an array of shape (3, n).
-A path takes thousands of gradients, which need no relative accuracy in tails: one grid serves them all, and
-densities take the place of logarithms.
+A path takes thousands of gradients, which need no relative accuracy in tails: one set of nodes serves them
+all, and densities take the place of logarithms.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from scipy.special import expit
 from mixture_models.integrals.line import REACH, spacing
 from mixture_models.types import Reals
 
-# Standard deviations that a new grid has to spare.
+# Standard deviations that new nodes have to spare.
 _SPARE = 1.0
 
 # Responsibilities steepen with the distance of modes, but from here on where they change there is no mass.
@@ -28,7 +28,7 @@ _NORMALISER = 1.0 / np.sqrt(2.0 * np.pi)
 TINY = 1e-300
 
 
-class Grid(NamedTuple):
+class Nodes(NamedTuple):
     """Equidistant nodes on the line; the old mode is at 0, the new one at δ.
 
     Attributes:
@@ -69,30 +69,30 @@ class Grid(NamedTuple):
         return values @ self.moments[:, 0]
 
 
-def gradient(grid: Grid, learner: Reals, weigh: Callable[[Reals], Reals]) -> Reals:
+def gradient(nodes: Nodes, learner: Reals, weigh: Callable[[Reals], Reals]) -> Reals:
     """Return ∫ c ∂log q/∂θ dy, shape (3, n), at a learner; ``weigh`` takes q at the nodes to c there."""
-    old, law = grid.parts(learner)
+    old, law = nodes.parts(learner)
     law += old
     law += TINY
     weights = weigh(law)
     old /= law
     old *= weights
-    (total, of_all), (mine, far) = (weights @ grid.moments).T, (old @ grid.moments).T
+    (total, of_all), (mine, far) = (weights @ nodes.moments).T, (old @ nodes.moments).T
     phi, old_mean, new_mean = learner
     return np.stack(
         [mine - expit(phi) * total, far - old_mean * mine, of_all - far - new_mean * (total - mine)]
     )
 
 
-def reaching(grid: Grid | None, separation: float, means: Reals) -> Grid:
-    """Return the grid if it reaches all means (..., 2, n), else a wider one; integrals are right to 1e-10."""
+def reaching(nodes: Nodes | None, separation: float, means: Reals) -> Nodes:
+    """Return the nodes if they reach all means (..., 2, n), else wider ones; integrals are right to 1e-10."""
     old, new = means[..., 0, :], means[..., 1, :]
     finite = means[np.isfinite(means)]
     low, high = min(0.0, finite.min(initial=0.0)), max(separation, finite.max(initial=0.0))
-    if grid is not None and grid.y[0] <= low - REACH and grid.y[-1] >= high + REACH:
-        return grid
+    if nodes is not None and nodes.y[0] <= low - REACH and nodes.y[-1] >= high + REACH:
+        return nodes
     apart = np.nanmax(np.abs(new - old), initial=separation, where=np.isfinite(new - old))
     step = spacing(min(apart, _STEEPEST))
     number = int(np.ceil((high - low + 2.0 * (REACH + _SPARE)) / step)) + 1
     y = low - REACH - _SPARE + step * np.arange(number)
-    return Grid(y, float(step), step * np.stack([np.ones_like(y), y], axis=-1))
+    return Nodes(y, float(step), step * np.stack([np.ones_like(y), y], axis=-1))
