@@ -11,7 +11,7 @@ SETUP := pyproject.toml constraints.txt
 # those versions warns of what they do, so that here warnings are no errors.
 LOWEST := tests/test_docs.py \
   $(addprefix tests/mixture_models/test_,elementary.py noise.py precision.py mixture_law.py metrics.py) \
-  $(addprefix tests/inference/test_,programs.py results.py grid.py) \
+  $(addprefix tests/inference/test_,programs.py results.py grid.py stepping.py) \
   $(addprefix tests/inference/test_sweeps,.py _resumed.py _refused.py _cli.py) \
   $(addprefix tests/inference/measurement/test_,separation.py measurement_law.py)
 

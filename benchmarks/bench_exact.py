@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.integrate import solve_ivp
 from inference import gradient_flow, population
 from inference.engine.frames import in_frame
 from inference.exact.population import Place, loss_and_grad
+from inference.exact.stepping import stepped
 from mixture_models import TwoMode, objectives
 
 ROUNDS = 7
@@ -144,3 +146,42 @@ def test_speed_of_flows(capsys):
         print(f"  gradient_flow        {together:8.2f} s; the first call, compiling, {first:.1f} s of a core")
         print(f"  LSODA in a loop      {each * count:8.2f} s, extrapolated from {len(some)} settings")
         print(f"  ratio                {each * count / together:8.1f}")
+
+
+@pytest.mark.benchmark
+def test_compiling_the_loop_of_a_flow(capsys):
+    controller = diffrax.PIDController(rtol=1e-8, atol=1e-12)
+    terms = diffrax.ODETerm(lambda t, y, args: jax.tree.map(jnp.negative, y))
+
+    def ours(state, times):
+        return stepped(terms, diffrax.Tsit5(), controller, state, 0.0, times, 1e-2, 200_000)[0]
+
+    def theirs(state, times):
+        return diffrax.diffeqsolve(
+            terms,
+            diffrax.Tsit5(),
+            0.0,
+            times[-1],
+            1e-2,
+            state,
+            saveat=diffrax.SaveAt(ts=times),
+            stepsize_controller=controller,
+            adjoint=diffrax.ForwardMode(),
+            max_steps=200_000,
+            throw=False,
+        ).ys
+
+    seconds = {}
+    with jax.enable_x64(True):
+        state = {"logit": jnp.ones(64), "old_mean": jnp.ones((64, 2)), "new_mean": jnp.ones((64, 2))}
+        for name, solve in {"inference.exact.stepping": ours, "diffrax.diffeqsolve": theirs}.items():
+            jax.clear_caches()
+            began = time.process_time()
+            jax.jit(jax.vmap(solve, (0, None))).lower(state, jnp.arange(41.0)).compile()
+            seconds[name] = time.process_time() - began
+    with capsys.disabled():
+        print("\nto compile the loop around an empty field, seconds of a core")
+        for name, value in seconds.items():
+            print(f"  {name:30}{value:8.2f}")
+        own, other = seconds.values()
+        print(f"  {'ratio':30}{other / own:8.1f}")

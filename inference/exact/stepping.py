@@ -2,7 +2,8 @@
 
 Steps, errors, step sizes and interpolation are diffrax'. Its own loop can do far more than is asked for here
 (events, dense output, gradients of the solution), and was most of what a flow took to compile: 1.4 s of a
-core around an empty field, where this one takes 0.6 s. Both give the same states, which a test checks.
+core around an empty field, where this one takes 0.6 s (``benchmarks/bench_exact.py``). Both give the same
+states, which a test checks.
 """
 
 from functools import partial
