@@ -240,7 +240,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         _plot_starts(panels[1, 0], population)
         _plot_trainings(panels[1, 1], population.sel(start=_GATED), tree["trainings"].to_dataset())
         for axes in (*panels[0, :1], *panels[1]):
-            axes.set(yscale="log")
+            figures.log_scale(axes, "y")
             _square_axis(axes, population["separation"].to_numpy())
         panels[1, 1].set_ylim(bottom=1e-4)
         panels[1, 1].set_xlim(8.0, 68.0)

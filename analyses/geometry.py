@@ -169,12 +169,14 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
             right.axhline(weight * (1.0 - weight), color=look["color"], linewidth=0.8, linestyle=":")
         guide = np.linspace(0.0, 19.0, 2)
         left.plot(guide, 0.3 * np.exp(-guide), "k--", linewidth=1.2, label="exp(-rate × time)")
-        left.set(yscale="log", xlim=(0.0, 19.0), ylim=(_TAIL[0], 1.0), xlabel="time × local rate")
+        figures.log_scale(left, "y")
+        left.set(xlim=(0.0, 19.0), ylim=(_TAIL[0], 1.0), xlabel="time × local rate")
         left.set_ylabel("distance from the target")
         left.axhspan(*_TAIL, color="0.92", zorder=0, label="where the rate is fitted")
         left.set_title("Every flow ends at its target's local rate")
         left.legend()
-        right.set(yscale="log", xlabel="separation δ of the modes", ylabel="rate of convergence")
+        figures.log_scale(right, "y")
+        right.set(xlabel="separation δ of the modes", ylabel="rate of convergence")
         right.set_title(
             "Points: measured, lines: local rate,\nthin horizontals: α(1-α), its limit for modes apart"
         )

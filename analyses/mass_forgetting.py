@@ -173,7 +173,8 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
         _plot_free(right, population.sel(means="free"), colours)
         lowest = float(population["old_weight"].min())
         for axes in (left, right):
-            axes.set(xscale="log", yscale="log", xlabel=figures.label(population["time"]))
+            figures.log_scale(axes, "xy")
+            axes.set_xlabel(figures.label(population["time"]))
             axes.set_xlim(_FIRST_TIME, float(population["time"].max()))
             axes.set_ylim(0.3 * min(lowest, 1e-2), 1.5)
         handles = [

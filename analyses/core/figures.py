@@ -234,16 +234,17 @@ class _Powers(LogFormatterSciNotation):
         return number + power.strip("{}").translate(_RAISED)
 
 
-def log_scale(axes: Axes, which: Literal["x", "y"], *, linear_below: float | None = None) -> None:
-    """Make the x or y axis of a panel logarithmic; where one is given, it is linear below a number."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    change = axes.set_xscale if which == "x" else axes.set_yscale
-    if linear_below is None:
-        change("log")
-        axis.set_minor_formatter(_Powers())
-    else:
-        change("symlog", linthresh=linear_below, linscale=1.0)
-    axis.set_major_formatter(_Powers())
+def log_scale(axes: Axes, which: Literal["x", "y", "xy"], *, linear_below: float | None = None) -> None:
+    """Make an axis of a panel logarithmic, or both; where one is given, it is linear below a number."""
+    for name in which:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        change = axes.set_xscale if name == "x" else axes.set_yscale
+        if linear_below is None:
+            change("log")
+            axis.set_minor_formatter(_Powers())
+        else:
+            change("symlog", linthresh=linear_below, linscale=1.0)
+        axis.set_major_formatter(_Powers())
 
 
 def heading(figure: Figure, *lines: str) -> None:

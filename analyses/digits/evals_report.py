@@ -165,7 +165,8 @@ def _against_truth(axes: Axes, tree: xr.DataTree, looks: house.Styles) -> None:
         )
     ends = [0.6 * float(truth["lost"].min()), 1.5 * float(mean.max())]
     axes.plot(ends, ends, color="0.5", linestyle=":")
-    axes.set(xscale="log", yscale="log", xlabel="lost, by brute force", ylabel="lost, measured")
+    house.log_scale(axes, "xy")
+    axes.set(xlabel="lost, by brute force", ylabel="lost, measured")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
         axis.set_ticks([], minor=True)
