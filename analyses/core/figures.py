@@ -231,7 +231,7 @@ class _Powers(LogFormatterSciNotation):
     def __call__(self, x: float, pos: int | None = None) -> str:
         formula = super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
         number, _, power = formula.replace(r"\times", "×").partition("^")
-        return number + power.strip("{}").translate(_RAISED)
+        return number.replace("-", "\N{MINUS SIGN}") + power.strip("{}").translate(_RAISED)
 
 
 def log_scale(axes: Axes, which: Literal["x", "y", "xy"], *, linear_below: float | None = None) -> None:

@@ -68,3 +68,25 @@ def test_a_style_on_top_brings_its_own_colours():
     ]
     for drawn in (looks, house):
         assert len({(look["color"], str(look["linestyle"])) for look in drawn}) == len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1e-4, 1e3], ["10⁻⁴", "10⁻¹", "10²"]),
+        ([2.1e-3, 5.5e-3], ["3×10⁻³", "4×10⁻³"]),
+        ([-1e3, 1e3], ["\N{MINUS SIGN}10³", "0", "10³"]),
+    ],
+)
+def test_numbers_of_a_log_axis_are_plain_characters(values, expected):
+    with figures.style():
+        figure, axes = plt.subplots()
+        axes.plot(values, values)
+        figures.log_scale(axes, "xy", linear_below=1.0 if min(values) < 0.0 else None)
+        figure.draw_without_rendering()
+        found = [axis.get_ticklabels(which="both") for axis in (axes.xaxis, axes.yaxis)]
+        plt.close(figure)
+    for labels in found:
+        texts = [label.get_text() for label in labels]
+        assert set(expected) <= set(texts), texts
+        assert not any("$" in text for text in texts)
