@@ -16,6 +16,9 @@ import xarray as xr
 from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 from matplotlib.typing import ColorType, LineStyleType
@@ -245,6 +248,14 @@ def log_scale(axes: Axes, which: Literal["x", "y", "xy"], *, linear_below: float
         else:
             change("symlog", linthresh=linear_below, linscale=1.0)
         axis.set_major_formatter(_Powers())
+
+
+def color_bar(figure: Figure, drawn: ScalarMappable, axes: Axes | Sequence[Axes], **options: Any) -> Colorbar:
+    """Put a bar of the colours of what is drawn beside panels; ``options`` are those of matplotlib."""
+    bar = figure.colorbar(drawn, ax=axes, **options)
+    if isinstance(drawn.norm, LogNorm):
+        bar.formatter = bar.minorformatter = _Powers()
+    return bar
 
 
 def heading(figure: Figure, *lines: str) -> None:

@@ -63,7 +63,7 @@ def _plot_method(tree: xr.DataTree, name: str) -> Figure:
     figure, panels = plt.subplots(2, len(_MAPS), figsize=(8.0, 6.2), sharex="col", height_ratios=(1.1, 1.0))
     for (above, below), (measure, look) in zip(panels.T, _MAPS.items(), strict=True):
         mesh = _draw_map(above, parts, measure)
-        bar = figure.colorbar(mesh, ax=above, pad=0.02, extend=look["extend"])
+        bar = figures.color_bar(figure, mesh, above, pad=0.02, extend=look["extend"])
         bar.set_label(_LABELS[measure])
         _draw_rows(below, parts, measure)
         below.set_xlabel(_AXES[_dims(parts)[1]])

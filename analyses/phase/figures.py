@@ -77,7 +77,7 @@ def _plot_phase(tree: xr.DataTree, measures: Sequence[_Measure], name: str) -> F
             )
             axes.grid(visible=False)
             _lines(axes, starved_below(turned(name, value), beta), overlapping_below(beta, gap))
-        figure.colorbar(mesh, ax=row, label=measure.label, extend="min")
+        figures.color_bar(figure, mesh, row, label=measure.label, extend="min")
     for axes, value in zip(panels[0], shares, strict=True):
         objective = turned(name, value)
         drawn = "" if np.isfinite(starved_below(objective, beta)) else "\n(no old sample in a batch)"
