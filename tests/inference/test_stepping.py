@@ -57,13 +57,13 @@ def theirs(times, solver, begin=0.0):
     ).ys
 
 
-@pytest.mark.parametrize("solver", [None, IMPLICIT], ids=["explicit", "implicit"])
 @pytest.mark.parametrize(
-    ("begin", "times"),
+    ("solver", "begin", "times"),
     [
-        (0.0, np.linspace(0.0, 20.0, 41)),  # from the start on
-        (0.0, [1e-5, 2e-5, 3e-5, 17.0]),  # several within a step, then none in many
-        (3.0, [9.0]),  # the end alone, from elsewhere
+        (None, 0.0, np.linspace(0.0, 20.0, 41)),  # from the start on
+        (None, 0.0, [1e-5, 2e-5, 3e-5, 17.0]),  # several within a step, then none in many
+        (None, 3.0, [9.0]),  # the end alone, from elsewhere
+        (IMPLICIT, 0.0, [0.0, 1e-5, 2e-5, 8.0]),
     ],
 )
 def test_the_states_are_those_of_diffrax(solver, begin, times):
