@@ -55,9 +55,9 @@ def test_the_estimate_that_spares_a_second_compilation_is_no_smaller():
     with loop.arithmetic():
         keys = jax.vmap(lambda i: jax.random.key(i, impl="threefry2x32"))(jnp.arange(8))
         setting = jax.tree.map(jnp.asarray, (START, TARGET))
-        plan = replicates.plan_of(np.arange(3), 2**15)
+        schedule = replicates.schedule_of(np.arange(3), 2**15)
         batched = replicates.Batched(program)
-        needed = replicates.bytes_of_call(batched, keys, setting, jnp.asarray(0.1), plan)
+        needed = replicates.bytes_of_call(batched, keys, setting, jnp.asarray(0.1), schedule)
     assert 4.0 * 8 * 2**12 < needed < replicates._BYTES_A_NUMBER * 8 * 2**12
 
 
