@@ -65,7 +65,7 @@ def sigmoid_mean(
 def sigmoid_means(
     a: Float[Array, "..."], v: Float[Array, "..."], resolution: Index = FINEST
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return E[sigmoid(a + √v Z)] and E[sigmoid'(a + √v Z)], both accurate relatively, of one pass.
+    """Return E[sigmoid(a + √v Z)] and E[sigmoid'(a + √v Z)] of one pass, the first accurate relatively.
 
     Arguments are those of `softplus_mean`.
     """

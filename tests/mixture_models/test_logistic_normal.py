@@ -12,7 +12,7 @@ from scipy.special import expit
 from scipy.stats import norm
 from theory_oracles import gaussian_mean
 
-from mixture_models.integrals.logistic_normal import sigmoid_mean, softplus_mean
+from mixture_models.integrals.logistic_normal import sigmoid_mean, sigmoid_means, softplus_mean
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -45,6 +45,15 @@ def test_softplus_mean(v):
 def test_sigmoid_mean_is_right_relatively(v):
     for a in (-0.9 * v - 5.0, -0.75 * v, -0.5 * v, -0.25 * v, 0.0, 3.0):
         assert float(sigmoid_mean(a, v)) == pytest.approx(adaptive(expit, a, v), rel=1e-10)
+
+
+@pytest.mark.parametrize("v", SPREADS)
+def test_sigmoid_and_its_slope_of_one_pass(v):
+    for a in (-0.9 * v - 5.0, -0.75 * v, -0.5 * v, -0.25 * v, 0.0, 3.0):
+        mean, slope = (float(value) for value in sigmoid_means(a, v))
+        assert mean == pytest.approx(float(sigmoid_mean(a, v)), rel=1e-13)
+        exact = adaptive(lambda x: expit(x) * expit(-x), a, v)
+        assert slope == pytest.approx(exact, rel=1e-10, abs=1e-13)
 
 
 @pytest.mark.parametrize("v", [0.5, 50.0, *(pytest.param(v, marks=pytest.mark.slow) for v in (3.9, 4.1))])
